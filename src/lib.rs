@@ -1,0 +1,21 @@
+//! airrun runs GGUF language models that are larger than the device's memory, and larger than RAM.
+//!
+//! The rooms, in reading order (arrows go downward only; ARCHITECTURE.md has the map):
+//!
+//! - [`units`]: bytes and rates, parsed and printed
+//! - [`gguf`]: what is in the file: an index of its blocks
+//! - [`plan`]: who lives where: a pure function from index, machine and wishes to a placement
+//! - [`source`]: bytes on time: reads blocks into host memory
+//! - [`ggml`]: safe wrappers of ggml and libllama
+//! - [`stream`]: the stream device, a ggml device that wraps a ggml device
+//! - [`engine`]: a model that talks: the narrow seam that all commands use
+//! - [`cli`]: the commands
+
+pub mod cli;
+pub mod engine;
+pub mod ggml;
+pub mod gguf;
+pub mod plan;
+pub mod source;
+pub mod stream;
+pub mod units;

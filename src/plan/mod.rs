@@ -1,0 +1,1 @@
+//! Who lives where: a pure function from (index, machine, wishes) to a placement. No clock, no IO, no FFI.

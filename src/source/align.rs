@@ -1,0 +1,101 @@
+//! Host memory that O_DIRECT can read into: page-aligned, owned, sendable.
+#![allow(unsafe_code)]
+
+use std::any::Any;
+use std::fmt;
+use std::ptr::NonNull;
+use std::slice;
+
+use crate::units::Bytes;
+
+/// A stretch of host memory with one owner. It is aligned to a page when it was made by [`HostBuf::new`].
+pub struct HostBuf {
+    start: NonNull<u8>,
+    len: usize,
+    owner: Owner,
+}
+
+enum Owner {
+    /// An anonymous mapping of `len` bytes, unmapped on drop.
+    Mapping,
+    /// Memory of somebody else, alive as long as this box (pinned memory of a device, for example).
+    Foreign(#[expect(dead_code, reason = "kept only to be dropped")] Box<dyn Any + Send>),
+}
+
+// SAFETY: the memory has exactly one owner, this value, and nothing in it is tied to a thread.
+unsafe impl Send for HostBuf {}
+
+impl HostBuf {
+    /// Fresh zeroed memory of at least `len` bytes, page-aligned. Pages are touched when they are first written.
+    pub fn new(len: Bytes) -> std::io::Result<HostBuf> {
+        let len = len.align_up(super::DIRECT_ALIGN).usize().max(super::DIRECT_ALIGN as usize);
+        // SAFETY: an anonymous private mapping at an address of the kernel's choice touches no memory of ours.
+        let start = unsafe {
+            libc::mmap(
+                std::ptr::null_mut(),
+                len,
+                libc::PROT_READ | libc::PROT_WRITE,
+                libc::MAP_PRIVATE | libc::MAP_ANONYMOUS,
+                -1,
+                0,
+            )
+        };
+        if start == libc::MAP_FAILED {
+            return Err(std::io::Error::last_os_error());
+        }
+        let start = NonNull::new(start.cast()).ok_or_else(|| std::io::Error::other("mmap gave NULL"))?;
+        Ok(HostBuf { start, len, owner: Owner::Mapping })
+    }
+
+    /// Wraps memory that somebody else allocated.
+    ///
+    /// # Safety
+    ///
+    /// `start` must point to `len` bytes that are readable and writable, are used by nobody else, and stay valid until
+    /// `owner` is dropped.
+    pub unsafe fn from_foreign(start: NonNull<u8>, len: usize, owner: Box<dyn Any + Send>) -> HostBuf {
+        HostBuf { start, len, owner: Owner::Foreign(owner) }
+    }
+
+    /// Address of the first byte; stable for the life of the buffer, also while it moves between owners.
+    pub fn start(&self) -> NonNull<u8> {
+        self.start
+    }
+
+    /// Length in bytes.
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Whether it has no bytes; never true for [`HostBuf::new`].
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// The bytes.
+    pub fn as_slice(&self) -> &[u8] {
+        // SAFETY: `start` points to `len` initialised bytes (anonymous mappings are zeroed) that this value owns.
+        unsafe { slice::from_raw_parts(self.start.as_ptr(), self.len) }
+    }
+
+    /// The bytes, to be written.
+    pub fn as_mut_slice(&mut self) -> &mut [u8] {
+        // SAFETY: as above, and `&mut self` makes the access exclusive.
+        unsafe { slice::from_raw_parts_mut(self.start.as_ptr(), self.len) }
+    }
+}
+
+impl Drop for HostBuf {
+    fn drop(&mut self) {
+        if matches!(self.owner, Owner::Mapping) {
+            // SAFETY: `start` and `len` are those of the mapping that `new` made, and nobody else holds them.
+            unsafe { libc::munmap(self.start.as_ptr().cast(), self.len) };
+        }
+    }
+}
+
+impl fmt::Debug for HostBuf {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "HostBuf({:p}, {} bytes)", self.start, self.len)
+    }
+}

@@ -1,0 +1,144 @@
+//! Bytes on time: brings ranges of the model's files into host memory. It knows offsets, not models.
+//!
+//! A *request* hands a [`HostBuf`] and a list of [`Extent`]s to a [`WeightSource`] and gets a [`Ticket`]. The buffer belongs to
+//! the ticket until the read has ended, so that no reader can write into memory that someone else uses; it comes back
+//! with the outcome, right or wrong.
+
+mod align;
+pub mod layout;
+pub mod reader;
+
+use std::fmt;
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::time::{Duration, Instant};
+
+pub use align::HostBuf;
+pub use layout::{Extent, Layout, Piece};
+
+use crate::units::Bytes;
+
+/// Offsets, lengths and addresses that O_DIRECT accepts on every common device are multiples of this.
+pub const DIRECT_ALIGN: u64 = 4096;
+
+/// Something that reads extents of the model's files into memory, several requests at a time, in any order.
+pub trait WeightSource: Send + Sync + fmt::Debug {
+    /// Starts reading `extents` into `buf`, each at its `dst`. Returns at once.
+    fn request(&self, extents: Arc<[Extent]>, buf: HostBuf) -> Ticket;
+
+    /// Asks the source to give up requests in flight: their tickets end soon, with [`ReadError::Cancelled`] or as read.
+    fn cancel(&self) {}
+
+    /// What it is, for people: `io_uring, O_DIRECT`.
+    fn describe(&self) -> String;
+}
+
+/// A read in flight. Dropping it waits until the reader has let go of the buffer.
+#[derive(Debug)]
+pub struct Ticket {
+    receiver: Receiver<Done>,
+    early: Option<Done>,
+    taken: bool,
+}
+
+/// The reader's end of a [`Ticket`].
+#[derive(Debug)]
+pub struct Completion(SyncSender<Done>);
+
+/// A request that has ended: the buffer, and whether it holds what was asked for.
+#[derive(Debug)]
+pub struct Done {
+    /// The memory that was lent to the request.
+    pub buf: HostBuf,
+    /// Statistics, or why the bytes are not there.
+    pub outcome: Result<ReadStats, ReadError>,
+}
+
+/// What a finished request cost.
+#[derive(Clone, Copy, Debug)]
+pub struct ReadStats {
+    /// Bytes asked of the device, alignment included.
+    pub bytes: Bytes,
+    /// When the reader began and ended.
+    pub span: (Instant, Instant),
+}
+
+/// Why a range could not be read.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum ReadError {
+    /// The system said no.
+    #[error("cannot read {path} at offset {offset}: {message}")]
+    Io {
+        /// The file.
+        path: String,
+        /// Where in the file the failing read began.
+        offset: u64,
+        /// The system's message.
+        message: String,
+    },
+    /// The file is shorter than its header says, or became so.
+    #[error("{path} ended at offset {offset}: the file was truncated or replaced")]
+    Truncated {
+        /// The file.
+        path: String,
+        /// Where the bytes stopped.
+        offset: u64,
+    },
+    /// [`WeightSource::cancel`] was called.
+    #[error("reading was cancelled")]
+    Cancelled,
+    /// The reader is gone; a bug, or the end of the program.
+    #[error("the reader has stopped")]
+    Stopped,
+}
+
+impl Ticket {
+    /// A ticket and the end that completes it.
+    pub fn new() -> (Completion, Ticket) {
+        let (sender, receiver) = sync_channel(1);
+        (Completion(sender), Ticket { receiver, early: None, taken: false })
+    }
+
+    /// Whether [`Ticket::wait`] would return at once.
+    pub fn is_done(&mut self) -> bool {
+        if self.early.is_none() {
+            self.early = self.receiver.try_recv().ok();
+        }
+        self.early.is_some()
+    }
+
+    /// Waits for the end of the read. `None` if the reader died without giving the buffer back.
+    pub fn wait(mut self) -> Option<Done> {
+        self.taken = true;
+        self.early.take().or_else(|| self.receiver.recv().ok())
+    }
+
+    /// Waits at most `limit`; gives the ticket back if that was too short.
+    pub fn wait_timeout(mut self, limit: Duration) -> Result<Option<Done>, Ticket> {
+        if !self.is_done() {
+            match self.receiver.recv_timeout(limit) {
+                Ok(done) => self.early = Some(done),
+                Err(std::sync::mpsc::RecvTimeoutError::Timeout) => return Err(self),
+                Err(std::sync::mpsc::RecvTimeoutError::Disconnected) => {}
+            }
+        }
+        Ok(self.wait())
+    }
+}
+
+impl Drop for Ticket {
+    fn drop(&mut self) {
+        if !self.taken && self.early.is_none() {
+            // The buffer must not be freed while the reader writes into it; it is freed by whoever receives it, here.
+            drop(self.receiver.recv());
+        }
+    }
+}
+
+impl Completion {
+    /// Ends the request and gives the buffer back.
+    pub fn complete(self, buf: HostBuf, outcome: Result<ReadStats, ReadError>) {
+        // An error means that the ticket is gone, and the buffer is freed here.
+        drop(self.0.send(Done { buf, outcome }));
+    }
+}

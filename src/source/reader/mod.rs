@@ -1,0 +1,3 @@
+//! The readers: different ways to read extents, behind one trait, under the same tests.
+
+pub mod pread;

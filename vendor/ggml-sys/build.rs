@@ -1,0 +1,39 @@
+//! Generates the bindings from the headers of the pinned `llama-cpp-sys-2`, which has already built the libraries.
+
+use std::path::{Path, PathBuf};
+use std::{env, fs};
+
+fn main() {
+    println!("cargo:rerun-if-changed=wrapper.h");
+    println!("cargo:rerun-if-changed=build.rs");
+    let source = llama_source();
+    let include = |dir: &str| format!("-I{}", source.join(dir).display());
+    let bindings = bindgen::Builder::default()
+        .header("wrapper.h")
+        .clang_args(["include", "ggml/include", "ggml/src"].map(include))
+        .clang_args(["-x", "c", "-std=c11"])
+        .allowlist_function("(ggml|gguf|llama)_.*")
+        .allowlist_type("(ggml|gguf|llama)_.*")
+        .allowlist_var("(GGML|GGUF|LLAMA)_.*")
+        // Static inline helpers and C++-only sets of ggml-impl.h: nothing here calls them.
+        .blocklist_function("ggml_(bitset|hash|up|are_same|aligned|print|critical|op_is|impl).*")
+        .blocklist_function("ggml_compute_.*|ggml_(fp32|fp16|e8m0|ue4m3|bf16)_to_.*|ggml_lookup_.*")
+        .prepend_enum_name(false)
+        .derive_default(true)
+        .layout_tests(true)
+        .generate_comments(false)
+        .generate()
+        .expect("bindgen failed on the headers of llama-cpp-sys-2");
+    let out = PathBuf::from(env::var_os("OUT_DIR").expect("cargo sets OUT_DIR"));
+    bindings.write_to_file(out.join("bindings.rs")).expect("cannot write bindings.rs");
+}
+
+/// The llama.cpp source tree inside the pinned crate, as recorded in the CMake cache of its build.
+fn llama_source() -> PathBuf {
+    let cmake_dir = env::var("DEP_LLAMA_GGML_CMAKE_DIR").expect("llama-cpp-sys-2 did not say where it built ggml");
+    let out = Path::new(&cmake_dir).ancestors().nth(2).expect("unexpected layout of llama-cpp-sys-2's output");
+    let cache = out.join("build/CMakeCache.txt");
+    let text = fs::read_to_string(&cache).unwrap_or_else(|e| panic!("cannot read {}: {e}", cache.display()));
+    let home = text.lines().find_map(|l| l.strip_prefix("CMAKE_HOME_DIRECTORY:INTERNAL="));
+    PathBuf::from(home.expect("no CMAKE_HOME_DIRECTORY in CMakeCache.txt"))
+}
