@@ -47,7 +47,8 @@ impl HostBuf {
         if start == libc::MAP_FAILED {
             return Err(std::io::Error::last_os_error());
         }
-        let start = NonNull::new(start.cast()).ok_or_else(|| std::io::Error::other("mmap gave NULL"))?;
+        let start =
+            NonNull::new(start.cast()).ok_or_else(|| std::io::Error::other("mmap gave NULL"))?;
         Ok(HostBuf { start, len, owner: Owner::Mapping })
     }
 
@@ -57,7 +58,11 @@ impl HostBuf {
     ///
     /// `start` must point to `len` bytes that are readable and writable, are used by nobody else, and stay valid until
     /// `owner` is dropped.
-    pub unsafe fn from_foreign(start: NonNull<u8>, len: usize, owner: Box<dyn Any + Send>) -> HostBuf {
+    pub unsafe fn from_foreign(
+        start: NonNull<u8>,
+        len: usize,
+        owner: Box<dyn Any + Send>,
+    ) -> HostBuf {
         HostBuf { start, len, owner: Owner::Foreign(owner) }
     }
 

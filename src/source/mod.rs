@@ -5,11 +5,11 @@
 //! with the outcome, right or wrong.
 
 mod align;
-pub mod layout;
+pub mod fault;
 mod files;
+pub mod layout;
 pub mod reader;
 mod retry;
-pub mod fault;
 
 use std::fmt;
 use std::io;
