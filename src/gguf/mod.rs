@@ -14,7 +14,7 @@ mod split;
 mod types;
 mod value;
 
-pub use error::{Error, Flaw, Reason, SplitFlaw, TensorFlaw};
+pub use error::{Error, Flaw, Reason, SplitFlaw, TensorFlaw, printable};
 pub use facts::{Experts, Tokenizer};
 pub use index::{Block, Index, ModelFile, Place, Stack, TensorInfo};
 pub use split::part_path;
