@@ -243,7 +243,7 @@ fn blocks(tensors: &[TensorInfo]) -> Vec<Block> {
 }
 
 /// Reads the header of one file.
-fn read_header(path: &Path) -> Result<(ModelFile, Header), Error> {
+pub(super) fn read_header(path: &Path) -> Result<(ModelFile, Header), Error> {
     let refuse = |reason| Error::new(path, reason);
     // Asked before opening: opening a pipe would wait for its other end.
     let kind = std::fs::metadata(path).map_err(|e| refuse(Reason::Io(e)))?;

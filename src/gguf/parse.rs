@@ -7,6 +7,7 @@
 
 use std::collections::HashSet;
 use std::io::{self, Read};
+use std::ops::Range;
 
 use super::error::{Flaw, Reason, TensorFlaw, printable};
 use super::types::GgmlType;
@@ -30,12 +31,16 @@ const MIN_KEY_BYTES: u64 = 8 + 1 + 4 + 1;
 /// The least bytes that an entry of the tensor table takes: length, one letter, dimensions, one of them, type, offset.
 const MIN_TENSOR_BYTES: u64 = 8 + 1 + 4 + 8 + 4 + 8;
 /// What tensor data are aligned to where the file does not say.
-const DEFAULT_ALIGNMENT: u64 = 32;
+pub(super) const DEFAULT_ALIGNMENT: u64 = 32;
 
 /// What the header of one file says.
 #[derive(Debug)]
 pub(super) struct Header {
     pub(super) metadata: Metadata,
+    /// Where the key-value pairs lie in the file.
+    pub(super) keys: Range<u64>,
+    /// How many they are.
+    pub(super) n_keys: u64,
     pub(super) tensors: Vec<Entry>,
     /// Where the tensor data begin.
     pub(super) data_offset: u64,
@@ -67,14 +72,16 @@ pub(super) fn parse(reader: impl Read, len: u64) -> Result<Header, Reason> {
     let n_keys = r.u64("the key count")?;
     r.check_count("keys", n_keys, MAX_KEYS, MIN_KEY_BYTES)?;
     r.check_count("tensors", n_tensors, MAX_TENSORS, MIN_TENSOR_BYTES)?;
+    let keys_at = r.pos;
     let (metadata, alignment) = metadata(&mut r, n_keys)?;
+    let keys = keys_at..r.pos;
     let mut tensors = tensor_table(&mut r, n_tensors)?;
     // Without tensors there are no data, and their place is the end of the header, padded or not.
     let data_offset = r.pos.next_multiple_of(alignment).min(len.max(r.pos));
     if let Some(flawed) = place(&mut tensors, r.pos.next_multiple_of(alignment), alignment, len) {
         return Err(flawed);
     }
-    Ok(Header { metadata, tensors, data_offset })
+    Ok(Header { metadata, keys, n_keys, tensors, data_offset })
 }
 
 /// Reads the magic; returns where the version is.

@@ -101,6 +101,27 @@ fn a_split_model_is_joined_from_any_part() {
 }
 
 #[test]
+fn parts_joined_are_the_file_that_was_split() {
+    let dir = tempfile::tempdir().unwrap();
+    let whole = dir.path().join("whole.gguf");
+    fs::write(&whole, Gguf::llama().bytes()).unwrap();
+    let single = Index::open(&whole).unwrap();
+    let joined = single.join().unwrap();
+    assert_eq!(joined.header, fs::read(&whole).unwrap()[..joined.header.len()]);
+    assert_eq!(joined.header.len() as u64, single.files[0].data_offset);
+    assert_eq!(joined.offsets, single.tensors.iter().map(|t| t.offset).collect::<Vec<_>>());
+    assert_eq!(joined.len, single.files[0].len.0);
+
+    let [first, _] = write_parts(dir.path(), "parts", |_| {});
+    let split = Index::open(&first).unwrap();
+    let joined = split.join().unwrap();
+    let again = Index::from_reader(&whole, &joined.header[..], Bytes(joined.len)).unwrap();
+    assert_eq!(again.tensors.len(), split.tensors.len());
+    assert_eq!(again.tensors.iter().map(|t| t.offset).collect::<Vec<_>>(), joined.offsets);
+    assert_eq!(again.metadata.entries, split.metadata.entries);
+}
+
+#[test]
 fn without_a_name_the_file_gives_it() {
     let mut g = Gguf::llama();
     g.set("general.name", gw::str("  "));
@@ -202,7 +223,7 @@ fn a_vocabulary_of_262k_tokens_opens_fast() {
     let check = took(&|| index.check_model().unwrap());
     eprintln!("262144 tokens and merges: opened in {open:.1?}, checked in {check:.1?}");
     // Far above what is measured (about 20 and 30 ms): a slow machine or build must not fail this.
-    assert!(open < Duration::from_millis(500) && check < Duration::from_millis(500));
+    assert!(open.max(check) < Duration::from_secs(2));
 }
 
 #[test]
