@@ -1,4 +1,5 @@
-//! `airrun inspect`: what is in a model file, for people and as JSON. It reads headers only, and loads nothing.
+//! `airrun inspect`: what is in a model file, for people and as JSON. It reads headers only, and
+//! loads nothing.
 
 use std::io::Write;
 
@@ -20,10 +21,12 @@ pub(crate) struct InspectArgs {
     pub(crate) tensors: bool,
 }
 
-/// Arrays up to this length are in the JSON in full: those with one value per block are, vocabularies are not.
+/// Arrays up to this length are in the JSON in full: those with one value per block are,
+/// vocabularies are not.
 const MAX_JSON_ARRAY: usize = 1024;
 
-/// Prints what `index` says to `out`. A model that cannot be run is shown all the same, and then refused.
+/// Prints what `index` says to `out`. A model that cannot be run is shown all the same, and then
+/// refused.
 ///
 /// # Errors
 ///
@@ -193,7 +196,7 @@ fn align_right(table: &mut Table, columns: &[usize]) {
 
 /// Everything about a model as JSON.
 fn describe(index: &Index) -> Json {
-    let largest = index.largest_unit();
+    let largest = |(place, len): (Place, Bytes)| json!({"place": place.to_string(), "bytes": len});
     json!({
         "name": index.name(),
         "architecture": index.architecture(),
@@ -204,7 +207,7 @@ fn describe(index: &Index) -> Json {
         "bytes": index.bytes(),
         "embedding_bytes": index.bytes_of(Place::Embedding),
         "output_bytes": index.bytes_of(Place::Output),
-        "largest_unit": largest.map(|(place, len)| json!({"place": place.to_string(), "bytes": len})),
+        "largest_unit": index.largest_unit().map(largest),
         "expert_count": index.arch_uint("expert_count"),
         "expert_used_count": index.arch_uint("expert_used_count"),
         "tokenizer": index.tokenizer().map(|t| json!({

@@ -1,5 +1,5 @@
-//! What can be wrong with a model file, in sentences. Each error names the file and, where there is one, the tensor and the
-//! offset. How it is printed, and the exit code, belong to the program.
+//! What can be wrong with a model file, in sentences. Each error names the file and, where there is
+//! one, the tensor and the offset. How it is printed, and the exit code, belong to the program.
 
 use std::io;
 use std::path::{Path, PathBuf};

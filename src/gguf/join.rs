@@ -1,7 +1,9 @@
-//! A model of several files as one: the header that a single file with all its tensors would have. It writes no file.
+//! A model of several files as one: the header that a single file with all its tensors would have.
+//! It writes no file.
 //!
-//! The key-value pairs are copied byte by byte from the first file, because libllama insists on their exact types. For a model
-//! that is one file of version 3 already, the header is the one that it has.
+//! The key-value pairs are copied byte by byte from the first file, because libllama insists on
+//! their exact types. For a model that is one file of version 3 already, the header is the one that
+//! it has.
 
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
@@ -15,7 +17,8 @@ use super::parse::DEFAULT_ALIGNMENT;
 pub struct Joined {
     /// All bytes before the tensor data, padding included.
     pub header: Vec<u8>,
-    /// For each of [`Index::tensors`], where its data begin in the single file. They lie in that order.
+    /// For each of [`Index::tensors`], where its data begin in the single file. They lie in that
+    /// order.
     pub offsets: Vec<u64>,
     /// The length of the single file.
     pub len: u64,

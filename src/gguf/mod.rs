@@ -1,8 +1,11 @@
-//! What is in a GGUF file: metadata, and an index of tensors by block. One reader, no ggml, no unsafe.
+//! What is in a GGUF file: metadata, and an index of tensors by block. One reader, no ggml, no
+//! unsafe.
 //!
-//! Reading order: [`Index::open`] reads the headers ([`parse`]) of all parts of a model ([`split`]), sorts the tensors into
-//! blocks by their names ([`names`]), and answers questions about the whole ([`facts`]); [`Index::check_model`] refuses
-//! what would make libllama abort ([`check`]), and [`Index::join`] shows a model of several files as one. Weights are never read here.
+//! Reading order: [`Index::open`] reads the headers (`parse`) of all parts of a model
+//! (`split`), sorts the tensors into blocks by their names (`names`), and answers questions
+//! about the whole (`facts`); [`Index::check_model`] refuses what would make libllama abort
+//! (`check`), and [`Index::join`] shows a model of several files as one. Weights are never read
+//! here.
 
 mod check;
 mod error;

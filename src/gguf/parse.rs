@@ -1,9 +1,11 @@
-//! Reads the header of one GGUF file: version, metadata, tensor table. It knows no other file and no meaning of keys.
+//! Reads the header of one GGUF file: version, metadata, tensor table. It knows no other file and
+//! no meaning of keys.
 //!
-//! Nothing in the file is believed: every count and length is checked against the bytes that remain before memory is taken
-//! for it, and the header as a whole is capped. The rules for the tensor table are ggml's own, so that what passes here is
-//! not refused there: names shorter than 64 bytes, one to four dimensions, whole blocks, and data that lie one after
-//! another in the order of the table, each padded to the alignment.
+//! Nothing in the file is believed: every count and length is checked against the bytes that remain
+//! before memory is taken for it, and the header as a whole is capped. The rules for the tensor
+//! table are ggml's own, so that what passes here is not refused there: names shorter than 64
+//! bytes, one to four dimensions, whole blocks, and data that lie one after another in the order of
+//! the table, each padded to the alignment.
 
 use std::collections::HashSet;
 use std::io::{self, Read};
@@ -14,7 +16,8 @@ use super::types::GgmlType;
 use super::value::{Array, ElementType, Metadata, Value};
 use crate::units::Bytes;
 
-/// A header may be this long. The largest vocabularies in use, 262k tokens with their merges, take about 16 MiB.
+/// A header may be this long. The largest vocabularies in use, 262k tokens with their merges, take
+/// about 16 MiB.
 const MAX_HEADER: u64 = 256 << 20;
 /// Keys of one file; models in use have about 50.
 const MAX_KEYS: u64 = 1 << 16;
@@ -28,7 +31,8 @@ const MAX_STRING: u64 = 16 << 20;
 const MAX_NAME: u64 = 63;
 /// The least bytes that a key with its value takes: length, one letter, type, one byte.
 const MIN_KEY_BYTES: u64 = 8 + 1 + 4 + 1;
-/// The least bytes that an entry of the tensor table takes: length, one letter, dimensions, one of them, type, offset.
+/// The least bytes that an entry of the tensor table takes: length, one letter, dimensions, one of
+/// them, type, offset.
 const MIN_TENSOR_BYTES: u64 = 8 + 1 + 4 + 8 + 4 + 8;
 /// What tensor data are aligned to where the file does not say.
 pub(super) const DEFAULT_ALIGNMENT: u64 = 32;
@@ -195,7 +199,8 @@ fn array<R: Read>(r: &mut Reader<R>, key: &str, element: ElementType) -> Result<
     Ok(Array::strings(data, ends))
 }
 
-/// The tensor table; the entries' offsets are still those of the file, relative to the data section.
+/// The tensor table; the entries' offsets are still those of the file, relative to the data
+/// section.
 fn tensor_table<R: Read>(r: &mut Reader<R>, n_tensors: u64) -> Result<Vec<Entry>, Reason> {
     let mut tensors = Vec::new();
     let mut seen = HashSet::new();
@@ -255,7 +260,8 @@ fn tensor_bytes(shape: &[u64], ty: GgmlType) -> Result<Bytes, TensorFlaw> {
     ty.bytes(elements).filter(|b| fits(&b.0)).ok_or_else(overflow)
 }
 
-/// Checks that the data lie as ggml wants them, and makes the offsets absolute. Returns the first thing that is wrong.
+/// Checks that the data lie as ggml wants them, and makes the offsets absolute. Returns the first
+/// thing that is wrong.
 fn place(tensors: &mut [Entry], data_at: u64, alignment: u64, file_len: u64) -> Option<Reason> {
     let mut expected = 0_u64;
     for t in tensors {

@@ -1,4 +1,5 @@
-//! What the index says of files that are right: blocks, places, experts, parts, and answers about the whole.
+//! What the index says of files that are right: blocks, places, experts, parts, and answers about
+//! the whole.
 
 use std::fs;
 use std::io::Cursor;

@@ -10,7 +10,8 @@ fn the_table_of_types_is_that_of_ggml() {
     assert_eq!(GgmlType::COUNT, ggml_sys::GGML_TYPE_COUNT as u32);
     for number in 0..GgmlType::COUNT {
         let ty = GgmlType(number);
-        // SAFETY: numbers below GGML_TYPE_COUNT index ggml's own table, and these functions only read it.
+        // SAFETY: numbers below GGML_TYPE_COUNT index ggml's own table, and these functions only
+        // read it.
         let (elements, bytes, name) = unsafe {
             let number = number as ggml_sys::ggml_type;
             let name = ggml_sys::ggml_type_name(number);

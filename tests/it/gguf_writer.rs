@@ -1,4 +1,5 @@
-//! Writes small GGUF files for tests, right ones and, field by field, wrong ones. It checks nothing.
+//! Writes small GGUF files for tests, right ones and, field by field, wrong ones. It checks
+//! nothing.
 
 /// Numbers of the value types in a GGUF file.
 pub(crate) const U8: u32 = 0;
