@@ -1,1 +1,6 @@
 fn main(){}
+
+mod gguf_corrupt;
+mod gguf_index;
+mod gguf_types;
+mod gguf_writer;
