@@ -184,7 +184,7 @@ impl Chunk {
     /// Whether the next read may go past the page cache: not after a read that ended inside a page.
     pub(super) fn is_direct(&self) -> bool {
         let at = self.window.start().as_ptr() as usize as u64 + self.got as u64;
-        self.direct && (at | self.position()) % DIRECT_ALIGN == 0
+        self.direct && (at | self.position()).is_multiple_of(DIRECT_ALIGN)
     }
 
     /// Where the next read puts its bytes.

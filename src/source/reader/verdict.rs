@@ -54,13 +54,11 @@ pub(super) fn best_reader(paths: &[PathBuf]) -> Result<ReaderKind, OpenError> {
     let key = files.device(0).map(|dev| dev.to_string()).unwrap_or_default();
     let mut verdicts = memory.as_deref().and_then(recall).unwrap_or_default();
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+    verdicts.retain(|_, v| v.measured <= now && now - v.measured < LIFE.as_secs());
     if let Some(verdict) = verdicts.get(&key) {
-        if verdict.measured <= now && now - verdict.measured < LIFE.as_secs() {
-            return Ok(verdict.reader);
-        }
+        return Ok(verdict.reader);
     }
     let reader = judge(&measure(&paths[..1], &files));
-    verdicts.retain(|_, v| v.measured <= now && now - v.measured < LIFE.as_secs());
     verdicts.insert(key, Verdict { reader, measured: now });
     if let Some(memory) = memory {
         remember(&memory, &verdicts);
@@ -117,14 +115,12 @@ fn rate(source: &dyn WeightSource, offset: u64) -> Option<f64> {
     }
     let mut read = Bytes::ZERO;
     let mut end = begin;
-    while let Some(ticket) = tickets.pop_front() {
-        let done = match ticket.wait_timeout(SAMPLE_TIME.saturating_sub(begin.elapsed())) {
-            Ok(done) => done?,
-            Err(late) => {
-                tickets.push_back(late);
-                break;
-            }
-        };
+    while let Some(mut ticket) = tickets.pop_front() {
+        if !ticket.wait_timeout(SAMPLE_TIME.saturating_sub(begin.elapsed())) {
+            tickets.push_back(ticket);
+            break;
+        }
+        let done = ticket.wait()?;
         done.outcome.ok()?;
         read += STEP;
         end = Instant::now();
