@@ -353,14 +353,14 @@ mod tests {
     fn the_newest_can_overtake() {
         let behaviour = Behaviour {
             newest_first: true,
-            latency: Duration::from_millis(20),
+            latency: Duration::from_millis(100),
             ..Behaviour::default()
         };
         let source = FaultySource::new(memory(), behaviour).unwrap();
-        let ends: Vec<Instant> = [ask(&source), ask(&source), ask(&source)]
-            .map(|t| t.wait().unwrap().outcome.unwrap().span.1)
-            .into();
-        assert!(ends[2] < ends[1], "{ends:?}");
+        let tickets = [ask(&source), ask(&source), ask(&source)];
+        let ends = tickets.map(|t| t.wait().unwrap().outcome.unwrap().span.1);
+        // Whichever the thread took first, of the other two it served the newer one next.
+        assert!(!ends.is_sorted(), "{ends:?}");
     }
 
     #[test]
@@ -369,7 +369,9 @@ mod tests {
         let source = FaultySource::throttled(memory(), rate).unwrap();
         let begin = Instant::now();
         let tickets: Vec<Ticket> = (0..20).map(|_| ask(&source)).collect();
-        tickets.into_iter().for_each(|t| drop(t.wait().unwrap().outcome.unwrap()));
+        for ticket in tickets {
+            ticket.wait().unwrap().outcome.unwrap();
+        }
         let ratio = begin.elapsed().as_secs_f64() / rate.seconds(Bytes(20 * LEN));
         // The plan is exact; what is above 1 is the last wake-up, on a machine that may be busy.
         assert!((1.0..1.1).contains(&ratio), "{ratio}");
