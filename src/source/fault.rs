@@ -367,13 +367,17 @@ mod tests {
     fn the_throttle_keeps_its_rate() {
         let rate = Rate(50e6);
         let source = FaultySource::throttled(memory(), rate).unwrap();
-        let begin = Instant::now();
-        let tickets: Vec<Ticket> = (0..20).map(|_| ask(&source)).collect();
-        for ticket in tickets {
-            ticket.wait().unwrap().outcome.unwrap();
-        }
-        let ratio = begin.elapsed().as_secs_f64() / rate.seconds(Bytes(20 * LEN));
-        // The plan is exact; what is above 1 is the last wake-up, on a machine that may be busy.
-        assert!((1.0..1.1).contains(&ratio), "{ratio}");
+        let ratio = || {
+            let begin = Instant::now();
+            let tickets: Vec<Ticket> = (0..20).map(|_| ask(&source)).collect();
+            for ticket in tickets {
+                ticket.wait().unwrap().outcome.unwrap();
+            }
+            let ratio = begin.elapsed().as_secs_f64() / rate.seconds(Bytes(20 * LEN));
+            assert!(ratio >= 0.999, "{ratio}");
+            ratio
+        };
+        // The plan is exact; what is above 1 is the last wake-up, which a busy machine may delay, but not always.
+        assert!((0..8).any(|_| ratio() < 1.01));
     }
 }
