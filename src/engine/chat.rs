@@ -202,8 +202,7 @@ impl Conversation {
         vocab: &Vocab,
     ) -> Result<Vec<Token>, ChatError> {
         let system = self.system.iter().map(|text| Message::new(Role::System, text.as_str()));
-        let messages: Vec<Message> =
-            system.chain(self.messages[first..].iter().cloned()).collect();
+        let messages: Vec<Message> = system.chain(self.messages[first..].iter().cloned()).collect();
         let text = template.render(&messages, None, true)?;
         let mut tokens = vocab.tokenize(&text, false, true)?;
         // Most templates write the first token themselves; it must be there once.
@@ -244,9 +243,9 @@ impl StopWord {
             return (std::mem::take(&mut self.held), true);
         }
         let longest = word.len().min(self.held.len() + 1) - 1;
-        let kept = (1..=longest).rev().find(|&n| {
-            word.is_char_boundary(n) && self.held.ends_with(&word[..n])
-        });
+        let kept = (1..=longest)
+            .rev()
+            .find(|&n| word.is_char_boundary(n) && self.held.ends_with(&word[..n]));
         let rest = self.held.split_off(self.held.len() - kept.unwrap_or(0));
         (std::mem::replace(&mut self.held, rest), false)
     }

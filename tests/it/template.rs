@@ -63,9 +63,20 @@ const FAMILIES: [(&str, &str); 12] = [
 
 const CONVERSATIONS: [&[(&str, &str)]; 5] = [
     &[("user", "Hello!")],
-    &[("user", " Hi \n"), ("assistant", "<think>\nhm\n</think>\n\nHo "), ("user", "Größe? 🦀 <|x|>")],
+    &[
+        ("user", " Hi \n"),
+        ("assistant", "<think>\nhm\n</think>\n\nHo "),
+        ("user", "Größe? 🦀 <|x|>"),
+    ],
     &[("system", "Be brief."), ("user", "Hello!")],
-    &[("system", "S"), ("user", "1"), ("assistant", "2"), ("user", "3"), ("assistant", "4"), ("user", "")],
+    &[
+        ("system", "S"),
+        ("user", "1"),
+        ("assistant", "2"),
+        ("user", "3"),
+        ("assistant", "4"),
+        ("user", ""),
+    ],
     &[("user", "a"), ("user", "b")],
 ];
 
@@ -137,18 +148,21 @@ fn families_render_the_expected_text() {
             "<|im_start|>system\nS.<|im_end|>\n<|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\nHo<|im_end|>\n\
              <|im_start|>user\nGo<|im_end|>\n<|im_start|>assistant\n",
         ),
-        (
-            LLAMA2,
-            "<s>[INST] <<SYS>>\nS.\n<</SYS>>\n\nHi [/INST] Ho </s><s>[INST] Go [/INST]",
-        ),
+        (LLAMA2, "<s>[INST] <<SYS>>\nS.\n<</SYS>>\n\nHi [/INST] Ho </s><s>[INST] Go [/INST]"),
         (MISTRAL, "<s>[INST] Hi[/INST] Ho</s>[INST] S.\n\nGo[/INST]"),
         (
             GEMMA,
             "<s><start_of_turn>user\nS.\n\nHi<end_of_turn>\n<start_of_turn>model\nHo<end_of_turn>\n\
              <start_of_turn>user\nGo<end_of_turn>\n<start_of_turn>model\n",
         ),
-        (PHI, "<|system|>\nS.<|end|>\n<|user|>\nHi<|end|>\n<|assistant|>\nHo<|end|>\n<|user|>\nGo<|end|>\n<|assistant|>\n"),
-        (ZEPHYR, "<|system|>\nS.</s>\n<|user|>\nHi</s>\n<|assistant|>\nHo</s>\n<|user|>\nGo</s>\n<|assistant|>\n"),
+        (
+            PHI,
+            "<|system|>\nS.<|end|>\n<|user|>\nHi<|end|>\n<|assistant|>\nHo<|end|>\n<|user|>\nGo<|end|>\n<|assistant|>\n",
+        ),
+        (
+            ZEPHYR,
+            "<|system|>\nS.</s>\n<|user|>\nHi</s>\n<|assistant|>\nHo</s>\n<|user|>\nGo</s>\n<|assistant|>\n",
+        ),
     ] {
         assert_eq!(template(source).render(&talk, None, true).unwrap(), want);
     }
@@ -156,7 +170,8 @@ fn families_render_the_expected_text() {
 
 #[test]
 fn a_template_that_drops_the_system_message_gets_it_with_the_first_question() {
-    let source = "{% for m in messages if m.role != 'system' %}[{{ m.role }}]{{ m.content }}{% endfor %}";
+    let source =
+        "{% for m in messages if m.role != 'system' %}[{{ m.role }}]{{ m.content }}{% endfor %}";
     let talk = messages(&[("system", "S"), ("user", "U")]);
     assert_eq!(template(source).render(&talk, None, true).unwrap(), "[user]S\n\nU");
 }

@@ -92,9 +92,7 @@ pub(super) fn value_of(json: &serde_json::Value) -> Value {
         },
         Json::String(s) => Value::from(s.as_str()),
         Json::Array(items) => items.iter().map(value_of).collect(),
-        Json::Object(map) => {
-            Value::from_pairs(map.iter().map(|(k, v)| (k.as_str(), value_of(v))))
-        }
+        Json::Object(map) => Value::from_pairs(map.iter().map(|(k, v)| (k.as_str(), value_of(v)))),
     }
 }
 
@@ -147,7 +145,9 @@ fn plain_generation_tags(source: &str) -> String {
         let plain = [("generation", "if true"), ("endgeneration", "endif")]
             .into_iter()
             .find_map(|(word, plain)| Some((plain, body.strip_prefix(word)?)))
-            .filter(|(_, after)| after.trim_start().trim_start_matches(['-', '+']).starts_with("%}"));
+            .filter(|(_, after)| {
+                after.trim_start().trim_start_matches(['-', '+']).starts_with("%}")
+            });
         if let Some((plain, after)) = plain {
             out.push_str(if tag.starts_with('-') { "- " } else { " " });
             out.push_str(plain);
