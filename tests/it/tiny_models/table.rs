@@ -1,0 +1,350 @@
+//! The table of tiny models: which metadata each architecture needs beyond [`BASE`].
+//!
+//! Data only. Sizes are the smallest that keep an architecture's structure: at least four blocks, so that two slots wrap
+//! around; grouped heads where it has them; every kind of layer that it mixes; a window shorter than the prompts.
+
+use ggml_sys as sys;
+
+use super::{N_VOCAB, Outcome, Spec};
+use Value::{Bool, F32, F32s, Str, U32, U32s, U64s};
+
+/// A metadata value. Arrays hold one element per block unless the key says otherwise.
+#[derive(Clone, Copy)]
+pub(super) enum Value {
+    U32(u32),
+    F32(f32),
+    Bool(bool),
+    Str(&'static str),
+    U32s(&'static [u32]),
+    U64s(&'static [u64]),
+    F32s(&'static [f32]),
+}
+
+/// Metadata entries; keys without the architecture's prefix.
+pub(super) type Keys = &'static [(&'static str, Value)];
+
+/// What every model has.
+pub(super) const BASE: Keys = &[
+    ("tokenizer.ggml.model", Str("none")),
+    ("vocab_size", U32(N_VOCAB)),
+    ("context_length", U32(2048)),
+    ("embedding_length", U32(64)),
+    ("block_count", U32(4)),
+    ("feed_forward_length", U32(96)),
+    ("attention.head_count", U32(4)),
+    ("attention.head_count_kv", U32(2)),
+    ("attention.layer_norm_epsilon", F32(1e-5)),
+    ("attention.layer_norm_rms_epsilon", F32(1e-5)),
+];
+
+/// Every head has its own keys and values.
+const NO_GQA: Keys = &[("attention.head_count_kv", U32(4))];
+
+/// Four experts, two used, and a shared one for the architectures that have it; the first block dense where it may be.
+const MOE: Keys = &[
+    ("expert_count", U32(4)),
+    ("expert_used_count", U32(2)),
+    ("expert_feed_forward_length", U32(48)),
+    ("expert_shared_count", U32(1)),
+    ("expert_shared_feed_forward_length", U32(48)),
+    ("expert_weights_scale", F32(1.5)),
+    ("expert_weights_norm", Bool(true)),
+    ("leading_dense_block_count", U32(1)),
+    ("interleave_moe_layer_step", U32(2)),
+];
+
+const SOFTMAX: Keys = &[("expert_gating_func", U32(1))];
+const SIGMOID: Keys = &[("expert_gating_func", U32(2))];
+
+/// Latent attention: keys of 24 (16 without position, 8 with), values of 16, compressed to 32.
+const MLA: Keys = &[
+    ("attention.head_count_kv", U32(1)),
+    ("attention.q_lora_rank", U32(32)),
+    ("attention.kv_lora_rank", U32(32)),
+    ("attention.key_length", U32(40)),
+    ("attention.value_length", U32(32)),
+    ("attention.key_length_mla", U32(24)),
+    ("attention.value_length_mla", U32(16)),
+    ("rope.dimension_count", U32(8)),
+];
+
+/// A window of 16 tokens.
+const SWA: Keys = &[("attention.sliding_window", U32(16)), ("rope.freq_base_swa", F32(10_000.0))];
+/// Windowed and full blocks in turn, as a period.
+const EVERY_SECOND: Keys = &[("attention.sliding_window_pattern", U32(2))];
+/// Windowed and full blocks in turn, as a list.
+const ALTERNATING: Keys = &[("attention.sliding_window_pattern", U32s(&[1, 0, 1, 0]))];
+
+/// Selective state spaces.
+const SSM: Keys = &[
+    ("ssm.conv_kernel", U32(4)),
+    ("ssm.inner_size", U32(128)),
+    ("ssm.state_size", U32(16)),
+    ("ssm.time_step_rank", U32(8)),
+    ("ssm.group_count", U32(2)),
+];
+
+/// Gated delta rule: the state is square, so its size is a head's.
+const DELTA: Keys = &[
+    ("ssm.conv_kernel", U32(4)),
+    ("ssm.inner_size", U32(64)),
+    ("ssm.state_size", U32(16)),
+    ("ssm.time_step_rank", U32(4)),
+    ("ssm.group_count", U32(2)),
+    ("full_attention_interval", U32(2)),
+];
+
+/// Kimi delta attention, between blocks of latent attention.
+const KDA: Keys = &[
+    ("ssm.conv_kernel", U32(4)),
+    ("kda.head_dim", U32(16)),
+    ("kda.gate_lower_bound", F32(-5.0)),
+    ("attention.head_count_kv", U32s(&[0, 1, 0, 1])),
+];
+
+/// Attention in the second and last block, recurrence in the others.
+const HYBRID: Keys = &[("attention.head_count_kv", U32s(&[0, 2, 0, 2]))];
+
+/// Positions in several dimensions (half the rotated width in all).
+const SECTIONS: Keys = &[("rope.dimension_sections", U32s(&[4, 2, 2, 0]))];
+
+/// The indexer of sparse attention.
+const INDEXER: Keys = &[
+    ("attention.indexer.head_count", U32(2)),
+    ("attention.indexer.key_length", U32(16)),
+    ("attention.indexer.top_k", U32(8)),
+];
+
+/// The multipliers of Granite and MiniCPM.
+const SCALES: Keys = &[
+    ("logit_scale", F32(2.0)),
+    ("residual_scale", F32(0.5)),
+    ("embedding_scale", F32(2.0)),
+    ("attention.scale", F32(0.25)),
+];
+
+/// Widths that every ggml type divides: super-blocks are 256 elements.
+const WIDE: Keys = &[
+    ("embedding_length", U32(256)),
+    ("feed_forward_length", U32(256)),
+    ("expert_feed_forward_length", U32(256)),
+    ("attention.head_count", U32(4)),
+    ("attention.head_count_kv", U32(2)),
+];
+
+impl Spec {
+    const fn of(arch: &'static str) -> Self {
+        Self {
+            name: arch,
+            arch,
+            outcome: Outcome::Logits,
+            keys: &[],
+            without: &[],
+            stored: sys::GGML_TYPE_F32,
+        }
+    }
+
+    const fn named(self, name: &'static str) -> Self {
+        Self { name, ..self }
+    }
+
+    const fn keys(self, keys: &'static [Keys]) -> Self {
+        Self { keys, ..self }
+    }
+
+    const fn without(self, without: &'static [&'static str]) -> Self {
+        Self { without, ..self }
+    }
+}
+
+/// Every architecture, dense and with experts where it has both.
+pub(super) const ARCHS: &[Spec] = &[
+    Spec::of("llama"),
+    Spec::of("llama").named("llama-tied").without(&["output.weight", "rope_freqs", ".bias"]),
+    Spec::of("llama").named("llama-moe").keys(&[MOE]),
+    Spec::of("llama").named("llama-wide").keys(&[WIDE]).without(&[".bias", "rope_freqs"]),
+    Spec::of("llama4").keys(&[MOE, SWA]),
+    Spec::of("deci"),
+    Spec::of("falcon").keys(&[&[("attention.head_count_kv", U32(1))]]),
+    Spec::of("grok").keys(&[MOE]),
+    Spec::of("gpt2").keys(&[NO_GQA]),
+    Spec::of("gptneox").keys(&[NO_GQA, &[("use_parallel_residual", Bool(true))]]),
+    Spec::of("gptneox").named("gptneox-serial").keys(&[NO_GQA, &[("use_parallel_residual", Bool(false))]]),
+    Spec::of("mpt").keys(&[NO_GQA, &[("attention.max_alibi_bias", F32(8.0)), ("attention.clamp_kqv", F32(4.0))]]),
+    Spec::of("baichuan").keys(&[NO_GQA]),
+    Spec::of("starcoder").keys(&[&[("attention.head_count_kv", U32(1))]]),
+    Spec::of("refact").keys(&[&[("attention.head_count_kv", U32(1))]]),
+    Spec::of("refact").named("refact-moe").keys(&[MOE]),
+    Spec::of("bloom").keys(&[NO_GQA]),
+    Spec::of("stablelm"),
+    Spec::of("qwen").keys(&[NO_GQA]),
+    Spec::of("qwen2"),
+    Spec::of("qwen2moe").keys(&[MOE]),
+    Spec::of("qwen2vl").keys(&[SECTIONS]),
+    Spec::of("qwen3"),
+    Spec::of("qwen3moe").keys(&[MOE]),
+    Spec::of("qwen3moe").named("qwen3moe-wide").keys(&[MOE, WIDE]),
+    Spec::of("qwen3next").keys(&[MOE, DELTA]),
+    Spec::of("qwen3vl").keys(&[SECTIONS]),
+    Spec::of("qwen3vlmoe").keys(&[MOE, SECTIONS]),
+    Spec::of("qwen35").keys(&[DELTA, SECTIONS]),
+    Spec::of("qwen35moe").keys(&[MOE, DELTA, SECTIONS]),
+    Spec::of("qwen4exp").keys(&[MOE, DELTA, SECTIONS, INDEXER]),
+    Spec::of("phi2").keys(&[NO_GQA]),
+    Spec::of("phi3"),
+    Spec::of("phi3").named("phi3-swa").keys(&[SWA]),
+    Spec::of("phimoe").keys(&[MOE]),
+    Spec::of("plamo").keys(&[&[("attention.head_count_kv", U32(1))]]),
+    Spec::of("plamo2").keys(&[SSM, HYBRID]),
+    Spec::of("plamo3").keys(&[SWA, EVERY_SECOND]),
+    Spec::of("codeshell"),
+    Spec::of("orion"),
+    Spec::of("internlm2"),
+    Spec::of("minicpm").keys(&[SCALES]),
+    Spec::of("minicpm").named("minicpm-moe").keys(&[SCALES, MOE]),
+    Spec::of("minicpm3").keys(&[MLA]),
+    Spec::of("gemma").without(&["output.weight"]),
+    Spec::of("gemma2").keys(&[SWA]),
+    Spec::of("gemma3").keys(&[SWA, EVERY_SECOND]),
+    Spec::of("gemma3n").keys(&[SWA, EVERY_SECOND, &[("block_count", U32(22)), ("feed_forward_length", U32(64))]]),
+    Spec::of("gemma4").keys(&[SWA, ALTERNATING]),
+    Spec::of("starcoder2"),
+    Spec::of("mamba").keys(&[SSM]),
+    Spec::of("mamba2").keys(&[SSM]),
+    Spec::of("maple").keys(&[MOE, SWA, ALTERNATING, &[("swiglu_clamp_exp", F32(7.0))]]),
+    Spec::of("jamba").keys(&[SSM, HYBRID]),
+    Spec::of("jamba").named("jamba-moe").keys(&[SSM, HYBRID, MOE]),
+    Spec::of("falcon-h1").keys(&[SSM]),
+    Spec::of("xverse"),
+    Spec::of("command-r").keys(&[&[("logit_scale", F32(0.5))]]),
+    Spec::of("cohere2").keys(&[SWA, EVERY_SECOND, &[("logit_scale", F32(0.5))]]),
+    Spec::of("cohere2moe").keys(&[MOE, SIGMOID, SWA, ALTERNATING, &[("logit_scale", F32(0.5))]]),
+    Spec::of("dbrx").keys(&[MOE, &[("attention.clamp_kqv", F32(8.0))]]),
+    Spec::of("olmo").keys(&[NO_GQA]),
+    Spec::of("olmo2"),
+    Spec::of("olmo2").named("olmo2-swa").keys(&[SWA, EVERY_SECOND]),
+    Spec::of("olmoe").keys(&[MOE]),
+    Spec::of("muse-glimmer").keys(&[SWA, EVERY_SECOND, &[("logit_scale", F32(0.5))]]),
+    Spec::of("openelm"),
+    Spec::of("arctic").keys(&[MOE]),
+    Spec::of("deepseek").keys(&[MOE]),
+    Spec::of("deepseek2").keys(&[MOE, MLA, SIGMOID]),
+    Spec::of("deepseek2-ocr").keys(&[MOE, SOFTMAX]),
+    Spec::of("deepseek32").keys(&[MOE, MLA, SIGMOID, INDEXER]),
+    Spec::of("deepseek4").keys(&[MOE, SWA, INDEXER]),
+    Spec::of("chatglm"),
+    Spec::of("glm4"),
+    Spec::of("glm4moe").keys(&[MOE, SIGMOID]),
+    Spec::of("glm-dsa").keys(&[MOE, MLA, SIGMOID, INDEXER]),
+    Spec::of("bitnet"),
+    Spec::of("t5").keys(&[NO_GQA, &[("attention.relative_buckets_count", U32(8))]]),
+    Spec::of("jais").keys(&[NO_GQA, &[("attention.max_alibi_bias", F32(8.0))]]),
+    Spec::of("jais2"),
+    Spec::of("nemotron"),
+    Spec::of("nemotron_h").keys(&[SSM, HYBRID]),
+    Spec::of("nemotron_h_moe").keys(&[SSM, HYBRID, MOE]),
+    Spec::of("exaone"),
+    Spec::of("exaone4"),
+    Spec::of("exaone-moe").keys(&[MOE, SIGMOID, SWA, EVERY_SECOND]),
+    Spec::of("rwkv6"),
+    Spec::of("rwkv6qwen2"),
+    Spec::of("rwkv7"),
+    Spec::of("arwkv7"),
+    Spec::of("granite").keys(&[SCALES]),
+    Spec::of("granitemoe").keys(&[SCALES, MOE]),
+    Spec::of("granitehybrid").keys(&[SCALES, SSM, HYBRID]),
+    Spec::of("granitehybrid").named("granitehybrid-moe").keys(&[SCALES, SSM, HYBRID, MOE]),
+    Spec::of("graniteswitch").keys(&[SCALES]),
+    Spec::of("granite_swa").keys(&[SCALES, SWA, ALTERNATING]),
+    Spec::of("chameleon").keys(&[&[("vocab_size", U32(10_240))]]),
+    Spec::of("plm").keys(&[MLA]),
+    Spec::of("bailingmoe").keys(&[MOE]),
+    Spec::of("bailingmoe2").keys(&[MOE, SIGMOID]),
+    Spec::of("bailingmoe3").keys(&[MOE, MLA, SIGMOID, KDA]),
+    Spec::of("dots1").keys(&[MOE, SIGMOID]),
+    Spec::of("dots3note").keys(&[MOE, MLA, SIGMOID, SWA, ALTERNATING, INDEXER]),
+    Spec::of("arcee"),
+    Spec::of("afmoe").keys(&[MOE, SIGMOID, SWA, EVERY_SECOND]),
+    Spec::of("laguna").keys(&[MOE, SIGMOID, SWA, EVERY_SECOND]),
+    Spec::of("ernie4_5"),
+    Spec::of("ernie4_5-moe").keys(&[MOE]),
+    Spec::of("hunyuan-moe").keys(&[MOE]),
+    Spec::of("hunyuan-dense"),
+    Spec::of("hunyuan_vl").keys(&[SECTIONS]),
+    Spec::of("hy_v3").keys(&[MOE, SIGMOID]),
+    Spec::of("hy_v4").keys(&[MOE, MLA, SIGMOID]),
+    Spec::of("smollm3"),
+    Spec::of("gpt-oss").keys(&[MOE, SWA]),
+    Spec::of("lfm2").keys(&[HYBRID, &[("shortconv.l_cache", U32(3))]]),
+    Spec::of("lfm2moe").keys(&[MOE, SIGMOID, HYBRID, &[("shortconv.l_cache", U32(3))]]),
+    Spec::of("dream"),
+    Spec::of("smallthinker").keys(&[MOE, SWA, EVERY_SECOND, SIGMOID]),
+    Spec::of("llada").keys(&[NO_GQA]),
+    Spec::of("llada-moe").keys(&[MOE]),
+    Spec::of("seed_oss"),
+    Spec::of("grovemoe").keys(&[MOE, &[("expert_group_scale", F32(1.0)), ("experts_per_group", U32(2))]]),
+    Spec::of("apertus").keys(&[&[
+        ("xielu.alpha_n", F32(0.8)),
+        ("xielu.alpha_p", F32(0.8)),
+        ("xielu.beta", F32(0.5)),
+        ("xielu.eps", F32(1e-6)),
+    ]]),
+    Spec::of("minimax-01").keys(&[MOE]),
+    Spec::of("hrm_text"),
+    Spec::of("minimax-m2").keys(&[MOE, SIGMOID]),
+    Spec::of("minimax-m3").keys(&[MOE, SIGMOID, INDEXER]),
+    Spec::of("cogvlm"),
+    Spec::of("rnd1").keys(&[MOE]),
+    Spec::of("pangu-embedded"),
+    Spec::of("mistral3"),
+    Spec::of("mistral3").named("mistral3-moe").keys(&[MOE]),
+    Spec::of("mistral4").keys(&[MOE, MLA]),
+    Spec::of("paddleocr").keys(&[SECTIONS]),
+    Spec::of("mimo2").keys(&[MOE, SIGMOID, SWA, ALTERNATING]),
+    Spec::of("step35").keys(&[MOE, SIGMOID, SWA, ALTERNATING]),
+    Spec::of("spark2_5").keys(&[SWA, ALTERNATING]),
+    Spec::of("maincoder"),
+    Spec::of("kimi-linear").keys(&[MOE, MLA, SIGMOID, KDA]),
+    Spec::of("kimi-k3").keys(&[MOE, MLA, SIGMOID, KDA]),
+    Spec::of("glm5-next").keys(&[MOE, MLA, SIGMOID, KDA, INDEXER]),
+    Spec::of("talkie").keys(&[&[("logit_scale", F32(0.5))]]),
+    Spec::of("mellum").keys(&[MOE, SWA, ALTERNATING]),
+    Spec::of("nanbeige").keys(&[&[("num_loops", U32(2))]]),
+    Spec::of("qwen3tts").keys(&[SECTIONS]),
+];
+
+/// Models made once more per ggml type.
+pub(super) const STORED: &[(&str, &[sys::ggml_type])] = &[
+    ("llama-wide", EVERY_TYPE),
+    ("qwen3moe-wide", &[sys::GGML_TYPE_Q4_K]),
+];
+
+const EVERY_TYPE: &[sys::ggml_type] = &[
+    sys::GGML_TYPE_F16,
+    sys::GGML_TYPE_BF16,
+    sys::GGML_TYPE_Q4_0,
+    sys::GGML_TYPE_Q4_1,
+    sys::GGML_TYPE_Q5_0,
+    sys::GGML_TYPE_Q5_1,
+    sys::GGML_TYPE_Q8_0,
+    sys::GGML_TYPE_Q2_K,
+    sys::GGML_TYPE_Q3_K,
+    sys::GGML_TYPE_Q4_K,
+    sys::GGML_TYPE_Q5_K,
+    sys::GGML_TYPE_Q6_K,
+    sys::GGML_TYPE_IQ1_S,
+    sys::GGML_TYPE_IQ1_M,
+    sys::GGML_TYPE_IQ2_XXS,
+    sys::GGML_TYPE_IQ2_XS,
+    sys::GGML_TYPE_IQ2_S,
+    sys::GGML_TYPE_IQ3_XXS,
+    sys::GGML_TYPE_IQ3_S,
+    sys::GGML_TYPE_IQ4_NL,
+    sys::GGML_TYPE_IQ4_XS,
+    sys::GGML_TYPE_TQ1_0,
+    sys::GGML_TYPE_TQ2_0,
+    sys::GGML_TYPE_MXFP4,
+    sys::GGML_TYPE_NVFP4,
+    sys::GGML_TYPE_Q1_0,
+    sys::GGML_TYPE_Q2_0,
+];
