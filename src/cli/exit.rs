@@ -5,8 +5,11 @@ use std::io;
 use std::process::ExitCode;
 
 use crate::cli::printer::Printer;
-use crate::engine;
 use crate::engine::chat::ChatError;
+use crate::{engine, gguf};
+
+/// Room for an answer in the context that a hint proposes [tokens].
+const SPARE: usize = 256;
 
 /// What the exit code tells.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -83,11 +86,14 @@ pub(crate) fn hint(error: &anyhow::Error) -> Option<String> {
         if let Some(failure) = cause.downcast_ref::<Failure>() {
             return Some(failure.hint.to_owned());
         }
+        if let Some(error) = cause.downcast_ref::<gguf::Error>() {
+            return Some(error.hint().to_owned());
+        }
         match cause.downcast_ref::<ChatError>() {
-            Some(ChatError::TooLong { .. }) => {
-                Some("give the context more room with --ctx".to_owned())
-            }
             Some(ChatError::Engine(error)) => error.hint(),
+            Some(ChatError::TooLong { n_tokens, .. }) => {
+                Some(format!("make the context larger, such as -c {}", n_tokens + SPARE))
+            }
             _ => cause.downcast_ref::<engine::Error>()?.hint(),
         }
     })

@@ -9,6 +9,7 @@ use crate::cli::printer::Printer;
 use crate::cli::progress::{Status, Watched};
 use crate::cli::{resolve, talk};
 use crate::engine::{LoadOptions, Vocab};
+use crate::gguf::Index;
 
 /// The output of `--json`. Floats have the digits that read back to the same 32 bits.
 #[derive(Serialize)]
@@ -24,7 +25,7 @@ const N_SHOWN: usize = 10;
 pub(crate) fn run(args: &LogitsArgs, printer: &Printer) -> anyhow::Result<ExitStatus> {
     // Nothing here ends better by being asked to: Ctrl-C ends the program.
     let _interrupt = Interrupt::new()?;
-    let index = resolve::index(&args.load.model)?;
+    let index = Index::open(&args.load.model)?;
     // Repacked weights compute the same in another order, so only weights as stored can be compared.
     let n_ctx = u32::try_from(args.tokens.len()).unwrap_or(u32::MAX);
     let typed = resolve::load_options(&args.load);

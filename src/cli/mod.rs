@@ -23,6 +23,8 @@ use args::{Args, Command};
 use exit::ExitStatus;
 use printer::Printer;
 
+use crate::gguf::Index;
+
 /// Runs the program with the process's arguments.
 pub fn main() -> ExitCode {
     let args = match Args::try_parse() {
@@ -45,7 +47,7 @@ fn dispatch(command: Command, printer: &Printer) -> anyhow::Result<ExitStatus> {
         Command::Run(args) => run::run(&args, printer),
         Command::Logits(args) => logits::run(&args, printer),
         Command::Inspect(args) => {
-            let index = resolve::index(&args.model)?;
+            let index = Index::open(&args.model)?;
             inspect::run(&index, &args, &mut io::stdout().lock())?;
             Ok(ExitStatus::Ok)
         }

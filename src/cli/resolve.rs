@@ -1,35 +1,8 @@
-//! The command line as meant: the model's file, options for the engine, settings for the sampler.
-
-use std::fs;
-use std::path::Path;
-
-use anyhow::Context;
+//! The command line as meant: options for the engine and settings for the sampler.
 
 use crate::cli::args::{self, Budget, LoadArgs, SampleArgs, StreamArg};
-use crate::cli::exit::Failure;
 use crate::engine::{LoadOptions, SamplerSettings, StreamMode};
-use crate::gguf::Index;
 use crate::units::Bytes;
-
-/// The index of the model at `path`.
-pub(crate) fn index(path: &Path) -> anyhow::Result<Index> {
-    let shown = path.display();
-    if !path.exists() && !path.is_symlink() {
-        return Err(Failure::new(
-            format!("model '{shown}': no such file"),
-            "give the path of a GGUF file",
-        ));
-    }
-    if path.is_dir() {
-        let hint = if has_models(path) {
-            "name one of the .gguf files in it"
-        } else {
-            "give the path of a GGUF file"
-        };
-        return Err(Failure::new(format!("model '{shown}': is a directory"), hint));
-    }
-    Index::open(path).with_context(|| format!("model '{shown}'"))
-}
 
 /// What the engine is told.
 pub(crate) fn load_options(args: &LoadArgs) -> LoadOptions {
@@ -45,7 +18,6 @@ pub(crate) fn load_options(args: &LoadArgs) -> LoadOptions {
         ram: bytes(args.ram),
         vram: bytes(args.vram),
         repack: !args.no_repack,
-        ..LoadOptions::default()
     }
 }
 
@@ -100,11 +72,6 @@ fn bytes(budget: Budget) -> Option<Bytes> {
         Budget::Auto => None,
         Budget::Size(bytes) => Some(bytes),
     }
-}
-
-fn has_models(dir: &Path) -> bool {
-    let Ok(entries) = fs::read_dir(dir) else { return false };
-    entries.flatten().any(|entry| entry.path().extension().is_some_and(|e| e == "gguf"))
 }
 
 #[cfg(test)]

@@ -52,7 +52,7 @@ impl Talk {
         printer: Printer,
     ) -> anyhow::Result<Talk> {
         let interrupt = Interrupt::new()?;
-        let index = resolve::index(&load.model)?;
+        let index = Index::open(&load.model)?;
         let engine = self::load(index, &resolve::load_options(load), &printer)?;
         printer.detail(engine.describe());
         let session = engine.session()?;
@@ -87,12 +87,14 @@ impl Talk {
         self.interrupt.stops(Arc::clone(&monitor));
         let status = Status::start(&self.printer, Watched::Session(monitor));
         let mut shown = Shown { text: String::new(), failed: None };
+        let mut stopped = false;
         let mut stop = StopWord::new(stop);
         let (printer, interrupt) = (&self.printer, &self.interrupt);
         let mut on_text = |piece: &str| {
             let (text, ended) = stop.push(piece);
             let failed = status.show(printer, || shown.print(printer, &text)).is_break();
             // The interrupt may have come before the engine began to listen for it.
+            stopped = ended;
             if failed || ended || interrupt.stopping() {
                 return ControlFlow::Break(());
             }
@@ -119,6 +121,8 @@ impl Talk {
         let mut answer = answer?;
         if interrupted {
             answer.finish = Finish::Interrupted;
+        } else if stopped {
+            answer.finish = Finish::Stop;
         }
         Ok(Reply { text: shown.text, answer })
     }

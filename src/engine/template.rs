@@ -8,7 +8,6 @@ use serde_json::json;
 
 use super::chat::{Message, Role};
 use super::{Engine, Vocab};
-use crate::gguf;
 pub use jinja::TemplateError;
 use jinja::{Jinja, value_of};
 
@@ -78,13 +77,7 @@ impl ChatTemplate {
     /// The file has no tokenizer.
     pub fn of(engine: &Engine) -> Result<ChatTemplate, super::Error> {
         let tokens = SpecialTokens::of(engine.vocab()?);
-        let entries = &engine.index().metadata.entries;
-        let source = entries.iter().find(|(key, _)| key == "tokenizer.chat_template");
-        let source = source.and_then(|(_, value)| match value {
-            gguf::Value::Str(text) => Some(text.as_str()),
-            _ => None,
-        });
-        Ok(ChatTemplate::choose(source, tokens))
+        Ok(ChatTemplate::choose(engine.index().chat_template(), tokens))
     }
 
     /// The template for a file with this `source`. What cannot be used is replaced, with a [`warning`](Self::warning).
