@@ -11,9 +11,11 @@
 //! - `engine`: a model that talks: the narrow seam that all commands use
 //! - `cli`: the commands
 
+pub mod engine;
 pub mod ggml;
 pub mod gguf;
 pub mod plan;
+pub mod probe;
 pub mod source;
 pub mod stream;
 pub mod units;
