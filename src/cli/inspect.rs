@@ -7,19 +7,9 @@ use anyhow::Context;
 use comfy_table::{CellAlignment, ContentArrangement, Table, presets};
 use serde_json::{Map, Value as Json, json};
 
+use super::args::InspectArgs;
 use crate::gguf::{Array, Block, Index, Place, TensorInfo, Value, printable};
 use crate::units::Bytes;
-
-/// What `inspect` was asked for.
-#[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct InspectArgs {
-    /// Everything, as one JSON object.
-    pub(crate) json: bool,
-    /// Add a table of blocks.
-    pub(crate) blocks: bool,
-    /// Add a table of tensors.
-    pub(crate) tensors: bool,
-}
 
 /// Arrays up to this length are in the JSON in full: those with one value per block are,
 /// vocabularies are not.
@@ -31,19 +21,19 @@ const MAX_JSON_ARRAY: usize = 1024;
 /// # Errors
 ///
 /// A closed `out`, or what [`Index::check_model`] finds.
-pub(crate) fn run(index: &Index, opts: &InspectArgs, out: &mut dyn Write) -> anyhow::Result<()> {
-    if opts.json {
+pub(crate) fn run(index: &Index, args: &InspectArgs, out: &mut dyn Write) -> anyhow::Result<()> {
+    if args.json {
         serde_json::to_writer_pretty(&mut *out, &describe(index))
             .map_err(std::io::Error::from)
             .context("cannot write the JSON")?;
         writeln!(out)?;
     } else {
         print_table(out, &summary(index))?;
-        if opts.blocks {
+        if args.blocks {
             writeln!(out)?;
             print_table(out, &block_table(index))?;
         }
-        if opts.tensors {
+        if args.tensors {
             writeln!(out)?;
             print_table(out, &tensor_table(index))?;
         }

@@ -1,6 +1,8 @@
-fn main(){}
+//! One binary of integration tests; each module drives one part of the program.
 
+mod cli;
 mod gguf_corrupt;
 mod gguf_index;
 mod gguf_types;
 mod gguf_writer;
+mod template;
