@@ -9,7 +9,8 @@
 mod table;
 
 use std::cell::RefCell;
-use std::collections::HashSet;
+use std::collections::hash_map::Entry;
+use std::collections::{HashMap, HashSet};
 use std::ffi::{CStr, CString, c_char, c_void};
 use std::path::Path;
 use std::ptr::{self, NonNull};
@@ -31,7 +32,7 @@ pub struct Spec {
     pub outcome: Outcome,
     /// Metadata, later entries win over earlier ones and all of them over [`table::BASE`].
     keys: &'static [table::Keys],
-    /// Parts of names of optional tensors to leave out.
+    /// Optional tensors to leave out: how their names begin, or how they end if that starts with a dot.
     without: &'static [&'static str],
     /// Type of the matrices; vectors, norms and routers stay F32.
     stored: sys::ggml_type,
@@ -57,7 +58,6 @@ pub fn all() -> &'static [Spec] {
     static ALL: LazyLock<Vec<Spec>> = LazyLock::new(|| {
         let mut specs = table::ARCHS.to_vec();
         specs.extend(table::STORED.iter().flat_map(|(base, types)| {
-            let base = find(table::ARCHS, base);
             types.iter().map(move |&stored| Spec { name: stored_name(base, stored), stored, ..*base })
         }));
         specs
@@ -87,8 +87,9 @@ pub fn write(spec: &Spec, path: &Path) -> Result<(), String> {
     let stored: Vec<_> = tensors.iter().map(|t| (t, stored_type(spec, t))).collect();
     let bytes = stored.iter().map(|(t, ty)| n_bytes(t, *ty) + TENSOR_OVERHEAD).sum();
     let pool = Pool::new(bytes)?;
+    let mut rows = RowPool::default();
     for (tensor, ty) in stored {
-        let data = encode(ty, tensor)?;
+        let data = encode(ty, tensor, &mut rows)?;
         // SAFETY: the pool has room for this tensor, the data has its exact size, and the pool outlives the write below.
         unsafe {
             let made = sys::ggml_new_tensor(pool.0.as_ptr(), ty, tensor.n_dims(), tensor.ne.as_ptr());
@@ -149,7 +150,7 @@ impl Metadata {
     }
 
     fn set(&self, key: &str, value: &table::Value) {
-        use table::Value::{Bool, F32, F32s, Str, U32, U32s, U64s};
+        use table::Value::{Bool, F32, I32s, Str, U32, U32s, U64s};
         let (gguf, key) = (self.0.as_ptr(), c_string(key));
         // SAFETY: `gguf` is alive, keys and strings end in NUL, and arrays are as long as stated; all are copied.
         unsafe {
@@ -161,7 +162,7 @@ impl Metadata {
                 Str(v) => sys::gguf_set_val_str(gguf, key.as_ptr(), c_string(v).as_ptr()),
                 U32s(v) => array(sys::GGUF_TYPE_UINT32, v.as_ptr().cast(), v.len()),
                 U64s(v) => array(sys::GGUF_TYPE_UINT64, v.as_ptr().cast(), v.len()),
-                F32s(v) => array(sys::GGUF_TYPE_FLOAT32, v.as_ptr().cast(), v.len()),
+                I32s(v) => array(sys::GGUF_TYPE_INT32, v.as_ptr().cast(), v.len()),
             }
         }
     }
@@ -216,8 +217,12 @@ fn wanted_tensors(metadata: &Metadata, spec: &Spec) -> Result<Vec<Tensor>, Strin
     let mut seen = HashSet::new();
     found.retain(|t| {
         let name = t.name();
-        let left_out = name.ends_with(".scale") || name.ends_with(".input_scale");
-        !left_out && !spec.without.iter().any(|w| name.contains(w)) && seen.insert(t.name.clone())
+        let of_nvfp4 = (name.ends_with(".scale") && !name.contains("gate_inp")) || name.ends_with(".input_scale");
+        let left_out = spec.without.iter().any(|w| match w.strip_prefix('.') {
+            Some(_) => name.ends_with(w),
+            None => name.starts_with(w),
+        });
+        !of_nvfp4 && !left_out && seen.insert(t.name.clone())
     });
     Ok(found)
 }
@@ -233,7 +238,7 @@ unsafe extern "C" fn collect_tensor(tensor: *mut sys::ggml_tensor, found: *mut c
 
 /// The type a tensor has in the file: `spec.stored` for matrices that real files quantise, F32 for the rest.
 fn stored_type(spec: &Spec, tensor: &Tensor) -> sys::ggml_type {
-    const MATRICES: [&str; 9] = [
+    const MATRICES: [&str; 11] = [
         "token_embd",
         "output.weight",
         "attn_q",
@@ -243,6 +248,8 @@ fn stored_type(spec: &Spec, tensor: &Tensor) -> sys::ggml_type {
         "ffn_gate",
         "ffn_up",
         "ffn_down",
+        "ssm_in",
+        "ssm_out",
     ];
     let name = tensor.name();
     if name.ends_with("tid2eid.weight") {
@@ -263,25 +270,65 @@ fn n_bytes(tensor: &Tensor, ty: sys::ggml_type) -> usize {
 }
 
 /// The tensor's bytes in the file.
-fn encode(ty: sys::ggml_type, tensor: &Tensor) -> Result<Vec<u8>, String> {
+fn encode(ty: sys::ggml_type, tensor: &Tensor, pool: &mut RowPool) -> Result<Vec<u8>, String> {
     if ty == sys::GGML_TYPE_I32 {
         // A table of expert numbers: every model has at least two experts.
         return Ok((0..tensor.n_elements()).flat_map(|i| i32::to_le_bytes((i % 2) as i32)).collect());
     }
     let mut random = Random::seeded(tensor.name());
-    let values: Vec<f32> = (0..tensor.n_elements()).map(|_| value(tensor, &mut random)).collect();
     if ty == sys::GGML_TYPE_F32 {
-        return Ok(values.into_iter().flat_map(f32::to_le_bytes).collect());
+        let values = (0..tensor.n_elements()).map(|_| value(tensor, &mut random));
+        return Ok(values.flat_map(f32::to_le_bytes).collect());
     }
-    let mut bytes = vec![0_u8; n_bytes(tensor, ty)];
-    let importance = vec![1.0_f32; tensor.row()];
-    let rows = i64::try_from(values.len() / tensor.row()).map_err(|e| e.to_string())?;
-    // SAFETY: `values` holds `rows` rows, `bytes` room for as many, `importance` one weight per column.
-    let written = unsafe {
-        let (from, to) = (values.as_ptr(), bytes.as_mut_ptr().cast());
-        sys::ggml_quantize_chunk(ty, from, to, 0, rows, tensor.ne[0], importance.as_ptr())
-    };
-    if written == bytes.len() { Ok(bytes) } else { Err(format!("{:?} quantised short", tensor.name)) }
+    let rows = pool.rows(ty, tensor.row())?;
+    let n_rows = tensor.n_elements() / tensor.row();
+    Ok((0..n_rows).flat_map(|_| rows.chunk(random.next())).copied().collect())
+}
+
+/// Quantised rows to draw from, by width. The codes of some types are searched for, 30 microseconds per element: a
+/// whole model of them would take half a minute, while drawn rows make it as random to whoever streams it.
+#[derive(Default)]
+struct RowPool(HashMap<usize, Rows>);
+
+/// Rows of one width and type.
+struct Rows(Vec<u8>);
+
+impl RowPool {
+    fn rows(&mut self, ty: sys::ggml_type, width: usize) -> Result<&Rows, String> {
+        match self.0.entry(width) {
+            Entry::Occupied(made) => Ok(made.into_mut()),
+            Entry::Vacant(room) => Ok(room.insert(Rows::new(ty, width)?)),
+        }
+    }
+}
+
+impl Rows {
+    const COUNT: usize = 16;
+
+    /// `COUNT` rows of deviation `1 / sqrt(width)`.
+    fn new(ty: sys::ggml_type, width: usize) -> Result<Self, String> {
+        let mut random = Random::seeded("rows");
+        let deviation = (width as f32).sqrt().recip();
+        let values: Vec<f32> = (0..Self::COUNT * width).map(|_| random.normal() * deviation).collect();
+        let importance = vec![1.0_f32; width];
+        let n = i64::try_from(width).map_err(|e| e.to_string())?;
+        // SAFETY: a table look-up by a valid type.
+        let row_bytes = unsafe { sys::ggml_row_size(ty, n) };
+        let mut bytes = vec![0_u8; Self::COUNT * row_bytes];
+        // SAFETY: `values` holds `COUNT` rows, `bytes` room for as many, `importance` one weight per column.
+        let written = unsafe {
+            let (from, to) = (values.as_ptr(), bytes.as_mut_ptr().cast());
+            sys::ggml_quantize_chunk(ty, from, to, 0, Self::COUNT as i64, n, importance.as_ptr())
+        };
+        if written == bytes.len() { Ok(Self(bytes)) } else { Err(format!("type {ty} quantised short")) }
+    }
+
+    /// The bytes of one row.
+    fn chunk(&self, which: u64) -> &[u8] {
+        let row_bytes = self.0.len() / Self::COUNT;
+        let start = (which % Self::COUNT as u64) as usize * row_bytes;
+        &self.0[start..start + row_bytes]
+    }
 }
 
 /// One element. Matrices keep the size of what they multiply; gains and divisors stay near one; decays stay negative.
@@ -341,10 +388,6 @@ unsafe extern "C" fn keep_error(level: sys::ggml_log_level, text: *const c_char,
         let text = unsafe { CStr::from_ptr(text) }.to_string_lossy();
         LAST_ERROR.with_borrow_mut(|last| last.push_str(&text));
     }
-}
-
-fn find<'a>(specs: &'a [Spec], name: &str) -> &'a Spec {
-    specs.iter().find(|s| s.name == name).unwrap_or_else(|| panic!("no model {name}"))
 }
 
 /// "llama" stored as Q4_K is "llama-q4_K". Leaked: there are a few dozen names, made once.
