@@ -206,6 +206,7 @@ fn wanted_tensors(metadata: &Metadata, spec: &Spec) -> Result<Vec<Tensor>, Strin
         let mut params = sys::llama_model_default_params();
         params.devices = no_devices.as_mut_ptr();
         params.n_gpu_layers = 0;
+        params.load_mtp = true; // or it cannot name the tensors of a draft head
         let collect = (&raw mut found).cast();
         let model = sys::llama_model_init_from_user(metadata.0.as_ptr(), Some(collect_tensor), collect, params);
         if model.is_null() {

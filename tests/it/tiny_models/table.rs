@@ -145,6 +145,11 @@ const RWKV: Keys = &[
     ("attention.gate_lora_rank", U32(16)),
 ];
 
+/// No attention anywhere.
+const NO_HEADS: Keys = &[("attention.head_count", U32(0)), ("attention.head_count_kv", U32(0))];
+/// Linear attention in a transformer's block: only the attention remembers the token before.
+const ONE_SHIFT: Keys = &[("token_shift_count", U32(1))];
+
 /// Every token sees every other, as in embedding models.
 const TWO_WAY: Keys = &[("attention.causal", Bool(false)), ("tokenizer.ggml.token_type_count", U32(2))];
 
@@ -242,7 +247,7 @@ pub(super) const ARCHS: &[Spec] = &[
     Spec::of("qwen4exp").keys(&[MOE, DELTA, SECTIONS, INDEXER, HYPER]),
     Spec::of("qwen4exp").named("qwen4exp-ple").keys(&[MOE, DELTA, SECTIONS, INDEXER, HYPER, &[
         ("attention.compress_ratios", U32s(&[0, 4, 0, 4])),
-        ("ple.layers", U32s(&[1])),
+        ("ple.layers", U32s(&[2])),
         ("ple.ngram_size", U32(2)),
         ("ple.heads_per_ngram", U32(2)),
         ("ple.conv_kernel", U32(4)),
@@ -326,10 +331,10 @@ pub(super) const ARCHS: &[Spec] = &[
     Spec::of("exaone"),
     Spec::of("exaone4"),
     Spec::of("exaone-moe").keys(&[MOE, SIGMOID, SWA, EVERY_SECOND]),
-    Spec::of("rwkv6").keys(&[RWKV]),
-    Spec::of("rwkv6qwen2").keys(&[RWKV, &[("token_shift_count", U32(1)), ("attention.head_count", U32(4))]]),
-    Spec::of("rwkv7").keys(&[RWKV]),
-    Spec::of("arwkv7").keys(&[RWKV, &[("token_shift_count", U32(1)), ("attention.head_count", U32(4))]]),
+    Spec::of("rwkv6").keys(&[RWKV, NO_HEADS]),
+    Spec::of("rwkv6qwen2").keys(&[RWKV, ONE_SHIFT]).without(&[".time_mix_first.weight"]),
+    Spec::of("rwkv7").keys(&[RWKV, NO_HEADS]),
+    Spec::of("arwkv7").keys(&[RWKV, ONE_SHIFT]),
     Spec::of("granite").keys(&[SCALES]),
     Spec::of("granitemoe").keys(&[SCALES, MOE]),
     Spec::of("granitehybrid").keys(&[SCALES, SSM, HYBRID]),
@@ -342,16 +347,15 @@ pub(super) const ARCHS: &[Spec] = &[
         ("adapters.token_ids_substitute", I32s(&[1, 2])),
     ]]),
     Spec::of("granite_swa").keys(&[SCALES, SWA, ALTERNATING]),
-    Spec::of("plm").keys(&[MLA, NO_GQA, SHORT_KEYS]),
     Spec::of("bailingmoe").keys(&[MOE]),
     Spec::of("bailingmoe2").keys(&[MOE, SIGMOID]),
     Spec::of("bailingmoe3").keys(&[MOE, MLA, SIGMOID, KDA]),
     Spec::of("dots1").keys(&[MOE, SIGMOID, NO_GQA]),
     Spec::of("dots3note").keys(&[MOE, MLA, SIGMOID, SWA, ALTERNATING, INDEXER, &[
         ("attention.indexer.types", U32s(&[1, 1, 1, 1])),
-        ("attention.kv_lora_rank_swa", U32(16)),
-        ("attention.key_length_swa", U32(24)),
-        ("attention.value_length_swa", U32(16)),
+        ("attention.kv_lora_rank_swa", U32(56)),
+        ("attention.key_length_swa", U32(64)),
+        ("attention.value_length_swa", U32(56)),
         ("attention.key_length_mla_swa", U32(24)),
         ("attention.value_length_mla_swa", U32(16)),
     ]]),
@@ -449,11 +453,14 @@ pub(super) const ARCHS: &[Spec] = &[
     Spec::of("nomic-bert").keys(&[TWO_WAY]).refused(),
     Spec::of("nomic-bert-moe").keys(&[TWO_WAY, MOE, &[("moe_every_n_layers", U32(2))]]).refused(),
     Spec::of("neo-bert").keys(&[TWO_WAY]).refused(),
-    Spec::of("jina-bert-v2").keys(&[TWO_WAY]).refused(),
+    Spec::of("jina-bert-v2").keys(&[TWO_WAY, NO_GQA]).refused(),
     Spec::of("jina-bert-v3").keys(&[TWO_WAY]).refused(),
     Spec::of("eurobert").keys(&[TWO_WAY]).refused(),
-    Spec::of("gemma-embedding").keys(&[TWO_WAY, SWA]).refused(),
+    Spec::of("gemma-embedding").keys(&[TWO_WAY, SWA, EVERY_SECOND]).refused(),
     Spec::of("llama-embed").keys(&[TWO_WAY]).refused(),
+    // libllama's own graphs of these two abort on every file.
+    Spec::of("plm").keys(&[MLA, NO_GQA, SHORT_KEYS]).refused(),
+    Spec::of("chameleon").keys(&[&[("vocab_size", U32(8200)), ("embedding_length", U32(32))]]).refused(),
     Spec::of("t5encoder").keys(&[NO_GQA, &[("attention.relative_buckets_count", U32(8))]]).refused(),
 ];
 
