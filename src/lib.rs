@@ -7,15 +7,15 @@
 //! - [`plan`]: who lives where: a pure function from index, machine and wishes to a placement
 //! - [`source`]: bytes on time: reads blocks into host memory
 //! - [`ggml`]: safe wrappers of ggml and libllama
-//! - [`stream`]: the stream device, a ggml device that wraps a ggml device
-//! - [`engine`]: a model that talks: the narrow seam that all commands use
-//! - [`cli`]: the commands
+//! - `stream`: the stream device, a ggml device that wraps a ggml device
+//! - `engine`: a model that talks: the narrow seam that all commands use
+//! - `cli`: the commands
 
-pub mod cli;
 pub mod engine;
 pub mod ggml;
 pub mod gguf;
 pub mod plan;
+pub mod probe;
 pub mod source;
 pub mod stream;
 pub mod units;

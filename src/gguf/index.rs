@@ -1,7 +1,17 @@
 //! The index of a model: its tensors by block, with the file ranges that hold their bytes. It reads no weights.
 
+use std::collections::{BTreeMap, HashSet};
+use std::fmt;
+use std::fs::File;
+use std::io::{BufReader, Read};
 use std::path::{Path, PathBuf};
 
+use super::error::{Error, Flaw, Reason, SplitFlaw, TensorFlaw, printable};
+use super::names;
+use super::parse::{self, Header};
+use super::split::{self, Part};
+use super::types::GgmlType;
+use super::value::Metadata;
 use crate::units::Bytes;
 
 /// One file of a model; a split model has several.
@@ -15,20 +25,35 @@ pub struct ModelFile {
     pub data_offset: u64,
 }
 
+/// Which row of blocks a block number counts in, in the order of computation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Stack {
+    /// `v.blk.N`: a vision tower.
+    Vision,
+    /// `a.blk.N`: an audio tower.
+    Audio,
+    /// `enc.blk.N`: the encoder of an encoder-decoder model.
+    Encoder,
+    /// `blk.N`: the blocks of all other models.
+    Main,
+    /// `dec.blk.N`: the decoder of an encoder-decoder model.
+    Decoder,
+    /// `posnet.N` of a speech decoder.
+    PosNet,
+    /// `convnext.N` of a speech decoder.
+    ConvNext,
+}
+
 /// Where a tensor belongs in the order of computation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Place {
     /// Token embeddings and what else is read before block 0.
     Embedding,
-    /// `blk.N.*` (and the numbered blocks of an encoder).
-    Block(u32),
+    /// A numbered block: `blk.N.*`, or that of another stack.
+    Block(Stack, u32),
     /// Final norm and output matrix, and whatever else has no block number.
     Output,
 }
-
-/// A ggml tensor type: its number, and its name and block layout if this build knows it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct GgmlType(pub u32);
 
 /// One tensor of the file.
 #[derive(Clone, Debug)]
@@ -52,36 +77,14 @@ pub struct TensorInfo {
 /// One block: the tensors of one layer.
 #[derive(Clone, Debug)]
 pub struct Block {
+    /// Which stack its number counts in.
+    pub stack: Stack,
     /// The number in the tensors' names.
     pub number: u32,
     /// Indices into [`Index::tensors`], in file order.
     pub tensors: Vec<usize>,
     /// Sum of their bytes.
     pub len: Bytes,
-}
-
-/// A metadata value.
-#[derive(Clone, Debug, PartialEq)]
-pub enum Value {
-    /// Any unsigned integer type.
-    Uint(u64),
-    /// Any signed integer type.
-    Int(i64),
-    /// Either float type.
-    Float(f64),
-    /// A boolean.
-    Bool(bool),
-    /// A string; invalid UTF-8 is replaced.
-    Str(String),
-    /// An array of scalars or strings.
-    Array(Vec<Value>),
-}
-
-/// The metadata of the (first) file, in file order.
-#[derive(Clone, Debug, Default)]
-pub struct Metadata {
-    /// Key and value pairs.
-    pub entries: Vec<(String, Value)>,
 }
 
 /// Everything the rest of airrun needs to know of a model file.
@@ -93,13 +96,201 @@ pub struct Index {
     pub metadata: Metadata,
     /// All tensors, in file order.
     pub tensors: Vec<TensorInfo>,
-    /// The blocks, by number.
+    /// The blocks, in order of computation: by stack, then by number.
     pub blocks: Vec<Block>,
 }
 
-impl Index {
-    /// Reads the headers of `path` and, if it is the first part of a split model, of its siblings.
-    pub fn open(_path: &Path) -> Result<Index, std::io::Error> {
-        Err(std::io::Error::other("not written yet"))
+impl Stack {
+    /// What precedes the block number in tensor names, without the dot.
+    pub fn prefix(self) -> &'static str {
+        match self {
+            Stack::Vision => "v.blk",
+            Stack::Audio => "a.blk",
+            Stack::Encoder => "enc.blk",
+            Stack::Main => "blk",
+            Stack::Decoder => "dec.blk",
+            Stack::PosNet => "posnet",
+            Stack::ConvNext => "convnext",
+        }
     }
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Place::Embedding => f.pad("embedding"),
+            Place::Block(stack, number) => f.pad(&format!("{}.{number}", stack.prefix())),
+            Place::Output => f.pad("output"),
+        }
+    }
+}
+
+impl TensorInfo {
+    /// Its name without the block: `ffn_gate_exps.weight`. Outside the blocks, the whole name.
+    pub fn role(&self) -> &str {
+        names::split(&self.name).1
+    }
+
+    /// How many elements it has.
+    pub fn elements(&self) -> u64 {
+        self.shape.iter().fold(1, |product, &n| product.saturating_mul(n))
+    }
+}
+
+impl Block {
+    /// The place that its tensors have.
+    pub fn place(&self) -> Place {
+        Place::Block(self.stack, self.number)
+    }
+}
+
+impl Index {
+    /// Reads the headers of `path` and, if it is a part of a split model, of all its parts.
+    ///
+    /// # Errors
+    ///
+    /// A file that cannot be opened, is not a GGUF file of version 2 or 3, lies about anything that this room relies on,
+    /// or lacks parts. Whether the model makes sense is the matter of [`Index::check_model`].
+    pub fn open(path: &Path) -> Result<Index, Error> {
+        let (file, header) = read_header(path)?;
+        let part = split::part_of(&header.metadata)
+            .map_err(|flaw| Error::new(path, Reason::Split(flaw)))?;
+        match part {
+            None => Index::build(vec![(file, header)]),
+            Some(part) => Index::build(read_parts(file, header, part)?),
+        }
+    }
+
+    /// Reads a header from `reader`, as if it came from a model of one file of `len` bytes at `path`. It trusts `len`
+    /// for all checks against the end of the file. For tests and fuzzing.
+    ///
+    /// # Errors
+    ///
+    /// As [`Index::open`].
+    pub fn from_reader(path: &Path, reader: impl Read, len: Bytes) -> Result<Index, Error> {
+        let header = parse::parse(reader, len.0).map_err(|reason| Error::new(path, reason))?;
+        let file = ModelFile { path: path.to_owned(), len, data_offset: header.data_offset };
+        Index::build(vec![(file, header)])
+    }
+
+    /// Joins the headers of all parts.
+    fn build(parts: Vec<(ModelFile, Header)>) -> Result<Index, Error> {
+        let mut index = Index {
+            files: Vec::new(),
+            metadata: Metadata::default(),
+            tensors: Vec::new(),
+            blocks: Vec::new(),
+        };
+        let mut names_seen = HashSet::new();
+        for (number, (file, header)) in parts.into_iter().enumerate() {
+            for entry in header.tensors {
+                if !names_seen.insert(entry.name.clone()) {
+                    let tensor = printable(entry.name.as_bytes());
+                    let flaw = TensorFlaw::Duplicate;
+                    let reason = Reason::Tensor { tensor, offset: entry.at, flaw };
+                    return Err(Error::new(&file.path, reason));
+                }
+                index.tensors.push(TensorInfo {
+                    place: names::split(&entry.name).0,
+                    name: entry.name,
+                    ty: entry.ty,
+                    shape: entry.shape,
+                    file: number,
+                    offset: entry.offset,
+                    len: entry.len,
+                });
+            }
+            if number == 0 {
+                index.metadata = header.metadata;
+            }
+            index.files.push(file);
+        }
+        index.check_identity()?;
+        index.blocks = blocks(&index.tensors);
+        Ok(index)
+    }
+
+    /// What every model file must say of itself: its architecture, and for a split one the number of its tensors.
+    fn check_identity(&self) -> Result<(), Error> {
+        let is_word = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
+        let arch = self.metadata.str("general.architecture").unwrap_or_default();
+        let refuse = |reason| Err(Error::new(&self.files[0].path, reason));
+        if arch.is_empty() || arch.len() > 64 || !arch.chars().all(is_word) {
+            return refuse(Reason::Header { offset: 0, flaw: Flaw::Architecture });
+        }
+        let found = self.tensors.len() as u64;
+        match self.metadata.get("split.tensors.count").and_then(super::Value::uint) {
+            Some(want) if self.files.len() > 1 && want != found => {
+                refuse(Reason::Split(SplitFlaw::TensorCount { found, want }))
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+/// Groups tensors by block.
+fn blocks(tensors: &[TensorInfo]) -> Vec<Block> {
+    let mut by_place: BTreeMap<(Stack, u32), Block> = BTreeMap::new();
+    for (i, tensor) in tensors.iter().enumerate() {
+        if let Place::Block(stack, number) = tensor.place {
+            let empty = Block { stack, number, tensors: Vec::new(), len: Bytes::ZERO };
+            let block = by_place.entry((stack, number)).or_insert(empty);
+            block.tensors.push(i);
+            block.len += tensor.len;
+        }
+    }
+    by_place.into_values().collect()
+}
+
+/// Reads the header of one file.
+fn read_header(path: &Path) -> Result<(ModelFile, Header), Error> {
+    let refuse = |reason| Error::new(path, reason);
+    // Asked before opening: opening a pipe would wait for its other end.
+    let kind = std::fs::metadata(path).map_err(|e| refuse(Reason::Io(e)))?;
+    if kind.is_dir() {
+        return Err(refuse(Reason::Directory));
+    }
+    if !kind.is_file() {
+        return Err(refuse(Reason::NotRegular));
+    }
+    let file = File::open(path).map_err(|e| refuse(Reason::Io(e)))?;
+    let len = file.metadata().map_err(|e| refuse(Reason::Io(e)))?.len();
+    let reader = BufReader::with_capacity(256 << 10, file);
+    let header = parse::parse(reader, len).map_err(refuse)?;
+    let data_offset = header.data_offset;
+    Ok((ModelFile { path: path.to_owned(), len: Bytes(len), data_offset }, header))
+}
+
+/// Reads the headers of all parts of a split model, of which one is given. The first comes first.
+fn read_parts(
+    file: ModelFile,
+    header: Header,
+    part: Part,
+) -> Result<Vec<(ModelFile, Header)>, Error> {
+    let Part { no: given, count } = part;
+    let given_path = file.path.clone();
+    let mut at_hand = Some((file, header));
+    let mut parts = Vec::new();
+    for no in 0..count {
+        let (file, header) = match at_hand.take_if(|_| no == given) {
+            Some(pair) => pair,
+            None => read_header(&sibling(&given_path, part, no)?)?,
+        };
+        split::check_part(&header.metadata, Part { no, count })
+            .map_err(|flaw| Error::new(&file.path, Reason::Split(flaw)))?;
+        parts.push((file, header));
+    }
+    Ok(parts)
+}
+
+/// The path of part `no`, which must exist, next to the given one.
+fn sibling(given: &Path, part: Part, no: u64) -> Result<PathBuf, Error> {
+    let refuse = |flaw| Error::new(given, Reason::Split(flaw));
+    let Some(path) = split::part_path(given, no + 1, part.count) else {
+        return Err(refuse(SplitFlaw::Name { part: part.no + 1, count: part.count }));
+    };
+    if !path.exists() {
+        return Err(refuse(SplitFlaw::Missing { part: no + 1, count: part.count, path }));
+    }
+    Ok(path)
 }

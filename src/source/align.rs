@@ -1,10 +1,12 @@
-//! Host memory that O_DIRECT can read into: page-aligned, owned, sendable.
+//! Host memory that O_DIRECT can read into: page-aligned, owned, sendable; and its division into windows that several
+//! readers may fill at once. It reads no files.
 #![allow(unsafe_code)]
 
 use std::any::Any;
 use std::fmt;
 use std::ptr::NonNull;
 use std::slice;
+use std::sync::Arc;
 
 use crate::units::Bytes;
 
@@ -24,6 +26,8 @@ enum Owner {
 
 // SAFETY: the memory has exactly one owner, this value, and nothing in it is tied to a thread.
 unsafe impl Send for HostBuf {}
+// SAFETY: `&HostBuf` only reads the bytes; the owner of foreign memory cannot be reached through it, only dropped with it.
+unsafe impl Sync for HostBuf {}
 
 impl HostBuf {
     /// Fresh zeroed memory of at least `len` bytes, page-aligned. Pages are touched when they are first written.
@@ -43,7 +47,8 @@ impl HostBuf {
         if start == libc::MAP_FAILED {
             return Err(std::io::Error::last_os_error());
         }
-        let start = NonNull::new(start.cast()).ok_or_else(|| std::io::Error::other("mmap gave NULL"))?;
+        let start =
+            NonNull::new(start.cast()).ok_or_else(|| std::io::Error::other("mmap gave NULL"))?;
         Ok(HostBuf { start, len, owner: Owner::Mapping })
     }
 
@@ -53,7 +58,11 @@ impl HostBuf {
     ///
     /// `start` must point to `len` bytes that are readable and writable, are used by nobody else, and stay valid until
     /// `owner` is dropped.
-    pub unsafe fn from_foreign(start: NonNull<u8>, len: usize, owner: Box<dyn Any + Send>) -> HostBuf {
+    pub unsafe fn from_foreign(
+        start: NonNull<u8>,
+        len: usize,
+        owner: Box<dyn Any + Send>,
+    ) -> HostBuf {
         HostBuf { start, len, owner: Owner::Foreign(owner) }
     }
 
@@ -81,6 +90,63 @@ impl HostBuf {
     /// The bytes, to be written.
     pub fn as_mut_slice(&mut self) -> &mut [u8] {
         // SAFETY: as above, and `&mut self` makes the access exclusive.
+        unsafe { slice::from_raw_parts_mut(self.start.as_ptr(), self.len) }
+    }
+}
+
+/// Cuts one buffer into windows, from its beginning to its end, so that no two windows share a byte.
+#[derive(Debug)]
+pub(super) struct Carver {
+    buf: Arc<HostBuf>,
+    from: usize,
+}
+
+/// A stretch of a buffer that nobody else may touch. It keeps the buffer alive.
+#[derive(Debug)]
+pub(super) struct Window {
+    start: NonNull<u8>,
+    len: usize,
+    /// Never read through: other windows of it may be written at the same time.
+    _buf: Arc<HostBuf>,
+}
+
+// SAFETY: a window is the only access to its bytes (see `Carver::carve`), and nothing in it is tied to a thread.
+unsafe impl Send for Window {}
+
+impl Carver {
+    /// Takes the buffer over.
+    pub(super) fn new(buf: HostBuf) -> Carver {
+        Carver { buf: Arc::new(buf), from: 0 }
+    }
+
+    /// The `len` bytes at `at`; `None` if they begin before the end of an earlier window or end outside the buffer.
+    pub(super) fn carve(&mut self, at: usize, len: usize) -> Option<Window> {
+        let end = at.checked_add(len)?;
+        if at < self.from || end > self.buf.len() {
+            return None;
+        }
+        self.from = end;
+        // SAFETY: `at` <= `end` <= length of the buffer, so the result stays inside its allocation.
+        let start = unsafe { self.buf.start().add(at) };
+        Some(Window { start, len, _buf: Arc::clone(&self.buf) })
+    }
+
+    /// The buffer again, once all its windows are gone.
+    pub(super) fn into_buf(self) -> Option<HostBuf> {
+        Arc::into_inner(self.buf)
+    }
+}
+
+impl Window {
+    /// Address of the first byte.
+    pub(super) fn start(&self) -> NonNull<u8> {
+        self.start
+    }
+
+    /// The bytes, to be written.
+    pub(super) fn as_mut_slice(&mut self) -> &mut [u8] {
+        // SAFETY: the bytes are initialised and inside the buffer that `_buf` keeps alive; windows of one buffer do not
+        // overlap, the carver never gives the buffer out while one lives, and `&mut self` excludes other uses of this one.
         unsafe { slice::from_raw_parts_mut(self.start.as_ptr(), self.len) }
     }
 }

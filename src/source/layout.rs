@@ -59,15 +59,25 @@ const MAX_GAP: u64 = 64 << 10;
 pub fn layout(pieces: &[Piece], tensor_align: u64) -> Layout {
     let mut order: Vec<usize> = (0..pieces.len()).collect();
     order.sort_by_key(|&i| (pieces[i].file, pieces[i].offset));
-    let mut out =
-        Layout { extents: Vec::new(), offsets: vec![0; pieces.len()], size: Bytes::ZERO, read: Bytes::ZERO };
+    let mut out = Layout {
+        extents: Vec::new(),
+        offsets: vec![0; pieces.len()],
+        size: Bytes::ZERO,
+        read: Bytes::ZERO,
+    };
     let mut end = 0_u64; // of the slot as laid out so far
     for i in order {
         let p = pieces[i];
         if p.offset % tensor_align != 0 {
             // The file aligns less than the device wants: this tensor is read on its own, to an aligned place.
             end = end.next_multiple_of(tensor_align.max(DIRECT_ALIGN));
-            out.extents.push(Extent { file: p.file, offset: p.offset, len: p.len, dst: end, need: p.len });
+            out.extents.push(Extent {
+                file: p.file,
+                offset: p.offset,
+                len: p.len,
+                dst: end,
+                need: p.len,
+            });
             out.offsets[i] = end;
             end += p.len;
             continue;
@@ -110,7 +120,12 @@ mod tests {
     use proptest::prelude::*;
 
     fn pieces() -> impl Strategy<Value = Vec<Piece>> {
-        let one = (0_usize..3, 0_u64..200, 1_u64..300_000, prop_oneof![Just(32_u64), Just(8), Just(4096)]);
+        let one = (
+            0_usize..3,
+            0_u64..200,
+            1_u64..300_000,
+            prop_oneof![Just(32_u64), Just(8), Just(4096)],
+        );
         prop::collection::vec(one, 1..20).prop_map(|list| {
             let mut at = [0_u64; 3];
             list.into_iter()
@@ -152,7 +167,10 @@ mod tests {
         ];
         let l = layout(&pieces, 8);
         assert_eq!(l.extents.len(), 2);
-        assert_eq!(l.extents[0], Extent { file: 0, offset: 4096, len: 16384, dst: 0, need: 14_912 });
+        assert_eq!(
+            l.extents[0],
+            Extent { file: 0, offset: 4096, len: 16384, dst: 0, need: 14_912 }
+        );
         assert_eq!(l.offsets, [904, 10_912, 16384]);
     }
 }

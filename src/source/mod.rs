@@ -5,16 +5,23 @@
 //! with the outcome, right or wrong.
 
 mod align;
+pub mod fault;
+mod files;
 pub mod layout;
 pub mod reader;
+mod retry;
 
 use std::fmt;
+use std::io;
+use std::path::Path;
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TryRecvError, sync_channel};
 use std::time::{Duration, Instant};
 
 pub use align::HostBuf;
 pub use layout::{Extent, Layout, Piece};
+pub use reader::{Choice, OpenError, ReaderKind, open};
+pub use retry::Retrying;
 
 use crate::units::Bytes;
 
@@ -23,10 +30,12 @@ pub const DIRECT_ALIGN: u64 = 4096;
 
 /// Something that reads extents of the model's files into memory, several requests at a time, in any order.
 pub trait WeightSource: Send + Sync + fmt::Debug {
-    /// Starts reading `extents` into `buf`, each at its `dst`. Returns at once.
+    /// Starts reading `extents` into `buf`, each at its `dst`. Returns at once. The extents are in ascending order of `dst`,
+    /// do not overlap there, and end inside `buf`; others end in [`ReadError::Invalid`].
     fn request(&self, extents: Arc<[Extent]>, buf: HostBuf) -> Ticket;
 
-    /// Asks the source to give up requests in flight: their tickets end soon, with [`ReadError::Cancelled`] or as read.
+    /// Asks the source to give up the requests made so far: their tickets end soon, with [`ReadError::Cancelled`] or as read.
+    /// Later requests are not affected.
     fn cancel(&self) {}
 
     /// What it is, for people: `io_uring, O_DIRECT`.
@@ -37,8 +46,10 @@ pub trait WeightSource: Send + Sync + fmt::Debug {
 #[derive(Debug)]
 pub struct Ticket {
     receiver: Receiver<Done>,
-    early: Option<Done>,
-    taken: bool,
+    /// False once the outcome is in `done`, was taken from there, or will never come.
+    pending: bool,
+    done: Option<Done>,
+    retry: Option<retry::Retry>,
 }
 
 /// The reader's end of a [`Ticket`].
@@ -84,6 +95,20 @@ pub enum ReadError {
         /// Where the bytes stopped.
         offset: u64,
     },
+    /// The file was written to since it was opened, so old and new bytes may be mixed.
+    #[error("{path} was modified while it was in use")]
+    Changed {
+        /// The file.
+        path: String,
+    },
+    /// The request itself is wrong: a bug of the caller.
+    #[error("bad read request: extent {extent} {why}")]
+    Invalid {
+        /// Which of the request's extents.
+        extent: usize,
+        /// What is wrong with it.
+        why: &'static str,
+    },
     /// [`WeightSource::cancel`] was called.
     #[error("reading was cancelled")]
     Cancelled,
@@ -92,43 +117,76 @@ pub enum ReadError {
     Stopped,
 }
 
+impl ReadError {
+    /// An error of the system while reading `path` at `offset`.
+    fn io(path: &Path, offset: u64, error: &io::Error) -> ReadError {
+        ReadError::Io { path: path.display().to_string(), offset, message: error.to_string() }
+    }
+}
+
 impl Ticket {
     /// A ticket and the end that completes it.
     pub fn new() -> (Completion, Ticket) {
         let (sender, receiver) = sync_channel(1);
-        (Completion(sender), Ticket { receiver, early: None, taken: false })
+        (Completion(sender), Ticket { receiver, pending: true, done: None, retry: None })
     }
 
     /// Whether [`Ticket::wait`] would return at once.
     pub fn is_done(&mut self) -> bool {
-        if self.early.is_none() {
-            self.early = self.receiver.try_recv().ok();
+        while self.pending {
+            match self.receiver.try_recv() {
+                Ok(done) => self.accept(done),
+                Err(TryRecvError::Empty) => return false,
+                Err(TryRecvError::Disconnected) => self.pending = false,
+            }
         }
-        self.early.is_some()
+        true
     }
 
     /// Waits for the end of the read. `None` if the reader died without giving the buffer back.
     pub fn wait(mut self) -> Option<Done> {
-        self.taken = true;
-        self.early.take().or_else(|| self.receiver.recv().ok())
+        while self.pending {
+            match self.receiver.recv() {
+                Ok(done) => self.accept(done),
+                Err(_) => self.pending = false,
+            }
+        }
+        self.done.take()
     }
 
     /// Waits at most `limit`; gives the ticket back if that was too short.
     pub fn wait_timeout(mut self, limit: Duration) -> Result<Option<Done>, Ticket> {
-        if !self.is_done() {
-            match self.receiver.recv_timeout(limit) {
-                Ok(done) => self.early = Some(done),
-                Err(std::sync::mpsc::RecvTimeoutError::Timeout) => return Err(self),
-                Err(std::sync::mpsc::RecvTimeoutError::Disconnected) => {}
+        let begin = Instant::now();
+        while self.pending {
+            match self.receiver.recv_timeout(limit.saturating_sub(begin.elapsed())) {
+                Ok(done) => self.accept(done),
+                Err(RecvTimeoutError::Timeout) => return Err(self),
+                Err(RecvTimeoutError::Disconnected) => self.pending = false,
             }
         }
-        Ok(self.wait())
+        Ok(self.done.take())
+    }
+
+    /// Keeps the outcome, or starts the one retry that a failed request has.
+    fn accept(&mut self, done: Done) {
+        let failed = matches!(done.outcome, Err(ReadError::Io { .. }));
+        match self.retry.take() {
+            Some(retry) if failed && retry.is_wanted() => {
+                let mut again = retry.start(done.buf);
+                std::mem::swap(&mut self.receiver, &mut again.receiver);
+                again.pending = false;
+            }
+            _ => {
+                self.done = Some(done);
+                self.pending = false;
+            }
+        }
     }
 }
 
 impl Drop for Ticket {
     fn drop(&mut self) {
-        if !self.taken && self.early.is_none() {
+        if self.pending {
             // The buffer must not be freed while the reader writes into it; it is freed by whoever receives it, here.
             drop(self.receiver.recv());
         }

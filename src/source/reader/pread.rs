@@ -1,91 +1,136 @@
-//! A worker thread that reads with `pread`: works everywhere, copies through the page cache.
+//! A pool of threads that read with `pread`: works everywhere. Past the page cache where the files allow it, else through it.
 
-use std::fs::File;
 use std::os::unix::fs::FileExt;
-use std::path::PathBuf;
-use std::sync::Arc;
-use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
-use std::time::Instant;
 
-use crate::source::{Completion, Extent, HostBuf, ReadError, ReadStats, Ticket, WeightSource};
-use crate::units::Bytes;
+use super::job::{Chunk, Job, JobQueue, Step};
+use crate::source::files::Files;
+use crate::source::{Extent, HostBuf, ReadError, Ticket, WeightSource};
+use crate::units::{Bytes, MIB};
 
-struct Job {
-    extents: Arc<[Extent]>,
-    buf: HostBuf,
-    completion: Completion,
-}
+/// What one `pread` asks for.
+const CHUNK: Bytes = MIB;
+/// Requests up to this size stay on one thread: waking a second one costs more than it saves.
+const SMALL: Bytes = Bytes(2 << 20);
+/// Threads past the page cache: each is one place in the device's queue.
+const THREADS_DIRECT: usize = 8;
+/// Threads through the page cache, where each is busy copying.
+const THREADS_BUFFERED: usize = 4;
 
-/// Reads with `pread` on one thread.
+/// Reads with `pread` on several threads.
 #[derive(Debug)]
 pub struct PreadSource {
-    jobs: Option<Sender<Job>>,
-    worker: Option<JoinHandle<()>>,
+    shared: Arc<Shared>,
+    threads: Vec<JoinHandle<()>>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    files: Files,
+    state: Mutex<State>,
+    wake: Condvar,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    queue: JobQueue,
+    closed: bool,
 }
 
 impl PreadSource {
-    /// Opens the files and starts the worker.
-    pub fn open(paths: &[PathBuf]) -> std::io::Result<PreadSource> {
-        let files = paths
-            .iter()
-            .map(|p| Ok((File::open(p)?, p.clone())))
-            .collect::<std::io::Result<Vec<_>>>()?;
-        let (sender, receiver) = channel();
-        let worker = std::thread::Builder::new()
-            .name("airrun-reader".into())
-            .spawn(move || work(&files, &receiver))?;
-        Ok(PreadSource { jobs: Some(sender), worker: Some(worker) })
+    /// Starts the threads.
+    pub(super) fn start(files: Files) -> std::io::Result<PreadSource> {
+        let n = if files.any_direct() { THREADS_DIRECT } else { THREADS_BUFFERED };
+        let shared = Arc::new(Shared { files, state: Mutex::default(), wake: Condvar::new() });
+        let mut source = PreadSource { shared, threads: Vec::with_capacity(n) };
+        for i in 0..n {
+            let shared = Arc::clone(&source.shared);
+            let thread = std::thread::Builder::new().name(format!("airrun-read-{i}"));
+            source.threads.push(thread.spawn(move || shared.work())?);
+        }
+        Ok(source)
     }
 }
 
 impl WeightSource for PreadSource {
     fn request(&self, extents: Arc<[Extent]>, buf: HostBuf) -> Ticket {
         let (completion, ticket) = Ticket::new();
-        let sent = self.jobs.as_ref().map(|jobs| jobs.send(Job { extents, buf, completion }));
-        if let Some(Err(lost)) = sent {
-            lost.0.completion.complete(lost.0.buf, Err(ReadError::Stopped));
+        let total: Bytes = extents.iter().map(|e| Bytes(e.len)).sum();
+        let small = total <= SMALL;
+        let chunk = if small { SMALL } else { CHUNK };
+        let files = &self.shared.files;
+        if let Some(job) = Job::new(extents, buf, completion, files, chunk) {
+            let idle = self.shared.lock().queue.push(job);
+            match idle {
+                Some(job) => job.finish(files),
+                None if small => self.shared.wake.notify_one(),
+                None => self.shared.wake.notify_all(),
+            }
         }
         ticket
     }
 
+    fn cancel(&self) {
+        self.shared.give_up(&ReadError::Cancelled);
+    }
+
     fn describe(&self) -> String {
-        "pread, buffered".into()
+        let how = if self.shared.files.any_direct() { "O_DIRECT" } else { "buffered" };
+        format!("pread, {how}")
     }
 }
 
 impl Drop for PreadSource {
     fn drop(&mut self) {
-        self.jobs = None;
-        if let Some(worker) = self.worker.take() {
-            drop(worker.join());
+        self.shared.lock().closed = true;
+        self.shared.give_up(&ReadError::Stopped);
+        self.shared.wake.notify_all();
+        for thread in self.threads.drain(..) {
+            drop(thread.join());
         }
     }
 }
 
-fn work(files: &[(File, PathBuf)], jobs: &Receiver<Job>) {
-    while let Ok(Job { extents, mut buf, completion }) = jobs.recv() {
-        let begin = Instant::now();
-        let outcome = extents.iter().try_fold(Bytes::ZERO, |sum, e| {
-            read_extent(&files[e.file], e, buf.as_mut_slice()).map(|()| sum + Bytes(e.need))
-        });
-        let stats = outcome.map(|bytes| ReadStats { bytes, span: (begin, Instant::now()) });
-        completion.complete(buf, stats);
+impl Shared {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
-}
 
-fn read_extent((file, path): &(File, PathBuf), e: &Extent, buf: &mut [u8]) -> Result<(), ReadError> {
-    let start = usize::try_from(e.dst).unwrap_or(usize::MAX);
-    let need = usize::try_from(e.need).unwrap_or(usize::MAX);
-    let dst = &mut buf[start..start + need];
-    file.read_exact_at(dst, e.offset).map_err(|err| match err.kind() {
-        std::io::ErrorKind::UnexpectedEof => {
-            ReadError::Truncated { path: path.display().to_string(), offset: e.offset }
+    fn give_up(&self, why: &ReadError) {
+        let over = self.lock().queue.give_up(why);
+        over.into_iter().for_each(|job| job.finish(&self.files));
+    }
+
+    /// A thread's life: takes chunks while there are any, sleeps when there are none.
+    fn work(&self) {
+        let mut state = self.lock();
+        loop {
+            if let Some(mut chunk) = state.queue.next_chunk(&self.files) {
+                drop(state);
+                let outcome = self.read(&mut chunk);
+                state = self.lock();
+                if let Some(job) = state.queue.settle(chunk, outcome) {
+                    drop(state);
+                    job.finish(&self.files);
+                    state = self.lock();
+                }
+            } else if state.closed {
+                return;
+            } else {
+                state = self.wake.wait(state).unwrap_or_else(PoisonError::into_inner);
+            }
         }
-        _ => ReadError::Io {
-            path: path.display().to_string(),
-            offset: e.offset,
-            message: err.to_string(),
-        },
-    })
+    }
+
+    fn read(&self, chunk: &mut Chunk) -> Result<(), ReadError> {
+        loop {
+            let file = self.files.handle(chunk.file(), chunk.is_direct());
+            let position = chunk.position();
+            let result = file.read_at(chunk.target(), position);
+            if let Step::Ended(outcome) = chunk.absorb(result, &self.files) {
+                return outcome;
+            }
+        }
+    }
 }

@@ -1,0 +1,79 @@
+//! Why the engine could not do what it was asked: one sentence, and what to do about it.
+
+use crate::{ggml, gguf, source, stream};
+
+/// Why a model could not be loaded or run.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The file is not a model that can be run.
+    #[error(transparent)]
+    File(#[from] gguf::Error),
+    /// The weights' files could not be opened for streaming.
+    #[error(transparent)]
+    Open(#[from] source::OpenError),
+    /// libllama or ggml refused.
+    #[error("model '{model}': {error}")]
+    Ggml {
+        /// The file.
+        model: String,
+        /// What was refused.
+        error: ggml::Error,
+    },
+    /// Streaming failed.
+    #[error("model '{model}': {error}")]
+    Stream {
+        /// The file.
+        model: String,
+        /// Why.
+        error: stream::Error,
+    },
+    /// The file has no tokenizer, and text was to be turned into tokens.
+    #[error("model '{model}': the file has no tokenizer")]
+    NoTokenizer {
+        /// The file.
+        model: String,
+    },
+    /// More tokens than the context has room for.
+    #[error("the prompt has {tokens} tokens, and the context has room for {room}")]
+    ContextTooSmall {
+        /// Tokens there are.
+        tokens: usize,
+        /// Tokens there is room for, the first token of an answer excepted.
+        room: usize,
+    },
+    /// A token that the vocabulary does not have.
+    #[error("token {token} is not in the vocabulary, which has {n_vocab} tokens")]
+    NoSuchToken {
+        /// The token.
+        token: i32,
+        /// The size of the vocabulary.
+        n_vocab: usize,
+    },
+    /// Nothing to run.
+    #[error("the prompt is empty")]
+    EmptyPrompt,
+    /// Somebody asked to stop before there was a result.
+    #[error("interrupted")]
+    Interrupted,
+}
+
+impl Error {
+    /// What the user can do about it, where there is something.
+    pub fn hint(&self) -> Option<String> {
+        Some(match self {
+            Error::File(error) => error.hint().to_owned(),
+            Error::Ggml { error: ggml::Error::NoMemory { .. }, .. } => {
+                "a smaller context (-c) needs less memory".to_owned()
+            }
+            Error::Stream { error: stream::Error::Read { .. }, .. } => {
+                "check the disk and the file; what was said so far is kept".to_owned()
+            }
+            Error::NoTokenizer { .. } => {
+                "`airrun logits MODEL --tokens 1,2,3` runs a model without one".to_owned()
+            }
+            Error::ContextTooSmall { tokens, .. } => format!("make the context larger: -c {}", tokens + 256),
+            Error::EmptyPrompt => "give a prompt as an argument or on stdin".to_owned(),
+            _ => return None,
+        })
+    }
+}

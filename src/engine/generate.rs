@@ -1,0 +1,195 @@
+//! From a prompt to an answer: sync, sample, print, until something says stop.
+
+use std::ops::ControlFlow;
+use std::time::Instant;
+
+use super::text::Utf8Stream;
+use super::{Error, Session};
+use crate::ggml::{Sampler, SamplerParams, Token};
+use crate::units::Bytes;
+
+/// How tokens are chosen.
+#[derive(Clone, Debug, PartialEq, serde::Serialize)]
+pub struct SamplerSettings {
+    /// 0: the most likely token, always; higher: more variety.
+    pub temp: f32,
+    /// Keep the k most likely; 0: all.
+    pub top_k: i32,
+    /// Keep the most likely ones that together have this probability; 1: all.
+    pub top_p: f32,
+    /// Drop those less likely than this times the most likely; 0: none.
+    pub min_p: f32,
+    /// Divide the logits of recent tokens by this; 1: no.
+    pub repeat_penalty: f32,
+    /// How many tokens are recent.
+    pub repeat_last_n: i32,
+    /// Seed; chosen by the clock if there is none.
+    pub seed: Option<u32>,
+}
+
+impl Default for SamplerSettings {
+    fn default() -> SamplerSettings {
+        SamplerSettings {
+            temp: 0.8,
+            top_k: 40,
+            top_p: 0.95,
+            min_p: 0.05,
+            repeat_penalty: 1.0,
+            repeat_last_n: 64,
+            seed: None,
+        }
+    }
+}
+
+/// Why an answer ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Finish {
+    /// The model ended it.
+    Stop,
+    /// It reached the most tokens that were asked for.
+    Length,
+    /// The context is full.
+    ContextFull,
+    /// Somebody stopped it.
+    Interrupted,
+}
+
+/// An answer and what it cost.
+#[derive(Clone, Debug)]
+pub struct Answer {
+    /// Its text.
+    pub text: String,
+    /// Its tokens, the one that ended it excluded.
+    pub tokens: Vec<Token>,
+    /// Why it ended.
+    pub finish: Finish,
+    /// Tokens of the prompt ...
+    pub n_prompt: usize,
+    /// ... of which so many were there from before.
+    pub n_reused: usize,
+    /// Seconds from the start to the first logits.
+    pub prompt_seconds: f64,
+    /// Seconds from then to the end.
+    pub generate_seconds: f64,
+    /// Bytes of weights read.
+    pub streamed: Bytes,
+    /// Passes over the streamed weights.
+    pub passes: u64,
+    /// Seconds that computation waited for bytes.
+    pub stall_seconds: f64,
+}
+
+/// Syncs the session to `prompt`, then samples until a stop. `on_text` gets whole characters as they come and may end the answer.
+///
+/// # Errors
+///
+/// Those of [`Session::sync`], and computations that fail half-way; the session then holds what was computed.
+pub fn generate(
+    session: &mut Session,
+    prompt: &[Token],
+    settings: &SamplerSettings,
+    max_tokens: Option<usize>,
+    on_text: &mut dyn FnMut(&str) -> ControlFlow<()>,
+) -> Result<Answer, Error> {
+    let monitor = session.monitor();
+    monitor.clear_stop();
+    let before = monitor.snapshot();
+    let begin = Instant::now();
+    let room = (session.n_ctx() as usize).saturating_sub(1);
+    if prompt.len() > room {
+        return Err(Error::ContextTooSmall { tokens: prompt.len(), room });
+    }
+    let n_vocab = session.vocab().len();
+    let mut sampler = Sampler::new(&params(settings), n_vocab).map_err(|e| session.wrap(e))?;
+    let n_reused = match session.sync(prompt) {
+        Err(Error::Interrupted) => None,
+        other => Some(other?),
+    };
+    let mut answer = Answer {
+        text: String::new(),
+        tokens: Vec::new(),
+        finish: Finish::Interrupted,
+        n_prompt: prompt.len(),
+        n_reused: n_reused.unwrap_or(0),
+        prompt_seconds: begin.elapsed().as_secs_f64(),
+        generate_seconds: 0.0,
+        streamed: Bytes::ZERO,
+        passes: 0,
+        stall_seconds: 0.0,
+    };
+    let begin = Instant::now();
+    if n_reused.is_some() {
+        answer.finish = extend(session, &mut sampler, max_tokens, &mut answer, on_text)?;
+    }
+    let after = monitor.snapshot();
+    answer.generate_seconds = begin.elapsed().as_secs_f64();
+    answer.streamed = after.streamed.saturating_sub(before.streamed);
+    answer.passes = after.passes - before.passes;
+    answer.stall_seconds = after.stall_seconds - before.stall_seconds;
+    Ok(answer)
+}
+
+/// Samples and computes token after token.
+fn extend(
+    session: &mut Session,
+    sampler: &mut Sampler,
+    max_tokens: Option<usize>,
+    answer: &mut Answer,
+    on_text: &mut dyn FnMut(&str) -> ControlFlow<()>,
+) -> Result<Finish, Error> {
+    let monitor = session.monitor();
+    let mut utf8 = Utf8Stream::default();
+    let finish = loop {
+        if max_tokens.is_some_and(|max| answer.tokens.len() >= max) {
+            break Finish::Length;
+        }
+        if monitor.is_stopped() {
+            break Finish::Interrupted;
+        }
+        let token = sampler.sample(session.context()).map_err(|e| session.wrap(e))?;
+        if session.vocab().is_eog(token) {
+            break Finish::Stop;
+        }
+        answer.tokens.push(token);
+        let text = utf8.push(&session.vocab().piece(token));
+        answer.text += &text;
+        if !text.is_empty() && on_text(&text).is_break() {
+            break Finish::Interrupted;
+        }
+        if session.tokens().len() >= session.n_ctx() as usize {
+            break Finish::ContextFull;
+        }
+        if max_tokens.is_some_and(|max| answer.tokens.len() >= max) {
+            // Nobody will look at the next logits: the last token is not worth a pass.
+            break Finish::Length;
+        }
+        match session.eval(&[token]) {
+            Ok(()) => {}
+            Err(Error::Interrupted) => break Finish::Interrupted,
+            Err(error) => return Err(error),
+        }
+    };
+    let rest = utf8.finish();
+    answer.text += &rest;
+    if !rest.is_empty() {
+        // The answer is over, whatever the listener says.
+        let _ = on_text(&rest);
+    }
+    Ok(finish)
+}
+
+fn params(settings: &SamplerSettings) -> SamplerParams {
+    let by_clock = || {
+        let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+        now.map_or(0, |d| d.subsec_nanos() ^ d.as_secs() as u32)
+    };
+    SamplerParams {
+        temp: settings.temp,
+        top_k: settings.top_k,
+        top_p: settings.top_p,
+        min_p: settings.min_p,
+        repeat_penalty: settings.repeat_penalty,
+        repeat_last_n: settings.repeat_last_n,
+        seed: settings.seed.unwrap_or_else(by_clock),
+    }
+}

@@ -1,0 +1,412 @@
+//! From a file to a loaded model: index and plan become devices, a virtual file and libllama's model.
+
+use std::collections::HashMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+
+use super::{Error, Session};
+use crate::ggml::{
+    self, Device, Model, ModelParams, Segment, SegmentKind, Threadpool, Token, VirtualFile,
+};
+use crate::gguf::{Index, TensorInfo};
+use crate::plan::{self, Plan, StreamMode};
+use crate::source::{self, Piece, WeightSource, layout};
+use crate::stream::{self, Monitor, StreamDevice, UnitSpec, WeightPlace};
+use crate::units::Bytes;
+
+/// The context that is made when nobody says how large: enough for a conversation, small enough for any machine.
+const DEFAULT_CTX: u32 = 4096;
+
+/// Tokens per pass when nobody says otherwise.
+const DEFAULT_UBATCH: u32 = 512;
+
+/// How long idle compute threads spin before they sleep (ggml's scale of 0 to 100).
+const POLL: u32 = 50;
+
+/// What the user asked for.
+#[derive(Clone, Debug)]
+pub struct LoadOptions {
+    /// Whether blocks stream.
+    pub stream: StreamMode,
+    /// Tokens of context; 0 is what the model was trained for.
+    pub ctx: Option<u32>,
+    /// Compute threads; the machine's cores if nothing is said.
+    pub threads: Option<u32>,
+    /// Tokens per pass.
+    pub ubatch: Option<u32>,
+    /// RAM that may be used.
+    pub ram: Option<Bytes>,
+    /// Device memory that may be used.
+    pub vram: Option<Bytes>,
+    /// Lets ggml repack resident weights for this CPU.
+    pub repack: bool,
+}
+
+impl Default for LoadOptions {
+    fn default() -> LoadOptions {
+        LoadOptions {
+            stream: StreamMode::Auto,
+            ctx: None,
+            threads: None,
+            ubatch: None,
+            ram: None,
+            vram: None,
+            repack: true,
+        }
+    }
+}
+
+/// A loaded model. Clones share it.
+#[derive(Clone, Debug)]
+pub struct Engine(Arc<Loaded>);
+
+/// The order of the fields is the order of dropping: the model goes before the device that holds its streamed tensors.
+#[derive(Debug)]
+pub(super) struct Loaded {
+    pub(super) vocab: Vocab,
+    pub(super) model: Arc<Model>,
+    pub(super) stream: Option<StreamDevice>,
+    pub(super) threads: Arc<Threadpool>,
+    pub(super) n_threads: u32,
+    pub(super) monitor: Arc<Monitor>,
+    pub(super) plan: Plan,
+    pub(super) index: Arc<Index>,
+    reader: Option<String>,
+}
+
+/// A model's vocabulary: text to tokens and back.
+#[derive(Clone, Debug)]
+pub struct Vocab {
+    model: Arc<Model>,
+}
+
+impl Engine {
+    /// Checks the model, plans, and loads it. Streamed weights are not read.
+    ///
+    /// # Errors
+    ///
+    /// A file that makes no sense, an architecture that libllama does not know, too little memory.
+    pub fn open(index: Arc<Index>, options: &LoadOptions) -> Result<Engine, Error> {
+        index.check_model()?;
+        let name = model_name(&index);
+        ggml::set_abort_context(Some(format!("model '{name}'")));
+        let n_threads = options.threads.unwrap_or_else(crate::probe::physical_cores).max(1);
+        let plan = make_plan(&index, options);
+        let threads = Threadpool::new(n_threads, POLL).map_err(ggml_error(&index))?;
+        let threads = Arc::new(threads);
+        let monitor = Arc::new(Monitor::default());
+        let loading = Loading { index: &index, plan: &plan, options, threads: &threads, monitor: &monitor };
+        let (model, stream, reader) =
+            if plan.streamed.is_empty() { loading.resident()? } else { loading.streamed()? };
+        let model = Arc::new(model);
+        ggml::set_abort_context(Some(format!("running '{name}'")));
+        let vocab = Vocab { model: model.clone() };
+        Ok(Engine(Arc::new(Loaded {
+            vocab,
+            model,
+            stream,
+            threads,
+            n_threads,
+            monitor,
+            plan,
+            index,
+            reader,
+        })))
+    }
+
+    /// What is in the file.
+    pub fn index(&self) -> &Index {
+        &self.0.index
+    }
+
+    /// Where everything lives.
+    pub fn plan(&self) -> &Plan {
+        &self.0.plan
+    }
+
+    /// The vocabulary.
+    ///
+    /// # Errors
+    ///
+    /// The file has no tokenizer.
+    pub fn vocab(&self) -> Result<&Vocab, Error> {
+        if self.0.model.vocab().is_none() {
+            return Err(Error::NoTokenizer { model: model_name(&self.0.index) });
+        }
+        Ok(&self.0.vocab)
+    }
+
+    /// Number of tokens in the vocabulary, also of a file without a tokenizer.
+    pub fn n_vocab(&self) -> usize {
+        self.0.model.vocab().len()
+    }
+
+    /// A new timeline.
+    ///
+    /// # Errors
+    ///
+    /// Too little memory for the context.
+    pub fn session(&self) -> Result<Session, Error> {
+        Session::new(self.0.clone())
+    }
+
+    /// One line: device, threads, what streams and how.
+    pub fn describe(&self) -> String {
+        let Loaded { plan, n_threads, .. } = &*self.0;
+        let threads = if *n_threads == 1 { "1 thread".to_owned() } else { format!("{n_threads} threads") };
+        match &self.0.reader {
+            None => format!("CPU, {threads}, all resident"),
+            Some(reader) => {
+                let bytes: Bytes = plan.streamed.iter().map(|u| u.len).sum();
+                let n = plan.streamed.len();
+                format!("CPU, {threads}, {n} blocks ({bytes}) streamed from disk ({reader})")
+            }
+        }
+    }
+}
+
+impl Vocab {
+    /// Text to tokens. `add_special` adds what the model wants around a text; `parse_special` reads control tokens' texts.
+    ///
+    /// # Errors
+    ///
+    /// Texts of more than 2 GiB.
+    pub fn tokenize(&self, text: &str, add_special: bool, parse_special: bool) -> Result<Vec<Token>, Error> {
+        let tokens = self.model.vocab().tokenize(text, add_special, parse_special);
+        tokens.map_err(|error| Error::Ggml { model: "the tokenizer".into(), error })
+    }
+
+    /// The bytes of a token as they appear in an answer: none for control tokens, not always whole characters.
+    pub fn piece(&self, token: Token) -> Vec<u8> {
+        self.model.vocab().piece(token, false)
+    }
+
+    /// The text of a token, control tokens too.
+    pub fn text(&self, token: Token) -> String {
+        String::from_utf8_lossy(&self.model.vocab().piece(token, true)).into_owned()
+    }
+
+    /// The token whose text is exactly `text`, a control token for example.
+    pub fn find(&self, text: &str) -> Option<Token> {
+        match self.model.vocab().tokenize(text, false, true).as_deref() {
+            Ok(&[token]) => Some(token),
+            _ => None,
+        }
+    }
+
+    /// Whether a token ends the answer.
+    pub fn is_eog(&self, token: Token) -> bool {
+        self.model.vocab().is_eog(token)
+    }
+
+    /// Beginning of sequence.
+    pub fn bos(&self) -> Option<Token> {
+        self.model.vocab().bos()
+    }
+
+    /// End of sequence.
+    pub fn eos(&self) -> Option<Token> {
+        self.model.vocab().eos()
+    }
+
+    /// Whether texts begin with BOS.
+    pub fn adds_bos(&self) -> bool {
+        self.model.vocab().adds_bos()
+    }
+
+    /// Number of tokens.
+    #[expect(clippy::len_without_is_empty, reason = "a vocabulary is not a collection to be emptied")]
+    pub fn len(&self) -> usize {
+        self.model.vocab().len()
+    }
+}
+
+/// The first file's path, for messages.
+pub(super) fn model_name(index: &Index) -> String {
+    index.files.first().map_or_else(String::new, |f| f.path.display().to_string())
+}
+
+/// Wraps an error of ggml with the model's name.
+pub(super) fn ggml_error(index: &Index) -> impl Fn(ggml::Error) -> Error {
+    move |error| Error::Ggml { model: model_name(index), error }
+}
+
+fn make_plan(index: &Index, options: &LoadOptions) -> Plan {
+    let trained = index.context_length().and_then(|n| u32::try_from(n).ok()).filter(|&n| n > 0);
+    let n_ctx = match options.ctx {
+        Some(0) => trained.unwrap_or(DEFAULT_CTX),
+        Some(n) => n,
+        None => trained.unwrap_or(DEFAULT_CTX).min(DEFAULT_CTX),
+    };
+    let n_ubatch = options.ubatch.unwrap_or(DEFAULT_UBATCH).clamp(1, n_ctx.max(1));
+    let streamed = match options.stream {
+        StreamMode::Never => Vec::new(),
+        StreamMode::Always => plan::block_units(index),
+        StreamMode::Auto if index.bytes() < crate::probe::available_memory() => Vec::new(),
+        StreamMode::Auto => plan::block_units(index),
+    };
+    Plan { streamed, n_slots: 2, n_ctx, n_ubatch }
+}
+
+/// Everything that loading needs to know.
+struct Loading<'a> {
+    index: &'a Index,
+    plan: &'a Plan,
+    options: &'a LoadOptions,
+    threads: &'a Arc<Threadpool>,
+    monitor: &'a Arc<Monitor>,
+}
+
+type Parts = (Model, Option<StreamDevice>, Option<String>);
+
+impl Loading<'_> {
+    /// Loads the model exactly as llama.cpp would.
+    fn resident(&self) -> Result<Parts, Error> {
+        let params = ModelParams { repack: self.options.repack, ..ModelParams::default() };
+        let path = &self.index.files[0].path;
+        let model = Model::load(path, &params, &AtomicBool::new(false)).map_err(ggml_error(self.index))?;
+        Ok((model, None, None))
+    }
+
+    /// Loads what is resident, and makes a stream device for the rest.
+    fn streamed(&self) -> Result<Parts, Error> {
+        let inner = Device::cpu().map_err(ggml_error(self.index))?;
+        let paths: Vec<PathBuf> = self.index.files.iter().map(|f| f.path.clone()).collect();
+        let bytes: Bytes = self.plan.streamed.iter().map(|u| u.len).sum();
+        let expect_cached = bytes * 2 < crate::probe::available_memory();
+        let choice = source::Choice { expect_cached, ..source::Choice::default() };
+        let source: Arc<dyn WeightSource> = source::open(&paths, choice)?.into();
+        let reader = source.describe();
+        let (units, weights) = self.lay_out(inner.buffer_type().alignment());
+        let device = StreamDevice::new(stream::Config {
+            inner,
+            threads: self.threads.clone(),
+            units,
+            weights,
+            source,
+            n_slots: self.plan.n_slots,
+            monitor: self.monitor.clone(),
+        })
+        .map_err(|error| Error::Stream { model: model_name(self.index), error })?;
+        let params = ModelParams {
+            device: Some(device.device()),
+            overrides: vec![(self.pattern(), device.weights())],
+            repack: self.options.repack,
+        };
+        let file = self.virtual_file(&paths)?;
+        let model = Model::load_virtual(file, &params, &AtomicBool::new(false));
+        let model = model.map_err(|error| match device.take_error() {
+            Some(error) => Error::Stream { model: model_name(self.index), error },
+            None => ggml_error(self.index)(error),
+        })?;
+        Ok((model, Some(device), Some(reader)))
+    }
+
+    /// How each unit lies in a slot, and where in it each streamed tensor is.
+    fn lay_out(&self, tensor_align: u64) -> (Vec<UnitSpec>, HashMap<String, WeightPlace>) {
+        let mut weights = HashMap::new();
+        let mut units = Vec::with_capacity(self.plan.streamed.len());
+        for (unit, number) in self.plan.streamed.iter().zip(0..) {
+            let tensors: Vec<&TensorInfo> = unit.tensors.iter().map(|&t| &self.index.tensors[t]).collect();
+            let pieces: Vec<Piece> = tensors
+                .iter()
+                .map(|t| Piece { file: t.file, offset: t.offset, len: t.len.0 })
+                .collect();
+            let laid = layout::layout(&pieces, tensor_align);
+            for (tensor, &offset) in tensors.iter().zip(&laid.offsets) {
+                weights.insert(tensor.name.clone(), WeightPlace { unit: number, offset });
+            }
+            units.push(UnitSpec {
+                name: unit.name.clone(),
+                extents: laid.extents.into(),
+                size: laid.size,
+            });
+        }
+        (units, weights)
+    }
+
+    /// A regular expression that matches the streamed tensors' names and no others.
+    ///
+    /// One expression for all: libllama compiles every expression anew for every tensor.
+    fn pattern(&self) -> String {
+        let mut prefixes: Vec<&str> = Vec::new();
+        for unit in &self.plan.streamed {
+            for &t in &unit.tensors {
+                let tensor = &self.index.tensors[t];
+                let prefix = &tensor.name[..tensor.name.len() - tensor.role().len()];
+                if prefixes.last() != Some(&prefix) {
+                    prefixes.push(prefix);
+                }
+            }
+        }
+        prefixes.sort_unstable();
+        prefixes.dedup();
+        let escaped: Vec<String> = prefixes.iter().map(|p| p.replace('.', "\\.")).collect();
+        format!("^({})", escaped.join("|"))
+    }
+
+    /// The file that libllama reads: streamed ranges void, parts joined.
+    fn virtual_file(&self, paths: &[PathBuf]) -> Result<VirtualFile, Error> {
+        let streamed: std::collections::HashSet<usize> =
+            self.plan.streamed.iter().flat_map(|u| u.tensors.iter().copied()).collect();
+        let segments = match paths {
+            [_] => self.single_file(&streamed),
+            _ => self.joined_files(paths, &streamed)?,
+        };
+        VirtualFile::open(paths, segments).map_err(|e| {
+            let why = e.to_string();
+            ggml_error(self.index)(ggml::Error::Null { what: "opening the files", why })
+        })
+    }
+
+    /// One file: as it is, but for the streamed tensors.
+    fn single_file(&self, streamed: &std::collections::HashSet<usize>) -> Vec<Segment> {
+        let mut holes: Vec<(u64, u64)> = streamed
+            .iter()
+            .map(|&t| (self.index.tensors[t].offset, self.index.tensors[t].len.0))
+            .collect();
+        holes.sort_unstable();
+        let mut at = 0;
+        let mut segments = Vec::with_capacity(2 * holes.len() + 1);
+        for (offset, len) in holes {
+            segments.push(Segment {
+                len: offset - at,
+                kind: SegmentKind::File { file: 0, offset: at },
+            });
+            segments.push(Segment { len, kind: SegmentKind::Void });
+            at = offset + len;
+        }
+        let end = self.index.files[0].len.0;
+        segments.push(Segment { len: end - at, kind: SegmentKind::File { file: 0, offset: at } });
+        segments.retain(|s| s.len > 0);
+        segments
+    }
+
+    /// Several parts: a joined header, then every tensor where that header says.
+    fn joined_files(
+        &self,
+        paths: &[PathBuf],
+        streamed: &std::collections::HashSet<usize>,
+    ) -> Result<Vec<Segment>, Error> {
+        let header = ggml::joined_header(paths).map_err(ggml_error(self.index))?;
+        let by_name: HashMap<&str, usize> =
+            self.index.tensors.iter().enumerate().map(|(i, t)| (t.name.as_str(), i)).collect();
+        let len = header.bytes.len() as u64;
+        let mut segments = vec![Segment { len, kind: SegmentKind::Memory(header.bytes.into()) }];
+        let mut at = 0;
+        for (name, offset) in &header.tensors {
+            let Some(&i) = by_name.get(name.as_str()) else { continue };
+            let tensor = &self.index.tensors[i];
+            let kind = match streamed.contains(&i) {
+                true => SegmentKind::Void,
+                false => SegmentKind::File { file: tensor.file, offset: tensor.offset },
+            };
+            segments.push(Segment { len: offset - at, kind: SegmentKind::Void });
+            segments.push(Segment { len: tensor.len.0, kind });
+            at = offset + tensor.len.0;
+        }
+        segments.retain(|s| s.len > 0);
+        Ok(segments)
+    }
+}

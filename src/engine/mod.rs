@@ -1,0 +1,16 @@
+//! A model that talks: [`Engine`] is a loaded model, [`Session`] one timeline of it. The commands use nothing below this seam.
+
+mod error;
+mod generate;
+mod load;
+mod session;
+mod text;
+
+pub use error::Error;
+pub use generate::{Answer, Finish, SamplerSettings, generate};
+pub use load::{Engine, LoadOptions, Vocab};
+pub use session::Session;
+
+pub use crate::ggml::Token;
+pub use crate::plan::StreamMode;
+pub use crate::stream::{Monitor, Progress};

@@ -1,0 +1,211 @@
+//! Devices and buffer types (handles that own nothing), and backends, buffers and thread pools (which own what they name).
+
+use std::ptr::NonNull;
+use std::sync::Arc;
+
+use ggml_sys as sys;
+
+use super::graph::Graph;
+use super::result::{Error, check, not_null};
+use crate::units::Bytes;
+
+/// A ggml device. Devices live as long as the program, except those that airrun makes itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Device(pub(crate) NonNull<sys::ggml_backend_device>);
+
+// SAFETY: a device is a table of functions that ggml allows from any thread.
+unsafe impl Send for Device {}
+// SAFETY: as above.
+unsafe impl Sync for Device {}
+
+/// A kind of buffer: where tensors of it live.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BufferType(pub(crate) NonNull<sys::ggml_backend_buffer_type>);
+
+// SAFETY: a buffer type is a table of functions that ggml allows from any thread.
+unsafe impl Send for BufferType {}
+// SAFETY: as above.
+unsafe impl Sync for BufferType {}
+
+impl Device {
+    /// The CPU.
+    pub fn cpu() -> Result<Device, Error> {
+        super::init();
+        // SAFETY: takes a constant; the registry is ready after `init`.
+        let dev = unsafe { sys::ggml_backend_dev_by_type(sys::GGML_BACKEND_DEVICE_TYPE_CPU) };
+        not_null("finding the CPU device", dev).map(Device)
+    }
+
+    /// Short name, such as `CPU`.
+    pub fn name(self) -> String {
+        // SAFETY: the handle is valid, and its name is a C string that lives as long as it.
+        unsafe { super::owned(sys::ggml_backend_dev_name(self.0.as_ptr())) }
+    }
+
+    /// What people call it, such as the processor's model.
+    pub fn description(self) -> String {
+        // SAFETY: as for `name`.
+        unsafe { super::owned(sys::ggml_backend_dev_description(self.0.as_ptr())) }
+    }
+
+    /// Its preferred buffer type.
+    pub fn buffer_type(self) -> BufferType {
+        // SAFETY: the handle is valid; ggml asserts that every device has one.
+        let buft = unsafe { sys::ggml_backend_dev_buffer_type(self.0.as_ptr()) };
+        BufferType(NonNull::new(buft).expect("every ggml device has a buffer type"))
+    }
+}
+
+impl BufferType {
+    /// What an address of a tensor in it must be a multiple of [bytes].
+    pub fn alignment(self) -> u64 {
+        // SAFETY: the handle is valid.
+        unsafe { sys::ggml_backend_buft_get_alignment(self.0.as_ptr()) as u64 }
+    }
+
+    /// Whether its memory can be read and written by the CPU.
+    pub fn is_host(self) -> bool {
+        // SAFETY: the handle is valid.
+        unsafe { sys::ggml_backend_buft_is_host(self.0.as_ptr()) }
+    }
+}
+
+/// Threads that compute, kept for many graphs: without one, ggml creates threads for every graph.
+#[derive(Debug)]
+pub struct Threadpool(NonNull<sys::ggml_threadpool>);
+
+// SAFETY: ggml guards the pool's state by its own mutex and atomics; one graph at a time uses it (see `Backend::compute`).
+unsafe impl Send for Threadpool {}
+// SAFETY: as above.
+unsafe impl Sync for Threadpool {}
+
+impl Threadpool {
+    /// `n_threads` threads, the caller of a computation among them. `poll` (0 to 100) says how long idle ones spin.
+    pub fn new(n_threads: u32, poll: u32) -> Result<Threadpool, Error> {
+        super::init();
+        let n = i32::try_from(n_threads.clamp(1, sys::GGML_MAX_N_THREADS)).unwrap_or(1);
+        // SAFETY: plain data, filled in by the next call.
+        let mut params: sys::ggml_threadpool_params = unsafe { std::mem::zeroed() };
+        // SAFETY: `params` is a valid place to write to, and `ggml_threadpool_new` copies what it needs of it.
+        let pool = unsafe {
+            sys::ggml_threadpool_params_init(&raw mut params, n);
+            params.poll = poll;
+            sys::ggml_threadpool_new(&raw mut params)
+        };
+        not_null("starting the compute threads", pool).map(Threadpool)
+    }
+
+    pub(super) fn as_ptr(&self) -> *mut sys::ggml_threadpool {
+        self.0.as_ptr()
+    }
+}
+
+impl Drop for Threadpool {
+    fn drop(&mut self) {
+        // SAFETY: made by `ggml_threadpool_new`, and every backend that used it holds an `Arc` that is gone by now.
+        unsafe { sys::ggml_threadpool_free(self.0.as_ptr()) };
+    }
+}
+
+/// A stream of work on a device.
+#[derive(Debug)]
+pub struct Backend {
+    ptr: NonNull<sys::ggml_backend>,
+    /// Kept alive: the backend holds a pointer to it.
+    _threads: Option<Arc<Threadpool>>,
+}
+
+// SAFETY: a backend may be used from any thread, by one at a time; methods that compute take `&mut self`.
+unsafe impl Send for Backend {}
+
+impl Backend {
+    /// A backend of `device`. On the CPU it computes with `threads`.
+    pub fn new(device: Device, threads: Option<Arc<Threadpool>>) -> Result<Backend, Error> {
+        // SAFETY: the device is valid; NULL parameters are the defaults.
+        let ptr = unsafe { sys::ggml_backend_dev_init(device.0.as_ptr(), std::ptr::null()) };
+        let ptr = not_null("starting the backend", ptr)?;
+        // SAFETY: `ptr` is a valid backend.
+        let is_cpu = unsafe { sys::ggml_backend_is_cpu(ptr.as_ptr()) };
+        if let (true, Some(pool)) = (is_cpu, &threads) {
+            // SAFETY: a CPU backend and a live pool, which `_threads` keeps alive as long as the backend.
+            unsafe {
+                sys::ggml_backend_cpu_set_n_threads(
+                    ptr.as_ptr(),
+                    sys::ggml_threadpool_get_n_threads(pool.as_ptr()),
+                );
+                sys::ggml_backend_cpu_set_threadpool(ptr.as_ptr(), pool.as_ptr());
+            }
+        }
+        Ok(Backend { ptr, _threads: threads })
+    }
+
+    /// Computes nodes `range` of `graph`, and waits for the result.
+    pub fn compute(&mut self, graph: &Graph<'_>, range: std::ops::Range<usize>) -> Result<(), Error> {
+        let mut view = graph.view(range);
+        // SAFETY: the view borrows `graph`, whose nodes are valid, and the backend is ours alone during the call.
+        let status = unsafe { sys::ggml_backend_graph_compute(self.ptr.as_ptr(), &raw mut view) };
+        check("computing a part of the graph", status)
+    }
+
+    /// Waits until everything asked of the backend is done.
+    pub fn synchronize(&mut self) {
+        // SAFETY: a valid backend.
+        unsafe { sys::ggml_backend_synchronize(self.ptr.as_ptr()) };
+    }
+
+    /// Sets how many threads a CPU backend computes with; no effect elsewhere. At most the thread pool's.
+    pub fn set_n_threads(&mut self, n: i32) {
+        // SAFETY: a valid backend; the call is made on CPU backends only.
+        unsafe {
+            if sys::ggml_backend_is_cpu(self.ptr.as_ptr()) {
+                sys::ggml_backend_cpu_set_n_threads(self.ptr.as_ptr(), n.max(1));
+            }
+        }
+    }
+}
+
+impl Drop for Backend {
+    fn drop(&mut self) {
+        // SAFETY: made by `ggml_backend_dev_init` and not freed before.
+        unsafe { sys::ggml_backend_free(self.ptr.as_ptr()) };
+    }
+}
+
+/// A buffer of tensors.
+#[derive(Debug)]
+pub struct Buffer(NonNull<sys::ggml_backend_buffer>);
+
+// SAFETY: the handle may move between threads; what is in the buffer is guarded by who uses it.
+unsafe impl Send for Buffer {}
+
+impl Buffer {
+    /// A buffer over host memory that somebody else owns, for weights.
+    ///
+    /// # Safety
+    ///
+    /// `start` must be aligned to a page, and its `len` bytes must outlive the buffer and everything computed from it.
+    pub unsafe fn over_host(start: NonNull<u8>, len: Bytes) -> Result<Buffer, Error> {
+        // SAFETY: by this function's contract; ggml asserts an alignment of 32.
+        let ptr = unsafe { sys::ggml_backend_cpu_buffer_from_ptr(start.as_ptr().cast(), len.usize()) };
+        let buffer = Buffer(not_null("wrapping host memory", ptr)?);
+        // SAFETY: a valid buffer.
+        unsafe {
+            sys::ggml_backend_buffer_set_usage(
+                buffer.0.as_ptr(),
+                sys::GGML_BACKEND_BUFFER_USAGE_WEIGHTS,
+            );
+        }
+        Ok(buffer)
+    }
+
+    pub(crate) fn as_ptr(&self) -> *mut sys::ggml_backend_buffer {
+        self.0.as_ptr()
+    }
+}
+
+impl Drop for Buffer {
+    fn drop(&mut self) {
+        // SAFETY: a buffer that is ours and not freed before.
+        unsafe { sys::ggml_backend_buffer_free(self.0.as_ptr()) };
+    }
+}

@@ -1,0 +1,141 @@
+//! Compute graphs and tensors as the stream device sees them: read, cut, and pointed at a slot for the length of a run.
+
+use std::marker::PhantomData;
+use std::ops::Range;
+use std::ptr::NonNull;
+
+use ggml_sys as sys;
+
+use super::backend::Buffer;
+
+/// A graph that libllama handed over for the length of one call.
+#[derive(Debug)]
+pub struct Graph<'a> {
+    ptr: NonNull<sys::ggml_cgraph>,
+    _call: PhantomData<&'a ()>,
+}
+
+/// A tensor of a graph or of a model. A handle: whoever holds one must know that the graph or model is alive.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Tensor(NonNull<sys::ggml_tensor>);
+
+// SAFETY: a handle; it is followed only by the thread that computes, through a `Graph` it was given.
+unsafe impl Send for Tensor {}
+// SAFETY: as above.
+unsafe impl Sync for Tensor {}
+
+impl Graph<'_> {
+    /// The graph at `ptr`.
+    ///
+    /// # Safety
+    ///
+    /// `ptr` must be a valid graph whose nodes stay valid, and are used by nobody else, as long as the value lives.
+    pub unsafe fn from_raw(ptr: NonNull<sys::ggml_cgraph>) -> Self {
+        Graph { ptr, _call: PhantomData }
+    }
+
+    /// Number of nodes.
+    pub fn n_nodes(&self) -> usize {
+        // SAFETY: a valid graph.
+        usize::try_from(unsafe { self.ptr.as_ref() }.n_nodes).unwrap_or(0)
+    }
+
+    /// A number that two graphs share only if they are the same; 0 if it has none.
+    pub fn uid(&self) -> u64 {
+        // SAFETY: a valid graph.
+        unsafe { self.ptr.as_ref() }.uid
+    }
+
+    /// Node `i`, in the order of computation.
+    pub fn node(&self, i: usize) -> Tensor {
+        assert!(i < self.n_nodes(), "node {i} of {}", self.n_nodes());
+        // SAFETY: `nodes` holds `n_nodes` valid tensors.
+        let node = unsafe { *self.ptr.as_ref().nodes.add(i) };
+        Tensor(NonNull::new(node).expect("a graph has no NULL nodes"))
+    }
+
+    pub(super) fn view(&self, range: Range<usize>) -> sys::ggml_cgraph {
+        assert!(range.start <= range.end && range.end <= self.n_nodes());
+        let (i0, i1) = (range.start as i32, range.end as i32);
+        // SAFETY: a valid graph and a range inside it; the view borrows its arrays.
+        unsafe { sys::ggml_graph_view(self.ptr.as_ptr(), i0, i1) }
+    }
+}
+
+impl Tensor {
+    /// The tensor at `ptr`, unless NULL.
+    ///
+    /// # Safety
+    ///
+    /// A pointer that is not NULL must be a valid tensor as long as the handle is used.
+    pub unsafe fn from_raw(ptr: *mut sys::ggml_tensor) -> Option<Tensor> {
+        NonNull::new(ptr).map(Tensor)
+    }
+
+    /// What the tensor is called.
+    pub fn name(self) -> String {
+        // SAFETY: a valid tensor; names are NUL-terminated.
+        unsafe { super::owned((*self.0.as_ptr()).name.as_ptr()) }
+    }
+
+    /// Its operands.
+    pub fn sources(self) -> impl Iterator<Item = Tensor> {
+        // SAFETY: a valid tensor; `src` is copied, and holds NULL or valid tensors.
+        let src = unsafe { (*self.0.as_ptr()).src };
+        src.into_iter().filter_map(|p| NonNull::new(p).map(Tensor))
+    }
+
+    /// The tensor that owns the data: itself, or what it is a view of, with the offset into it [bytes].
+    pub fn root(self) -> (Tensor, u64) {
+        // SAFETY: a valid tensor; ggml flattens views, so `view_src` is no view itself.
+        let (src, offset) = unsafe { ((*self.0.as_ptr()).view_src, (*self.0.as_ptr()).view_offs) };
+        match NonNull::new(src) {
+            Some(root) => (Tensor(root), offset as u64),
+            None => (self, 0),
+        }
+    }
+}
+
+/// Weights pointed at a slot; they are pointed back when it is dropped, because libllama keeps the tensors.
+#[derive(Debug, Default)]
+pub struct Placement {
+    saved: Vec<(Tensor, *mut std::ffi::c_void, *mut sys::ggml_backend_buffer)>,
+}
+
+impl Placement {
+    /// Points `tensor` at `base + offset` inside `buffer`.
+    ///
+    /// # Safety
+    ///
+    /// The tensor must be valid until the placement is dropped, belong to the graph that is being computed by this thread, and
+    /// its bytes must lie at `base + offset` in `buffer` until then.
+    pub unsafe fn place(&mut self, tensor: Tensor, buffer: &Buffer, base: NonNull<u8>, offset: u64) {
+        let t = tensor.0.as_ptr();
+        // SAFETY: by this function's contract.
+        unsafe {
+            self.saved.push((tensor, (*t).data, (*t).buffer));
+            (*t).data = base.as_ptr().add(offset as usize).cast();
+            (*t).buffer = buffer.as_ptr();
+        }
+    }
+
+    /// Points every tensor back to where it was; the list's memory is kept for the next run.
+    pub fn restore(&mut self) {
+        for (tensor, data, buffer) in self.saved.drain(..).rev() {
+            // SAFETY: valid by the contract of `place`.
+            unsafe {
+                (*tensor.0.as_ptr()).data = data;
+                (*tensor.0.as_ptr()).buffer = buffer;
+            }
+        }
+    }
+}
+
+// SAFETY: the pointers are only put back where they came from, by the thread that computes.
+unsafe impl Send for Placement {}
+
+impl Drop for Placement {
+    fn drop(&mut self) {
+        self.restore();
+    }
+}

@@ -1,0 +1,463 @@
+//! libllama: models, contexts, samplers, vocabularies.
+
+use std::ffi::{CString, c_void};
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+use std::ptr::NonNull;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use ggml_sys as sys;
+
+use super::backend::{BufferType, Device, Threadpool};
+use super::result::{Error, not_null};
+use super::vfile::VirtualFile;
+
+/// A token's number in the vocabulary.
+pub type Token = i32;
+
+/// How a model is loaded.
+#[derive(Clone, Debug, Default)]
+pub struct ModelParams {
+    /// The device that runs all layers; the CPU if none.
+    pub device: Option<Device>,
+    /// Regular expressions (ECMAScript) on tensor names, and the buffer type of the tensors that match; the first match counts.
+    pub overrides: Vec<(String, BufferType)>,
+    /// Lets ggml repack weights for this CPU's instructions where it can.
+    pub repack: bool,
+}
+
+/// A loaded model.
+#[derive(Debug)]
+pub struct Model(NonNull<sys::llama_model>);
+
+// SAFETY: a model is read-only after loading; libllama allows its use from several threads.
+unsafe impl Send for Model {}
+// SAFETY: as above.
+unsafe impl Sync for Model {}
+
+impl Model {
+    /// Loads `path` (and its siblings, if split) as libllama does by itself: weights mapped, repacked where that pays.
+    pub fn load(path: &Path, params: &ModelParams, stop: &AtomicBool) -> Result<Model, Error> {
+        super::init();
+        let path = CString::new(path.as_os_str().as_bytes())
+            .map_err(|_| Error::Invalid("a path must not contain a NUL byte".into()))?;
+        with_params(params, stop, sys::LLAMA_LOAD_MODE_MMAP, |raw| {
+            // SAFETY: a C string, and parameters whose pointers live during the call.
+            let model = unsafe { sys::llama_model_load_from_file(path.as_ptr(), raw) };
+            not_null("loading the model", model).map(Model)
+        })
+    }
+
+    /// Loads a model from a virtual file.
+    pub fn load_virtual(file: VirtualFile, params: &ModelParams, stop: &AtomicBool) -> Result<Model, Error> {
+        super::init();
+        with_params(params, stop, sys::LLAMA_LOAD_MODE_NONE, |raw| {
+            file.with_stream(|stream| {
+                // SAFETY: a valid stream, and parameters whose pointers live during the call.
+                let model = unsafe { sys::llama_model_load_from_file_ptr(stream.as_ptr().cast(), raw) };
+                not_null("loading the model", model).map(Model)
+            })
+        })
+    }
+
+    /// Its vocabulary.
+    pub fn vocab(&self) -> Vocab<'_> {
+        // SAFETY: a valid model always has a vocabulary object, which lives as long as it.
+        let vocab = unsafe { sys::llama_model_get_vocab(self.0.as_ptr()) };
+        Vocab(NonNull::new(vocab.cast_mut()).expect("a model has a vocabulary"), self)
+    }
+
+    /// Whether there is an encoder, which reads the prompt (T5).
+    pub fn has_encoder(&self) -> bool {
+        // SAFETY: a valid model.
+        unsafe { sys::llama_model_has_encoder(self.0.as_ptr()) }
+    }
+
+    /// Whether there is a decoder: without one, the model makes no text.
+    pub fn has_decoder(&self) -> bool {
+        // SAFETY: a valid model.
+        unsafe { sys::llama_model_has_decoder(self.0.as_ptr()) }
+    }
+
+    /// The token that begins the decoder's text, in models with an encoder.
+    pub fn decoder_start(&self) -> Option<Token> {
+        // SAFETY: a valid model.
+        let token = unsafe { sys::llama_model_decoder_start_token(self.0.as_ptr()) };
+        (token >= 0).then_some(token)
+    }
+
+    /// The context length it was trained for.
+    pub fn n_ctx_train(&self) -> u32 {
+        // SAFETY: a valid model.
+        u32::try_from(unsafe { sys::llama_model_n_ctx_train(self.0.as_ptr()) }).unwrap_or(0)
+    }
+}
+
+impl Drop for Model {
+    fn drop(&mut self) {
+        // SAFETY: ours, and every context of it holds an `Arc` that is gone by now.
+        unsafe { sys::llama_model_free(self.0.as_ptr()) };
+    }
+}
+
+/// Calls `body` with C's parameters; `stop` ends loading early when it becomes true.
+fn with_params<T>(
+    params: &ModelParams,
+    stop: &AtomicBool,
+    mode: sys::llama_load_mode,
+    body: impl FnOnce(sys::llama_model_params) -> T,
+) -> T {
+    unsafe extern "C" fn on_progress(_: f32, stop: *mut c_void) -> bool {
+        // SAFETY: the pointer is `stop`'s, which outlives the load.
+        !unsafe { &*stop.cast::<AtomicBool>() }.load(Ordering::Relaxed)
+    }
+    let patterns: Vec<CString> = params
+        .overrides
+        .iter()
+        .map(|(pattern, _)| CString::new(pattern.as_str()).unwrap_or_default())
+        .collect();
+    let mut overrides: Vec<_> = patterns
+        .iter()
+        .zip(&params.overrides)
+        .map(|(pattern, (_, buft))| sys::llama_model_tensor_buft_override {
+            pattern: pattern.as_ptr(),
+            buft: buft.0.as_ptr(),
+        })
+        .collect();
+    overrides.push(sys::llama_model_tensor_buft_override {
+        pattern: std::ptr::null(),
+        buft: std::ptr::null_mut(),
+    });
+    let mut devices: Vec<_> = params.device.iter().map(|d| d.0.as_ptr()).collect();
+    devices.push(std::ptr::null_mut());
+    // SAFETY: no arguments; returns plain data.
+    let mut raw = unsafe { sys::llama_model_default_params() };
+    raw.devices = devices.as_mut_ptr();
+    raw.tensor_buft_overrides = overrides.as_ptr();
+    raw.n_gpu_layers = if params.device.is_some() { i32::MAX } else { 0 };
+    raw.split_mode = sys::LLAMA_SPLIT_MODE_LAYER;
+    raw.load_mode = mode;
+    raw.use_extra_bufts = params.repack;
+    raw.progress_callback = Some(on_progress);
+    raw.progress_callback_user_data = std::ptr::from_ref(stop).cast_mut().cast();
+    body(raw)
+}
+
+/// A model's vocabulary.
+#[derive(Clone, Copy, Debug)]
+pub struct Vocab<'a>(NonNull<sys::llama_vocab>, #[expect(dead_code, reason = "keeps it alive")] &'a Model);
+
+impl Vocab<'_> {
+    /// Number of tokens.
+    #[expect(clippy::len_without_is_empty, reason = "a vocabulary is not a collection to be emptied")]
+    pub fn len(self) -> usize {
+        // SAFETY: a valid vocabulary.
+        usize::try_from(unsafe { sys::llama_vocab_n_tokens(self.0.as_ptr()) }).unwrap_or(0)
+    }
+
+    /// Whether it can turn text into tokens at all.
+    pub fn is_none(self) -> bool {
+        // SAFETY: a valid vocabulary.
+        unsafe { sys::llama_vocab_type(self.0.as_ptr()) == sys::LLAMA_VOCAB_TYPE_NONE }
+    }
+
+    /// Text to tokens. `add_special` adds what the model wants around a text (BOS, EOS); `parse_special` reads the texts of
+    /// control tokens as those tokens.
+    pub fn tokenize(self, text: &str, add_special: bool, parse_special: bool) -> Result<Vec<Token>, Error> {
+        if self.is_none() {
+            return Err(Error::Invalid("the file has no tokenizer".into()));
+        }
+        let len = i32::try_from(text.len()).map_err(|_| Error::Invalid("the text is too long".into()))?;
+        // No tokenizer makes more tokens than bytes plus what it adds around them; -n asks for n places otherwise.
+        let mut tokens = vec![0; text.len() + 8];
+        for _ in 0..2 {
+            let room = i32::try_from(tokens.len()).unwrap_or(i32::MAX);
+            // SAFETY: text and tokens are valid for the lengths given.
+            let n = unsafe {
+                sys::llama_tokenize(
+                    self.0.as_ptr(),
+                    text.as_ptr().cast(),
+                    len,
+                    tokens.as_mut_ptr(),
+                    room,
+                    add_special,
+                    parse_special,
+                )
+            };
+            if n >= 0 {
+                tokens.truncate(n as usize);
+                return Ok(tokens);
+            }
+            tokens.resize(n.unsigned_abs() as usize, 0);
+        }
+        Err(Error::Failed { what: "tokenizing the text" })
+    }
+
+    /// The bytes a token stands for: not always whole UTF-8. Control tokens give nothing unless `special`.
+    pub fn piece(self, token: Token, special: bool) -> Vec<u8> {
+        if !self.contains(token) {
+            return Vec::new();
+        }
+        let mut bytes = vec![0_u8; 32];
+        loop {
+            let room = i32::try_from(bytes.len()).unwrap_or(i32::MAX);
+            // SAFETY: a token of this vocabulary, and room for as many bytes as said.
+            let n = unsafe {
+                sys::llama_token_to_piece(self.0.as_ptr(), token, bytes.as_mut_ptr().cast(), room, 0, special)
+            };
+            if n >= 0 {
+                bytes.truncate(n as usize);
+                return bytes;
+            }
+            bytes.resize(n.unsigned_abs() as usize, 0);
+        }
+    }
+
+    /// Whether `token` is one of this vocabulary.
+    pub fn contains(self, token: Token) -> bool {
+        usize::try_from(token).is_ok_and(|t| t < self.len())
+    }
+
+    /// Whether `token` ends a generation (end of text, of turn, of message: every one the model knows).
+    pub fn is_eog(self, token: Token) -> bool {
+        // SAFETY: a valid vocabulary and a token that is in it.
+        self.contains(token) && unsafe { sys::llama_vocab_is_eog(self.0.as_ptr(), token) }
+    }
+
+    /// Beginning of sequence.
+    pub fn bos(self) -> Option<Token> {
+        // SAFETY: a valid vocabulary.
+        Some(unsafe { sys::llama_vocab_bos(self.0.as_ptr()) }).filter(|&t| self.contains(t))
+    }
+
+    /// End of sequence.
+    pub fn eos(self) -> Option<Token> {
+        // SAFETY: a valid vocabulary.
+        Some(unsafe { sys::llama_vocab_eos(self.0.as_ptr()) }).filter(|&t| self.contains(t))
+    }
+
+    /// Whether texts begin with BOS.
+    pub fn adds_bos(self) -> bool {
+        // SAFETY: a valid vocabulary.
+        unsafe { sys::llama_vocab_get_add_bos(self.0.as_ptr()) }
+    }
+}
+
+/// How a context is made.
+#[derive(Clone, Debug)]
+pub struct ContextParams {
+    /// Room for this many tokens.
+    pub n_ctx: u32,
+    /// Tokens per pass.
+    pub n_ubatch: u32,
+    /// Compute threads.
+    pub threads: Arc<Threadpool>,
+    /// Their number.
+    pub n_threads: u32,
+}
+
+/// One timeline of a model: its KV cache (or recurrent state) and compute buffers.
+#[derive(Debug)]
+pub struct Context {
+    ptr: NonNull<sys::llama_context>,
+    model: Arc<Model>,
+    _threads: Arc<Threadpool>,
+    /// Read by compute threads through a pointer given to ggml.
+    stop: Arc<AtomicBool>,
+}
+
+// SAFETY: a context may move between threads; all methods that change it take `&mut self`.
+unsafe impl Send for Context {}
+
+impl Context {
+    /// A context of `model`. When `stop` becomes true, a computation under way ends with [`Error::Aborted`].
+    pub fn new(model: Arc<Model>, params: &ContextParams, stop: Arc<AtomicBool>) -> Result<Context, Error> {
+        unsafe extern "C" fn on_abort(stop: *mut c_void) -> bool {
+            // SAFETY: the pointer is that of the `Arc` kept in the context.
+            unsafe { &*stop.cast::<AtomicBool>() }.load(Ordering::Relaxed)
+        }
+        // SAFETY: no arguments; returns plain data.
+        let mut raw = unsafe { sys::llama_context_default_params() };
+        raw.n_ctx = params.n_ctx;
+        raw.n_batch = params.n_ubatch;
+        raw.n_ubatch = params.n_ubatch;
+        raw.n_outputs_max = 1;
+        raw.n_threads = i32::try_from(params.n_threads).unwrap_or(1);
+        raw.n_threads_batch = raw.n_threads;
+        raw.op_offload = false;
+        raw.no_perf = true;
+        raw.abort_callback = Some(on_abort);
+        raw.abort_callback_data = Arc::as_ptr(&stop).cast_mut().cast();
+        // SAFETY: a valid model; the parameters are plain data, and the callback's data lives as long as the context.
+        let ptr = unsafe { sys::llama_init_from_model(model.0.as_ptr(), raw) };
+        let ptr = not_null("making room for the context", ptr)?;
+        let pool = params.threads.as_ptr();
+        // SAFETY: a valid context and a pool that is kept alive with it.
+        unsafe { sys::llama_attach_threadpool(ptr.as_ptr(), pool, pool) };
+        Ok(Context { ptr, model, _threads: params.threads.clone(), stop })
+    }
+
+    /// Tokens it has room for; may be more than asked.
+    pub fn n_ctx(&self) -> u32 {
+        // SAFETY: a valid context.
+        unsafe { sys::llama_n_ctx(self.ptr.as_ptr()) }
+    }
+
+    /// Runs `tokens` through the model, behind what it has seen; afterwards the last one's logits are there.
+    pub fn decode(&mut self, tokens: &[Token]) -> Result<(), Error> {
+        // SAFETY: see `run`.
+        self.run("computing the answer", tokens, |ctx, batch| unsafe { sys::llama_decode(ctx, batch) })
+    }
+
+    /// Runs `tokens` through the encoder.
+    pub fn encode(&mut self, tokens: &[Token]) -> Result<(), Error> {
+        // SAFETY: see `run`.
+        self.run("encoding the prompt", tokens, |ctx, batch| unsafe { sys::llama_encode(ctx, batch) })
+    }
+
+    /// Hands a batch of known tokens to `call`, with a valid context and a batch that lives during the call.
+    fn run(
+        &mut self,
+        what: &'static str,
+        tokens: &[Token],
+        call: impl FnOnce(*mut sys::llama_context, sys::llama_batch) -> i32,
+    ) -> Result<(), Error> {
+        let vocab = self.model.vocab();
+        if let Some(bad) = tokens.iter().find(|&&t| !vocab.contains(t)) {
+            return Err(Error::Invalid(format!("token {bad} is not in the vocabulary of {}", vocab.len())));
+        }
+        if tokens.is_empty() {
+            return Err(Error::Invalid("there are no tokens to run".into()));
+        }
+        let n = i32::try_from(tokens.len()).map_err(|_| Error::Invalid("too many tokens".into()))?;
+        // SAFETY: libllama only reads the tokens, although its type says otherwise.
+        let batch = unsafe { sys::llama_batch_get_one(tokens.as_ptr().cast_mut(), n) };
+        match call(self.ptr.as_ptr(), batch) {
+            0 => Ok(()),
+            1 => Err(Error::Invalid("the context is full".into())),
+            2 => Err(Error::Aborted),
+            -2 => Err(Error::NoMemory { what: "the computation" }),
+            _ if self.stop.load(Ordering::Relaxed) => Err(Error::Aborted),
+            _ => Err(Error::Null { what, why: super::log::take_reason() }),
+        }
+    }
+
+    /// The logits after the last token of the last batch: one number per token of the vocabulary.
+    pub fn logits(&self) -> Result<&[f32], Error> {
+        // SAFETY: a valid context; -1 is the last output, NULL if there is none.
+        let logits = unsafe { sys::llama_get_logits_ith(self.ptr.as_ptr(), -1) };
+        let logits = not_null("reading the logits", logits)?;
+        // SAFETY: libllama says that the row holds as many numbers as the vocabulary has tokens, until the next batch.
+        Ok(unsafe { std::slice::from_raw_parts(logits.as_ptr(), self.model.vocab().len()) })
+    }
+
+    /// Forgets everything from position `n` on. False if this memory cannot forget a part (recurrent states): then nothing
+    /// changed, and `n` = 0 is the way out.
+    pub fn truncate(&mut self, n: usize) -> bool {
+        // SAFETY: a valid context; its memory is NULL for models that keep none.
+        let memory = unsafe { sys::llama_get_memory(self.ptr.as_ptr()) };
+        if memory.is_null() {
+            return true;
+        }
+        let Ok(n) = i32::try_from(n) else { return true };
+        if n == 0 {
+            // SAFETY: a valid memory.
+            unsafe { sys::llama_memory_clear(memory, true) };
+            return true;
+        }
+        // SAFETY: a valid memory; sequence 0 is the only one.
+        unsafe { sys::llama_memory_seq_rm(memory, 0, n, -1) }
+    }
+
+    /// The model it belongs to.
+    pub fn model(&self) -> &Arc<Model> {
+        &self.model
+    }
+}
+
+impl Drop for Context {
+    fn drop(&mut self) {
+        // SAFETY: ours; the model is alive, because we hold it.
+        unsafe { sys::llama_free(self.ptr.as_ptr()) };
+    }
+}
+
+/// What a sampler chain does, in this order: penalties, top-k, top-p, min-p, temperature, draw.
+#[derive(Clone, Debug)]
+pub struct SamplerParams {
+    /// 0 or less: the most likely token, always.
+    pub temp: f32,
+    /// Keep the k most likely; 0 or less: all.
+    pub top_k: i32,
+    /// Keep the most likely ones that together have this probability; 1: all.
+    pub top_p: f32,
+    /// Drop those less likely than this times the most likely; 0: none.
+    pub min_p: f32,
+    /// Divide the logits of recent tokens by this; 1: no.
+    pub repeat_penalty: f32,
+    /// How many tokens are recent.
+    pub repeat_last_n: i32,
+    /// Seed of the draw.
+    pub seed: u32,
+}
+
+/// A chain of libllama's samplers.
+#[derive(Debug)]
+pub struct Sampler(NonNull<sys::llama_sampler>);
+
+// SAFETY: a sampler may move between threads; its methods take `&mut self`.
+unsafe impl Send for Sampler {}
+
+impl Sampler {
+    /// Builds the chain for a vocabulary of `n_vocab` tokens.
+    pub fn new(params: &SamplerParams, n_vocab: usize) -> Result<Sampler, Error> {
+        super::init();
+        let n_vocab = i32::try_from(n_vocab).unwrap_or(i32::MAX);
+        // SAFETY: each sampler is made with plain numbers in libllama's ranges (checked where the settings are read) and
+        // handed over to the chain, which frees it.
+        unsafe {
+            let chain = sys::llama_sampler_chain_init(sys::llama_sampler_chain_params { no_perf: true });
+            let sampler = Sampler(not_null("building the sampler", chain)?);
+            let add = |s| sys::llama_sampler_chain_add(chain, s);
+            #[expect(clippy::float_cmp, reason = "exactly 1 means off")]
+            if params.repeat_penalty != 1.0 && params.repeat_last_n != 0 {
+                let (last_n, repeat) = (params.repeat_last_n, params.repeat_penalty);
+                add(sys::llama_sampler_init_penalties(n_vocab, last_n, repeat, 0.0, 0.0));
+            }
+            if params.temp <= 0.0 {
+                add(sys::llama_sampler_init_greedy());
+                return Ok(sampler);
+            }
+            if params.top_k > 0 {
+                add(sys::llama_sampler_init_top_k(params.top_k));
+            }
+            if params.top_p < 1.0 {
+                add(sys::llama_sampler_init_top_p(params.top_p, 1));
+            }
+            if params.min_p > 0.0 {
+                add(sys::llama_sampler_init_min_p(params.min_p, 1));
+            }
+            add(sys::llama_sampler_init_temp(params.temp));
+            add(sys::llama_sampler_init_dist(params.seed));
+            Ok(sampler)
+        }
+    }
+
+    /// Chooses the next token from `context`'s logits and remembers it.
+    pub fn sample(&mut self, context: &mut Context) -> Result<Token, Error> {
+        // A NaN would fail an assert inside libllama; it comes from damaged weights.
+        if context.logits()?.iter().any(|l| l.is_nan()) {
+            return Err(Error::Invalid("the model computed 'not a number': its weights are damaged".into()));
+        }
+        // SAFETY: valid handles, and the last batch left logits.
+        Ok(unsafe { sys::llama_sampler_sample(self.0.as_ptr(), context.ptr.as_ptr(), -1) })
+    }
+}
+
+impl Drop for Sampler {
+    fn drop(&mut self) {
+        // SAFETY: ours, and not part of another chain.
+        unsafe { sys::llama_sampler_free(self.0.as_ptr()) };
+    }
+}

@@ -1,0 +1,114 @@
+//! Catches what ggml and libllama say: warnings and errors are kept for error messages, and printed only when asked for.
+//!
+//! Also the last words: ggml ends the process when one of its asserts fails. Files are checked before they reach it, but if an
+//! assert does fail, the user reads a sentence instead of a stack trace, and the exit code is 1.
+
+use std::ffi::{CStr, c_char, c_void};
+use std::io::Write;
+use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use ggml_sys::ggml_log_level;
+
+/// At most this many messages are kept: the newest ones matter.
+const MAX_KEPT: usize = 64;
+
+static VERBOSITY: AtomicU8 = AtomicU8::new(0);
+static STATE: Mutex<State> = Mutex::new(State { messages: Vec::new(), level: 0, abort_context: None });
+
+struct State {
+    /// Warnings and errors since they were last taken, oldest first.
+    messages: Vec<(ggml_log_level, String)>,
+    /// Level of the line being continued.
+    level: ggml_log_level,
+    abort_context: Option<String>,
+}
+
+fn state() -> MutexGuard<'static, State> {
+    STATE.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// 0: nothing is printed; 1: warnings and errors; 2: everything libllama says.
+pub fn set_verbosity(level: u8) {
+    VERBOSITY.store(level, Ordering::Relaxed);
+}
+
+/// Names what is being worked on, in case ggml aborts; `None` when it is done.
+pub fn set_abort_context(context: Option<String>) {
+    state().abort_context = context;
+}
+
+/// Warnings and errors since the last call, one per line.
+pub fn take_messages() -> Vec<String> {
+    state().messages.drain(..).map(|(_, text)| text).collect()
+}
+
+/// The most telling of the kept messages as one sentence, for an error.
+pub(super) fn take_reason() -> String {
+    let messages = std::mem::take(&mut state().messages);
+    let errors = messages.iter().filter(|(l, _)| *l == ggml_sys::GGML_LOG_LEVEL_ERROR);
+    // The first error is the cause; what follows it says only that loading failed.
+    let text = errors.map(|(_, t)| t.as_str()).next().or(messages.last().map(|(_, t)| t.as_str()));
+    let text = text.unwrap_or("no reason was given");
+    // libllama prefixes the name of its function, often twice.
+    let text = text.rsplit_once("error loading model: ").map_or(text, |(_, rest)| rest);
+    let text = text.rsplit_once("error loading model architecture: ").map_or(text, |(_, rest)| rest);
+    match text.split_once(": ") {
+        Some((head, rest)) if head.contains('_') && !head.contains(' ') => rest.trim().to_owned(),
+        _ => text.trim().to_owned(),
+    }
+}
+
+pub(super) fn install() {
+    // SAFETY: both callbacks are plain functions that live as long as the program and hold no data.
+    unsafe {
+        ggml_sys::llama_log_set(Some(on_log), std::ptr::null_mut());
+        ggml_sys::ggml_set_abort_callback(Some(on_abort));
+    }
+}
+
+unsafe extern "C" fn on_log(level: ggml_log_level, text: *const c_char, _: *mut c_void) {
+    super::guard::quietly(|| {
+        // SAFETY: ggml passes a NUL-terminated string that lives during the call.
+        let text = unsafe { CStr::from_ptr(text) }.to_string_lossy();
+        let mut state = state();
+        let continued = level == ggml_sys::GGML_LOG_LEVEL_CONT;
+        if !continued {
+            state.level = level;
+        }
+        let level = state.level;
+        let serious = matches!(level, ggml_sys::GGML_LOG_LEVEL_WARN | ggml_sys::GGML_LOG_LEVEL_ERROR);
+        if serious {
+            match state.messages.last_mut() {
+                Some((_, last)) if continued => last.push_str(&text),
+                _ => state.messages.push((level, text.trim_end().to_owned())),
+            }
+            if state.messages.len() > MAX_KEPT {
+                state.messages.remove(0);
+            }
+        }
+        drop(state);
+        let verbosity = VERBOSITY.load(Ordering::Relaxed);
+        if verbosity >= 2 || (verbosity == 1 && serious) {
+            drop(std::io::stderr().write_all(text.as_bytes()));
+        }
+    });
+}
+
+unsafe extern "C" fn on_abort(message: *const c_char) {
+    super::guard::quietly(|| {
+        // SAFETY: ggml passes a NUL-terminated string that lives during the call.
+        let message = unsafe { CStr::from_ptr(message) }.to_string_lossy();
+        // `try_lock`: the assert may have failed while the log was held.
+        let what = STATE.try_lock().ok().and_then(|mut s| s.abort_context.take());
+        let what = what.unwrap_or_else(|| "the computation".into());
+        let line = message.lines().next().unwrap_or_default();
+        let text = format!(
+            "airrun: {what}: ggml cannot go on: {line}\n\n\
+             hint: the file may be damaged or made for another version; `airrun inspect` shows what it says of itself\n"
+        );
+        drop(std::io::stderr().write_all(text.as_bytes()));
+    });
+    // SAFETY: ends the process without running destructors, whose invariants the failed assert has put in doubt.
+    unsafe { libc::_exit(1) }
+}

@@ -1,0 +1,54 @@
+//! Safe wrappers of ggml and libllama: handles that own, handles that don't, and C's answers as `Result`.
+//!
+//! Three layers carry the same word: `ggml_sys::ggml_backend_graph_compute` is raw, `result::check` turns its status
+//! into a `Result`, `Backend::compute` is what the rest of airrun calls. Types that own something have a `Drop` (the list is
+//! that of ggml-cpp.h and llama-cpp.h); devices, buffer types, vocabularies and tensors are plain `Copy` handles.
+#![allow(unsafe_code)]
+
+mod addresses;
+mod backend;
+mod graph;
+pub mod guard;
+mod header;
+mod llama;
+mod log;
+mod result;
+mod vfile;
+
+use std::ffi::{CStr, c_char};
+use std::sync::Once;
+
+pub use addresses::AddressRange;
+pub use backend::{Backend, Buffer, BufferType, Device, Threadpool};
+pub use graph::{Graph, Placement, Tensor};
+pub use header::{JoinedHeader, joined_header};
+pub use llama::{Context, ContextParams, Model, ModelParams, Sampler, SamplerParams, Token, Vocab};
+pub use log::{set_verbosity, take_messages};
+pub use result::Error;
+pub use vfile::{Segment, SegmentKind, VirtualFile};
+
+/// Readies ggml and libllama; called by everything that creates a handle. Cheap after the first time.
+pub fn init() {
+    static ONCE: Once = Once::new();
+    ONCE.call_once(|| {
+        log::install();
+        // SAFETY: called once, before any other call into libllama, and it takes no arguments.
+        unsafe { ggml_sys::llama_backend_init() };
+    });
+}
+
+/// Sets what is printed before ggml aborts the process: the file that was being worked on, for people.
+pub use log::set_abort_context;
+
+/// A C string that ggml keeps alive, as owned text.
+///
+/// # Safety
+///
+/// `text` must be NULL or point to a NUL-terminated string.
+unsafe fn owned(text: *const c_char) -> String {
+    if text.is_null() {
+        return String::new();
+    }
+    // SAFETY: not NULL, and NUL-terminated by this function's contract.
+    unsafe { CStr::from_ptr(text) }.to_string_lossy().into_owned()
+}

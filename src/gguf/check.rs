@@ -1,0 +1,330 @@
+//! Refuses metadata that would make libllama abort, divide by zero or take absurd memory.
+//!
+//! libllama answers most nonsense with an exception, which comes back as an error. What is checked here are the values
+//! that reach an assertion, an integer division or an allocation in its loader, its vocabulary or a graph, as read in the
+//! pinned source (`llama-model.cpp`, `llama-vocab.cpp`, `models/`). It is deliberately not a description of valid models:
+//! a key that is absent is fine here, and zeros are fine wherever libllama writes them itself for "not used".
+
+use std::collections::HashSet;
+
+use super::error::{Error, Reason, printable};
+use super::index::Index;
+use super::value::{Array, ElementType, Value};
+
+/// `LLAMA_MAX_LAYERS`.
+const MAX_BLOCKS: u64 = 512;
+/// `LLAMA_MAX_EXPERTS`.
+const MAX_EXPERTS: u64 = 1024;
+/// No model is wider; products of two widths stay far from overflow.
+const MAX_WIDTH: u64 = 1 << 20;
+/// More heads per block, or elements per head, than any model has.
+const MAX_HEADS: u64 = 1 << 16;
+/// More tokens than any vocabulary has. libllama allocates them on the word of `vocab_size` alone.
+const MAX_VOCABULARY: u64 = 1 << 24;
+
+/// A key and what is wrong with its value.
+struct Wrong {
+    key: String,
+    why: String,
+}
+
+type Checked = Result<(), Wrong>;
+
+impl Index {
+    /// Refuses a model that libllama cannot load without aborting.
+    ///
+    /// # Errors
+    ///
+    /// Names the metadata key and what is wrong with its value.
+    pub fn check_model(&self) -> Result<(), Error> {
+        let refuse = |reason| Err(Error::new(&self.files[0].path, reason));
+        if self.tensors.is_empty() {
+            return refuse(Reason::NoTensors);
+        }
+        // A projector: libllama reads no hyperparameters of it.
+        if self.architecture() == "clip" {
+            return Ok(());
+        }
+        let checks = [
+            Index::check_sizes,
+            Index::check_experts,
+            Index::check_heads,
+            Index::check_rope,
+            Index::check_numbers,
+            Index::check_recurrent,
+            Index::check_intervals,
+            Index::check_vocabulary,
+            Index::check_special_tokens,
+        ];
+        match checks.iter().try_for_each(|check| check(self)) {
+            Ok(()) => Ok(()),
+            Err(Wrong { key, why }) => refuse(Reason::Model { key, why }),
+        }
+    }
+
+    /// The complaint about `ARCHITECTURE.key`.
+    fn wrong(&self, key: &str, why: impl Into<String>) -> Wrong {
+        Wrong { key: format!("{}.{key}", self.architecture()), why: why.into() }
+    }
+
+    /// `ARCHITECTURE.key` if it is there, and in `range`.
+    fn within(&self, key: &str, low: u64, high: u64) -> Result<Option<u64>, Wrong> {
+        match self.arch(key) {
+            None => Ok(None),
+            Some(value) => match value.uint() {
+                Some(n) if (low..=high).contains(&n) => Ok(Some(n)),
+                Some(n) => Err(self.wrong(key, format!("is {n}, not from {low} to {high}"))),
+                None => Err(self.wrong(key, "is not a whole number")),
+            },
+        }
+    }
+
+    /// `ARCHITECTURE.key` for each block: one number for all, or an array of one for each.
+    fn per_block(&self, key: &str, n_blocks: u64) -> Result<Option<Vec<u64>>, Wrong> {
+        let not_numbers = || self.wrong(key, "is not made of whole numbers");
+        match self.arch(key) {
+            None => Ok(None),
+            Some(Value::Array(array)) if array.len() as u64 != n_blocks => {
+                Err(self.wrong(key, format!("has {} values for {n_blocks} blocks", array.len())))
+            }
+            Some(Value::Array(array)) => {
+                let all: Option<Vec<u64>> = array.iter().map(|v| v.uint()).collect();
+                all.map(Some).ok_or_else(not_numbers)
+            }
+            Some(value) => {
+                let one = value.uint().ok_or_else(not_numbers)?;
+                Ok(Some((0..n_blocks).map(|_| one).collect()))
+            }
+        }
+    }
+
+    /// The number of blocks, which later checks rely on.
+    fn n_blocks(&self) -> u64 {
+        self.block_count().unwrap_or(0).min(MAX_BLOCKS)
+    }
+
+    /// The lengths that everything else depends on.
+    fn check_sizes(&self) -> Checked {
+        let blocks = self.within("block_count", 1, MAX_BLOCKS)?;
+        let required = [
+            ("block_count", blocks),
+            ("embedding_length", self.within("embedding_length", 1, MAX_WIDTH)?),
+            ("context_length", self.within("context_length", 1, u32::MAX.into())?),
+        ];
+        for (key, value) in required {
+            value.ok_or_else(|| self.wrong(key, "is missing"))?;
+        }
+        for key in ["nextn_predict_layers", "posnet.block_count", "convnext.block_count"] {
+            self.within(key, 0, self.n_blocks())?;
+        }
+        self.within("decoder_block_count", 0, MAX_BLOCKS)?;
+        self.within("vocab_size", 0, MAX_VOCABULARY)?;
+        Ok(())
+    }
+
+    /// The asserts of `load_hparams` about experts, in its order.
+    fn check_experts(&self) -> Checked {
+        let count = self.within("expert_count", 0, MAX_EXPERTS)?.unwrap_or(0);
+        let used = self.per_block("expert_used_count", self.n_blocks())?.unwrap_or_default();
+        let used = used.into_iter().max().unwrap_or(0);
+        // libllama sets these aside for the models of this family that have one expert.
+        if count <= 1 && matches!(self.architecture(), "hunyuan-dense" | "hunyuan_vl") {
+            return Ok(());
+        }
+        if used > count || (count > 0 && used == 0) {
+            let why = format!("is {used}, and there are {count} experts");
+            return Err(self.wrong("expert_used_count", why));
+        }
+        let groups = self.arch_uint("expert_group_count").unwrap_or(0);
+        let groups_used = self.arch_uint("expert_group_used_count").unwrap_or(0);
+        let even = groups == 0 || count.is_multiple_of(groups);
+        if groups > 0 && (groups >= count || !even) {
+            let why = format!("is {groups}, and there are {count} experts");
+            return Err(self.wrong("expert_group_count", why));
+        }
+        if groups > 1 && !(1..groups).contains(&groups_used) {
+            let why = format!("is {groups_used}, and there are {groups} groups");
+            return Err(self.wrong("expert_group_used_count", why));
+        }
+        if self.architecture() == "grovemoe" {
+            self.within("experts_per_group", 1, MAX_EXPERTS)?;
+        }
+        Ok(())
+    }
+
+    /// Attention heads: each block's key heads divide its query heads. Blocks without attention have none of either.
+    fn check_heads(&self) -> Checked {
+        let n_blocks = self.n_blocks();
+        let Some(heads) = self.per_block("attention.head_count", n_blocks)? else { return Ok(()) };
+        if let Some(&n) = heads.iter().find(|&&n| n > MAX_HEADS) {
+            return Err(self.wrong("attention.head_count", format!("is {n}")));
+        }
+        let kv = self.per_block("attention.head_count_kv", n_blocks)?;
+        for (&h, &k) in heads.iter().zip(kv.as_deref().unwrap_or(&heads)) {
+            if h > 0 && k > 0 && !h.is_multiple_of(k) {
+                let why = format!("is {k}, which does not divide {h} heads");
+                return Err(self.wrong("attention.head_count_kv", why));
+            }
+        }
+        let Some(&first) = heads.first().filter(|&&n| n > 0) else { return Ok(()) };
+        let width = self.arch_uint("embedding_length").unwrap_or(0);
+        if self.within("attention.key_length", 1, MAX_HEADS)?.is_none() && width < first {
+            let why = format!("is {first}, more than the embedding is long");
+            return Err(self.wrong("attention.head_count", why));
+        }
+        self.within("attention.value_length", 0, MAX_HEADS)?;
+        Ok(())
+    }
+
+    /// Rotated dimensions are pairs within a head, and the kind of scaling has a name that libllama knows.
+    fn check_rope(&self) -> Checked {
+        let scaling = self.arch("rope.scaling.type").and_then(Value::str);
+        if let Some(kind) = scaling
+            && !["none", "linear", "yarn", "longrope"].contains(&kind)
+        {
+            let why = format!("is '{}', an unknown kind", printable(kind.as_bytes()));
+            return Err(self.wrong("rope.scaling.type", why));
+        }
+        let heads = self.per_block("attention.head_count", self.n_blocks())?.unwrap_or_default();
+        // Without heads in the first block libllama does not read the other keys.
+        let Some(&heads) = heads.first().filter(|&&n| n > 0) else { return Ok(()) };
+        let width = self.arch_uint("embedding_length").unwrap_or(0) / heads;
+        let head = self.arch_uint("attention.key_length").unwrap_or(width);
+        for (key, limit) in
+            [("rope.dimension_count", head), ("rope.dimension_count_swa", MAX_HEADS)]
+        {
+            let n = self.within(key, 0, limit)?.unwrap_or(0);
+            if !n.is_multiple_of(2) {
+                return Err(self.wrong(key, format!("is {n}, an odd number")));
+            }
+        }
+        Ok(())
+    }
+
+    /// Floats that ggml asserts about, or that would make every result NaN.
+    fn check_numbers(&self) -> Checked {
+        for key in [
+            "attention.layer_norm_epsilon",
+            "attention.layer_norm_rms_epsilon",
+            "attention.group_norm_epsilon",
+            "attention.max_alibi_bias",
+            "rope.freq_base",
+            "rope.scaling.factor",
+        ] {
+            if let Some(x) = self.arch(key).and_then(Value::float)
+                && !(x.is_finite() && x >= 0.0)
+            {
+                return Err(self.wrong(key, format!("is {x}, not a positive number")));
+            }
+        }
+        Ok(())
+    }
+
+    /// Divisors of recurrent blocks. They are zero where a model has no such blocks.
+    fn check_recurrent(&self) -> Checked {
+        let uint = |key| self.arch_uint(key).unwrap_or(0);
+        let inner = self.within("ssm.inner_size", 0, MAX_WIDTH)?.unwrap_or(0);
+        if inner > 0 {
+            for key in ["ssm.conv_kernel", "ssm.state_size", "ssm.time_step_rank"] {
+                self.within(key, 1, MAX_WIDTH)?;
+            }
+            // These split the state into heads and groups; older kinds have a rank here that divides nothing.
+            let by_heads = ["mamba2", "nemotron_h", "nemotron_h_moe", "granitehybrid", "falcon-h1"];
+            let (ranks, groups) = (uint("ssm.time_step_rank"), uint("ssm.group_count"));
+            if by_heads.contains(&self.architecture()) {
+                if !inner.is_multiple_of(ranks.max(1)) {
+                    return Err(
+                        self.wrong("ssm.time_step_rank", format!("does not divide {inner}"))
+                    );
+                }
+                if groups == 0 || !inner.is_multiple_of(groups) {
+                    return Err(self.wrong("ssm.group_count", format!("does not divide {inner}")));
+                }
+            }
+            let linear = ["qwen3next", "qwen35", "qwen35moe", "qwen4exp"];
+            if linear.contains(&self.architecture())
+                && (groups == 0 || !ranks.is_multiple_of(groups))
+            {
+                return Err(self.wrong("ssm.group_count", format!("does not divide {ranks} heads")));
+            }
+        }
+        if self.architecture().contains("rwkv") {
+            let width = uint("embedding_length");
+            match self.within("wkv.head_size", 1, MAX_WIDTH)? {
+                Some(size) if !width.is_multiple_of(size) => {
+                    return Err(self.wrong("wkv.head_size", format!("does not divide {width}")));
+                }
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// "Every n-th block" keys: libllama takes block numbers modulo them.
+    fn check_intervals(&self) -> Checked {
+        self.within("full_attention_interval", 1, u32::MAX.into())?;
+        if self.architecture() == "ernie4_5-moe" {
+            self.within("interleave_moe_layer_step", 1, u32::MAX.into())?;
+        }
+        Ok(())
+    }
+
+    /// The token list: no two alike, as libllama asserts, and the lists beside it as long.
+    fn check_vocabulary(&self) -> Checked {
+        let wrong = |key: &str, why: String| Err(Wrong { key: key.to_owned(), why });
+        let key = "tokenizer.ggml.tokens";
+        let Some(tokens) = self.tokens() else { return Ok(()) };
+        if tokens.is_empty() || tokens.len() as u64 > MAX_VOCABULARY {
+            return wrong(key, format!("has {} tokens", tokens.len()));
+        }
+        for key in ["tokenizer.ggml.scores", "tokenizer.ggml.token_type"] {
+            if let Some(list) = self.meta_array(key)
+                && list.len() < tokens.len()
+            {
+                return wrong(
+                    key,
+                    format!("has {} values for {} tokens", list.len(), tokens.len()),
+                );
+            }
+        }
+        let mut seen = HashSet::with_capacity(tokens.len());
+        for (i, token) in tokens.iter_bytes().enumerate() {
+            // libllama reads tokens as C strings, and gives empty ones a name with their number.
+            let text = token.split(|&b| b == 0).next().unwrap_or_default();
+            if !text.is_empty() && !seen.insert(text) {
+                return wrong(
+                    key,
+                    format!(
+                        "has the token '{}' twice, the second time as number {i}",
+                        printable(text)
+                    ),
+                );
+            }
+        }
+        Ok(())
+    }
+
+    /// Beginning and end of text are tokens of the vocabulary.
+    fn check_special_tokens(&self) -> Checked {
+        let Some(tokens) = self.tokens() else { return Ok(()) };
+        for key in ["tokenizer.ggml.bos_token_id", "tokenizer.ggml.eos_token_id"] {
+            match self.meta_uint(key) {
+                // All ones: "none", as converters write it.
+                Some(id) if id != u64::from(u32::MAX) && id >= tokens.len() as u64 => {
+                    let why = format!("is {id}, and there are {} tokens", tokens.len());
+                    return Err(Wrong { key: key.to_owned(), why });
+                }
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// The token list, unless the file says that it has no vocabulary.
+    fn tokens(&self) -> Option<&Array> {
+        let none =
+            matches!(self.meta_str("tokenizer.ggml.model"), None | Some("no_vocab" | "none"));
+        let list = self.meta_array("tokenizer.ggml.tokens");
+        list.filter(|a| !none && a.element() == ElementType::Str)
+    }
+}

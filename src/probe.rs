@@ -1,0 +1,49 @@
+//! Asks the system what the machine has. The only room that does; everything else is told.
+
+use crate::units::Bytes;
+
+/// Cores to compute on: physical ones, because two ggml threads on one core's two halves are slower than one; no more than
+/// this process may use.
+pub fn physical_cores() -> u32 {
+    let allowed = std::thread::available_parallelism().map_or(1, usize::from);
+    let cores = std::fs::read_to_string("/proc/cpuinfo").map_or(0, |text| count_cores(&text));
+    u32::try_from(if cores == 0 { allowed } else { cores.min(allowed) }).unwrap_or(1)
+}
+
+/// Distinct (package, core) pairs of a `/proc/cpuinfo`; 0 if it does not say.
+fn count_cores(cpuinfo: &str) -> usize {
+    let mut package = "";
+    let mut cores = Vec::new();
+    for line in cpuinfo.lines() {
+        let Some((key, value)) = line.split_once(':') else { continue };
+        match key.trim() {
+            "physical id" => package = value.trim(),
+            "core id" => cores.push((package, value.trim())),
+            _ => {}
+        }
+    }
+    cores.sort_unstable();
+    cores.dedup();
+    cores.len()
+}
+
+/// Memory that can be used without pushing anything out: the system's estimate, or what the control group leaves.
+pub fn available_memory() -> Bytes {
+    let meminfo = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
+    let line = meminfo.lines().find_map(|l| l.strip_prefix("MemAvailable:"));
+    let kib = line.and_then(|l| l.trim().trim_end_matches(" kB").parse().ok());
+    kib.map_or(Bytes(u64::MAX), |kib: u64| Bytes(kib * 1024))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn hyperthreads_are_not_cores() {
+        let text = "physical id\t: 0\ncore id\t\t: 0\n\nphysical id\t: 0\ncore id\t\t: 0\n\n\
+                    physical id\t: 0\ncore id\t\t: 1\n\nphysical id\t: 1\ncore id\t\t: 0\n";
+        assert_eq!(count_cores(text), 3);
+        assert_eq!(count_cores("processor : 0\n"), 0);
+    }
+}

@@ -1,0 +1,179 @@
+//! The open files of a model: a handle through the page cache and, where the file system allows it, one past it; and what
+//! the files looked like when they were opened, to notice later that someone wrote to them. It does not read weights.
+#![allow(unsafe_code)]
+
+use std::fs::{File, Metadata, OpenOptions};
+use std::io;
+use std::os::unix::fs::{FileExt, FileTypeExt, MetadataExt};
+use std::path::{Path, PathBuf};
+
+use crate::source::reader::OpenError;
+use crate::source::{DIRECT_ALIGN, HostBuf, ReadError};
+use crate::units::Bytes;
+
+/// The files of a model, in the order in which extents number them.
+#[derive(Debug)]
+pub(super) struct Files {
+    files: Vec<OpenFile>,
+    drop_behind: bool,
+}
+
+#[derive(Debug)]
+struct OpenFile {
+    path: PathBuf,
+    buffered: File,
+    direct: Option<File>,
+    seen: Looks,
+}
+
+/// What shows that a file was written to. (Not its inode: a replaced path leaves the open one as it was.)
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Looks {
+    len: u64,
+    modified: (i64, i64), // seconds, nanoseconds
+}
+
+/// How to treat the pages that reading through the page cache leaves in it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum PageCache {
+    /// They stay.
+    Use,
+    /// They are dropped after reading.
+    Avoid,
+}
+
+impl Files {
+    /// Opens `paths`, for O_DIRECT too where a trial read shows that it works.
+    pub(super) fn open(paths: &[PathBuf], cache: PageCache) -> Result<Files, OpenError> {
+        Files::open_all(paths, cache, true)
+    }
+
+    /// Opens `paths` for reading through the page cache only.
+    pub(super) fn open_buffered(paths: &[PathBuf], cache: PageCache) -> Result<Files, OpenError> {
+        Files::open_all(paths, cache, false)
+    }
+
+    fn open_all(paths: &[PathBuf], cache: PageCache, direct: bool) -> Result<Files, OpenError> {
+        let files = paths
+            .iter()
+            .map(|path| {
+                OpenFile::open(path, direct)
+                    .map_err(|error| OpenError::Open { path: path.display().to_string(), error })
+            })
+            .collect::<Result<_, _>>()?;
+        Ok(Files { files, drop_behind: cache == PageCache::Avoid })
+    }
+
+    /// Number of files.
+    pub(super) fn len(&self) -> usize {
+        self.files.len()
+    }
+
+    /// Whether any of the files can be read past the page cache.
+    pub(super) fn any_direct(&self) -> bool {
+        self.files.iter().any(|f| f.direct.is_some())
+    }
+
+    /// Whether file `i` can be read past the page cache.
+    pub(super) fn has_direct(&self, i: usize) -> bool {
+        self.files[i].direct.is_some()
+    }
+
+    /// Where file `i` was found.
+    pub(super) fn path(&self, i: usize) -> &Path {
+        &self.files[i].path
+    }
+
+    /// Length of file `i` when it was opened.
+    pub(super) fn file_len(&self, i: usize) -> Bytes {
+        Bytes(self.files[i].seen.len)
+    }
+
+    /// The handle of file `i`. `direct` only where [`Files::has_direct`]; otherwise the buffered one is all there is.
+    pub(super) fn handle(&self, i: usize, direct: bool) -> &File {
+        let file = &self.files[i];
+        file.direct.as_ref().filter(|_| direct).unwrap_or(&file.buffered)
+    }
+
+    /// The device that file `i` lies on.
+    pub(super) fn device(&self, i: usize) -> io::Result<u64> {
+        Ok(self.files[i].buffered.metadata()?.dev())
+    }
+
+    /// Fails if file `i` was written to since it was opened. Costs about a microsecond.
+    pub(super) fn check(&self, i: usize) -> Result<(), ReadError> {
+        let file = &self.files[i];
+        let now = file.buffered.metadata().map_err(|e| ReadError::io(&file.path, 0, &e))?;
+        let now = Looks::of(&now);
+        let path = || file.path.display().to_string();
+        if now.len < file.seen.len {
+            return Err(ReadError::Truncated { path: path(), offset: now.len });
+        }
+        if now != file.seen { Err(ReadError::Changed { path: path() }) } else { Ok(()) }
+    }
+
+    /// Drops a range that was read through the page cache from it again, where the page cache is to be avoided.
+    pub(super) fn forget(&self, i: usize, offset: u64, len: u64) {
+        if self.drop_behind {
+            drop_pages(&self.files[i].buffered, offset, len);
+        }
+    }
+}
+
+impl OpenFile {
+    fn open(path: &Path, try_direct: bool) -> io::Result<OpenFile> {
+        // Asked before opening: opening a FIFO would wait for its writer.
+        let kind = std::fs::metadata(path)?.file_type();
+        if !kind.is_file() && !kind.is_block_device() {
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, "not a regular file"));
+        }
+        let buffered = File::open(path)?;
+        let seen = Looks::of(&buffered.metadata()?);
+        let direct = if try_direct { open_direct(path, seen.len) } else { None };
+        // Replaced between the two openings: the two handles would read different files.
+        let direct = direct.filter(|d| same_file(d, &buffered));
+        Ok(OpenFile { path: path.to_owned(), buffered, direct, seen })
+    }
+}
+
+impl Looks {
+    fn of(meta: &Metadata) -> Looks {
+        Looks { len: meta.len(), modified: (meta.mtime(), meta.mtime_nsec()) }
+    }
+}
+
+/// Opens for O_DIRECT and tries it: some file systems accept the flag and refuse the read. The trial begins at the second
+/// page where there is one, so that a file system that asks for more than our alignment is found out.
+#[cfg(target_os = "linux")]
+fn open_direct(path: &Path, len: u64) -> Option<File> {
+    use std::os::unix::fs::OpenOptionsExt;
+    let file = OpenOptions::new().read(true).custom_flags(libc::O_DIRECT).open(path).ok()?;
+    let mut buf = HostBuf::new(Bytes(DIRECT_ALIGN)).ok()?;
+    let at = if len > DIRECT_ALIGN { DIRECT_ALIGN } else { 0 };
+    file.read_at(&mut buf.as_mut_slice()[..DIRECT_ALIGN as usize], at).ok()?;
+    Some(file)
+}
+
+#[cfg(not(target_os = "linux"))]
+fn open_direct(_: &Path, _: u64) -> Option<File> {
+    None
+}
+
+fn same_file(a: &File, b: &File) -> bool {
+    match (a.metadata(), b.metadata()) {
+        (Ok(a), Ok(b)) => (a.dev(), a.ino()) == (b.dev(), b.ino()),
+        _ => false,
+    }
+}
+
+/// Asks the kernel to drop clean pages of a range. Advice: what it cannot drop stays.
+#[cfg(target_os = "linux")]
+pub(super) fn drop_pages(file: &File, offset: u64, len: u64) {
+    use std::os::fd::AsRawFd;
+    let (Ok(offset), Ok(len)) = (i64::try_from(offset), i64::try_from(len)) else { return };
+    // SAFETY: takes a descriptor that is open while `file` is borrowed, and touches no memory of ours.
+    unsafe { libc::posix_fadvise(file.as_raw_fd(), offset, len, libc::POSIX_FADV_DONTNEED) };
+}
+
+#[cfg(not(target_os = "linux"))]
+pub(super) fn drop_pages(_: &File, _: u64, _: u64) {}

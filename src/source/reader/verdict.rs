@@ -1,0 +1,194 @@
+//! Which reader is fastest on a device: measured once in a fraction of a second with the very file, and remembered for a week.
+//! Only the choice among readers is made here; it is never needed for right answers, so nothing in here fails for good.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io::Read;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use etcetera::BaseStrategy;
+
+use super::{OpenError, ReaderKind, start};
+use crate::source::files::{Files, PageCache, drop_pages};
+use crate::source::{Extent, HostBuf, WeightSource};
+use crate::units::{Bytes, MIB};
+
+/// How long a verdict holds.
+const LIFE: Duration = Duration::from_secs(7 * 24 * 3600);
+/// No file of verdicts is longer than this.
+const MAX_FILE: u64 = 64 << 10;
+/// What each reader reads at most, and for how long.
+const SAMPLE: Bytes = Bytes(24 << 20);
+const SAMPLE_TIME: Duration = Duration::from_millis(30);
+/// One request of the sample; two are in flight.
+const STEP: Bytes = Bytes(4 << 20);
+/// How much faster than the one before it a reader must be to be chosen. io_uring needs the least of the processor, and
+/// reading through the page cache competes for it with the computation.
+const PREAD_MARGIN: f64 = 1.1;
+const BUFFERED_MARGIN: f64 = 1.5;
+
+/// All verdicts, by device number.
+type Verdicts = BTreeMap<String, Verdict>;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+struct Verdict {
+    reader: ReaderKind,
+    /// Seconds since 1970.
+    measured: u64,
+}
+
+/// The reader for files like the first of `paths`, when they do not fit the page cache.
+pub(super) fn best_reader(paths: &[PathBuf]) -> Result<ReaderKind, OpenError> {
+    let files = Files::open(&paths[..paths.len().min(1)], PageCache::Avoid)?;
+    if !files.any_direct() {
+        return Ok(ReaderKind::Pread);
+    }
+    if files.file_len(0) < SAMPLE * 3 {
+        return Ok(ReaderKind::Uring);
+    }
+    let memory = etcetera::choose_base_strategy()
+        .map(|dirs| dirs.cache_dir().join("airrun").join("readers.json"))
+        .ok();
+    let key = files.device(0).map(|dev| dev.to_string()).unwrap_or_default();
+    let mut verdicts = memory.as_deref().and_then(recall).unwrap_or_default();
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+    if let Some(verdict) = verdicts.get(&key) {
+        if verdict.measured <= now && now - verdict.measured < LIFE.as_secs() {
+            return Ok(verdict.reader);
+        }
+    }
+    let reader = judge(&measure(&paths[..1], &files));
+    verdicts.retain(|_, v| v.measured <= now && now - v.measured < LIFE.as_secs());
+    verdicts.insert(key, Verdict { reader, measured: now });
+    if let Some(memory) = memory {
+        remember(&memory, &verdicts);
+    }
+    Ok(reader)
+}
+
+/// The first of the measured readers, unless a later one is faster by its margin. [bytes per second]
+fn judge(rates: &[(ReaderKind, f64)]) -> ReaderKind {
+    let Some((&first, later)) = rates.split_first() else { return ReaderKind::Pread };
+    let mut best = first;
+    for &(kind, rate) in later {
+        let margin = match kind {
+            ReaderKind::Uring => 1.0,
+            ReaderKind::Pread => PREAD_MARGIN,
+            ReaderKind::Buffered => BUFFERED_MARGIN,
+        };
+        if rate > best.1 * margin {
+            best = (kind, rate);
+        }
+    }
+    best.0
+}
+
+/// The rate of each reader that works here, each on its own part of the file so that none profits from another's reads.
+fn measure(paths: &[PathBuf], files: &Files) -> Vec<(ReaderKind, f64)> {
+    let part = files.file_len(0).0 / 3 / MIB.0 * MIB.0;
+    let kinds = [ReaderKind::Uring, ReaderKind::Pread, ReaderKind::Buffered];
+    let sample = |(i, kind): (u64, ReaderKind)| {
+        let source = start(paths, kind, PageCache::Avoid).ok()?;
+        // Past the page cache it makes no difference; through it, a cached page would look like a fast disk.
+        if kind == ReaderKind::Buffered {
+            drop_pages(files.handle(0, false), i * part, SAMPLE.0);
+        }
+        Some((kind, rate(source.as_ref(), i * part)?))
+    };
+    (0..).zip(kinds).filter_map(sample).collect()
+}
+
+/// Reads on from `offset` until the sample or its time is over. [bytes per second]
+fn rate(source: &dyn WeightSource, offset: u64) -> Option<f64> {
+    let request = |i: u64, buf| {
+        let extent =
+            Extent { file: 0, offset: offset + i * STEP.0, len: STEP.0, dst: 0, need: STEP.0 };
+        source.request(Arc::new([extent]), buf)
+    };
+    let bufs = [HostBuf::new(STEP).ok()?, HostBuf::new(STEP).ok()?];
+    let begin = Instant::now();
+    let mut asked = 0;
+    let mut tickets = std::collections::VecDeque::new();
+    for buf in bufs {
+        tickets.push_back(request(asked, buf));
+        asked += 1;
+    }
+    let mut read = Bytes::ZERO;
+    let mut end = begin;
+    while let Some(ticket) = tickets.pop_front() {
+        let done = match ticket.wait_timeout(SAMPLE_TIME.saturating_sub(begin.elapsed())) {
+            Ok(done) => done?,
+            Err(late) => {
+                tickets.push_back(late);
+                break;
+            }
+        };
+        done.outcome.ok()?;
+        read += STEP;
+        end = Instant::now();
+        if asked < SAMPLE.0 / STEP.0 && begin.elapsed() < SAMPLE_TIME {
+            tickets.push_back(request(asked, done.buf));
+            asked += 1;
+        }
+    }
+    source.cancel(); // so that dropping the tickets waits for the reads in flight only
+    let seconds = (end - begin).as_secs_f64();
+    Some(if seconds > 0.0 { read.f64() / seconds } else { 0.0 })
+}
+
+fn recall(memory: &Path) -> Option<Verdicts> {
+    let mut text = String::new();
+    fs::File::open(memory).ok()?.take(MAX_FILE).read_to_string(&mut text).ok()?;
+    serde_json::from_str(&text).ok()
+}
+
+/// Writes the verdicts; a place that cannot be written to means measuring again next time. Complete or not at all: another
+/// process may be reading.
+fn remember(memory: &Path, verdicts: &Verdicts) {
+    let (Some(dir), Ok(text)) = (memory.parent(), serde_json::to_string_pretty(verdicts)) else {
+        return;
+    };
+    let fresh = dir.join(format!("readers.{}.tmp", std::process::id()));
+    let written = fs::create_dir_all(dir)
+        .and_then(|()| fs::write(&fresh, text))
+        .and_then(|()| fs::rename(&fresh, memory));
+    if written.is_err() {
+        drop(fs::remove_file(&fresh));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_later_reader_must_be_clearly_faster() {
+        use ReaderKind::{Buffered, Pread, Uring};
+        for (rates, want) in [
+            (&[(Uring, 2.0), (Pread, 2.1), (Buffered, 2.9)][..], Uring),
+            (&[(Uring, 2.0), (Pread, 2.3), (Buffered, 2.9)], Pread),
+            (&[(Uring, 1.0), (Pread, 1.0), (Buffered, 1.6)], Buffered),
+            (&[(Pread, 1.0)], Pread),
+            (&[(Uring, 0.0), (Pread, 0.0), (Buffered, 0.0)], Uring),
+            (&[], Pread),
+        ] {
+            assert_eq!(judge(rates), want, "{rates:?}");
+        }
+    }
+
+    #[test]
+    fn verdicts_are_remembered_and_rubbish_is_not() {
+        let dir = tempfile::tempdir().unwrap();
+        let memory = dir.path().join("deep").join("readers.json");
+        assert!(recall(&memory).is_none());
+        let verdicts: Verdicts =
+            [("7".to_owned(), Verdict { reader: ReaderKind::Uring, measured: 5 })].into();
+        remember(&memory, &verdicts);
+        assert_eq!(recall(&memory), Some(verdicts));
+        assert_eq!(fs::read_dir(memory.parent().unwrap()).unwrap().count(), 1);
+        fs::write(&memory, b"{\"7\": \xff").unwrap();
+        assert!(recall(&memory).is_none());
+    }
+}

@@ -1,0 +1,291 @@
+//! The loop: ask for what comes next, wait for what is needed now, point the tensors at it, compute, let go. It has no policy:
+//! which units exist and how many slots there are was decided before.
+#![allow(unsafe_code)]
+
+use std::collections::HashMap;
+use std::ptr::NonNull;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::slots::{Slots, State};
+use super::split::{Run, Unit, split};
+use super::{Config, Error, Monitor, UnitSpec, WeightPlace};
+use crate::ggml::{self, Backend, Buffer, Graph, Placement, Tensor};
+use crate::source::{HostBuf, ReadError, Ticket, WeightSource};
+use crate::units::Bytes;
+
+/// How often a waiting computation looks whether it was asked to stop.
+const STOP_INTERVAL: Duration = Duration::from_millis(20);
+
+/// A graph's cut, kept as long as libllama reuses the graph.
+#[derive(Debug)]
+struct Cut {
+    uid: u64,
+    runs: Vec<Run>,
+    /// For each run, the tensors to point at slots.
+    patches: Vec<Vec<(Tensor, WeightPlace)>>,
+}
+
+/// Graphs that libllama may come back to: one or two per kind of batch.
+const MAX_CUTS: usize = 8;
+
+/// Device room for one unit. The memory is either at rest here, or on its way with the ticket.
+#[derive(Debug)]
+struct SlotMemory {
+    ticket: Option<Ticket>,
+    buffer: Buffer,
+    base: NonNull<u8>,
+    host: Option<HostBuf>,
+}
+
+// SAFETY: `base` is the address of the memory that `host` or the ticket owns.
+unsafe impl Send for SlotMemory {}
+
+/// The state of a stream device.
+#[derive(Debug)]
+pub(super) struct Exec {
+    backend: Backend,
+    units: Vec<UnitSpec>,
+    /// Names are resolved once, when libllama creates the tensors.
+    names: HashMap<String, WeightPlace>,
+    weights: HashMap<Tensor, WeightPlace>,
+    source: Arc<dyn WeightSource>,
+    slots: Slots,
+    memory: Vec<SlotMemory>,
+    cuts: Vec<Arc<Cut>>,
+    /// For each unit, the one that was used after it last time: what to prefetch beyond a graph's end.
+    successor: Vec<Unit>,
+    last_unit: Option<Unit>,
+    upcoming: Vec<Unit>,
+    placement: Placement,
+    monitor: Arc<Monitor>,
+}
+
+impl Exec {
+    pub(super) fn new(config: Config) -> Result<Exec, Error> {
+        let n_units = Unit::try_from(config.units.len()).unwrap_or(Unit::MAX);
+        let n_slots = config.n_slots.max(2).min(config.units.len().max(1));
+        let size = config.units.iter().map(|u| u.size).max().unwrap_or_default();
+        let memory = (0..n_slots).map(|_| SlotMemory::new(size, n_slots)).collect::<Result<_, _>>()?;
+        Ok(Exec {
+            backend: Backend::new(config.inner, Some(config.threads))?,
+            units: config.units,
+            names: config.weights,
+            weights: HashMap::new(),
+            source: config.source,
+            slots: Slots::new(n_slots),
+            memory,
+            cuts: Vec::new(),
+            successor: (0..n_units).map(|u| (u + 1) % n_units).collect(),
+            last_unit: None,
+            upcoming: Vec::with_capacity(n_slots),
+            placement: Placement::default(),
+            monitor: config.monitor,
+        })
+    }
+
+    /// libllama has created a tensor in a weight buffer. False if it is not one that streams.
+    pub(super) fn register(&mut self, tensor: Tensor) -> bool {
+        let place = self.names.get(&tensor.name()).copied();
+        if let Some(place) = place {
+            self.weights.insert(tensor, place);
+        }
+        place.is_some()
+    }
+
+    pub(super) fn set_n_threads(&mut self, n: i32) {
+        self.backend.set_n_threads(n);
+    }
+
+    pub(super) fn synchronize(&mut self) {
+        self.backend.synchronize();
+    }
+
+    /// Computes a graph, streaming the weights that it needs.
+    pub(super) fn compute(&mut self, graph: &Graph<'_>) -> Result<(), Error> {
+        let cut = self.cut(graph);
+        for (k, run) in cut.runs.iter().enumerate() {
+            if self.monitor.is_stopped() {
+                return Err(ggml::Error::Aborted.into());
+            }
+            if !run.units.is_empty() {
+                self.monitor.run(k, cut.runs.len());
+                self.look_ahead(&cut.runs[k..]);
+                self.begin_fills();
+                self.wait_for(&run.units)?;
+            }
+            self.compute_run(graph, run, &cut.patches[k])?;
+        }
+        if let Some(last) = self.last_unit {
+            // The pass is over: what the next one begins with loads while the output is sampled.
+            self.upcoming.clear();
+            self.follow(last);
+            self.begin_fills();
+            self.monitor.run(cut.runs.len(), cut.runs.len());
+        }
+        Ok(())
+    }
+
+    fn compute_run(
+        &mut self,
+        graph: &Graph<'_>,
+        run: &Run,
+        patches: &[(Tensor, WeightPlace)],
+    ) -> Result<(), Error> {
+        for &(tensor, place) in patches {
+            let slot = self.slots.find(place.unit).expect("the units of a run are in slots");
+            let SlotMemory { buffer, base, .. } = &self.memory[slot];
+            // SAFETY: the tensor is one of the graph being computed, and the slot is Ready: its memory is at rest and
+            // holds the tensor's bytes at this offset until `restore` below.
+            unsafe { self.placement.place(tensor, buffer, *base, place.offset) };
+        }
+        for &unit in &run.units {
+            let slot = self.slots.find(unit).expect("the units of a run are in slots");
+            self.slots.begin_use(slot);
+        }
+        let result = self.backend.compute(graph, run.nodes.clone());
+        self.placement.restore();
+        for &unit in &run.units {
+            let slot = self.slots.find(unit).expect("a busy slot keeps its unit");
+            self.slots.end_use(slot);
+            if let Some(last) = self.last_unit.replace(unit).filter(|&last| last != unit) {
+                self.successor[last as usize] = unit;
+            }
+        }
+        Ok(result?)
+    }
+
+    /// Lists the units that are needed from `runs` on, in order, as many as there are slots.
+    fn look_ahead(&mut self, runs: &[Run]) {
+        self.upcoming.clear();
+        let n = self.slots.len();
+        for &unit in runs.iter().flat_map(|r| &r.units) {
+            if self.upcoming.len() == n {
+                return;
+            }
+            if !self.upcoming.contains(&unit) {
+                self.upcoming.push(unit);
+            }
+        }
+        if let Some(&last) = self.upcoming.last() {
+            self.follow(last);
+        }
+    }
+
+    /// Appends to the list what used to follow `unit`, as far as there are slots.
+    fn follow(&mut self, mut unit: Unit) {
+        while self.upcoming.len() < self.slots.len() {
+            unit = self.successor[unit as usize];
+            if self.upcoming.contains(&unit) {
+                return;
+            }
+            self.upcoming.push(unit);
+        }
+    }
+
+    /// Starts reading what is upcoming into the slots that are free for it.
+    fn begin_fills(&mut self) {
+        while let Some((slot, unit)) = self.slots.begin_fill(&self.upcoming) {
+            let memory = &mut self.memory[slot];
+            let host = memory.host.take().expect("the memory of a slot that is not filling is at rest");
+            memory.ticket = Some(self.source.request(self.units[unit as usize].extents.clone(), host));
+        }
+    }
+
+    /// Waits until all of `units` are in slots.
+    fn wait_for(&mut self, units: &[Unit]) -> Result<(), Error> {
+        for &unit in units {
+            let Some(slot) = self.slots.find(unit) else {
+                let names: Vec<_> = units.iter().map(|&u| self.units[u as usize].name.as_str()).collect();
+                return Err(Error::TooFewSlots { units: names.join(" and "), slots: self.slots.len() });
+            };
+            if matches!(self.slots.state(slot), State::Filling(_)) {
+                self.finish_fill(slot, unit)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Waits for the read into `slot`. The time counts as a stall.
+    fn finish_fill(&mut self, slot: usize, unit: Unit) -> Result<(), Error> {
+        let begin = Instant::now();
+        let mut ticket = self.memory[slot].ticket.take().expect("a filling slot has a ticket");
+        let done = loop {
+            match ticket.wait_timeout(STOP_INTERVAL) {
+                Ok(done) => break done,
+                Err(still) => ticket = still,
+            }
+            if self.monitor.is_stopped() {
+                // The read goes on; whoever needs the unit next finds it.
+                self.memory[slot].ticket = Some(ticket);
+                return Err(ggml::Error::Aborted.into());
+            }
+        };
+        self.monitor.add_stall(begin.elapsed());
+        let outcome = match done {
+            Some(done) => {
+                self.memory[slot].host = Some(done.buf);
+                done.outcome
+            }
+            None => Err(ReadError::Stopped),
+        };
+        self.slots.end_fill(slot, outcome.is_ok());
+        let name = &self.units[unit as usize].name;
+        let stats = outcome.map_err(|error| Error::Read { unit: name.clone(), error })?;
+        self.monitor.add_streamed(stats.bytes);
+        Ok(())
+    }
+
+    /// The graph's cut, from the cache if it was seen before.
+    fn cut(&mut self, graph: &Graph<'_>) -> Arc<Cut> {
+        let uid = graph.uid();
+        if let Some(cut) = self.cuts.iter().find(|c| c.uid == uid && uid != 0) {
+            return cut.clone();
+        }
+        let cut = Arc::new(self.make_cut(graph));
+        if uid != 0 {
+            if self.cuts.len() == MAX_CUTS {
+                self.cuts.remove(0);
+            }
+            self.cuts.push(cut.clone());
+        }
+        cut
+    }
+
+    fn make_cut(&self, graph: &Graph<'_>) -> Cut {
+        let place_of = |tensor: Tensor| {
+            let (root, offset) = tensor.root();
+            let place = self.weights.get(&root)?;
+            Some(WeightPlace { unit: place.unit, offset: place.offset + offset })
+        };
+        let nodes: Vec<Tensor> = (0..graph.n_nodes()).map(|i| graph.node(i)).collect();
+        let needs: Vec<Vec<Unit>> = nodes
+            .iter()
+            .map(|n| n.sources().filter_map(|s| place_of(s).map(|p| p.unit)).collect())
+            .collect();
+        let runs = split(&needs);
+        let patches = runs.iter().map(|run| {
+            let mut list: Vec<(Tensor, WeightPlace)> = nodes[run.nodes.clone()]
+                .iter()
+                .flat_map(|&n| n.sources().chain([n]))
+                .filter_map(|t| place_of(t).map(|p| (t, p)))
+                // A view that is a node here may be of a weight whose unit only a later run needs.
+                .filter(|(_, p)| run.units.contains(&p.unit))
+                .collect();
+            list.sort_unstable_by_key(|&(t, _)| t);
+            list.dedup_by_key(|&mut (t, _)| t);
+            list
+        });
+        Cut { uid: graph.uid(), patches: patches.collect(), runs }
+    }
+}
+
+impl SlotMemory {
+    fn new(size: Bytes, n_slots: usize) -> Result<SlotMemory, Error> {
+        let host = HostBuf::new(size).map_err(|e| Error::NoMemory { n_slots, size, message: e.to_string() })?;
+        let base = host.start();
+        // SAFETY: page-aligned memory that lives in `host` or in the ticket, both dropped with (and after) the buffer.
+        let buffer = unsafe { Buffer::over_host(base, Bytes::from(host.len())) }?;
+        Ok(SlotMemory { ticket: None, buffer, base, host: Some(host) })
+    }
+}

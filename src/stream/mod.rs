@@ -1,0 +1,106 @@
+//! The stream device: a ggml device that wraps a ggml device and brings each unit's weights to it just in time.
+//!
+//! libllama believes that it has a GPU with room for the whole model. When it hands over a graph, the device cuts it into
+//! runs that need one unit's weights each, and computes run after run on the wrapped device, while the reader fills the other
+//! slot:
+//!
+//! ```text
+//! reader   | fill A: 1   | fill B: 2   | fill A: 3   | fill B: 4  ...
+//! compute  |  (wait)     | run 1 in A  | run 2 in B  | run 3 in A ...
+//! ```
+//!
+//! Where bytes are is all that changes; what is computed never does. `split` and `slots` are pure, `exec` is the loop,
+//! `vtable` is what C sees.
+
+mod exec;
+pub mod monitor;
+pub mod slots;
+pub mod split;
+mod vtable;
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+pub use monitor::{Monitor, Progress};
+pub use split::Unit;
+pub use vtable::StreamDevice;
+
+use crate::ggml;
+use crate::source::{Extent, ReadError, WeightSource};
+use crate::units::Bytes;
+
+/// What streams together: a block, or a part of one.
+#[derive(Clone, Debug)]
+pub struct UnitSpec {
+    /// What people call it: `block 17`.
+    pub name: String,
+    /// What to read into a slot.
+    pub extents: Arc<[Extent]>,
+    /// Bytes of slot it takes.
+    pub size: Bytes,
+}
+
+/// Where a streamed tensor is found once its unit is in a slot.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct WeightPlace {
+    /// Its unit.
+    pub unit: Unit,
+    /// Bytes from the start of the slot.
+    pub offset: u64,
+}
+
+/// What a stream device is made of.
+#[derive(Debug)]
+pub struct Config {
+    /// The device that computes; its memory must be host memory.
+    pub inner: ggml::Device,
+    /// Its threads.
+    pub threads: Arc<ggml::Threadpool>,
+    /// Everything that streams.
+    pub units: Vec<UnitSpec>,
+    /// The streamed tensors by name.
+    pub weights: HashMap<String, WeightPlace>,
+    /// Where their bytes come from.
+    pub source: Arc<dyn WeightSource>,
+    /// How many units are in memory at once; at least two, so that one is read while another is computed with.
+    pub n_slots: usize,
+    /// Told of every step; its flag ends a computation.
+    pub monitor: Arc<Monitor>,
+}
+
+/// Why a computation with streamed weights failed.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum Error {
+    /// The weights of a unit could not be read.
+    #[error("{unit}: {error}")]
+    Read {
+        /// Which unit.
+        unit: String,
+        /// Why.
+        error: ReadError,
+    },
+    /// A single step needs more units than there are slots.
+    #[error("one step of this model needs {units} at once, and there are {slots} slots")]
+    TooFewSlots {
+        /// Their names.
+        units: String,
+        /// Slots there are.
+        slots: usize,
+    },
+    /// Something tried to look at a streamed tensor's bytes outside of a run.
+    #[error("tensor '{0}' was read outside of the computation, which streaming cannot serve")]
+    OutsideRun(String),
+    /// The wrapped device failed.
+    #[error(transparent)]
+    Ggml(#[from] ggml::Error),
+    /// Memory for the slots could not be had.
+    #[error("cannot allocate {n_slots} slots of {size}: {message}")]
+    NoMemory {
+        /// Slots asked for.
+        n_slots: usize,
+        /// Bytes of each.
+        size: Bytes,
+        /// The system's message.
+        message: String,
+    },
+}

@@ -1,0 +1,105 @@
+//! What a run is doing right now, for other threads to look at; and the flag by which they stop it.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
+
+use crate::units::Bytes;
+
+/// Counters that the computing thread writes and anyone reads. All of them only inform; nothing is decided by them but `stop`.
+#[derive(Debug, Default)]
+pub struct Monitor {
+    stop: Arc<AtomicBool>,
+    active: AtomicBool,
+    tokens_done: AtomicU64,
+    tokens_total: AtomicU64,
+    run: AtomicU64,
+    n_runs: AtomicU64,
+    passes: AtomicU64,
+    streamed: AtomicU64,
+    stalled_nanos: AtomicU64,
+}
+
+/// A copy of a [`Monitor`]'s counters.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Progress {
+    /// Whether tokens are being computed.
+    pub active: bool,
+    /// Tokens of the current request that are done ...
+    pub tokens_done: usize,
+    /// ... of this many.
+    pub tokens_total: usize,
+    /// Blocks of the current pass that are done ...
+    pub block: usize,
+    /// ... of this many; 0 when nothing streams.
+    pub n_blocks: usize,
+    /// Passes over the streamed weights since the model was loaded.
+    pub passes: u64,
+    /// Bytes read for them.
+    pub streamed: Bytes,
+    /// Seconds that computation waited for bytes.
+    pub stall_seconds: f64,
+}
+
+impl Monitor {
+    /// Reads all counters.
+    pub fn snapshot(&self) -> Progress {
+        let get = |a: &AtomicU64| a.load(Ordering::Relaxed);
+        let size = |a: &AtomicU64| usize::try_from(get(a)).unwrap_or(usize::MAX);
+        Progress {
+            active: self.active.load(Ordering::Relaxed),
+            tokens_done: size(&self.tokens_done),
+            tokens_total: size(&self.tokens_total),
+            block: size(&self.run),
+            n_blocks: size(&self.n_runs),
+            passes: get(&self.passes),
+            streamed: Bytes(get(&self.streamed)),
+            stall_seconds: Duration::from_nanos(get(&self.stalled_nanos)).as_secs_f64(),
+        }
+    }
+
+    /// Asks the computation under way to end soon.
+    pub fn stop(&self) {
+        self.stop.store(true, Ordering::Relaxed);
+    }
+
+    /// Takes a request to stop back, before something new begins.
+    pub fn clear_stop(&self) {
+        self.stop.store(false, Ordering::Relaxed);
+    }
+
+    /// Whether somebody asked to stop.
+    pub fn is_stopped(&self) -> bool {
+        self.stop.load(Ordering::Relaxed)
+    }
+
+    /// The flag itself, for C.
+    pub fn stop_flag(&self) -> Arc<AtomicBool> {
+        self.stop.clone()
+    }
+
+    /// A request of `total` tokens has come as far as `done`; it is over when they are equal.
+    pub fn tokens(&self, done: usize, total: usize) {
+        self.tokens_done.store(done as u64, Ordering::Relaxed);
+        self.tokens_total.store(total as u64, Ordering::Relaxed);
+        self.active.store(done < total, Ordering::Relaxed);
+    }
+
+    /// Run `run` of `n_runs` of a pass begins; `run` = `n_runs` at its end.
+    pub(super) fn run(&self, run: usize, n_runs: usize) {
+        self.run.store(run as u64, Ordering::Relaxed);
+        self.n_runs.store(n_runs as u64, Ordering::Relaxed);
+        if run == n_runs {
+            self.passes.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    pub(super) fn add_streamed(&self, bytes: Bytes) {
+        self.streamed.fetch_add(bytes.0, Ordering::Relaxed);
+    }
+
+    pub(super) fn add_stall(&self, time: Duration) {
+        let nanos = u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
+        self.stalled_nanos.fetch_add(nanos, Ordering::Relaxed);
+    }
+}

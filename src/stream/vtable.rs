@@ -1,0 +1,439 @@
+//! What C sees of the stream device: ggml's five tables, filled in, and the trampolines behind them.
+//!
+//! Every entry is labelled, absent ones too. A panic in a trampoline never reaches C: entries with a status return
+//! `GGML_STATUS_FAILED`, the others their neutral value, and the device remembers that it failed.
+#![allow(unsafe_code)]
+
+use std::ffi::{CStr, CString, c_char, c_void};
+use std::ptr::{NonNull, null_mut};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use ggml_sys as sys;
+
+use super::exec::Exec;
+use super::{Config, Error};
+use crate::ggml::guard::{guarded, quietly};
+use crate::ggml::{AddressRange, BufferType, Device, Graph, Tensor};
+use crate::units::Bytes;
+
+/// What the device says of its memory: room for any model, because it only passes through.
+const CLAIMED_MEMORY: usize = 1 << 46;
+
+/// A stream device. ggml holds pointers into it: it is dropped after the models and contexts that use it.
+#[derive(Debug)]
+pub struct StreamDevice(Box<Inner>);
+
+/// The tables and the state behind them; never moves.
+#[derive(Debug)]
+struct Inner {
+    dev: sys::ggml_backend_device,
+    reg: sys::ggml_backend_reg,
+    weights: sys::ggml_backend_buffer_type,
+    name: CString,
+    description: CString,
+    inner: Device,
+    exec: Mutex<Exec>,
+    error: Mutex<Option<Error>>,
+}
+
+// SAFETY: the tables are never written after construction, and the state behind them is in mutexes.
+unsafe impl Send for StreamDevice {}
+// SAFETY: as above.
+unsafe impl Sync for StreamDevice {}
+
+impl StreamDevice {
+    /// Allocates the slots and makes the device. Nothing is read yet.
+    pub fn new(config: Config) -> Result<StreamDevice, Error> {
+        let inner = config.inner;
+        let description = format!("streaming to {}", inner.description());
+        let mut this = Box::new(Inner {
+            dev: sys::ggml_backend_device { iface: DEVICE, reg: null_mut(), context: null_mut() },
+            reg: sys::ggml_backend_reg {
+                api_version: sys::GGML_BACKEND_API_VERSION as i32,
+                iface: REG,
+                context: null_mut(),
+            },
+            weights: sys::ggml_backend_buffer_type {
+                iface: WEIGHTS_TYPE,
+                device: null_mut(),
+                context: null_mut(),
+            },
+            name: CString::new(format!("Stream:{}", inner.name())).unwrap_or_default(),
+            description: CString::new(description).unwrap_or_default(),
+            inner,
+            exec: Mutex::new(Exec::new(config)?),
+            error: Mutex::new(None),
+        });
+        let context = (&raw mut *this).cast::<c_void>();
+        this.dev.reg = &raw mut this.reg;
+        this.dev.context = context;
+        this.reg.context = context;
+        this.weights.device = &raw mut this.dev;
+        this.weights.context = context;
+        Ok(StreamDevice(this))
+    }
+
+    /// The device, for libllama.
+    pub fn device(&self) -> Device {
+        Device(NonNull::from(&self.0.dev))
+    }
+
+    /// The buffer type of streamed tensors.
+    pub fn weights(&self) -> BufferType {
+        BufferType(NonNull::from(&self.0.weights))
+    }
+
+    /// Why the last computation failed, if one did since the last call.
+    pub fn take_error(&self) -> Option<Error> {
+        self.0.error.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+}
+
+impl Inner {
+    fn exec(&self) -> MutexGuard<'_, Exec> {
+        self.exec.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn fail(&self, error: Error) {
+        let mut slot = self.error.lock().unwrap_or_else(PoisonError::into_inner);
+        // The first error is the cause.
+        slot.get_or_insert(error);
+    }
+}
+
+/// The state behind a table.
+///
+/// # Safety
+///
+/// `context` must be that of one of the tables of a live [`StreamDevice`].
+unsafe fn inner<'a>(context: *mut c_void) -> &'a Inner {
+    // SAFETY: by this function's contract.
+    unsafe { &*context.cast::<Inner>() }
+}
+
+// ---- buffer type: streamed weights ----
+
+const WEIGHTS_TYPE: sys::ggml_backend_buffer_type_i = sys::ggml_backend_buffer_type_i {
+    get_name: Some(weights_type_name),
+    alloc_buffer: Some(weights_type_alloc),
+    alloc_buffer_n: None,
+    get_alignment: Some(weights_type_alignment),
+    get_max_size: None,
+    get_alloc_size: Some(weights_type_alloc_size),
+    get_alloc_size_n: None,
+    is_host: None,
+};
+
+unsafe extern "C" fn weights_type_name(_: sys::ggml_backend_buffer_type_t) -> *const c_char {
+    c"Stream".as_ptr()
+}
+
+unsafe extern "C" fn weights_type_alloc(
+    buft: sys::ggml_backend_buffer_type_t,
+    size: usize,
+) -> sys::ggml_backend_buffer_t {
+    guarded(null_mut(), || {
+        let Ok(range) = AddressRange::reserve(Bytes::from(size)) else { return null_mut() };
+        let context = Box::into_raw(Box::new(range)).cast();
+        // SAFETY: a valid buffer type; the table's functions expect this context, and `free_buffer` drops it.
+        unsafe { sys::ggml_backend_buffer_init(buft, WEIGHTS, context, size) }
+    })
+}
+
+unsafe extern "C" fn weights_type_alignment(buft: sys::ggml_backend_buffer_type_t) -> usize {
+    // SAFETY: ggml passes the table of a live device.
+    guarded(1, || unsafe { inner((*buft).context) }.inner.buffer_type().alignment() as usize)
+}
+
+unsafe extern "C" fn weights_type_alloc_size(
+    buft: sys::ggml_backend_buffer_type_t,
+    tensor: *const sys::ggml_tensor,
+) -> usize {
+    // SAFETY: ggml passes the table of a live device and a valid tensor.
+    guarded(0, || unsafe {
+        let wrapped = inner((*buft).context).inner.buffer_type();
+        sys::ggml_backend_buft_get_alloc_size(wrapped.0.as_ptr(), tensor)
+    })
+}
+
+// ---- buffer: addresses of streamed weights ----
+
+const WEIGHTS: sys::ggml_backend_buffer_i = sys::ggml_backend_buffer_i {
+    free_buffer: Some(weights_free),
+    get_base: Some(weights_base),
+    init_tensor: Some(weights_init_tensor),
+    memset_tensor: Some(weights_memset_tensor),
+    set_tensor: Some(weights_set_tensor),
+    get_tensor: Some(weights_get_tensor),
+    set_tensor_2d: None,
+    get_tensor_2d: None,
+    cpy_tensor: None,
+    clear: Some(weights_clear),
+    reset: None,
+};
+
+unsafe extern "C" fn weights_free(buffer: sys::ggml_backend_buffer_t) {
+    // SAFETY: the context is the box of `weights_type_alloc`, and ggml frees a buffer once.
+    quietly(|| drop(unsafe { Box::from_raw((*buffer).context.cast::<AddressRange>()) }));
+}
+
+unsafe extern "C" fn weights_base(buffer: sys::ggml_backend_buffer_t) -> *mut c_void {
+    // SAFETY: the context is the box of `weights_type_alloc`.
+    unsafe { (*(*buffer).context.cast::<AddressRange>()).start().as_ptr() }
+}
+
+unsafe extern "C" fn weights_init_tensor(
+    buffer: sys::ggml_backend_buffer_t,
+    tensor: *mut sys::ggml_tensor,
+) -> sys::ggml_status {
+    guarded(sys::GGML_STATUS_FAILED, || {
+        // SAFETY: ggml passes a buffer of this type, and a tensor that lives as long as the model.
+        let known = unsafe {
+            let device = inner((*(*buffer).buft).context);
+            Tensor::from_raw(tensor).is_some_and(|t| t.root().0 != t || device.exec().register(t))
+        };
+        if known { sys::GGML_STATUS_SUCCESS } else { sys::GGML_STATUS_FAILED }
+    })
+}
+
+unsafe extern "C" fn weights_memset_tensor(
+    _: sys::ggml_backend_buffer_t,
+    _: *mut sys::ggml_tensor,
+    _: u8,
+    _: usize,
+    _: usize,
+) {
+    // The bytes come from the file, whatever anyone writes.
+}
+
+unsafe extern "C" fn weights_set_tensor(
+    _: sys::ggml_backend_buffer_t,
+    _: *mut sys::ggml_tensor,
+    _: *const c_void,
+    _: usize,
+    _: usize,
+) {
+    // libllama "loads" the tensor: its bytes stay in the file until they are needed.
+}
+
+unsafe extern "C" fn weights_get_tensor(
+    buffer: sys::ggml_backend_buffer_t,
+    tensor: *const sys::ggml_tensor,
+    out: *mut c_void,
+    _: usize,
+    len: usize,
+) {
+    quietly(|| {
+        // SAFETY: ggml passes a buffer of this type, a valid tensor, and `len` bytes to write to.
+        unsafe {
+            std::ptr::write_bytes(out.cast::<u8>(), 0, len);
+            let name = Tensor::from_raw(tensor.cast_mut()).map(Tensor::name).unwrap_or_default();
+            inner((*(*buffer).buft).context).fail(Error::OutsideRun(name));
+        }
+    });
+}
+
+unsafe extern "C" fn weights_clear(_: sys::ggml_backend_buffer_t, _: u8) {}
+
+// ---- backend ----
+
+const BACKEND: sys::ggml_backend_i = sys::ggml_backend_i {
+    get_name: Some(backend_name),
+    free: Some(backend_free),
+    set_tensor_async: None,
+    get_tensor_async: None,
+    set_tensor_2d_async: None,
+    get_tensor_2d_async: None,
+    cpy_tensor_async: None,
+    synchronize: Some(backend_synchronize),
+    graph_plan_create: None,
+    graph_plan_free: None,
+    graph_plan_update: None,
+    graph_plan_compute: None,
+    graph_compute: Some(backend_compute),
+    event_record: None,
+    event_wait: None,
+    graph_optimize: None,
+};
+
+/// Tells backends of this kind apart from all others.
+static GUID: sys::ggml_guid = *b"airrun-stream-01";
+
+unsafe extern "C" fn backend_name(backend: sys::ggml_backend_t) -> *const c_char {
+    // SAFETY: ggml passes a backend of a live device.
+    unsafe { inner((*backend).context) }.name.as_ptr()
+}
+
+unsafe extern "C" fn backend_free(backend: sys::ggml_backend_t) {
+    // SAFETY: the box of `device_init_backend`, freed once.
+    quietly(|| drop(unsafe { Box::from_raw(backend) }));
+}
+
+unsafe extern "C" fn backend_synchronize(backend: sys::ggml_backend_t) {
+    // SAFETY: ggml passes a backend of a live device.
+    quietly(|| unsafe { inner((*backend).context) }.exec().synchronize());
+}
+
+unsafe extern "C" fn backend_compute(
+    backend: sys::ggml_backend_t,
+    graph: *mut sys::ggml_cgraph,
+) -> sys::ggml_status {
+    guarded(sys::GGML_STATUS_FAILED, || {
+        // SAFETY: ggml passes a backend of a live device, and a graph that is valid and ours during the call.
+        let (device, graph) = unsafe {
+            let Some(graph) = NonNull::new(graph) else { return sys::GGML_STATUS_FAILED };
+            (inner((*backend).context), Graph::from_raw(graph))
+        };
+        match device.exec().compute(&graph) {
+            Ok(()) => sys::GGML_STATUS_SUCCESS,
+            Err(Error::Ggml(crate::ggml::Error::Aborted)) => sys::GGML_STATUS_ABORTED,
+            Err(error) => {
+                device.fail(error);
+                sys::GGML_STATUS_FAILED
+            }
+        }
+    })
+}
+
+// ---- device ----
+
+const DEVICE: sys::ggml_backend_device_i = sys::ggml_backend_device_i {
+    get_name: Some(device_name),
+    get_description: Some(device_description),
+    get_memory: Some(device_memory),
+    get_type: Some(device_type),
+    get_props: Some(device_props),
+    init_backend: Some(device_init_backend),
+    get_buffer_type: Some(device_buffer_type),
+    get_host_buffer_type: None,
+    buffer_from_host_ptr: None,
+    supports_op: Some(device_supports_op),
+    supports_buft: Some(device_supports_buft),
+    offload_op: None,
+    event_new: None,
+    event_free: None,
+    event_synchronize: None,
+};
+
+unsafe extern "C" fn device_name(dev: sys::ggml_backend_dev_t) -> *const c_char {
+    // SAFETY: ggml passes a live device.
+    unsafe { inner((*dev).context) }.name.as_ptr()
+}
+
+unsafe extern "C" fn device_description(dev: sys::ggml_backend_dev_t) -> *const c_char {
+    // SAFETY: ggml passes a live device.
+    unsafe { inner((*dev).context) }.description.as_ptr()
+}
+
+unsafe extern "C" fn device_memory(_: sys::ggml_backend_dev_t, free: *mut usize, total: *mut usize) {
+    // SAFETY: ggml passes two places to write to.
+    unsafe {
+        *free = CLAIMED_MEMORY;
+        *total = CLAIMED_MEMORY;
+    }
+}
+
+unsafe extern "C" fn device_type(_: sys::ggml_backend_dev_t) -> sys::ggml_backend_dev_type {
+    // libllama gives layers to GPUs only.
+    sys::GGML_BACKEND_DEVICE_TYPE_GPU
+}
+
+unsafe extern "C" fn device_props(
+    dev: sys::ggml_backend_dev_t,
+    props: *mut sys::ggml_backend_dev_props,
+) {
+    // SAFETY: ggml passes a live device and a place to write to.
+    unsafe {
+        let device = inner((*dev).context);
+        *props = sys::ggml_backend_dev_props {
+            name: device.name.as_ptr(),
+            description: device.description.as_ptr(),
+            memory_free: CLAIMED_MEMORY,
+            memory_total: CLAIMED_MEMORY,
+            type_: sys::GGML_BACKEND_DEVICE_TYPE_GPU,
+            device_id: std::ptr::null(),
+            caps: sys::ggml_backend_dev_caps {
+                async_: false,
+                host_buffer: false,
+                buffer_from_host_ptr: false,
+                events: false,
+                mmap_support: false,
+            },
+        };
+    }
+}
+
+unsafe extern "C" fn device_init_backend(
+    dev: sys::ggml_backend_dev_t,
+    _: *const c_char,
+) -> sys::ggml_backend_t {
+    guarded(null_mut(), || {
+        // SAFETY: ggml passes a live device.
+        let context = unsafe { (*dev).context };
+        let guid = (&raw const GUID).cast_mut();
+        Box::into_raw(Box::new(sys::ggml_backend { guid, iface: BACKEND, device: dev, context }))
+    })
+}
+
+unsafe extern "C" fn device_buffer_type(
+    dev: sys::ggml_backend_dev_t,
+) -> sys::ggml_backend_buffer_type_t {
+    // Everything that does not stream (KV cache, activations) is an ordinary buffer of the wrapped device.
+    // SAFETY: ggml passes a live device.
+    guarded(null_mut(), || unsafe { inner((*dev).context) }.inner.buffer_type().0.as_ptr())
+}
+
+unsafe extern "C" fn device_supports_op(
+    dev: sys::ggml_backend_dev_t,
+    op: *const sys::ggml_tensor,
+) -> bool {
+    // SAFETY: ggml passes a live device and a valid tensor.
+    unsafe { sys::ggml_backend_dev_supports_op(inner((*dev).context).inner.0.as_ptr(), op) }
+}
+
+unsafe extern "C" fn device_supports_buft(
+    dev: sys::ggml_backend_dev_t,
+    buft: sys::ggml_backend_buffer_type_t,
+) -> bool {
+    // SAFETY: ggml passes a live device and a valid buffer type.
+    unsafe {
+        let device = inner((*dev).context);
+        std::ptr::eq(buft, &raw const device.weights)
+            || sys::ggml_backend_dev_supports_buft(device.inner.0.as_ptr(), buft)
+    }
+}
+
+// ---- registry entry ----
+
+const REG: sys::ggml_backend_reg_i = sys::ggml_backend_reg_i {
+    get_name: Some(reg_name),
+    get_device_count: Some(reg_device_count),
+    get_device: Some(reg_device),
+    get_proc_address: Some(reg_proc_address),
+};
+
+unsafe extern "C" fn reg_name(_: sys::ggml_backend_reg_t) -> *const c_char {
+    c"Stream".as_ptr()
+}
+
+unsafe extern "C" fn reg_device_count(_: sys::ggml_backend_reg_t) -> usize {
+    1
+}
+
+unsafe extern "C" fn reg_device(reg: sys::ggml_backend_reg_t, _: usize) -> sys::ggml_backend_dev_t {
+    // SAFETY: ggml passes the entry of a live device.
+    (&raw const unsafe { inner((*reg).context) }.dev).cast_mut()
+}
+
+unsafe extern "C" fn reg_proc_address(_: sys::ggml_backend_reg_t, name: *const c_char) -> *mut c_void {
+    // SAFETY: ggml passes a C string.
+    match unsafe { CStr::from_ptr(name) }.to_bytes() {
+        b"ggml_backend_set_n_threads" => set_n_threads as *mut c_void,
+        _ => null_mut(),
+    }
+}
+
+unsafe extern "C" fn set_n_threads(backend: sys::ggml_backend_t, n: i32) {
+    // SAFETY: ggml passes a backend of a live device.
+    quietly(|| unsafe { inner((*backend).context) }.exec().set_n_threads(n));
+}
