@@ -58,7 +58,11 @@ pub fn all() -> &'static [Spec] {
     static ALL: LazyLock<Vec<Spec>> = LazyLock::new(|| {
         let mut specs = table::ARCHS.to_vec();
         specs.extend(table::STORED.iter().flat_map(|(base, types)| {
-            types.iter().map(move |&stored| Spec { name: stored_name(base, stored), stored, ..*base })
+            types.iter().map(move |&stored| Spec {
+                name: stored_name(base, stored),
+                stored,
+                ..*base
+            })
         }));
         specs
     });
@@ -83,7 +87,8 @@ pub fn write(spec: &Spec, path: &Path) -> Result<(), String> {
     quieten();
     let metadata = Metadata::of(spec)?;
     let tensors = wanted_tensors(&metadata, spec)?;
-    let path = path.to_str().and_then(|p| CString::new(p).ok()).ok_or("the path is not plain text")?;
+    let path =
+        path.to_str().and_then(|p| CString::new(p).ok()).ok_or("the path is not plain text")?;
     let stored: Vec<_> = tensors.iter().map(|t| (t, stored_type(spec, t))).collect();
     let bytes = stored.iter().map(|(t, ty)| n_bytes(t, *ty) + TENSOR_OVERHEAD).sum();
     let pool = Pool::new(bytes)?;
@@ -92,7 +97,8 @@ pub fn write(spec: &Spec, path: &Path) -> Result<(), String> {
         let data = encode(ty, tensor, &mut rows)?;
         // SAFETY: the pool has room for this tensor, the data has its exact size, and the pool outlives the write below.
         unsafe {
-            let made = sys::ggml_new_tensor(pool.0.as_ptr(), ty, tensor.n_dims(), tensor.ne.as_ptr());
+            let made =
+                sys::ggml_new_tensor(pool.0.as_ptr(), ty, tensor.n_dims(), tensor.ne.as_ptr());
             assert_eq!(sys::ggml_nbytes(made), data.len(), "{:?}", tensor.name);
             ptr::copy_nonoverlapping(data.as_ptr(), (*made).data.cast(), data.len());
             sys::ggml_set_name(made, tensor.name.as_ptr());
@@ -154,7 +160,9 @@ impl Metadata {
         let (gguf, key) = (self.0.as_ptr(), c_string(key));
         // SAFETY: `gguf` is alive, keys and strings end in NUL, and arrays are as long as stated; all are copied.
         unsafe {
-            let array = |ty, data: *const c_void, n| sys::gguf_set_arr_data(gguf, key.as_ptr(), ty, data, n);
+            let array = |ty, data: *const c_void, n| {
+                sys::gguf_set_arr_data(gguf, key.as_ptr(), ty, data, n)
+            };
             match *value {
                 U32(v) => sys::gguf_set_val_u32(gguf, key.as_ptr(), v),
                 F32(v) => sys::gguf_set_val_f32(gguf, key.as_ptr(), v),
@@ -180,9 +188,12 @@ struct Pool(NonNull<sys::ggml_context>);
 
 impl Pool {
     fn new(bytes: usize) -> Result<Self, String> {
-        let params = sys::ggml_init_params { mem_size: bytes, mem_buffer: ptr::null_mut(), no_alloc: false };
+        let params =
+            sys::ggml_init_params { mem_size: bytes, mem_buffer: ptr::null_mut(), no_alloc: false };
         // SAFETY: ggml allocates the memory itself.
-        NonNull::new(unsafe { sys::ggml_init(params) }).map(Self).ok_or_else(|| "out of memory".into())
+        NonNull::new(unsafe { sys::ggml_init(params) })
+            .map(Self)
+            .ok_or_else(|| "out of memory".into())
     }
 }
 
@@ -208,7 +219,12 @@ fn wanted_tensors(metadata: &Metadata, spec: &Spec) -> Result<Vec<Tensor>, Strin
         params.n_gpu_layers = 0;
         params.load_mtp = true; // or it cannot name the tensors of a draft head
         let collect = (&raw mut found).cast();
-        let model = sys::llama_model_init_from_user(metadata.0.as_ptr(), Some(collect_tensor), collect, params);
+        let model = sys::llama_model_init_from_user(
+            metadata.0.as_ptr(),
+            Some(collect_tensor),
+            collect,
+            params,
+        );
         if model.is_null() {
             return Err(LAST_ERROR.take());
         }
@@ -218,7 +234,8 @@ fn wanted_tensors(metadata: &Metadata, spec: &Spec) -> Result<Vec<Tensor>, Strin
     let mut seen = HashSet::new();
     found.retain(|t| {
         let name = t.name();
-        let of_nvfp4 = (name.ends_with(".scale") && !name.contains("gate_inp")) || name.ends_with(".input_scale");
+        let of_nvfp4 = (name.ends_with(".scale") && !name.contains("gate_inp"))
+            || name.ends_with(".input_scale");
         let left_out = spec.without.iter().any(|w| match w.strip_prefix('.') {
             Some(_) => name.ends_with(w),
             None => name.starts_with(w),
@@ -274,7 +291,9 @@ fn n_bytes(tensor: &Tensor, ty: sys::ggml_type) -> usize {
 fn encode(ty: sys::ggml_type, tensor: &Tensor, pool: &mut RowPool) -> Result<Vec<u8>, String> {
     if ty == sys::GGML_TYPE_I32 {
         // A table of expert numbers: every model has at least two experts.
-        return Ok((0..tensor.n_elements()).flat_map(|i| i32::to_le_bytes((i % 2) as i32)).collect());
+        return Ok((0..tensor.n_elements())
+            .flat_map(|i| i32::to_le_bytes((i % 2) as i32))
+            .collect());
     }
     let mut random = Random::seeded(tensor.name());
     if ty == sys::GGML_TYPE_F32 {
@@ -286,8 +305,7 @@ fn encode(ty: sys::ggml_type, tensor: &Tensor, pool: &mut RowPool) -> Result<Vec
     Ok((0..n_rows).flat_map(|_| rows.chunk(random.next())).copied().collect())
 }
 
-/// Quantised rows to draw from, by width. The codes of some types are searched for, 30 microseconds per element: a
-/// whole model of them would take half a minute, while drawn rows make it as random to whoever streams it.
+/// Encoded rows to draw from, by width: a model takes a few milliseconds instead of half a second to quantise.
 #[derive(Default)]
 struct RowPool(HashMap<usize, Rows>);
 
@@ -304,24 +322,33 @@ impl RowPool {
 }
 
 impl Rows {
-    const COUNT: usize = 16;
+    const COUNT: usize = 32;
 
-    /// `COUNT` rows of deviation `1 / sqrt(width)`.
+    /// `COUNT` rows of deviation near `1 / sqrt(width)`.
     fn new(ty: sys::ggml_type, width: usize) -> Result<Self, String> {
         let mut random = Random::seeded("rows");
-        let deviation = (width as f32).sqrt().recip();
-        let values: Vec<f32> = (0..Self::COUNT * width).map(|_| random.normal() * deviation).collect();
-        let importance = vec![1.0_f32; width];
         let n = i64::try_from(width).map_err(|e| e.to_string())?;
-        // SAFETY: a table look-up by a valid type.
-        let row_bytes = unsafe { sys::ggml_row_size(ty, n) };
+        // SAFETY: table look-ups by a valid type.
+        let (row_bytes, block) = unsafe { (sys::ggml_row_size(ty, n), sys::ggml_type_size(ty)) };
         let mut bytes = vec![0_u8; Self::COUNT * row_bytes];
-        // SAFETY: `values` holds `COUNT` rows, `bytes` room for as many, `importance` one weight per column.
+        if let Some(scale) = scale_of_searched(ty) {
+            bytes.fill_with(|| random.next() as u8);
+            bytes.chunks_exact_mut(block).for_each(|block| set_scale(ty, block, scale));
+            return Ok(Self(bytes));
+        }
+        let deviation = (width as f32).sqrt().recip();
+        let values: Vec<f32> =
+            (0..Self::COUNT * width).map(|_| random.normal() * deviation).collect();
+        // SAFETY: `values` holds `COUNT` rows and `bytes` has room for as many; these types need no importances.
         let written = unsafe {
             let (from, to) = (values.as_ptr(), bytes.as_mut_ptr().cast());
-            sys::ggml_quantize_chunk(ty, from, to, 0, Self::COUNT as i64, n, importance.as_ptr())
+            sys::ggml_quantize_chunk(ty, from, to, 0, Self::COUNT as i64, n, ptr::null())
         };
-        if written == bytes.len() { Ok(Self(bytes)) } else { Err(format!("type {ty} quantised short")) }
+        if written == bytes.len() {
+            Ok(Self(bytes))
+        } else {
+            Err(format!("type {ty} quantised short"))
+        }
     }
 
     /// The bytes of one row.
@@ -332,13 +359,39 @@ impl Rows {
     }
 }
 
+/// For the types whose codes ggml finds by search, after half a minute of preparation: the block scale, as the bits of
+/// a half float, that gives random codes a deviation near 1/16. Any codes are valid.
+fn scale_of_searched(ty: sys::ggml_type) -> Option<u16> {
+    match ty {
+        sys::GGML_TYPE_IQ1_S | sys::GGML_TYPE_IQ1_M => Some(0x2000), // 2^-7
+        sys::GGML_TYPE_IQ2_XXS | sys::GGML_TYPE_IQ2_XS | sys::GGML_TYPE_IQ2_S => Some(0x1400), // 2^-10
+        sys::GGML_TYPE_IQ3_XXS | sys::GGML_TYPE_IQ3_S => Some(0x1000), // 2^-11
+        _ => None,
+    }
+}
+
+/// Writes the scale of one block of a searched type.
+fn set_scale(ty: sys::ggml_type, block: &mut [u8], scale: u16) {
+    if ty == sys::GGML_TYPE_IQ1_M {
+        // Its nibbles are the highest of the last four 16-bit words, lowest first.
+        let words = block.len() - 8;
+        for i in 0..4 {
+            let high = &mut block[words + 2 * i + 1];
+            *high = (*high & 0x0f) | (((scale >> (4 * i)) & 0xf) << 4) as u8;
+        }
+    } else {
+        block[..2].copy_from_slice(&scale.to_le_bytes());
+    }
+}
+
 /// One element. Matrices keep the size of what they multiply; gains and divisors stay near one; decays stay negative.
 fn value(tensor: &Tensor, random: &mut Random) -> f32 {
     let (name, x) = (tensor.name(), random.normal());
     if name.ends_with("ssm_a") {
         return -0.1 - x.abs();
     }
-    let gain = ["norm", "scale", "rope_freqs", "rope_factors", "ssm_d."].iter().any(|m| name.contains(m));
+    let gain =
+        ["norm", "scale", "rope_freqs", "rope_factors", "ssm_d."].iter().any(|m| name.contains(m));
     if gain && !name.ends_with(".bias") {
         return 1.0 + 0.1 * x.clamp(-3.0, 3.0);
     }
@@ -351,7 +404,11 @@ struct Random(u64);
 impl Random {
     fn seeded(seed: &str) -> Self {
         // FNV-1a.
-        Self(seed.bytes().fold(0xcbf2_9ce4_8422_2325, |h, b| (h ^ u64::from(b)).wrapping_mul(0x100_0000_01b3)))
+        Self(
+            seed.bytes().fold(0xcbf2_9ce4_8422_2325, |h, b| {
+                (h ^ u64::from(b)).wrapping_mul(0x100_0000_01b3)
+            }),
+        )
     }
 
     fn next(&mut self) -> u64 {
