@@ -48,6 +48,7 @@ impl Index {
         }
         let checks = [
             Index::check_sizes,
+            Index::check_embedding,
             Index::check_experts,
             Index::check_heads,
             Index::check_rope,

@@ -29,6 +29,23 @@ const BY_HEADS: [&str; 5] =
 /// Those of them with linear attention: groups of heads share their keys.
 const LINEAR: [&str; 4] = ["qwen35", "qwen35moe", "qwen3next", "qwen4exp"];
 
+/// Architectures that have no way of their own to weigh experts where the file names none.
+const GATED: [&str; 13] = [
+    "bailingmoe2",
+    "bailingmoe3",
+    "deepseek32",
+    "dots1",
+    "dots3note",
+    "exaone-moe",
+    "hy_v4",
+    "kimi-k3",
+    "kimi-linear",
+    "lfm2moe",
+    "minimax-m2",
+    "minimax-m3",
+    "smallthinker",
+];
+
 /// The last of libllama's ways to weigh experts (`llama_expert_gating_func_type`).
 const MAX_GATING: u64 = 4;
 
@@ -70,6 +87,23 @@ impl Index {
         Ok(())
     }
 
+    /// The embedding is as long as its key says; sizes derived from a lie meet asserts.
+    pub(super) fn check_embedding(&self) -> Checked {
+        // This one reads the length of its input from another key.
+        if self.architecture() == "wavtokenizer-dec" {
+            return Ok(());
+        }
+        let width = self.arch_uint("embedding_length");
+        let embedding = self.tensors.iter().find(|t| t.name == "token_embd.weight");
+        match embedding.and_then(|t| t.shape.first()) {
+            Some(&n) if Some(n) != width => {
+                let why = format!("is not {n}, the length of 'token_embd.weight'");
+                Err(self.wrong("embedding_length", why))
+            }
+            _ => Ok(()),
+        }
+    }
+
     /// Blocks with query weights have query heads.
     pub(super) fn check_attention_tensors(&self) -> Checked {
         let n_blocks = self.block_count().unwrap_or(0);
@@ -99,7 +133,7 @@ impl Index {
             self.within("attention.shared_kv_layers", 0, most)?;
         }
         if uint("expert_count") > 0 {
-            let least = u64::from(["deepseek32", "exaone-moe"].contains(&self.architecture()));
+            let least = u64::from(GATED.contains(&self.architecture()));
             self.within("expert_gating_func", least, MAX_GATING)?;
         }
         match self.architecture() {
@@ -108,6 +142,28 @@ impl Index {
                 self.within("hyper_connection.sinkhorn_iterations", 1, 1000)?;
                 let keys = uint("attention.key_length");
                 self.within("attention.value_length", keys, keys)?;
+            }
+            "glm5-next" => {
+                self.within("hyper_connection.count", 4, 4)?;
+                self.within("hyper_connection.sinkhorn_iterations", 1, 1000)?;
+                let pool = self.within("attention.indexer.kpool", 2, MAX_WIDTH)?.unwrap_or(2);
+                if !uint("attention.indexer.top_k").is_multiple_of(pool) {
+                    let why = format!("is not a multiple of {pool}");
+                    return Err(self.wrong("attention.indexer.top_k", why));
+                }
+            }
+            "minimax-m3" => {
+                self.within("attention.indexer.block_size", 1, MAX_WIDTH)?;
+            }
+            "hy_v4" => {
+                self.within("attention.key_length_mla", 1, MAX_WIDTH)?;
+                self.within("attention.value_length_mla", 1, MAX_WIDTH)?;
+            }
+            "arwkv7" | "rwkv6qwen2" => {
+                self.within("token_shift_count", 1, 1)?;
+            }
+            "afmoe" => {
+                self.within("attention.sliding_window", 1, u32::MAX.into())?;
             }
             "gemma4" => {
                 self.within("rope.dimension_count_swa", 2, MAX_WIDTH)?;

@@ -287,6 +287,7 @@ fn size_rows() -> Vec<Row> {
         model("NEXTN_MORE_THAN_BLOCKS", "nextn", "nextn_predict_layers", gw::u32(2)),
         model("EMBEDDING_0", "embedding_length", "embedding_length", gw::u32(0)),
         model("EMBEDDING_MAX", "embedding_length", "embedding_length", gw::u32(u32::MAX)),
+        model("EMBEDDING_LIES", "is not 16", "embedding_length", gw::u32(32)),
         model("CONTEXT_0", "context_length", "context_length", gw::u32(0)),
         model("VOCAB_SIZE_MAX", "vocab_size", "vocab_size", gw::u32(u32::MAX)),
         model("INTERVAL_0", "full_attention", "full_attention_interval", gw::u32(0)),
