@@ -1,6 +1,6 @@
 //! From a file to a loaded model: index and plan become devices, a virtual file and libllama's model.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -103,13 +103,17 @@ impl Engine {
     ) -> Result<Engine, Error> {
         index.check_model()?;
         let name = model_name(&index);
+        if let Some(what) = index.purpose().not_for_text() {
+            return Err(Error::NotForText { model: name, what });
+        }
         ggml::set_abort_context(Some(format!("model '{name}'")));
         let n_threads = options.threads.unwrap_or_else(crate::probe::physical_cores).max(1);
         let plan = make_plan(&index, options);
         let threads = Threadpool::new(n_threads, POLL).map_err(ggml_error(&index))?;
         let threads = Arc::new(threads);
         let monitor = Arc::new(Monitor::default());
-        let loading = Loading { index: &index, plan: &plan, options, threads: &threads, monitor: &monitor };
+        let loading =
+            Loading { index: &index, plan: &plan, options, threads: &threads, monitor: &monitor };
         let (model, stream, reader) =
             if plan.streamed.is_empty() { loading.resident()? } else { loading.streamed(wrap)? };
         let model = Arc::new(model);
@@ -167,7 +171,8 @@ impl Engine {
     /// One line: device, threads, what streams and how.
     pub fn describe(&self) -> String {
         let Loaded { plan, n_threads, .. } = &*self.0;
-        let threads = if *n_threads == 1 { "1 thread".to_owned() } else { format!("{n_threads} threads") };
+        let threads =
+            if *n_threads == 1 { "1 thread".to_owned() } else { format!("{n_threads} threads") };
         match &self.0.reader {
             None => format!("CPU, {threads}, all resident"),
             Some(reader) => {
@@ -185,7 +190,12 @@ impl Vocab {
     /// # Errors
     ///
     /// Texts of more than 2 GiB.
-    pub fn tokenize(&self, text: &str, add_special: bool, parse_special: bool) -> Result<Vec<Token>, Error> {
+    pub fn tokenize(
+        &self,
+        text: &str,
+        add_special: bool,
+        parse_special: bool,
+    ) -> Result<Vec<Token>, Error> {
         let tokens = self.model.vocab().tokenize(text, add_special, parse_special);
         tokens.map_err(|error| Error::Ggml { model: "the tokenizer".into(), error })
     }
@@ -229,7 +239,10 @@ impl Vocab {
     }
 
     /// Number of tokens.
-    #[expect(clippy::len_without_is_empty, reason = "a vocabulary is not a collection to be emptied")]
+    #[expect(
+        clippy::len_without_is_empty,
+        reason = "a vocabulary is not a collection to be emptied"
+    )]
     pub fn len(&self) -> usize {
         self.model.vocab().len()
     }
@@ -278,7 +291,8 @@ impl Loading<'_> {
     fn resident(&self) -> Result<Parts, Error> {
         let params = ModelParams { repack: self.options.repack, ..ModelParams::default() };
         let path = &self.index.files[0].path;
-        let model = Model::load(path, &params, &AtomicBool::new(false)).map_err(ggml_error(self.index))?;
+        let model =
+            Model::load(path, &params, &AtomicBool::new(false)).map_err(ggml_error(self.index))?;
         Ok((model, None, None))
     }
 
@@ -324,7 +338,8 @@ impl Loading<'_> {
         let mut weights = HashMap::new();
         let mut units = Vec::with_capacity(self.plan.streamed.len());
         for (unit, number) in self.plan.streamed.iter().zip(0..) {
-            let tensors: Vec<&TensorInfo> = unit.tensors.iter().map(|&t| &self.index.tensors[t]).collect();
+            let tensors: Vec<&TensorInfo> =
+                unit.tensors.iter().map(|&t| &self.index.tensors[t]).collect();
             let pieces: Vec<Piece> = tensors
                 .iter()
                 .map(|t| Piece { file: t.file, offset: t.offset, len: t.len.0 })
@@ -364,11 +379,11 @@ impl Loading<'_> {
 
     /// The file that libllama reads: streamed ranges void, parts joined.
     fn virtual_file(&self, paths: &[PathBuf]) -> Result<VirtualFile, Error> {
-        let streamed: std::collections::HashSet<usize> =
+        let streamed: HashSet<usize> =
             self.plan.streamed.iter().flat_map(|u| u.tensors.iter().copied()).collect();
         let segments = match paths {
             [_] => self.single_file(&streamed),
-            _ => self.joined_files(paths, &streamed)?,
+            _ => self.joined_files(&streamed)?,
         };
         VirtualFile::open(paths, segments).map_err(|e| {
             let why = e.to_string();
@@ -377,7 +392,7 @@ impl Loading<'_> {
     }
 
     /// One file: as it is, but for the streamed tensors.
-    fn single_file(&self, streamed: &std::collections::HashSet<usize>) -> Vec<Segment> {
+    fn single_file(&self, streamed: &HashSet<usize>) -> Vec<Segment> {
         let mut holes: Vec<(u64, u64)> = streamed
             .iter()
             .map(|&t| (self.index.tensors[t].offset, self.index.tensors[t].len.0))
@@ -400,20 +415,12 @@ impl Loading<'_> {
     }
 
     /// Several parts: a joined header, then every tensor where that header says.
-    fn joined_files(
-        &self,
-        paths: &[PathBuf],
-        streamed: &std::collections::HashSet<usize>,
-    ) -> Result<Vec<Segment>, Error> {
-        let header = ggml::joined_header(paths).map_err(ggml_error(self.index))?;
-        let by_name: HashMap<&str, usize> =
-            self.index.tensors.iter().enumerate().map(|(i, t)| (t.name.as_str(), i)).collect();
-        let len = header.bytes.len() as u64;
-        let mut segments = vec![Segment { len, kind: SegmentKind::Memory(header.bytes.into()) }];
-        let mut at = 0;
-        for (name, offset) in &header.tensors {
-            let Some(&i) = by_name.get(name.as_str()) else { continue };
-            let tensor = &self.index.tensors[i];
+    fn joined_files(&self, streamed: &HashSet<usize>) -> Result<Vec<Segment>, Error> {
+        let joined = self.index.join()?;
+        let mut at = joined.header.len() as u64;
+        let mut segments =
+            vec![Segment { len: at, kind: SegmentKind::Memory(joined.header.into()) }];
+        for (i, (tensor, offset)) in self.index.tensors.iter().zip(joined.offsets).enumerate() {
             let kind = match streamed.contains(&i) {
                 true => SegmentKind::Void,
                 false => SegmentKind::File { file: tensor.file, offset: tensor.offset },

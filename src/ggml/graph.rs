@@ -109,7 +109,13 @@ impl Placement {
     ///
     /// The tensor must be valid until the placement is dropped, belong to the graph that is being computed by this thread, and
     /// its bytes must lie at `base + offset` in `buffer` until then.
-    pub unsafe fn place(&mut self, tensor: Tensor, buffer: &Buffer, base: NonNull<u8>, offset: u64) {
+    pub unsafe fn place(
+        &mut self,
+        tensor: Tensor,
+        buffer: &Buffer,
+        base: NonNull<u8>,
+        offset: u64,
+    ) {
         let t = tensor.0.as_ptr();
         // SAFETY: by this function's contract.
         unsafe {

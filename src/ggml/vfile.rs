@@ -144,8 +144,10 @@ unsafe fn read_callback(cookie: *mut c_void, out: *mut c_char, n: usize) -> Opti
 }
 
 unsafe fn seek_callback(cookie: *mut c_void, offset: i64, whence: c_int) -> Option<u64> {
-    // SAFETY: as for `read_callback`.
-    super::guard::guarded(None, || unsafe { &mut *cookie.cast::<VirtualFile>() }.seek(offset, whence))
+    super::guard::guarded(None, || {
+        // SAFETY: as for `read_callback`.
+        unsafe { &mut *cookie.cast::<VirtualFile>() }.seek(offset, whence)
+    })
 }
 
 #[cfg(target_os = "linux")]
@@ -196,9 +198,14 @@ fn open_stream(file: &mut VirtualFile) -> Result<NonNull<libc::FILE>, Error> {
     }
     unsafe extern "C" fn read(cookie: *mut c_void, out: *mut c_char, n: c_int) -> c_int {
         // SAFETY: passed on under the same contract.
-        unsafe { read_callback(cookie, out, usize::try_from(n).unwrap_or(0)) }.map_or(-1, |n| n as c_int)
+        unsafe { read_callback(cookie, out, usize::try_from(n).unwrap_or(0)) }
+            .map_or(-1, |n| n as c_int)
     }
-    unsafe extern "C" fn seek(cookie: *mut c_void, offset: libc::off_t, whence: c_int) -> libc::off_t {
+    unsafe extern "C" fn seek(
+        cookie: *mut c_void,
+        offset: libc::off_t,
+        whence: c_int,
+    ) -> libc::off_t {
         // SAFETY: passed on under the same contract.
         unsafe { seek_callback(cookie, offset, whence) }.map_or(-1, |p| p as libc::off_t)
     }

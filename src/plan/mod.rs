@@ -44,6 +44,10 @@ pub fn block_units(index: &Index) -> Vec<Unit> {
     index
         .blocks
         .iter()
-        .map(|b| Unit { name: format!("block {}", b.place()), tensors: b.tensors.clone(), len: b.len })
+        .map(|b| Unit {
+            name: format!("block {}", b.place()),
+            tensors: b.tensors.clone(),
+            len: b.len,
+        })
         .collect()
 }

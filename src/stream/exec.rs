@@ -66,7 +66,8 @@ impl Exec {
         let n_units = Unit::try_from(config.units.len()).unwrap_or(Unit::MAX);
         let n_slots = config.n_slots.max(2).min(config.units.len().max(1));
         let size = config.units.iter().map(|u| u.size).max().unwrap_or_default();
-        let memory = (0..n_slots).map(|_| SlotMemory::new(size, n_slots)).collect::<Result<_, _>>()?;
+        let memory =
+            (0..n_slots).map(|_| SlotMemory::new(size, n_slots)).collect::<Result<_, _>>()?;
         Ok(Exec {
             backend: Backend::new(config.inner, Some(config.threads))?,
             units: config.units,
@@ -187,8 +188,10 @@ impl Exec {
     fn begin_fills(&mut self) {
         while let Some((slot, unit)) = self.slots.begin_fill(&self.upcoming) {
             let memory = &mut self.memory[slot];
-            let host = memory.host.take().expect("the memory of a slot that is not filling is at rest");
-            memory.ticket = Some(self.source.request(self.units[unit as usize].extents.clone(), host));
+            let host =
+                memory.host.take().expect("the memory of a slot that is not filling is at rest");
+            memory.ticket =
+                Some(self.source.request(self.units[unit as usize].extents.clone(), host));
         }
     }
 
@@ -196,8 +199,12 @@ impl Exec {
     fn wait_for(&mut self, units: &[Unit]) -> Result<(), Error> {
         for &unit in units {
             let Some(slot) = self.slots.find(unit) else {
-                let names: Vec<_> = units.iter().map(|&u| self.units[u as usize].name.as_str()).collect();
-                return Err(Error::TooFewSlots { units: names.join(" and "), slots: self.slots.len() });
+                let names: Vec<_> =
+                    units.iter().map(|&u| self.units[u as usize].name.as_str()).collect();
+                return Err(Error::TooFewSlots {
+                    units: names.join(" and "),
+                    slots: self.slots.len(),
+                });
             };
             if matches!(self.slots.state(slot), State::Filling(_)) {
                 self.finish_fill(slot, unit)?;
@@ -278,7 +285,11 @@ impl Exec {
 
 impl SlotMemory {
     fn new(size: Bytes, n_slots: usize) -> Result<SlotMemory, Error> {
-        let host = HostBuf::new(size).map_err(|e| Error::NoMemory { n_slots, size, message: e.to_string() })?;
+        let host = HostBuf::new(size).map_err(|e| Error::NoMemory {
+            n_slots,
+            size,
+            message: e.to_string(),
+        })?;
         let base = host.start();
         // SAFETY: page-aligned memory that lives in `host` or in the ticket, both dropped with (and after) the buffer.
         let buffer = unsafe { Buffer::over_host(base, Bytes::from(host.len())) }?;

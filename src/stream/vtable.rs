@@ -400,7 +400,11 @@ unsafe extern "C" fn device_description(dev: sys::ggml_backend_dev_t) -> *const 
     unsafe { inner((*dev).context) }.description.as_ptr()
 }
 
-unsafe extern "C" fn device_memory(_: sys::ggml_backend_dev_t, free: *mut usize, total: *mut usize) {
+unsafe extern "C" fn device_memory(
+    _: sys::ggml_backend_dev_t,
+    free: *mut usize,
+    total: *mut usize,
+) {
     // SAFETY: ggml passes two places to write to.
     unsafe {
         *free = CLAIMED_MEMORY;
@@ -504,7 +508,10 @@ unsafe extern "C" fn reg_device(reg: sys::ggml_backend_reg_t, _: usize) -> sys::
     (&raw const unsafe { inner((*reg).context) }.dev).cast_mut()
 }
 
-unsafe extern "C" fn reg_proc_address(_: sys::ggml_backend_reg_t, name: *const c_char) -> *mut c_void {
+unsafe extern "C" fn reg_proc_address(
+    _: sys::ggml_backend_reg_t,
+    name: *const c_char,
+) -> *mut c_void {
     // SAFETY: ggml passes a C string.
     match unsafe { CStr::from_ptr(name) }.to_bytes() {
         b"ggml_backend_set_n_threads" => set_n_threads as *mut c_void,

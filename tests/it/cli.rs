@@ -120,8 +120,7 @@ fn raw_prompts_go_without_a_template() {
 #[test]
 fn a_seed_makes_the_draw_repeatable() {
     let story = || {
-        let args =
-            ["run", &tiny(), "Tell me a story.", "--temp", "1.5", "--seed", "7", "-n", "40"];
+        let args = ["run", &tiny(), "Tell me a story.", "--temp", "1.5", "--seed", "7", "-n", "40"];
         text(&run(&args).stdout)
     };
     let first = story();
@@ -154,7 +153,9 @@ fn models_that_are_not_there_are_refused() {
     std::fs::write(&text_file, "not a model").unwrap();
     let (dir, text_file) = (dir.path().to_str().unwrap(), text_file.to_str().unwrap());
     for command in ["run", "chat", "inspect", "logits"] {
-        for (file, word) in [("/no/such.gguf", "No such file"), (dir, "directory"), (text_file, "GGUF")] {
+        for (file, word) in
+            [("/no/such.gguf", "No such file"), (dir, "directory"), (text_file, "GGUF")]
+        {
             let args: &[&str] = match command {
                 "run" => &[command, file, "Hi"],
                 "logits" => &[command, file, "--tokens", "1"],
@@ -200,7 +201,10 @@ fn logits_are_printed_to_the_last_bit() {
     assert_eq!(parsed["logits"].as_array().unwrap().len(), 2048);
     assert!(parsed["logits"].as_array().unwrap().iter().all(Value::is_f64));
     assert_eq!(whole, json(&["--stream", "always"]));
-    assert_eq!(json(&["--ubatch", "1", "--stream", "never"]), json(&["--ubatch", "1", "--stream", "always"]));
+    assert_eq!(
+        json(&["--ubatch", "1", "--stream", "never"]),
+        json(&["--ubatch", "1", "--stream", "always"])
+    );
 
     let shown = text(&run(&["logits", &tiny(), "--tokens", "1"]).stdout);
     assert_eq!(shown.lines().count(), 11, "{shown}");
@@ -288,7 +292,11 @@ impl Terminal {
             return None;
         }
         let quoted: Vec<String> = args.iter().map(|a| format!("'{a}'")).collect();
-        let line = format!("stty cols 80 rows 24; '{}' {}", env!("CARGO_BIN_EXE_airrun"), quoted.join(" "));
+        let line = format!(
+            "stty cols 80 rows 24; '{}' {}",
+            env!("CARGO_BIN_EXE_airrun"),
+            quoted.join(" ")
+        );
         let mut child = Command::new("script")
             .args(["--quiet", "--flush", "--return", "--command", &line, "/dev/null"])
             .env("TERM", "xterm")
