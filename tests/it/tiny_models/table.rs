@@ -134,9 +134,12 @@ const HYPER: Keys = &[
     ("hyper_connection.low_rank", U32(8)),
 ];
 
-/// Linear attention of the RWKV family.
+/// Linear attention of the RWKV family; ggml's kernels for it work on heads of 64 and no smaller ones.
 const RWKV: Keys = &[
-    ("wkv.head_size", U32(16)),
+    ("embedding_length", U32(128)),
+    ("wkv.head_size", U32(64)),
+    ("attention.head_count", U32(2)),
+    ("attention.head_count_kv", U32(1)),
     ("time_mix_extra_dim", U32(16)),
     ("time_decay_extra_dim", U32(16)),
     ("attention.decay_lora_rank", U32(16)),
