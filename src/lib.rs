@@ -9,8 +9,9 @@
 //! - [`ggml`]: safe wrappers of ggml and libllama
 //! - `stream`: the stream device, a ggml device that wraps a ggml device
 //! - `engine`: a model that talks: the narrow seam that all commands use
-//! - `cli`: the commands
+//! - [`cli`]: the commands
 
+pub mod cli;
 pub mod engine;
 pub mod ggml;
 pub mod gguf;

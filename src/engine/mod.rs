@@ -1,9 +1,11 @@
 //! A model that talks: [`Engine`] is a loaded model, [`Session`] one timeline of it. The commands use nothing below this seam.
 
+pub mod chat;
 mod error;
 mod generate;
 mod load;
 mod session;
+pub mod template;
 mod text;
 
 pub use error::Error;

@@ -72,7 +72,10 @@ impl BufferType {
 
 /// Threads that compute, kept for many graphs: without one, ggml creates threads for every graph.
 #[derive(Debug)]
-pub struct Threadpool(NonNull<sys::ggml_threadpool>);
+pub struct Threadpool {
+    ptr: NonNull<sys::ggml_threadpool>,
+    n_threads: i32,
+}
 
 // SAFETY: ggml guards the pool's state by its own mutex and atomics; one graph at a time uses it (see `Backend::compute`).
 unsafe impl Send for Threadpool {}
@@ -92,18 +95,19 @@ impl Threadpool {
             params.poll = poll;
             sys::ggml_threadpool_new(&raw mut params)
         };
-        not_null("starting the compute threads", pool).map(Threadpool)
+        let ptr = not_null("starting the compute threads", pool)?;
+        Ok(Threadpool { ptr, n_threads: n })
     }
 
     pub(super) fn as_ptr(&self) -> *mut sys::ggml_threadpool {
-        self.0.as_ptr()
+        self.ptr.as_ptr()
     }
 }
 
 impl Drop for Threadpool {
     fn drop(&mut self) {
         // SAFETY: made by `ggml_threadpool_new`, and every backend that used it holds an `Arc` that is gone by now.
-        unsafe { sys::ggml_threadpool_free(self.0.as_ptr()) };
+        unsafe { sys::ggml_threadpool_free(self.ptr.as_ptr()) };
     }
 }
 
@@ -129,10 +133,7 @@ impl Backend {
         if let (true, Some(pool)) = (is_cpu, &threads) {
             // SAFETY: a CPU backend and a live pool, which `_threads` keeps alive as long as the backend.
             unsafe {
-                sys::ggml_backend_cpu_set_n_threads(
-                    ptr.as_ptr(),
-                    sys::ggml_threadpool_get_n_threads(pool.as_ptr()),
-                );
+                sys::ggml_backend_cpu_set_n_threads(ptr.as_ptr(), pool.n_threads);
                 sys::ggml_backend_cpu_set_threadpool(ptr.as_ptr(), pool.as_ptr());
             }
         }

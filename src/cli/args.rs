@@ -1,0 +1,205 @@
+//! The command line as typed: clap definitions and nothing else. What it means is found in `resolve`; nothing here touches
+//! the disk or a device.
+
+use std::path::PathBuf;
+
+use clap::{Parser, Subcommand, ValueEnum};
+
+use crate::units::Bytes;
+
+/// Runs GGUF language models larger than the GPU and larger than RAM.
+#[derive(Debug, Parser)]
+#[command(name = "airrun", version, max_term_width = 80, args_override_self = true)]
+pub(crate) struct Args {
+    #[command(subcommand)]
+    pub(crate) command: Command,
+    /// Say only what went wrong
+    #[arg(short, long, global = true, conflicts_with = "verbose", help_heading = "Talk")]
+    pub(crate) quiet: bool,
+    /// Say more
+    #[arg(short, long, global = true, help_heading = "Talk")]
+    pub(crate) verbose: bool,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Talk with a model; with stdin piped, stdin is the prompt
+    Chat(ChatArgs),
+    /// Answer one prompt, given as an argument or on stdin
+    Run(RunArgs),
+    /// Show what is in a model file
+    Inspect(InspectArgs),
+    /// Print the logits after the last of some tokens
+    Logits(LogitsArgs),
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct ChatArgs {
+    #[command(flatten)]
+    pub(crate) load: LoadArgs,
+    /// Instructions for the whole conversation
+    #[arg(long, value_name = "TEXT")]
+    pub(crate) system: Option<String>,
+    #[command(flatten)]
+    pub(crate) sample: SampleArgs,
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct RunArgs {
+    #[command(flatten)]
+    pub(crate) load: LoadArgs,
+    /// The prompt; without it, stdin is read
+    pub(crate) prompt: Option<String>,
+    /// Continue the prompt as it is, without the model's chat template
+    #[arg(long)]
+    pub(crate) raw: bool,
+    #[command(flatten)]
+    pub(crate) sample: SampleArgs,
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct InspectArgs {
+    /// The model: a GGUF file (of a split one, the first part)
+    pub(crate) model: PathBuf,
+    /// Print everything as JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+    /// List the blocks
+    #[arg(long)]
+    pub(crate) blocks: bool,
+    /// List the tensors
+    #[arg(long)]
+    pub(crate) tensors: bool,
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct LogitsArgs {
+    #[command(flatten)]
+    pub(crate) load: LoadArgs,
+    /// The tokens' numbers; no tokenizer is needed
+    #[arg(long, value_name = "N,N,...", required = true, value_delimiter = ',')]
+    #[arg(value_parser = clap::value_parser!(i32).range(0..))]
+    pub(crate) tokens: Vec<i32>,
+    /// Print {"n_vocab":N,"logits":[...]} instead of the ten largest
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// Where the model is, and how it is loaded.
+#[derive(Debug, clap::Args)]
+pub(crate) struct LoadArgs {
+    /// The model: a GGUF file (of a split one, the first part)
+    pub(crate) model: PathBuf,
+    /// Where to compute
+    #[arg(long, value_enum, default_value = "auto", hide_possible_values = true)]
+    #[arg(value_name = "auto|cpu", help_heading = "Memory")]
+    pub(crate) device: DeviceArg,
+    /// Whether blocks stream: when they must, all of them, or none
+    #[arg(long, value_enum, default_value = "auto", hide_possible_values = true)]
+    #[arg(value_name = "auto|always|never", help_heading = "Memory")]
+    pub(crate) stream: StreamArg,
+    /// The most device memory to use, such as 6G
+    #[arg(long, value_name = "SIZE|auto", default_value = "auto", value_parser = budget)]
+    #[arg(help_heading = "Memory")]
+    pub(crate) vram: Budget,
+    /// The most RAM to use, such as 800M
+    #[arg(long, value_name = "SIZE|auto", default_value = "auto", value_parser = budget)]
+    #[arg(help_heading = "Memory")]
+    pub(crate) ram: Budget,
+    /// Tokens of context; 0 is the most that the model was made for
+    #[arg(short, long, value_name = "N", help_heading = "Computing")]
+    pub(crate) ctx: Option<u32>,
+    /// Threads that compute
+    #[arg(short, long, value_name = "N", help_heading = "Computing")]
+    #[arg(value_parser = clap::value_parser!(u32).range(1..=512))]
+    pub(crate) threads: Option<u32>,
+    /// Prompt tokens that are computed in one pass
+    #[arg(long, value_name = "N", help_heading = "Computing")]
+    #[arg(value_parser = clap::value_parser!(u32).range(1..=65536))]
+    pub(crate) ubatch: Option<u32>,
+    /// Compute with the weights as they are in the file
+    #[arg(long, help_heading = "Computing")]
+    pub(crate) no_repack: bool,
+}
+
+/// How an answer is drawn.
+#[derive(Debug, clap::Args)]
+#[command(next_help_heading = "Sampling")]
+pub(crate) struct SampleArgs {
+    /// The most tokens of an answer
+    #[arg(short = 'n', long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) max_tokens: Option<u32>,
+    /// Randomness; 0 always takes the likeliest token [default: 0.8]
+    #[arg(long, value_name = "X", value_parser = temp, allow_negative_numbers = true)]
+    pub(crate) temp: Option<f32>,
+    /// Draw from the N likeliest tokens; 0 is all [default: 40]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(i32).range(0..))]
+    #[arg(allow_negative_numbers = true)]
+    pub(crate) top_k: Option<i32>,
+    /// Draw from the likeliest tokens that sum to this [default: 0.95]
+    #[arg(long, value_name = "P", value_parser = top_p, allow_negative_numbers = true)]
+    pub(crate) top_p: Option<f32>,
+    /// Drop tokens less likely than this times the likeliest [default: 0.05]
+    #[arg(long, value_name = "P", value_parser = min_p, allow_negative_numbers = true)]
+    pub(crate) min_p: Option<f32>,
+    /// Make tokens seen lately less likely; 1 is off [default: 1]
+    #[arg(long, value_name = "X", value_parser = repeat_penalty, allow_negative_numbers = true)]
+    pub(crate) repeat_penalty: Option<f32>,
+    /// Make the draw repeatable
+    #[arg(long, value_name = "N")]
+    pub(crate) seed: Option<u32>,
+}
+
+/// `--stream`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum StreamArg {
+    Auto,
+    Always,
+    Never,
+}
+
+/// `--device`: this build computes on the CPU only, so both mean it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum DeviceArg {
+    Auto,
+    Cpu,
+}
+
+/// `--vram`, `--ram`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Budget {
+    Auto,
+    Size(Bytes),
+}
+
+fn budget(text: &str) -> Result<Budget, String> {
+    match text {
+        "auto" => Ok(Budget::Auto),
+        size => size.parse().map(Budget::Size).map_err(|e| format!("{e}")),
+    }
+}
+
+/// A temperature.
+pub(crate) fn temp(text: &str) -> Result<f32, String> {
+    number(text, |x| (0.0..=100.0).contains(&x), "from 0 to 100")
+}
+
+/// A share of the probability that is kept.
+pub(crate) fn top_p(text: &str) -> Result<f32, String> {
+    number(text, |x| x > 0.0 && x <= 1.0, "above 0, at most 1")
+}
+
+/// A share of the likeliest token's probability.
+pub(crate) fn min_p(text: &str) -> Result<f32, String> {
+    number(text, |x| (0.0..=1.0).contains(&x), "from 0 to 1")
+}
+
+/// A penalty.
+pub(crate) fn repeat_penalty(text: &str) -> Result<f32, String> {
+    number(text, |x| x > 0.0 && x <= 100.0, "above 0, at most 100")
+}
+
+fn number(text: &str, fits: impl Fn(f32) -> bool, range: &str) -> Result<f32, String> {
+    let number: Option<f32> = text.parse().ok();
+    number.filter(|&x| fits(x)).ok_or_else(|| format!("must be a number {range}"))
+}

@@ -1,0 +1,96 @@
+//! Where words go: stdout is data, stderr is talk. Colour and progress are decided here, once.
+
+use std::env;
+use std::fmt::Display;
+use std::io::{self, IsTerminal, Write};
+
+use anstyle::{AnsiColor, Style};
+
+/// Writes everything that the commands write.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Printer {
+    color: bool,
+    progress: bool,
+    answer_on_terminal: bool,
+    quiet: bool,
+    verbose: bool,
+}
+
+impl Printer {
+    /// Looks at the terminal and the environment.
+    pub(crate) fn new(quiet: bool, verbose: bool) -> Printer {
+        let dumb = env::var_os("TERM").is_none_or(|term| term == "dumb");
+        let terminal = io::stderr().is_terminal() && !dumb;
+        let no_color = env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
+        Printer {
+            color: terminal && !no_color,
+            progress: terminal && !quiet,
+            answer_on_terminal: io::stdout().is_terminal(),
+            quiet,
+            verbose,
+        }
+    }
+
+    /// Whether progress may be drawn on stderr.
+    pub(crate) fn progress(&self) -> bool {
+        self.progress
+    }
+
+    /// Whether stdout is a terminal, so that what is drawn on stderr shares the screen with the answer.
+    pub(crate) fn answer_on_terminal(&self) -> bool {
+        self.answer_on_terminal
+    }
+
+    /// Data for stdout, at once.
+    pub(crate) fn data(&self, text: &str) -> io::Result<()> {
+        let mut out = io::stdout().lock();
+        out.write_all(text.as_bytes())?;
+        out.flush()
+    }
+
+    /// A line that answers the user, whether quiet or not.
+    pub(crate) fn say(&self, text: impl Display) {
+        talk(text);
+    }
+
+    /// A line of side information.
+    pub(crate) fn dim(&self, text: impl Display) {
+        if !self.quiet {
+            talk(self.styled(Style::new().dimmed(), text));
+        }
+    }
+
+    /// A line for those who asked for more.
+    pub(crate) fn detail(&self, text: impl Display) {
+        if self.verbose {
+            self.dim(text);
+        }
+    }
+
+    /// Something the user should know, although all goes on.
+    pub(crate) fn warn(&self, text: impl Display) {
+        if !self.quiet {
+            let head = self.styled(AnsiColor::Yellow.on_default(), "warning:");
+            talk(format_args!("{head} {text}"));
+        }
+    }
+
+    /// What went wrong, and what to do.
+    pub(crate) fn error(&self, text: &str, hint: Option<&str>) {
+        let head = self.styled(AnsiColor::Red.on_default().bold(), "airrun:");
+        talk(format_args!("{head} {text}"));
+        if let Some(hint) = hint {
+            let head = self.styled(Style::new().bold(), "hint:");
+            talk(format_args!("\n{head} {hint}"));
+        }
+    }
+
+    fn styled(&self, style: Style, text: impl Display) -> String {
+        if self.color { format!("{style}{text}{style:#}") } else { text.to_string() }
+    }
+}
+
+/// One line on stderr. If nobody can read it, nobody can be told that either.
+fn talk(text: impl Display) {
+    let _ = writeln!(io::stderr(), "{text}");
+}

@@ -1,0 +1,116 @@
+//! The command line as meant: options for the engine and settings for the sampler.
+
+use crate::cli::args::{self, Budget, LoadArgs, SampleArgs, StreamArg};
+use crate::engine::{LoadOptions, SamplerSettings, StreamMode};
+use crate::units::Bytes;
+
+/// What the engine is told.
+pub(crate) fn load_options(args: &LoadArgs) -> LoadOptions {
+    LoadOptions {
+        stream: match args.stream {
+            StreamArg::Auto => StreamMode::Auto,
+            StreamArg::Always => StreamMode::Always,
+            StreamArg::Never => StreamMode::Never,
+        },
+        ctx: args.ctx,
+        threads: args.threads,
+        ubatch: args.ubatch,
+        ram: bytes(args.ram),
+        vram: bytes(args.vram),
+        repack: !args.no_repack,
+    }
+}
+
+/// What the sampler is told.
+pub(crate) fn sampler(args: &SampleArgs) -> SamplerSettings {
+    let default = SamplerSettings::default();
+    SamplerSettings {
+        temp: args.temp.unwrap_or(default.temp),
+        top_k: args.top_k.unwrap_or(default.top_k),
+        top_p: args.top_p.unwrap_or(default.top_p),
+        min_p: args.min_p.unwrap_or(default.min_p),
+        repeat_penalty: args.repeat_penalty.unwrap_or(default.repeat_penalty),
+        seed: args.seed,
+        ..default
+    }
+}
+
+/// The names that `/set` knows.
+pub(crate) const SETTINGS: [&str; 7] =
+    ["temp", "top-k", "top-p", "min-p", "repeat-penalty", "seed", "max-tokens"];
+
+/// Changes one setting; `seed` and `max-tokens` also take `none`.
+pub(crate) fn set(
+    settings: &mut SamplerSettings,
+    max_tokens: &mut Option<usize>,
+    name: &str,
+    value: &str,
+) -> Result<(), String> {
+    let whole = |least: u32| {
+        let number = value.parse::<u32>().ok().filter(|&n| n >= least);
+        number.ok_or_else(|| format!("must be a whole number from {least}"))
+    };
+    match name.replace('_', "-").as_str() {
+        "temp" => settings.temp = args::temp(value)?,
+        "top-k" => {
+            settings.top_k = i32::try_from(whole(0)?).map_err(|_| "is too large".to_owned())?;
+        }
+        "top-p" => settings.top_p = args::top_p(value)?,
+        "min-p" => settings.min_p = args::min_p(value)?,
+        "repeat-penalty" => settings.repeat_penalty = args::repeat_penalty(value)?,
+        "seed" if value == "none" => settings.seed = None,
+        "seed" => settings.seed = Some(whole(0)?),
+        "max-tokens" if value == "none" => *max_tokens = None,
+        "max-tokens" => *max_tokens = Some(whole(1)? as usize),
+        _ => return Err(format!("is not a setting; there are {}", SETTINGS.join(", "))),
+    }
+    Ok(())
+}
+
+fn bytes(budget: Budget) -> Option<Bytes> {
+    match budget {
+        Budget::Auto => None,
+        Budget::Size(bytes) => Some(bytes),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn settings_are_checked() {
+        let (mut settings, mut max) = (SamplerSettings::default(), None);
+        let mut set = |name, value| super::set(&mut settings, &mut max, name, value);
+        for (name, value) in [
+            ("temp", "0"),
+            ("top_k", "5"),
+            ("top-p", "1"),
+            ("min-p", "0"),
+            ("repeat_penalty", "1.1"),
+            ("seed", "7"),
+            ("seed", "none"),
+            ("max-tokens", "9"),
+            ("max-tokens", "none"),
+        ] {
+            assert_eq!(set(name, value), Ok(()), "{name} {value}");
+        }
+        for (name, value) in [
+            ("temp", "-1"),
+            ("temp", "nan"),
+            ("temp", "inf"),
+            ("temp", ""),
+            ("top-k", "-1"),
+            ("top-k", "4000000000"),
+            ("top-p", "0"),
+            ("top-p", "1.5"),
+            ("min-p", "2"),
+            ("repeat-penalty", "0"),
+            ("seed", "x"),
+            ("max-tokens", "0"),
+            ("colour", "red"),
+        ] {
+            assert!(set(name, value).is_err(), "{name} {value}");
+        }
+    }
+}

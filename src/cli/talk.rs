@@ -1,0 +1,175 @@
+//! One answer, as `chat` and `run` give it: the model loaded with its status line, text printed as it comes, Ctrl-C heard.
+
+use std::io;
+use std::ops::ControlFlow;
+use std::sync::Arc;
+
+use crate::cli::args::{LoadArgs, SampleArgs};
+use crate::cli::interrupt::Interrupt;
+use crate::cli::printer::Printer;
+use crate::cli::progress::{Status, Watched};
+use crate::cli::resolve;
+use crate::engine::chat::StopWord;
+use crate::engine::{self, Answer, Engine, Finish, LoadOptions, SamplerSettings, Session, Token};
+use crate::gguf::Index;
+use crate::units::{Bytes, Rate};
+
+/// A loaded model and the settings of the conversation with it.
+pub(crate) struct Talk {
+    pub(crate) engine: Engine,
+    pub(crate) session: Session,
+    pub(crate) settings: SamplerSettings,
+    pub(crate) max_tokens: Option<usize>,
+    pub(crate) interrupt: Interrupt,
+    pub(crate) printer: Printer,
+}
+
+/// What was said.
+pub(crate) struct Reply {
+    /// The text as shown.
+    pub(crate) text: String,
+    /// Why it ended, and what it took.
+    pub(crate) answer: Answer,
+}
+
+/// Loads a model under a status line.
+pub(crate) fn load(
+    index: Index,
+    options: &LoadOptions,
+    printer: &Printer,
+) -> Result<Engine, engine::Error> {
+    let file = index.files.first().and_then(|file| file.path.file_name());
+    let name = file.map_or_else(|| "model".to_owned(), |name| name.display().to_string());
+    let _status = Status::start(printer, Watched::Step(format!("loading {name}")));
+    Engine::open(Arc::new(index), options)
+}
+
+impl Talk {
+    /// Loads what the command line names.
+    pub(crate) fn open(
+        load: &LoadArgs,
+        sample: &SampleArgs,
+        printer: Printer,
+    ) -> anyhow::Result<Talk> {
+        let interrupt = Interrupt::new()?;
+        let index = Index::open(&load.model)?;
+        let engine = self::load(index, &resolve::load_options(load), &printer)?;
+        printer.detail(engine.describe());
+        let session = engine.session()?;
+        Ok(Talk {
+            engine,
+            session,
+            settings: resolve::sampler(sample),
+            max_tokens: sample.max_tokens.map(|n| n as usize),
+            interrupt,
+            printer,
+        })
+    }
+
+    /// Tokens that the context holds.
+    pub(crate) fn n_ctx(&self) -> usize {
+        self.session.n_ctx() as usize
+    }
+
+    /// Room that a prompt leaves for its answer [tokens]: what the user allows, or a quarter of the context.
+    pub(crate) fn room(&self) -> usize {
+        let n_ctx = self.n_ctx();
+        self.max_tokens.unwrap_or(n_ctx / 4).clamp(1, (n_ctx / 2).max(1))
+    }
+
+    /// Answers `prompt` on stdout, up to `stop`, and ends the line.
+    pub(crate) fn answer(
+        &mut self,
+        prompt: &[Token],
+        stop: Option<&'static str>,
+    ) -> anyhow::Result<Reply> {
+        let monitor = self.session.monitor();
+        self.interrupt.stops(Arc::clone(&monitor));
+        let status = Status::start(&self.printer, Watched::Session(monitor));
+        let mut shown = Shown { text: String::new(), failed: None };
+        let mut stopped = false;
+        let mut stop = StopWord::new(stop);
+        let (printer, interrupt) = (&self.printer, &self.interrupt);
+        let mut on_text = |piece: &str| {
+            let (text, ended) = stop.push(piece);
+            let failed = status.show(printer, || shown.print(printer, &text)).is_break();
+            // The interrupt may have come before the engine began to listen for it.
+            stopped = ended;
+            if failed || ended || interrupt.stopping() {
+                return ControlFlow::Break(());
+            }
+            ControlFlow::Continue(())
+        };
+        let answer = engine::generate(
+            &mut self.session,
+            prompt,
+            &self.settings,
+            self.max_tokens,
+            &mut on_text,
+        );
+        drop(status);
+        let interrupted = self.interrupt.stopping();
+        let _ = shown.print(&self.printer, &stop.finish());
+        if !shown.text.is_empty() && !shown.text.ends_with('\n') {
+            let text = std::mem::take(&mut shown.text);
+            let _ = shown.print(&self.printer, "\n");
+            shown.text = text;
+        }
+        if let Some(error) = shown.failed {
+            return Err(error.into());
+        }
+        let mut answer = answer?;
+        if interrupted {
+            answer.finish = Finish::Interrupted;
+        } else if stopped {
+            answer.finish = Finish::Stop;
+        }
+        Ok(Reply { text: shown.text, answer })
+    }
+}
+
+/// Text on stdout, and whether stdout still takes any.
+struct Shown {
+    text: String,
+    failed: Option<io::Error>,
+}
+
+impl Shown {
+    fn print(&mut self, printer: &Printer, text: &str) -> ControlFlow<()> {
+        if self.failed.is_none() && !text.is_empty() {
+            self.failed = printer.data(text).err();
+            self.text.push_str(text);
+        }
+        if self.failed.is_some() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+    }
+}
+
+/// `12 tokens, 34.1 tokens/s; prompt 25 tokens (13 reused) in 0.12 s; 3.38 GiB streamed, 2.91 GB/s`.
+pub(crate) fn summary(answer: &Answer) -> String {
+    let n = answer.tokens.len();
+    let mut line = format!("{}, {}", tokens(n), speed(n, answer.generate_seconds));
+    line += &format!("; prompt {}", tokens(answer.n_prompt));
+    if answer.n_reused > 0 {
+        line += &format!(" ({} reused)", answer.n_reused);
+    }
+    line += &format!(" in {:.2} s", answer.prompt_seconds);
+    if answer.streamed > Bytes::ZERO {
+        let seconds = answer.prompt_seconds + answer.generate_seconds;
+        let rate = Rate(answer.streamed.f64() / seconds.max(1e-9));
+        line += &format!("; {} streamed, {rate}", answer.streamed);
+    }
+    line
+}
+
+/// `1 token`, `2 tokens`.
+pub(crate) fn tokens(n: usize) -> String {
+    if n == 1 { "1 token".to_owned() } else { format!("{n} tokens") }
+}
+
+/// Tokens per second, with the digits that a slow machine needs.
+pub(crate) fn speed(n: usize, seconds: f64) -> String {
+    #[expect(clippy::cast_precision_loss, reason = "a token count is far below 2^53")]
+    let rate = n as f64 / seconds.max(1e-9);
+    let digits = if rate < 10.0 { 2 } else { 1 };
+    format!("{rate:.digits$} tokens/s")
+}

@@ -1,0 +1,257 @@
+//! A conversation: its messages, its file, its tokens, and how it is made to fit the context. It draws no samples and
+//! prints nothing.
+
+use std::fs::{self, File};
+use std::io::{self, Read, Write};
+use std::path::Path;
+
+use serde::{Deserialize, Serialize};
+
+use super::template::{ChatTemplate, TemplateError};
+use super::{Token, Vocab};
+
+/// The largest saved conversation that is read [bytes].
+const MAX_FILE: u64 = 64 << 20;
+/// The least room for an answer with which a prompt still counts as fitting [tokens].
+const MIN_ROOM: usize = 8;
+
+/// Who says something.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Role {
+    /// Instructions for the whole conversation.
+    System,
+    /// The one who asks.
+    User,
+    /// The model.
+    Assistant,
+}
+
+impl Role {
+    /// Its name in templates and files.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Role::System => "system",
+            Role::User => "user",
+            Role::Assistant => "assistant",
+        }
+    }
+}
+
+/// One thing said.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Message {
+    /// By whom.
+    pub role: Role,
+    /// What.
+    pub content: String,
+}
+
+impl Message {
+    /// `content`, said by `role`.
+    pub fn new(role: Role, content: impl Into<String>) -> Message {
+        Message { role, content: content.into() }
+    }
+}
+
+/// Why a conversation could not be used.
+#[derive(Debug, thiserror::Error)]
+pub enum ChatError {
+    /// The template gave no text.
+    #[error(transparent)]
+    Template(#[from] TemplateError),
+    /// The text has no tokens.
+    #[error(transparent)]
+    Engine(#[from] super::Error),
+    /// Even alone, the last message leaves no room for an answer.
+    #[error("the message alone takes {n_tokens} tokens, and the context holds {n_ctx}")]
+    TooLong {
+        /// Tokens of the prompt, with the system message and the markup.
+        n_tokens: usize,
+        /// Tokens that the context holds.
+        n_ctx: usize,
+    },
+}
+
+/// Why a saved conversation could not be read.
+#[derive(Debug, thiserror::Error)]
+pub enum LoadError {
+    /// The system says no.
+    #[error(transparent)]
+    Io(#[from] io::Error),
+    /// Not JSON, or not of this form.
+    #[error("not a saved conversation: {0}")]
+    Json(#[from] serde_json::Error),
+    /// JSON of this form that is no conversation.
+    #[error("not a saved conversation: {0}")]
+    Form(&'static str),
+}
+
+/// A conversation. User and assistant take turns, the user first.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Conversation {
+    /// Instructions for the whole of it.
+    #[serde(default)]
+    pub system: Option<String>,
+    /// What was said, without the system message.
+    pub messages: Vec<Message>,
+}
+
+/// A prompt that leaves room for an answer.
+#[derive(Debug)]
+pub struct Prompt {
+    /// Its tokens.
+    pub tokens: Vec<Token>,
+    /// How many turns (a question and its answer) were dropped from the conversation to make it fit.
+    pub n_dropped: usize,
+}
+
+impl Conversation {
+    /// An empty one.
+    pub fn new(system: Option<String>) -> Conversation {
+        Conversation { system, messages: Vec::new() }
+    }
+
+    /// Adds a message.
+    pub fn push(&mut self, role: Role, content: impl Into<String>) {
+        self.messages.push(Message::new(role, content));
+    }
+
+    /// Forgets the last message if it is the user's: its answer failed, and templates want turns to alternate.
+    pub fn take_back(&mut self) {
+        self.messages.pop_if(|m| m.role == Role::User);
+    }
+
+    /// The prompt for the next answer. The oldest turns are dropped, for good, until `room` tokens are left of `n_ctx`;
+    /// the last message stays, and gets less room if it must.
+    ///
+    /// # Errors
+    /// The last message alone does not fit, or the template or the tokenizer fails; then nothing is dropped.
+    pub fn prompt(
+        &mut self,
+        template: &ChatTemplate,
+        vocab: &Vocab,
+        n_ctx: usize,
+        room: usize,
+    ) -> Result<Prompt, ChatError> {
+        let mut first = 0;
+        let mut n_dropped = 0;
+        loop {
+            let tokens = self.tokens_from(first, template, vocab)?;
+            let next = self.next_turn(first);
+            let room = if next.is_some() { room } else { room.min(MIN_ROOM) };
+            match next {
+                _ if tokens.len() + room <= n_ctx => {
+                    self.messages.drain(..first);
+                    return Ok(Prompt { tokens, n_dropped });
+                }
+                Some(next) => (first, n_dropped) = (next, n_dropped + 1),
+                None => return Err(ChatError::TooLong { n_tokens: tokens.len(), n_ctx }),
+            }
+        }
+    }
+
+    /// Writes it to `path` as JSON: all of it or nothing.
+    ///
+    /// # Errors
+    /// What the system says; a file that was there stays as it was.
+    pub fn save(&self, path: &Path) -> io::Result<()> {
+        let mut name = path.file_name().ok_or(io::ErrorKind::InvalidInput)?.to_owned();
+        name.push(format!(".{}.part", std::process::id()));
+        let part = path.with_file_name(name);
+        let written = (|| {
+            let mut file = File::create_new(&part)?;
+            serde_json::to_writer_pretty(&mut file, self)?;
+            file.write_all(b"\n")?;
+            file.sync_all()?;
+            fs::rename(&part, path)
+        })();
+        if written.is_err() {
+            let _ = fs::remove_file(&part);
+        }
+        written
+    }
+
+    /// Reads what [`save`](Self::save) wrote.
+    ///
+    /// # Errors
+    /// The file cannot be read, or is not a conversation.
+    pub fn load(path: &Path) -> Result<Conversation, LoadError> {
+        let mut text = Vec::new();
+        File::open(path)?.take(MAX_FILE + 1).read_to_end(&mut text)?;
+        if text.len() as u64 > MAX_FILE {
+            return Err(LoadError::Form("larger than 64 MiB"));
+        }
+        let loaded: Conversation = serde_json::from_slice(&text)?;
+        let turns = [Role::User, Role::Assistant].into_iter().cycle();
+        if loaded.messages.iter().zip(turns).any(|(message, role)| message.role != role) {
+            return Err(LoadError::Form("user and assistant do not take turns"));
+        }
+        if loaded.messages.last().is_some_and(|m| m.role == Role::User) {
+            return Err(LoadError::Form("the last question has no answer"));
+        }
+        Ok(loaded)
+    }
+
+    /// Tokens of the conversation from message `first` on, with the opening of the answer.
+    fn tokens_from(
+        &self,
+        first: usize,
+        template: &ChatTemplate,
+        vocab: &Vocab,
+    ) -> Result<Vec<Token>, ChatError> {
+        let system = self.system.iter().map(|text| Message::new(Role::System, text.as_str()));
+        let messages: Vec<Message> = system.chain(self.messages[first..].iter().cloned()).collect();
+        let text = template.render(&messages, None, true)?;
+        let mut tokens = vocab.tokenize(&text, false, true)?;
+        // Most templates write the first token themselves; it must be there once.
+        if let Some(bos) = vocab.bos().filter(|_| vocab.adds_bos()) {
+            if tokens.first() != Some(&bos) {
+                tokens.insert(0, bos);
+            }
+        }
+        Ok(tokens)
+    }
+
+    /// Where the turn after the one at `first` begins, if there is one.
+    fn next_turn(&self, first: usize) -> Option<usize> {
+        let later = self.messages.iter().enumerate().skip(first + 1);
+        later.filter(|(_, m)| m.role == Role::User).map(|(i, _)| i).next()
+    }
+}
+
+/// Cuts a text that comes in pieces at a stop word, which may be spread over several pieces.
+#[derive(Debug)]
+pub struct StopWord {
+    word: Option<&'static str>,
+    held: String,
+}
+
+impl StopWord {
+    /// Stops at `word`; without one, all text passes.
+    pub fn new(word: Option<&'static str>) -> StopWord {
+        StopWord { word, held: String::new() }
+    }
+
+    /// Takes a piece. Returns what may be shown by now, and whether the word has come.
+    pub fn push(&mut self, piece: &str) -> (String, bool) {
+        self.held.push_str(piece);
+        let Some(word) = self.word else { return (std::mem::take(&mut self.held), false) };
+        if let Some(at) = self.held.find(word) {
+            self.held.truncate(at);
+            return (std::mem::take(&mut self.held), true);
+        }
+        let longest = word.len().min(self.held.len() + 1) - 1;
+        let kept = (1..=longest)
+            .rev()
+            .find(|&n| word.is_char_boundary(n) && self.held.ends_with(&word[..n]));
+        let rest = self.held.split_off(self.held.len() - kept.unwrap_or(0));
+        (std::mem::replace(&mut self.held, rest), false)
+    }
+
+    /// What was held back, when the text has ended without the word.
+    pub fn finish(self) -> String {
+        self.held
+    }
+}

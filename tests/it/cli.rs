@@ -1,0 +1,417 @@
+//! The real program: what it prints where, how it ends, and a conversation on a terminal.
+
+use std::io::{Read, Write};
+use std::path::PathBuf;
+use std::process::{Child, ChildStdin, Command, Output, Stdio};
+use std::sync::mpsc::{Receiver, channel};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+
+/// A margin between the two best logits below which another correct implementation may choose differently.
+const SURE: f64 = 1.0;
+
+fn model(name: &str) -> String {
+    let path: PathBuf = [env!("CARGO_MANIFEST_DIR"), "models", name].iter().collect();
+    path.display().to_string()
+}
+
+fn tiny() -> String {
+    model("tiny-chat-q8_0.gguf")
+}
+
+fn airrun(args: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_airrun"));
+    command.args(args).env_remove("NO_COLOR").stdin(Stdio::null());
+    command
+}
+
+fn run(args: &[&str]) -> Output {
+    airrun(args).output().unwrap()
+}
+
+/// Runs with `input` on stdin.
+fn pipe(args: &[&str], input: &[u8]) -> Output {
+    let mut child = airrun(args)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    // The program may end without reading: that is for the caller to judge.
+    let _ = child.stdin.take().unwrap().write_all(input);
+    child.wait_with_output().unwrap()
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8(bytes.to_vec()).unwrap()
+}
+
+/// Asserts that it failed with `status`, said nothing on stdout, and said `words` on stderr.
+#[track_caller]
+fn check_failure(output: &Output, status: i32, words: &[&str]) {
+    let stderr = text(&output.stderr);
+    assert_eq!(output.status.code(), Some(status), "{stderr}");
+    assert_eq!(text(&output.stdout), "");
+    for word in words {
+        assert!(stderr.contains(word), "'{word}' is missing in: {stderr}");
+    }
+}
+
+#[track_caller]
+fn check_answer(output: &Output, want: &str) {
+    assert_eq!(text(&output.stderr), "");
+    assert_eq!(text(&output.stdout), want);
+    assert_eq!(output.status.code(), Some(0));
+}
+
+#[test]
+fn golden_answers_streamed_and_not() {
+    let golden = std::fs::read(model("golden.json")).unwrap();
+    let golden: Value = serde_json::from_slice(&golden).unwrap();
+    let mut n = 0;
+    for prompt in golden["prompts"].as_array().unwrap() {
+        let said = |m: &Value| (m["role"].as_str().unwrap().to_owned(), m["content"].clone());
+        let messages: Vec<_> = prompt["messages"].as_array().unwrap().iter().map(said).collect();
+        let (system, question) = match messages.as_slice() {
+            [(_, question)] => (None, question),
+            [(role, system), (_, question)] if role == "system" => (system.as_str(), question),
+            _ => continue,
+        };
+        if prompt["min_margin"].as_f64().unwrap() < SURE {
+            continue;
+        }
+        let want = format!("{}\n", prompt["completion"].as_str().unwrap());
+        for stream in ["always", "never"] {
+            let file = tiny();
+            let mut args =
+                vec!["chat", &file, "--temp", "0", "-n", "48", "--stream", stream, "-c", "512"];
+            args.extend(system.iter().flat_map(|text| ["--system", text]));
+            let output = pipe(&args, question.as_str().unwrap().as_bytes());
+            assert_eq!(text(&output.stdout), want, "{} {stream}", prompt["name"]);
+            assert_eq!(output.status.code(), Some(0));
+        }
+        n += 1;
+    }
+    assert!(n >= 5, "only {n} prompts were tried");
+}
+
+#[test]
+fn the_prompt_comes_as_an_argument_or_on_stdin() {
+    let want = "The capital of Mongolia is Ulaanbaatar.\n";
+    let question = "What is the capital of Mongolia?";
+    check_answer(&run(&["run", &tiny(), question, "--temp", "0"]), want);
+    for command in ["run", "chat"] {
+        for end in ["", "\n", "\r\n"] {
+            let input = format!("{question}{end}");
+            check_answer(&pipe(&[command, &tiny(), "--temp", "0"], input.as_bytes()), want);
+        }
+    }
+}
+
+#[test]
+fn raw_prompts_go_without_a_template() {
+    let prompt = "<|im_start|>user\nWho are you?<|im_end|>\n<|im_start|>assistant\n";
+    let output = run(&["run", &tiny(), prompt, "--raw", "--temp", "0"]);
+    check_answer(&output, "I am tiny-chat, a very small model that runs with airrun.\n");
+}
+
+#[test]
+fn a_seed_makes_the_draw_repeatable() {
+    let story = || {
+        let args =
+            ["run", &tiny(), "Tell me a story.", "--temp", "1.5", "--seed", "7", "-n", "40"];
+        text(&run(&args).stdout)
+    };
+    let first = story();
+    assert!(first.len() > 20, "{first}");
+    assert_eq!(first, story());
+}
+
+#[test]
+fn prompts_that_cannot_be_used_are_refused() {
+    for command in ["run", "chat"] {
+        for empty in ["", " \n\t\n"] {
+            let output = pipe(&[command, &tiny()], empty.as_bytes());
+            check_failure(&output, 1, &["airrun: the prompt is empty", "\n\nhint: "]);
+        }
+        let output = pipe(&[command, &tiny()], b"caf\xe9 au lait");
+        check_failure(&output, 1, &["not UTF-8 at byte 3", "\n\nhint: "]);
+    }
+    check_failure(&run(&["run", &tiny(), ""]), 1, &["the prompt is empty"]);
+    let long = "word ".repeat(2000);
+    let output = pipe(&["chat", &tiny(), "-c", "256"], long.as_bytes());
+    check_failure(&output, 1, &["tokens, and the context holds 256", "hint: ", "-c "]);
+    let output = pipe(&["run", &tiny(), "--raw", "-c", "256"], long.as_bytes());
+    check_failure(&output, 1, &["tokens, and the context", "hint: ", "-c "]);
+}
+
+#[test]
+fn models_that_are_not_there_are_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let text_file = dir.path().join("notes.txt");
+    std::fs::write(&text_file, "not a model").unwrap();
+    let (dir, text_file) = (dir.path().to_str().unwrap(), text_file.to_str().unwrap());
+    for command in ["run", "chat", "inspect", "logits"] {
+        for (file, word) in [("/no/such.gguf", "No such file"), (dir, "directory"), (text_file, "GGUF")] {
+            let args: &[&str] = match command {
+                "run" => &[command, file, "Hi"],
+                "logits" => &[command, file, "--tokens", "1"],
+                _ => &[command, file],
+            };
+            let output = pipe(args, b"Hi");
+            check_failure(&output, 1, &[&format!("airrun: model '{file}': "), word, "\n\nhint: "]);
+        }
+    }
+}
+
+#[test]
+fn a_reader_that_goes_away_is_no_failure() {
+    for args in [
+        vec!["run", "MODEL", "Tell me a story.", "--temp", "0"],
+        vec!["logits", "MODEL", "--tokens", "1,2,3", "--json"],
+        vec!["inspect", "MODEL", "--tensors"],
+    ] {
+        let file = tiny();
+        let args: Vec<&str> = args.iter().map(|&a| if a == "MODEL" { &file } else { a }).collect();
+        let mut child =
+            airrun(&args).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        drop(child.stdout.take());
+        let output = child.wait_with_output().unwrap();
+        assert_eq!(text(&output.stderr), "", "{args:?}");
+        assert_eq!(output.status.code(), Some(0), "{args:?}");
+    }
+}
+
+#[test]
+fn logits_are_printed_to_the_last_bit() {
+    let json = |extra: &[&str]| {
+        let file = tiny();
+        let args = [&["logits", &file, "--tokens", "1,267,201,563", "--json"], extra].concat();
+        let output = run(&args);
+        assert_eq!(text(&output.stderr), "");
+        assert_eq!(output.status.code(), Some(0));
+        text(&output.stdout)
+    };
+    let whole = json(&["--stream", "never"]);
+    let parsed: Value = serde_json::from_str(&whole).unwrap();
+    assert_eq!(parsed["n_vocab"], 2048);
+    assert_eq!(parsed["logits"].as_array().unwrap().len(), 2048);
+    assert!(parsed["logits"].as_array().unwrap().iter().all(Value::is_f64));
+    assert_eq!(whole, json(&["--stream", "always"]));
+    assert_eq!(json(&["--ubatch", "1", "--stream", "never"]), json(&["--ubatch", "1", "--stream", "always"]));
+
+    let shown = text(&run(&["logits", &tiny(), "--tokens", "1"]).stdout);
+    assert_eq!(shown.lines().count(), 11, "{shown}");
+
+    let output = run(&["logits", &tiny(), "--tokens", "1,2048"]);
+    check_failure(&output, 1, &["2048", "vocabulary"]);
+    for wrong in ["", "1,,2", "-1", "x", "99999999999"] {
+        let output = run(&["logits", &tiny(), &format!("--tokens={wrong}")]);
+        check_failure(&output, 2, &["--tokens"]);
+    }
+}
+
+#[test]
+fn help_fits_eighty_columns() {
+    for command in ["", "chat", "run", "inspect", "logits"] {
+        for flag in ["-h", "--help"] {
+            let args: Vec<&str> = [command, flag].into_iter().filter(|a| !a.is_empty()).collect();
+            let output = run(&args);
+            assert_eq!(output.status.code(), Some(0));
+            for line in text(&output.stdout).lines() {
+                assert!(line.chars().count() <= 80, "{command} {flag}: {line}");
+            }
+        }
+    }
+    assert!(text(&run(&["--version"]).stdout).starts_with("airrun "));
+}
+
+#[test]
+fn wrong_command_lines_are_usage_errors() {
+    let tiny = tiny();
+    for args in [
+        &[][..],
+        &["nonsense"],
+        &["run"],
+        &["run", &tiny, "Hi", "--temp", "-1"],
+        &["run", &tiny, "Hi", "--temp", "nan"],
+        &["run", &tiny, "Hi", "--top-p", "0"],
+        &["run", &tiny, "Hi", "--top-k", "-5"],
+        &["run", &tiny, "Hi", "--seed", "x"],
+        &["run", &tiny, "Hi", "-n", "0"],
+        &["run", &tiny, "Hi", "-t", "0"],
+        &["run", &tiny, "Hi", "--stream", "sometimes"],
+        &["run", &tiny, "Hi", "--ram", "lots"],
+        &["run", &tiny, "Hi", "-q", "-v"],
+        &["logits", &tiny],
+    ] {
+        let output = run(args);
+        assert_eq!(output.status.code(), Some(2), "{args:?}");
+        assert_eq!(text(&output.stdout), "", "{args:?}");
+    }
+}
+
+/// Endless noise: the likeliest tokens are as likely as all others, the end of the answer among them.
+const NOISE: [&str; 8] = ["--temp", "100", "--top-k", "0", "--top-p", "1", "--min-p", "0"];
+
+#[test]
+fn an_interrupt_ends_the_answer_and_the_program() {
+    let file = tiny();
+    let args = [&["run", &file, "Hi", "--stream", "always"], &NOISE[..]].concat();
+    let mut child = airrun(&args).stdout(Stdio::piped()).spawn().unwrap();
+    let mut stdout = child.stdout.take().unwrap();
+    let mut answer = vec![0];
+    stdout.read_exact(&mut answer).unwrap();
+    let kill = Command::new("kill").args(["-INT", &child.id().to_string()]).status();
+    assert!(kill.unwrap().success());
+    stdout.read_to_end(&mut answer).unwrap();
+    assert_eq!(child.wait().unwrap().code(), Some(130));
+    assert_eq!(answer.last(), Some(&b'\n'));
+}
+
+/// The program on a terminal of its own, made by script(1).
+struct Terminal {
+    child: Child,
+    keys: ChildStdin,
+    screen: Receiver<Vec<u8>>,
+    seen: String,
+}
+
+impl Terminal {
+    /// None, with a word, where there is no script(1) of util-linux.
+    fn open(args: &[&str], state: &std::path::Path) -> Option<Terminal> {
+        let version = Command::new("script").arg("--version").output();
+        if !version.is_ok_and(|v| text(&v.stdout).contains("util-linux")) {
+            eprintln!("skipped: no script(1) of util-linux to make a terminal with");
+            return None;
+        }
+        let quoted: Vec<String> = args.iter().map(|a| format!("'{a}'")).collect();
+        let line = format!("stty cols 80 rows 24; '{}' {}", env!("CARGO_BIN_EXE_airrun"), quoted.join(" "));
+        let mut child = Command::new("script")
+            .args(["--quiet", "--flush", "--return", "--command", &line, "/dev/null"])
+            .env("TERM", "xterm")
+            .env("XDG_STATE_HOME", state)
+            .current_dir(state)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let (keys, mut out) = (child.stdin.take().unwrap(), child.stdout.take().unwrap());
+        let (sender, screen) = channel();
+        thread::spawn(move || {
+            let mut buffer = [0; 4096];
+            while let Ok(n @ 1..) = out.read(&mut buffer) {
+                if sender.send(buffer[..n].to_vec()).is_err() {
+                    break;
+                }
+            }
+        });
+        Some(Terminal { child, keys, screen, seen: String::new() })
+    }
+
+    fn press(&mut self, keys: &str) {
+        self.keys.write_all(keys.as_bytes()).unwrap();
+        self.keys.flush().unwrap();
+    }
+
+    /// Waits until `words` have come, and forgets everything up to them.
+    #[track_caller]
+    fn expect(&mut self, words: &str) {
+        let deadline = Instant::now() + Duration::from_secs(60);
+        loop {
+            if let Some(at) = self.seen.find(words) {
+                self.seen.drain(..at + words.len());
+                return;
+            }
+            let left = deadline.saturating_duration_since(Instant::now());
+            match self.screen.recv_timeout(left) {
+                Ok(bytes) => self.seen += &String::from_utf8_lossy(&bytes),
+                Err(_) => panic!("'{words}' did not come; there is {:?}", self.seen),
+            }
+        }
+    }
+
+    #[track_caller]
+    fn ask(&mut self, line: &str, answer: &str) {
+        self.expect(">>> ");
+        self.press(&format!("{line}\r"));
+        self.expect(answer);
+    }
+
+    fn close(mut self) -> Option<i32> {
+        self.expect(">>> ");
+        self.press("\x04");
+        self.child.wait().unwrap().code()
+    }
+}
+
+#[test]
+fn a_conversation_on_a_terminal() {
+    let state = tempfile::tempdir().unwrap();
+    let file = tiny();
+    let args = ["chat", &file, "--temp", "0", "-c", "512"];
+    let Some(mut terminal) = Terminal::open(&args, state.path()) else { return };
+    terminal.ask("My name is Rosa.", "Nice to meet you, Rosa!");
+    terminal.expect("tokens/s");
+    terminal.ask("What is my name?", "Your name is Rosa.");
+    terminal.ask("/save talk.json", "4 messages saved");
+    terminal.ask("/clear", "forgotten");
+    terminal.ask("/load talk.json", "4 messages loaded");
+    terminal.ask("What is my name?", "Your name is Rosa.");
+    terminal.ask("/stats", "all 3 answers");
+    terminal.ask("/load nothing.json", "load 'nothing.json': ");
+    terminal.ask("/set temp hot", "'temp' must be a number");
+    terminal.ask("/nonsense", "/nonsense is not a command");
+    terminal.ask("/help", "/quit ");
+    terminal.ask("/clear", "forgotten");
+    terminal.ask("/system Answer in one word.", "");
+    terminal.ask("Which country has the capital Lima?", "\nPeru.");
+    terminal.ask("\"\"\"Which country has", "... ");
+    terminal.press("the capital Lima?\"\"\"\r");
+    terminal.expect("tokens/s");
+    terminal.ask("/show", "messages        4");
+    assert_eq!(terminal.close(), Some(0));
+
+    let history = std::fs::read_to_string(state.path().join("airrun/history")).unwrap();
+    assert!(history.contains("My name is Rosa."), "{history}");
+    let Some(mut terminal) = Terminal::open(&args, state.path()) else { return };
+    terminal.expect(">>> ");
+    terminal.press("\x1b[A\x1b[A");
+    terminal.expect("the capital Lima?");
+    terminal.press("\x03");
+    terminal.expect(">>> ");
+    terminal.press("\x03");
+    terminal.expect("/quit leaves");
+    assert_eq!(terminal.close(), Some(0));
+}
+
+#[test]
+fn ctrl_c_stops_an_answer_and_keeps_the_conversation() {
+    let state = tempfile::tempdir().unwrap();
+    let file = tiny();
+    let args = [&["chat", &file, "--stream", "always"], &NOISE[..]].concat();
+    let Some(mut terminal) = Terminal::open(&args, state.path()) else { return };
+    terminal.ask("Hi", "Hi\r\n");
+    thread::sleep(Duration::from_millis(100));
+    terminal.press("\x03");
+    terminal.expect("(stopped)");
+    terminal.ask("/show", "messages        2");
+    assert_eq!(terminal.close(), Some(0));
+}
+
+#[test]
+fn the_oldest_turns_go_when_the_context_is_full() {
+    let state = tempfile::tempdir().unwrap();
+    let file = tiny();
+    let args = ["chat", &file, "--temp", "0", "-c", "256", "-n", "20"];
+    let Some(mut terminal) = Terminal::open(&args, state.path()) else { return };
+    let question = format!("What is the capital of Peru? {}", "Think well. ".repeat(8));
+    for _ in 0..4 {
+        terminal.ask(&question, "tokens/s");
+    }
+    terminal.ask(&question, "the oldest");
+    terminal.ask(&"word ".repeat(600), "the message alone takes");
+    assert_eq!(terminal.close(), Some(0));
+}
