@@ -18,9 +18,10 @@ use crate::tiny_models::{self, Outcome, Spec};
 const PROMPTS: [Prompt; 3] = [prompt(1, 1), prompt(7, 1), prompt(64, 1)];
 /// What a model of each kind is asked besides: threads that share the work, and more than one batch.
 const MORE_PROMPTS: [Prompt; 2] = [prompt(64, 2), prompt(600, 2)];
-const MORE_FOR: [&str; 12] = [
+const MORE_FOR: [&str; 13] = [
     "llama",
     "llama-tied",
+    "chameleon",
     "llama-q4_K",
     "qwen3moe",
     "gemma3",
@@ -64,6 +65,7 @@ struct Logits {
 type Tried = Result<(), String>;
 
 #[test]
+#[expect(clippy::print_stdout, reason = "the table is for whoever runs the test")]
 fn streamed_logits_equal_resident_logits() {
     let dir = tempfile::tempdir().expect("a directory for the models");
     let specs = tiny_models::all();

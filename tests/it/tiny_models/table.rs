@@ -263,6 +263,22 @@ const GLM5: Keys = &[
 /// A fifth block that drafts tokens and takes no part in an ordinary pass.
 const DRAFT_HEAD: Keys = &[("block_count", U32(5)), ("nextn_predict_layers", U32(1))];
 
+/// A vocoder: its inputs have a width of their own, its outputs are sound.
+const WAVTOKENIZER: Keys = &[
+    ("features_length", U32(64)),
+    ("attention.group_norm_epsilon", F32(1e-5)),
+    ("attention.group_norm_groups", U32(8)),
+    ("block_count", U32(6)),
+    ("posnet.embedding_length", U32(64)),
+    ("posnet.block_count", U32(6)),
+    ("convnext.embedding_length", U32(64)),
+    ("convnext.block_count", U32(4)),
+];
+
+/// A head that drafts tokens from another model's hidden states.
+const DFLASH: Keys =
+    &[("target_hidden_size", U32(64)), ("target_layers", I32s(&[0, 1, 2])), ("block_size", U32(4))];
+
 /// Widths that every ggml type divides: super-blocks are 256 elements.
 const WIDE: Keys = &[
     ("embedding_length", U32(256)),
@@ -415,6 +431,9 @@ pub(super) const ARCHS: &[Spec] = &[
     Spec::of("granitehybrid").named("granitehybrid-moe").keys(&[SCALES, SSM, HYBRID, MOE]),
     Spec::of("graniteswitch").keys(&[SCALES, ADAPTERS]),
     Spec::of("granite_swa").keys(&[SCALES, SWA, ALTERNATING]),
+    Spec::of("chameleon")
+        .keys(&[&[("vocab_size", U32(8200)), ("embedding_length", U32(32))]])
+        .stored(sys::GGML_TYPE_F16),
     Spec::of("bailingmoe").keys(&[MOE]),
     Spec::of("bailingmoe2").keys(&[MOE, SIGMOID]),
     Spec::of("bailingmoe3").keys(&[MOE, MLA, SIGMOID, KDA]),
@@ -503,12 +522,13 @@ pub(super) const ARCHS: &[Spec] = &[
     Spec::of("eurobert").keys(&[TWO_WAY]).refused(),
     Spec::of("gemma-embedding").keys(&[TWO_WAY, SWA, EVERY_SECOND]).refused(),
     Spec::of("llama-embed").keys(&[TWO_WAY]).refused(),
-    // libllama's own graphs abort: of plm on every prompt, of chameleon on those of more than one batch.
-    Spec::of("plm").keys(&[MLA, NO_GQA, SHORT_KEYS]).refused(),
-    Spec::of("chameleon")
-        .keys(&[&[("vocab_size", U32(8200)), ("embedding_length", U32(32))]])
-        .stored(sys::GGML_TYPE_F16)
+    Spec::of("wavtokenizer-dec").keys(&[TWO_WAY, NO_GQA, WAVTOKENIZER]).refused(),
+    Spec::of("gemma4-assistant")
+        .keys(&[SWA, ALTERNATING, GEMMA4, &[("embedding_length_out", U32(128))]])
         .refused(),
+    Spec::of("dflash").keys(&[DFLASH]).refused(),
+    // libllama builds a graph for it that no file can satisfy.
+    Spec::of("plm").keys(&[MLA, NO_GQA, SHORT_KEYS]).refused(),
     Spec::of("t5encoder")
         .keys(&[NO_GQA, &[("attention.relative_buckets_count", U32(8))]])
         .refused(),
