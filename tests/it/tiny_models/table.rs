@@ -523,9 +523,6 @@ pub(super) const ARCHS: &[Spec] = &[
     Spec::of("gemma-embedding").keys(&[TWO_WAY, SWA, EVERY_SECOND]).refused(),
     Spec::of("llama-embed").keys(&[TWO_WAY]).refused(),
     Spec::of("wavtokenizer-dec").keys(&[TWO_WAY, NO_GQA, WAVTOKENIZER]).refused(),
-    Spec::of("gemma4-assistant")
-        .keys(&[SWA, ALTERNATING, GEMMA4, &[("embedding_length_out", U32(128))]])
-        .refused(),
     Spec::of("dflash").keys(&[DFLASH]).refused(),
     // libllama builds a graph for it that no file can satisfy.
     Spec::of("plm").keys(&[MLA, NO_GQA, SHORT_KEYS]).refused(),
