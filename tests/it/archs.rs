@@ -49,7 +49,7 @@ const fn prompt(n_tokens: usize, threads: u32) -> Prompt {
 
 impl fmt::Display for Prompt {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} tokens on {} threads", self.n_tokens, self.threads)
+        write!(f, "prompt of {}, -t {}", self.n_tokens, self.threads)
     }
 }
 
