@@ -91,6 +91,9 @@ pub(crate) fn hint(error: &anyhow::Error) -> Option<String> {
         }
         match cause.downcast_ref::<ChatError>() {
             Some(ChatError::Engine(error)) => error.hint(),
+            Some(ChatError::Template(_)) => {
+                Some("`airrun run --raw` goes without the chat template".to_owned())
+            }
             Some(ChatError::TooLong { n_tokens, .. }) => {
                 Some(format!("make the context larger, such as -c {}", n_tokens + SPARE))
             }

@@ -48,6 +48,15 @@ impl Printer {
         out.flush()
     }
 
+    /// A piece of an answer, at once. On a terminal control characters become visible: a model must not move the cursor.
+    pub(crate) fn answer(&self, text: &str) -> io::Result<()> {
+        let harmful = |c: char| c.is_control() && !matches!(c, '\n' | '\t');
+        if self.answer_on_terminal && text.contains(harmful) {
+            return self.data(&text.replace(harmful, "\u{fffd}"));
+        }
+        self.data(text)
+    }
+
     /// A line that answers the user, whether quiet or not.
     pub(crate) fn say(&self, text: impl Display) {
         talk(text);

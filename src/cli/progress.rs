@@ -17,6 +17,9 @@ const FIRST: Duration = Duration::from_millis(300);
 /// The same between two pieces of an answer.
 const BETWEEN: Duration = Duration::from_secs(1);
 
+/// Slower reading than this is not worth a number [bytes per second].
+const LEAST_RATE: f64 = 1e7;
+
 /// What is watched.
 pub(crate) enum Watched {
     /// Something without numbers.
@@ -167,8 +170,9 @@ fn session_line(now: &Progress, streamed: Bytes, time: Duration, prompt: bool) -
         let percent = now.tokens_done.min(now.tokens_total) * 100 / now.tokens_total;
         line += &format!(" ({percent} %)");
     }
-    if streamed > Bytes::ZERO {
-        line += &format!(", {}", Rate(streamed.f64() / time.as_secs_f64().max(1e-3)));
+    let rate = streamed.f64() / time.as_secs_f64().max(1e-3);
+    if rate >= LEAST_RATE {
+        line += &format!(", {}", Rate(rate));
     }
     line
 }

@@ -137,7 +137,7 @@ struct Shown {
 impl Shown {
     fn print(&mut self, printer: &Printer, text: &str) -> ControlFlow<()> {
         if self.failed.is_none() && !text.is_empty() {
-            self.failed = printer.data(text).err();
+            self.failed = printer.answer(text).err();
             self.text.push_str(text);
         }
         if self.failed.is_some() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }

@@ -6,7 +6,7 @@ mod jinja;
 use minijinja::Value;
 use serde_json::json;
 
-use super::chat::{Message, Role};
+use super::chat::{ChatError, Message, Role};
 use super::{Engine, Vocab};
 pub use jinja::TemplateError;
 use jinja::{Jinja, value_of};
@@ -74,18 +74,25 @@ impl ChatTemplate {
     /// The template for a loaded model: the file's own if it works, else ChatML or the plain form.
     ///
     /// # Errors
-    /// The file has no tokenizer.
-    pub fn of(engine: &Engine) -> Result<ChatTemplate, super::Error> {
+    /// The file has no tokenizer, or a template that runs away.
+    pub fn of(engine: &Engine) -> Result<ChatTemplate, ChatError> {
         let tokens = SpecialTokens::of(engine.vocab()?);
-        Ok(ChatTemplate::choose(engine.index().chat_template(), tokens))
+        Ok(ChatTemplate::choose(engine.index().chat_template(), tokens)?)
     }
 
     /// The template for a file with this `source`. What cannot be used is replaced, with a [`warning`](Self::warning).
-    pub fn choose(source: Option<&str>, tokens: SpecialTokens) -> ChatTemplate {
+    ///
+    /// # Errors
+    /// Only [`TemplateError::Runaway`]: then there is nothing left to replace it in.
+    pub fn choose(
+        source: Option<&str>,
+        tokens: SpecialTokens,
+    ) -> Result<ChatTemplate, TemplateError> {
         let why = match source.filter(|s| !s.trim().is_empty()) {
             None => "the file has no chat template".to_owned(),
             Some(source) => match ChatTemplate::new(source, tokens.clone()) {
-                Ok(template) => return template,
+                Ok(template) => return Ok(template),
+                Err(error @ TemplateError::Runaway(_)) => return Err(error),
                 Err(error) => format!("the file's chat template cannot be used ({error})"),
             },
         };
@@ -94,10 +101,10 @@ impl ChatTemplate {
         } else {
             (Origin::Plain, PLAIN, "plain 'User:' and 'Assistant:' lines")
         };
-        let mut template = ChatTemplate::new(source, tokens).expect("our own templates render");
+        let mut template = ChatTemplate::new(source, tokens)?;
         template.origin = origin;
         template.warning = Some(format!("{why}; using {instead}"));
-        template
+        Ok(template)
     }
 
     /// A template from its Jinja source, after a trial that tells what it accepts.
@@ -115,6 +122,9 @@ impl ChatTemplate {
         };
         let user = Message::new(Role::User, PROBE);
         let plain = template.raw(std::slice::from_ref(&user), None, true);
+        if let Err(TemplateError::Runaway(what)) = plain {
+            return Err(TemplateError::Runaway(what));
+        }
         if !plain.as_ref().is_ok_and(|text| text.contains(PROBE)) {
             template.wants_parts = true;
             let parts = template.raw(std::slice::from_ref(&user), None, true);
@@ -192,6 +202,6 @@ impl ChatTemplate {
         let token = |name, text: &Option<String>| Some((name, Value::from(text.as_deref()?)));
         context.extend(token("bos_token", &self.tokens.bos));
         context.extend(token("eos_token", &self.tokens.eos));
-        self.jinja.render(&Value::from_pairs(context))
+        self.jinja.render(Value::from_pairs(context))
     }
 }

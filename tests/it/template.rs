@@ -187,14 +187,14 @@ fn a_template_that_wants_parts_gets_parts() {
 #[test]
 fn files_without_a_template_get_chatml_or_the_plain_form() {
     let talk = messages(&[("system", "S"), ("user", "U"), ("assistant", "A"), ("user", "V")]);
-    let chatml = ChatTemplate::choose(None, SpecialTokens { chatml: true, ..tokens() });
+    let chatml = ChatTemplate::choose(None, SpecialTokens { chatml: true, ..tokens() }).unwrap();
     assert_eq!(chatml.origin(), Origin::ChatMl);
     assert!(chatml.warning().unwrap().contains("no chat template"));
     assert_eq!(
         chatml.render(&talk[..2], None, true).unwrap(),
         "<|im_start|>system\nS<|im_end|>\n<|im_start|>user\nU<|im_end|>\n<|im_start|>assistant\n"
     );
-    let plain = ChatTemplate::choose(Some("  \n"), tokens());
+    let plain = ChatTemplate::choose(Some("  \n"), tokens()).unwrap();
     assert_eq!(plain.origin(), Origin::Plain);
     assert_eq!(plain.stop(), Some("\nUser:"));
     assert_eq!(
@@ -202,11 +202,11 @@ fn files_without_a_template_get_chatml_or_the_plain_form() {
         "S\n\nUser: U\nAssistant: A\nUser: V\nAssistant:"
     );
     for broken in ["{% for %}", "{{ nothing() }}", "{{ raise_exception('no') }}", "{{ 1 + }}"] {
-        let template = ChatTemplate::choose(Some(broken), tokens());
+        let template = ChatTemplate::choose(Some(broken), tokens()).unwrap();
         assert_eq!(template.origin(), Origin::Plain, "{broken}");
         assert!(template.warning().unwrap().contains("cannot be used"), "{broken}");
     }
-    assert!(ChatTemplate::choose(Some(QWEN), tokens()).warning().is_none());
+    assert!(ChatTemplate::choose(Some(QWEN), tokens()).unwrap().warning().is_none());
 }
 
 #[test]
@@ -239,6 +239,11 @@ fn hostile_templates_end_soon() {
         "{{ 'x' * 99999999999 }}",
         "{{ range(99999999999) | list }}",
         "{{ '%999999999999d' | format(1) }}",
+        "{{ '{:>999999999999}'.format(1) }}",
+        "{{ 'a\nb' | indent(999999999999) }}",
+        "{{ 'a\nb' | indent(width=999999999999) }}",
+        "{{ [1] | batch(999999999999, 0) }}",
+        "{{ [1] | slice(999999999999, 0) }}",
         "{% include 'chat' %}",
         "{% extends 'chat' %}",
         "{{ messages[99999999999999999999] }}",

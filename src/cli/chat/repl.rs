@@ -2,6 +2,7 @@
 //! a line is being written.
 
 use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
 
 use etcetera::BaseStrategy;
@@ -14,8 +15,8 @@ use crate::cli::exit::{self, ExitStatus};
 use crate::cli::printer::Printer;
 use crate::cli::resolve;
 use crate::cli::talk::{Reply, Talk, speed, summary, tokens};
-use crate::engine::chat::{Conversation, LoadError, Role};
-use crate::engine::template::{ChatTemplate, Origin};
+use crate::engine::chat::{ChatError, Conversation, LoadError, Role};
+use crate::engine::template::{ChatTemplate, Origin, TemplateError};
 use crate::engine::{Answer, Finish};
 use crate::units::Bytes;
 
@@ -106,7 +107,7 @@ impl Repl {
         }
     }
 
-    /// Asks the model. Only a stdout that takes no more text ends the conversation.
+    /// Asks the model. Only a stdout that takes no more text, or a template that runs away, ends the conversation.
     fn ask(&mut self, text: &str) -> anyhow::Result<()> {
         self.conversation.push(Role::User, text);
         match self.reply() {
@@ -130,7 +131,7 @@ impl Repl {
                 self.last = Some(reply.answer);
                 Ok(())
             }
-            Err(error) if error.is::<std::io::Error>() => Err(error),
+            Err(error) if is_final(&error) => Err(error),
             Err(error) => {
                 self.conversation.take_back();
                 let hint = exit::hint(&error);
@@ -316,6 +317,15 @@ impl Total {
         self.seconds += answer.generate_seconds;
         self.streamed += answer.streamed;
     }
+}
+
+/// Whether the conversation cannot go on after `error`.
+fn is_final(error: &anyhow::Error) -> bool {
+    let runaway = matches!(
+        error.downcast_ref(),
+        Some(ChatError::Template(TemplateError::Runaway(_)))
+    );
+    runaway || error.is::<io::Error>()
 }
 
 /// Where the history is kept, its directory made.

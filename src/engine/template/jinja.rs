@@ -1,13 +1,21 @@
 //! Jinja as Hugging Face renders it: the environment, its filters and functions, and the limits that keep a hostile
 //! template from hanging the program. It knows nothing of chats, roles or vocabularies.
+//!
+//! Fuel bounds the steps of a template, but not what one step does to a large value: twenty steps make a gigabyte of a
+//! byte. So a thread renders, and the caller watches the clock and the memory. A thread cannot be ended from outside; on
+//! [`TemplateError::Runaway`] the program is expected to end.
 
-use std::fmt;
 use std::fmt::Write as _;
+use std::fs;
 use std::io;
+use std::sync::Arc;
+use std::sync::mpsc::{RecvTimeoutError, sync_channel};
 use std::thread;
+use std::time::{Duration, Instant};
 
 use minijinja::syntax::SyntaxConfig;
-use minijinja::value::{Kwargs, ValueKind, from_args};
+use minijinja::formatting::FormatStyle;
+use minijinja::value::{Kwargs, Rest, StringInput, ValueKind, from_args};
 use minijinja::{AutoEscape, Environment, Error, ErrorKind, State, UndefinedBehavior, Value};
 
 /// Instructions that one rendering may take; a long conversation with tools takes some ten thousand.
@@ -15,7 +23,15 @@ const FUEL: u64 = 2_000_000;
 /// Text that one rendering may produce [bytes].
 const MAX_OUTPUT: usize = 256 << 20;
 /// The longest template [bytes]; the longest in use have some ten thousand.
-const MAX_SOURCE: usize = 4 << 20;
+const MAX_SOURCE: usize = 1 << 20;
+/// Time that one rendering may take.
+const MAX_TIME: Duration = Duration::from_secs(20);
+/// Memory by which the process may grow meanwhile [bytes].
+const MAX_GROWTH: u64 = 512 << 20;
+/// How often both are looked at; most templates are done before the first time.
+const TICK: Duration = Duration::from_millis(5);
+/// The widest field or indentation that a template may ask for.
+const MAX_WIDTH: usize = 9999;
 /// Room for values that a template nests as deeply as its fuel allows: dropping or printing them recurses. Only the part
 /// that is used becomes memory.
 const STACK: usize = 256 << 20;
@@ -31,15 +47,18 @@ pub enum TemplateError {
     /// The template is not Jinja, or asks for something that is not there.
     #[error("the chat template fails: {0}")]
     Failed(String),
-    /// It ran too long or wrote too much.
+    /// It took too many steps or wrote too much.
     #[error("the chat template goes past the limit for {0}")]
     Limit(&'static str),
+    /// It is still running, and taking this without end. The program should end.
+    #[error("the chat template takes {0} without end")]
+    Runaway(&'static str),
 }
 
 /// A compiled template.
 #[derive(Debug)]
 pub(super) struct Jinja {
-    env: Environment<'static>,
+    env: Arc<Environment<'static>>,
 }
 
 impl Jinja {
@@ -51,31 +70,35 @@ impl Jinja {
         let source = plain_generation_tags(source);
         let mut env = environment();
         env.add_template_owned("chat", source).map_err(|e| explain(&e))?;
-        Ok(Jinja { env })
+        Ok(Jinja { env: Arc::new(env) })
     }
 
     /// Renders with `context`, a map.
-    pub(super) fn render(&self, context: &Value) -> Result<String, TemplateError> {
-        let render = || {
-            let template = self.env.get_template("chat").map_err(|e| explain(&e))?;
-            let mut out = Capped::default();
-            let rendered = template.render_captured_to(context.clone(), &mut out).map(drop);
-            if out.full {
-                return Err(TemplateError::Limit("its output"));
+    pub(super) fn render(&self, context: Value) -> Result<String, TemplateError> {
+        let failed = |why: &str| TemplateError::Failed(why.to_owned());
+        let (sender, result) = sync_channel(1);
+        let (env, begin, before) = (Arc::clone(&self.env), Instant::now(), resident());
+        thread::Builder::new()
+            .name("template".to_owned())
+            .stack_size(STACK)
+            .spawn(move || {
+                // Nobody listens any more if it took too long.
+                let _ = sender.send(render(&env, context));
+            })
+            .map_err(|e| failed(&e.to_string()))?;
+        loop {
+            match result.recv_timeout(TICK) {
+                Ok(result) => return result,
+                Err(RecvTimeoutError::Disconnected) => return Err(failed("the renderer panicked")),
+                Err(RecvTimeoutError::Timeout) => {}
             }
-            rendered.map_err(|e| explain(&e))?;
-            String::from_utf8(out.bytes).map_err(|e| TemplateError::Failed(e.to_string()))
-        };
-        let failed = |why: &dyn fmt::Display| TemplateError::Failed(why.to_string());
-        thread::scope(|scope| {
-            thread::Builder::new()
-                .name("template".to_owned())
-                .stack_size(STACK)
-                .spawn_scoped(scope, render)
-                .map_err(|e| failed(&e))?
-                .join()
-                .map_err(|_| failed(&"the renderer panicked"))?
-        })
+            if begin.elapsed() > MAX_TIME {
+                return Err(TemplateError::Runaway("time"));
+            }
+            if resident().saturating_sub(before) > MAX_GROWTH {
+                return Err(TemplateError::Runaway("memory"));
+            }
+        }
     }
 }
 
@@ -96,6 +119,24 @@ pub(super) fn value_of(json: &serde_json::Value) -> Value {
     }
 }
 
+fn render(env: &Environment<'_>, context: Value) -> Result<String, TemplateError> {
+    let template = env.get_template("chat").map_err(|e| explain(&e))?;
+    let mut out = Capped::default();
+    let rendered = template.render_captured_to(context, &mut out).map(drop);
+    if out.full {
+        return Err(TemplateError::Limit("its output"));
+    }
+    rendered.map_err(|e| explain(&e))?;
+    String::from_utf8(out.bytes).map_err(|e| TemplateError::Failed(e.to_string()))
+}
+
+/// Memory that the process has now [bytes]; 0 where the system does not say.
+fn resident() -> u64 {
+    let statm = fs::read_to_string("/proc/self/statm").unwrap_or_default();
+    let pages = statm.split(' ').nth(1).and_then(|pages| pages.parse::<u64>().ok());
+    pages.unwrap_or(0).saturating_mul(4096)
+}
+
 /// The environment that transformers sets up: blocks trimmed, no escaping, and its three extras.
 fn environment() -> Environment<'static> {
     let mut env = Environment::new();
@@ -111,6 +152,11 @@ fn environment() -> Environment<'static> {
     });
     env.add_function("strftime_now", strftime_now);
     env.add_filter("tojson", tojson);
+    env.add_filter("format", format);
+    env.add_filter("indent", indent);
+    // These make rows of any length from nothing, and no chat template needs them.
+    env.remove_filter("batch");
+    env.remove_filter("slice");
     env
 }
 
@@ -166,6 +212,35 @@ fn strftime_now(format: &str) -> Result<String, Error> {
     Ok(out)
 }
 
+/// The filter `format`, for fields of reasonable width.
+fn format(text: &str, args: Rest<Value>) -> Result<String, Error> {
+    check_widths(text)?;
+    minijinja::formatting::format(FormatStyle::Printf, text, &args)
+}
+
+/// The filter `indent`, of reasonable width.
+fn indent(
+    text: StringInput<'_>,
+    width: Option<usize>,
+    first: Option<bool>,
+    blank: Option<bool>,
+    options: Kwargs,
+) -> Result<Value, Error> {
+    if width.or(options.peek("width").ok()).is_some_and(|width| width > MAX_WIDTH) {
+        return Err(Error::new(ErrorKind::InvalidOperation, "indent: too wide"));
+    }
+    minijinja::filters::indent(text, width, first, blank, options)
+}
+
+/// Refuses format strings with numbers of more digits than a width may have.
+fn check_widths(format: &str) -> Result<(), Error> {
+    let wide = |run: &str| run.len() > MAX_WIDTH.ilog10() as usize + 1;
+    if format.split(|c: char| !c.is_ascii_digit()).any(wide) {
+        return Err(Error::new(ErrorKind::InvalidOperation, "format: a field is too wide"));
+    }
+    Ok(())
+}
+
 /// Python's methods: those of minijinja-contrib, and a few of strings that it lacks.
 fn method(state: &mut State, value: &Value, name: &str, args: &[Value]) -> Result<Value, Error> {
     let Some(text) = value.as_str() else {
@@ -195,6 +270,10 @@ fn method(state: &mut State, value: &Value, name: &str, args: &[Value]) -> Resul
             let mut parts: Vec<&str> = text.rsplitn(limit, at).collect();
             parts.reverse();
             Ok(parts.into_iter().map(Value::from).collect())
+        }
+        "format" => {
+            check_widths(text)?;
+            minijinja_contrib::pycompat::unknown_method_callback(state, value, name, args)
         }
         _ => minijinja_contrib::pycompat::unknown_method_callback(state, value, name, args),
     }
