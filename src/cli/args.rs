@@ -1,5 +1,5 @@
-//! The command line as typed: clap definitions and nothing else. What it means is found in `resolve`; nothing here touches
-//! the disk or a device.
+//! The command line as typed: clap definitions and nothing else. What it means is found in
+//! `resolve`; nothing here touches the disk or a device.
 
 use std::path::PathBuf;
 

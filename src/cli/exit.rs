@@ -51,8 +51,8 @@ pub(crate) struct Failure {
 }
 
 impl Failure {
-    /// As an error to return.
-    pub(crate) fn new(what: impl Into<String>, hint: &'static str) -> anyhow::Error {
+    /// An error to return.
+    pub(crate) fn error(what: impl Into<String>, hint: &'static str) -> anyhow::Error {
         Failure { what: what.into(), hint }.into()
     }
 }
@@ -66,7 +66,8 @@ pub(crate) fn report(error: &anyhow::Error, printer: &Printer) -> ExitStatus {
     ExitStatus::Failed
 }
 
-/// The error and its causes on one line, each said once: some errors repeat their cause in their own text.
+/// The error and its causes on one line, each said once: some errors repeat their cause in their
+/// own text.
 pub(crate) fn describe(error: &anyhow::Error) -> String {
     let mut text = String::new();
     for cause in error.chain() {

@@ -60,7 +60,7 @@ pub(crate) fn finish(
 fn raw_tokens(talk: &Talk, prompt: &str) -> anyhow::Result<Vec<Token>> {
     let tokens = talk.engine.vocab()?.tokenize(prompt, true, true)?;
     if tokens.len() >= talk.n_ctx() {
-        return Err(Failure::new(
+        return Err(Failure::error(
             format!(
                 "the prompt takes {} tokens, and the context holds {}",
                 tokens.len(),

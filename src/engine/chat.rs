@@ -1,5 +1,5 @@
-//! A conversation: its messages, its file, its tokens, and how it is made to fit the context. It draws no samples and
-//! prints nothing.
+//! A conversation: its messages, its file, its tokens, and how it is made to fit the context. It
+//! draws no samples and prints nothing.
 
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
@@ -103,7 +103,8 @@ pub struct Conversation {
 pub struct Prompt {
     /// Its tokens.
     pub tokens: Vec<Token>,
-    /// How many turns (a question and its answer) were dropped from the conversation to make it fit.
+    /// How many turns (a question and its answer) were dropped from the conversation to make it
+    /// fit.
     pub n_dropped: usize,
 }
 
@@ -118,16 +119,18 @@ impl Conversation {
         self.messages.push(Message::new(role, content));
     }
 
-    /// Forgets the last message if it is the user's: its answer failed, and templates want turns to alternate.
+    /// Forgets the last message if it is the user's: its answer failed, and templates want turns to
+    /// alternate.
     pub fn take_back(&mut self) {
         self.messages.pop_if(|m| m.role == Role::User);
     }
 
-    /// The prompt for the next answer. The oldest turns are dropped, for good, until `room` tokens are left of `n_ctx`;
-    /// the last message stays, and gets less room if it must.
+    /// The prompt for the next answer. The oldest turns are dropped, for good, until `room` tokens
+    /// are left of `n_ctx`; the last message stays, and gets less room if it must.
     ///
     /// # Errors
-    /// The last message alone does not fit, or the template or the tokenizer fails; then nothing is dropped.
+    /// The last message alone does not fit, or the template or the tokenizer fails; then nothing is
+    /// dropped.
     pub fn prompt(
         &mut self,
         template: &ChatTemplate,
@@ -206,10 +209,10 @@ impl Conversation {
         let text = template.render(&messages, None, true)?;
         let mut tokens = vocab.tokenize(&text, false, true)?;
         // Most templates write the first token themselves; it must be there once.
-        if let Some(bos) = vocab.bos().filter(|_| vocab.adds_bos()) {
-            if tokens.first() != Some(&bos) {
-                tokens.insert(0, bos);
-            }
+        if let Some(bos) = vocab.bos().filter(|_| vocab.adds_bos())
+            && tokens.first() != Some(&bos)
+        {
+            tokens.insert(0, bos);
         }
         Ok(tokens)
     }

@@ -1,10 +1,10 @@
-//! Chat templates: which one a model gets, and what it accepts. Messages become text here; tokens are made in
-//! [`chat`](super::chat), and Jinja itself is in `jinja`.
+//! Chat templates: which one a model gets, and what it accepts. Messages become text here; tokens
+//! are made in [`chat`](super::chat), and Jinja itself is in `jinja`.
 
 mod jinja;
+mod json;
 
 use minijinja::Value;
-use serde_json::json;
 
 use super::chat::{ChatError, Message, Role};
 use super::{Engine, Vocab};
@@ -51,14 +51,16 @@ pub struct ChatTemplate {
     tokens: SpecialTokens,
     origin: Origin,
     warning: Option<String>,
-    /// Whether the template takes no system message: its text then goes before the first user message.
+    /// Whether the template takes no system message: its text then goes before the first user
+    /// message.
     folds_system: bool,
     /// Whether content must be a list of parts, as templates of models that also see have it.
     wants_parts: bool,
 }
 
 /// ChatML, for files without a template.
-const CHATML: &str = "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}\
+const CHATML: &str = "{% for m in messages %}\
+    <|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}\
     {% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}";
 
 /// For models that know no roles at all.
@@ -80,7 +82,8 @@ impl ChatTemplate {
         Ok(ChatTemplate::choose(engine.index().chat_template(), tokens)?)
     }
 
-    /// The template for a file with this `source`. What cannot be used is replaced, with a [`warning`](Self::warning).
+    /// The template for a file with this `source`. What cannot be used is replaced, with a
+    /// [`warning`](Self::warning).
     ///
     /// # Errors
     /// Only [`TemplateError::Runaway`]: then there is nothing left to replace it in.
@@ -139,8 +142,8 @@ impl ChatTemplate {
         Ok(template)
     }
 
-    /// The prompt for `messages`, of which only the first may be a system message; with the opening of the answer if
-    /// `add_generation_prompt`.
+    /// The prompt for `messages`, of which only the first may be a system message; with the opening
+    /// of the answer if `add_generation_prompt`.
     ///
     /// # Errors
     /// The template refuses the conversation, fails, or goes past its limits.
@@ -173,7 +176,8 @@ impl ChatTemplate {
         self.warning.as_deref()
     }
 
-    /// Text that ends an answer although the model did not end it: without tokens for roles, it goes on as the user.
+    /// Text that ends an answer although the model did not end it: without tokens for roles, it
+    /// goes on as the user.
     pub fn stop(&self) -> Option<&'static str> {
         (self.origin == Origin::Plain).then_some("\nUser:")
     }
@@ -186,7 +190,7 @@ impl ChatTemplate {
     ) -> Result<String, TemplateError> {
         let messages = messages.iter().map(|m| {
             let content = if self.wants_parts {
-                value_of(&json!([{ "type": "text", "text": m.content }]))
+                value_of(&serde_json::json!([{ "type": "text", "text": m.content }]))
             } else {
                 Value::from(m.content.as_str())
             };

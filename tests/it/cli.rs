@@ -9,7 +9,8 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
-/// A margin between the two best logits below which another correct implementation may choose differently.
+/// A margin between the two best logits below which another correct implementation may choose
+/// differently.
 const SURE: f64 = 1.0;
 
 fn model(name: &str) -> String {
@@ -27,7 +28,8 @@ fn airrun(args: &[&str]) -> Command {
     command
 }
 
-/// Threads that wait for each other are slow where other tests keep the cores busy, so a model runs on one.
+/// Threads that wait for each other are slow where other tests keep the cores busy, so a model runs
+/// on one.
 fn one_thread(args: &[&str]) -> &'static [&'static str] {
     let computes = matches!(args.first(), Some(&("run" | "chat" | "logits")));
     if computes { &["-t", "1"] } else { &[] }
@@ -292,7 +294,8 @@ fn wrong_command_lines_are_usage_errors() {
     }
 }
 
-/// Endless noise: the likeliest tokens are as likely as all others, the end of the answer among them.
+/// Endless noise: the likeliest tokens are as likely as all others, the end of the answer among
+/// them.
 const NOISE: [&str; 8] = ["--temp", "100", "--top-k", "0", "--top-p", "1", "--min-p", "0"];
 
 #[test]

@@ -1,5 +1,5 @@
-//! The conversation on a terminal: reads lines, does commands, shows answers. The line editor owns the keyboard only while
-//! a line is being written.
+//! The conversation on a terminal: reads lines, does commands, shows answers. The line editor owns
+//! the keyboard only while a line is being written.
 
 use std::fs;
 use std::io;
@@ -68,10 +68,10 @@ impl Repl {
         let config = Config::builder().max_history_size(N_HISTORY)?.behavior(behavior).build();
         let mut editor = Editor::with_config(config)?;
         let history = history_file();
-        if let Some(path) = history.as_deref().filter(|path| path.exists()) {
-            if let Err(error) = editor.load_history(path) {
-                talk.printer.warn(format_args!("history '{}': {error}", path.display()));
-            }
+        if let Some(path) = history.as_deref().filter(|path| path.exists())
+            && let Err(error) = editor.load_history(path)
+        {
+            talk.printer.warn(format_args!("history '{}': {error}", path.display()));
         }
         Ok(Repl {
             talk,
@@ -107,7 +107,8 @@ impl Repl {
         }
     }
 
-    /// Asks the model. Only a stdout that takes no more text, or a template that runs away, ends the conversation.
+    /// Asks the model. Only a stdout that takes no more text, or a template that runs away, ends
+    /// the conversation.
     fn ask(&mut self, text: &str) -> anyhow::Result<()> {
         self.conversation.push(Role::User, text);
         match self.reply() {
@@ -252,7 +253,8 @@ impl Repl {
         name.map_or_else(|| "model".to_owned(), |name| name.display().to_string())
     }
 
-    /// One line, or several between fences; these keep the first fence, so that a slash in them is no command.
+    /// One line, or several between fences; these keep the first fence, so that a slash in them is
+    /// no command.
     fn read(&mut self) -> anyhow::Result<Input> {
         let Some(first) = self.line(">>> ")? else { return Ok(Input::Nothing) };
         let Input::Line(mut text) = first else { return Ok(first) };
@@ -321,10 +323,8 @@ impl Total {
 
 /// Whether the conversation cannot go on after `error`.
 fn is_final(error: &anyhow::Error) -> bool {
-    let runaway = matches!(
-        error.downcast_ref(),
-        Some(ChatError::Template(TemplateError::Runaway(_)))
-    );
+    let runaway =
+        matches!(error.downcast_ref(), Some(ChatError::Template(TemplateError::Runaway(_))));
     runaway || error.is::<io::Error>()
 }
 
