@@ -1,9 +1,10 @@
 //! Refuses metadata that would make libllama abort, divide by zero or take absurd memory.
 //!
-//! libllama answers most nonsense with an exception, which comes back as an error. What is checked here are the values
-//! that reach an assertion, an integer division or an allocation in its loader, its vocabulary or a graph, as read in the
-//! pinned source (`llama-model.cpp`, `llama-vocab.cpp`, `models/`). It is deliberately not a description of valid models:
-//! a key that is absent is fine here, and zeros are fine wherever libllama writes them itself for "not used".
+//! libllama answers most nonsense with an exception, which comes back as an error. What is checked
+//! here are the values that reach an assertion, an integer division or an allocation in its loader,
+//! its vocabulary or a graph, as read in the pinned source (`llama-model.cpp`, `llama-vocab.cpp`,
+//! `models/`). It is deliberately not a description of valid models: a key that is absent is fine
+//! here, and zeros are fine wherever libllama writes them itself for "not used".
 
 use std::collections::HashSet;
 
@@ -152,7 +153,8 @@ impl Index {
         Ok(())
     }
 
-    /// Attention heads: each block's key heads divide its query heads. Blocks without attention have none of either.
+    /// Attention heads: each block's key heads divide its query heads. Blocks without attention
+    /// have none of either.
     fn check_heads(&self) -> Checked {
         let n_blocks = self.n_blocks();
         let Some(heads) = self.per_block("attention.head_count", n_blocks)? else { return Ok(()) };
@@ -176,7 +178,8 @@ impl Index {
         Ok(())
     }
 
-    /// Rotated dimensions are pairs within a head, and the kind of scaling has a name that libllama knows.
+    /// Rotated dimensions are pairs within a head, and the kind of scaling has a name that libllama
+    /// knows.
     fn check_rope(&self) -> Checked {
         let scaling = self.arch("rope.scaling.type").and_then(Value::str);
         if let Some(kind) = scaling
@@ -228,7 +231,8 @@ impl Index {
             for key in ["ssm.conv_kernel", "ssm.state_size", "ssm.time_step_rank"] {
                 self.within(key, 1, MAX_WIDTH)?;
             }
-            // These split the state into heads and groups; older kinds have a rank here that divides nothing.
+            // These split the state into heads and groups; older kinds have a rank here that
+            // divides nothing.
             let by_heads = ["mamba2", "nemotron_h", "nemotron_h_moe", "granitehybrid", "falcon-h1"];
             let (ranks, groups) = (uint("ssm.time_step_rank"), uint("ssm.group_count"));
             if by_heads.contains(&self.architecture()) {

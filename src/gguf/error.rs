@@ -1,5 +1,5 @@
-//! What can be wrong with a model file, in sentences. Each error names the file and, where there is one, the tensor and the
-//! offset. How it is printed, and the exit code, belong to the program.
+//! What can be wrong with a model file, in sentences. Each error names the file and, where there is
+//! one, the tensor and the offset. How it is printed, and the exit code, belong to the program.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -287,7 +287,7 @@ impl Error {
                 "convert the model again with a current converter"
             }
             Reason::Tensor { flaw: TensorFlaw::UnknownType(_), .. } => {
-                "the file may be newer than this program: update airrun, or use another quantisation"
+                "the file may be newer than this program: update airrun or use another file"
             }
             Reason::NoTensors => "this is a vocabulary or a part of a model: give the model itself",
             Reason::Empty
@@ -301,9 +301,27 @@ impl Error {
 /// At most this many characters of a name from a file are repeated in a message.
 const MAX_SHOWN: usize = 80;
 
-/// A name from a file as it can be printed on a terminal: control characters escaped, long ones cut.
-pub(super) fn printable(name: &[u8]) -> String {
-    let text = String::from_utf8_lossy(&name[..name.len().min(4 * MAX_SHOWN)]);
-    let shown: String = text.chars().take(MAX_SHOWN).flat_map(char::escape_debug).collect();
-    if text.chars().nth(MAX_SHOWN).is_some() { format!("{shown}...") } else { shown }
+/// Text from a file as it can be printed on a terminal: control characters escaped, long text cut.
+pub fn printable(text: &[u8]) -> String {
+    let text = String::from_utf8_lossy(&text[..text.len().min(4 * MAX_SHOWN)]);
+    let mut shown = String::new();
+    for c in text.chars().take(MAX_SHOWN) {
+        if c.is_control() {
+            shown.extend(c.escape_default());
+        } else {
+            shown.push(c);
+        }
+    }
+    if text.chars().nth(MAX_SHOWN).is_some() { shown + "..." } else { shown }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn text_from_files_cannot_move_the_cursor() {
+        assert_eq!(printable(b"it's \x1b[2J\n\xff"), "it's \\u{1b}[2J\\n\u{fffd}");
+        assert_eq!(printable(&[b'x'; 200]), "x".repeat(80) + "...");
+    }
 }

@@ -1,5 +1,6 @@
-//! Answers about a model as a whole: what it is called, how large it is, how it is quantised, which tokenizer it brings.
-//! They are for people and for plans; whether the values make sense is the matter of `check`.
+//! Answers about a model as a whole: what it is called, how large it is, how it is quantised, which
+//! tokenizer it brings. They are for people and for plans; whether the values make sense is the
+//! matter of `check`.
 
 use std::collections::HashMap;
 
@@ -114,7 +115,8 @@ impl Index {
         self.blocks.iter().find(|b| b.place() == place)
     }
 
-    /// The largest of the blocks, the embedding and the output, with its bytes; `None` without tensors.
+    /// The largest of the blocks, the embedding and the output, with its bytes; `None` without
+    /// tensors.
     pub fn largest_unit(&self) -> Option<(Place, Bytes)> {
         let blocks = self.blocks.iter().map(|b| (b.place(), b.len));
         let others = [Place::Embedding, Place::Output].map(|p| (p, self.bytes_of(p)));
@@ -130,8 +132,8 @@ impl Index {
         self.blocks.iter().reduce(|a, b| if b.len > a.len { b } else { a })
     }
 
-    /// How the model is quantised, as people say it: `Q4_K - Medium`; without `general.file_type`, the type that holds
-    /// most of its bytes.
+    /// How the model is quantised, as people say it: `Q4_K - Medium`; without `general.file_type`,
+    /// the type that holds most of its bytes.
     pub fn file_type_name(&self) -> String {
         let stated = self.meta_uint("general.file_type").and_then(file_type);
         stated.map_or_else(|| self.main_type().to_string(), str::to_owned)
@@ -164,10 +166,12 @@ impl Index {
         })
     }
 
-    /// The slices of a tensor of experts (`*_exps`); `None` for all other tensors. The last dimension counts the experts.
+    /// The slices of a tensor of experts (`*_exps`); `None` for all other tensors. The last
+    /// dimension counts the experts.
     pub fn experts(&self, tensor: &TensorInfo) -> Option<Experts> {
         let count = *tensor.shape.last()?;
-        // Trailing dimensions of 1 are not stored, so the last one may be another: it must be what the model says.
+        // Trailing dimensions of 1 are not stored, so the last one may be another: it must be what
+        // the model says.
         let is_experts = names::is_experts(tensor.role()) && count > 1;
         let slices = is_experts && self.arch_uint("expert_count") == Some(count);
         let even = slices && tensor.len.0.is_multiple_of(count);

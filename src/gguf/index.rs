@@ -1,4 +1,5 @@
-//! The index of a model: its tensors by block, with the file ranges that hold their bytes. It reads no weights.
+//! The index of a model: its tensors by block, with the file ranges that hold their bytes. It reads
+//! no weights.
 
 use std::collections::{BTreeMap, HashSet};
 use std::fmt;
@@ -149,8 +150,9 @@ impl Index {
     ///
     /// # Errors
     ///
-    /// A file that cannot be opened, is not a GGUF file of version 2 or 3, lies about anything that this room relies on,
-    /// or lacks parts. Whether the model makes sense is the matter of [`Index::check_model`].
+    /// A file that cannot be opened, is not a GGUF file of version 2 or 3, lies about anything that
+    /// this room relies on, or lacks parts. Whether the model makes sense is the matter of
+    /// [`Index::check_model`].
     pub fn open(path: &Path) -> Result<Index, Error> {
         let (file, header) = read_header(path)?;
         let part = split::part_of(&header.metadata)
@@ -161,8 +163,8 @@ impl Index {
         }
     }
 
-    /// Reads a header from `reader`, as if it came from a model of one file of `len` bytes at `path`. It trusts `len`
-    /// for all checks against the end of the file. For tests and fuzzing.
+    /// Reads a header from `reader`, as if it came from a model of one file of `len` bytes at
+    /// `path`. It trusts `len` for all checks against the end of the file. For tests and fuzzing.
     ///
     /// # Errors
     ///
@@ -210,7 +212,8 @@ impl Index {
         Ok(index)
     }
 
-    /// What every model file must say of itself: its architecture, and for a split one the number of its tensors.
+    /// What every model file must say of itself: its architecture, and for a split one the number
+    /// of its tensors.
     fn check_identity(&self) -> Result<(), Error> {
         let is_word = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
         let arch = self.metadata.str("general.architecture").unwrap_or_default();
@@ -243,7 +246,7 @@ fn blocks(tensors: &[TensorInfo]) -> Vec<Block> {
 }
 
 /// Reads the header of one file.
-fn read_header(path: &Path) -> Result<(ModelFile, Header), Error> {
+pub(super) fn read_header(path: &Path) -> Result<(ModelFile, Header), Error> {
     let refuse = |reason| Error::new(path, reason);
     // Asked before opening: opening a pipe would wait for its other end.
     let kind = std::fs::metadata(path).map_err(|e| refuse(Reason::Io(e)))?;

@@ -1,22 +1,27 @@
-//! What is in a GGUF file: metadata, and an index of tensors by block. One reader, no ggml, no unsafe.
+//! What is in a GGUF file: metadata, and an index of tensors by block. One reader, no ggml, no
+//! unsafe.
 //!
-//! Reading order: [`Index::open`] reads the headers ([`parse`]) of all parts of a model ([`split`]), sorts the tensors into
-//! blocks by their names ([`names`]), and answers questions about the whole ([`facts`]); [`Index::check_model`] refuses
-//! what would make libllama abort ([`check`]). Weights are never read here.
+//! Reading order: [`Index::open`] reads the headers (`parse`) of all parts of a model
+//! (`split`), sorts the tensors into blocks by their names (`names`), and answers questions
+//! about the whole (`facts`); [`Index::check_model`] refuses what would make libllama abort
+//! (`check`), and [`Index::join`] shows a model of several files as one. Weights are never read
+//! here.
 
 mod check;
 mod error;
 mod facts;
 pub mod index;
+mod join;
 pub mod names;
 mod parse;
 mod split;
 mod types;
 mod value;
 
-pub use error::{Error, Flaw, Reason, SplitFlaw, TensorFlaw};
+pub use error::{Error, Flaw, Reason, SplitFlaw, TensorFlaw, printable};
 pub use facts::{Experts, Tokenizer};
 pub use index::{Block, Index, ModelFile, Place, Stack, TensorInfo};
+pub use join::Joined;
 pub use split::part_path;
 pub use types::GgmlType;
 pub use value::{Array, ElementType, Metadata, Value};

@@ -1,7 +1,9 @@
-//! Tensor names: which block a tensor belongs to, and its role there. The only place that reads them.
+//! Tensor names: which block a tensor belongs to, and its role there. The only place that reads
+//! them.
 //!
-//! It knows libllama's naming scheme, not single architectures: a number after a known prefix is a block; of the rest, what
-//! is read before the first block is told apart from what is read after the last.
+//! It knows libllama's naming scheme, not single architectures: a number after a known prefix is a
+//! block; of the rest, what is read before the first block is told apart from what is read after
+//! the last.
 
 use super::index::{Place, Stack};
 
@@ -16,7 +18,8 @@ const STACKS: [(&str, Stack); 7] = [
     ("a.blk.", Stack::Audio),
 ];
 
-/// First parts of the names of tensors that are read before block 0. `token_embd_norm` is among them by its prefix.
+/// First parts of the names of tensors that are read before block 0. `token_embd_norm` is among
+/// them by its prefix.
 const EMBEDDING: [&str; 8] = [
     "token_embd",
     "position_embd",
@@ -28,8 +31,8 @@ const EMBEDDING: [&str; 8] = [
     "altup_proj",
 ];
 
-/// Splits `blk.17.ffn_gate_exps.weight` into its place, block 17, and its role there, `ffn_gate_exps.weight`. The role of a
-/// tensor outside the blocks is its whole name.
+/// Splits `blk.17.ffn_gate_exps.weight` into its place, block 17, and its role there,
+/// `ffn_gate_exps.weight`. The role of a tensor outside the blocks is its whole name.
 pub fn split(name: &str) -> (Place, &str) {
     for (prefix, stack) in STACKS {
         if let Some((number, role)) = name.strip_prefix(prefix).and_then(|r| r.split_once('.'))

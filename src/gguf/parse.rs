@@ -1,19 +1,23 @@
-//! Reads the header of one GGUF file: version, metadata, tensor table. It knows no other file and no meaning of keys.
+//! Reads the header of one GGUF file: version, metadata, tensor table. It knows no other file and
+//! no meaning of keys.
 //!
-//! Nothing in the file is believed: every count and length is checked against the bytes that remain before memory is taken
-//! for it, and the header as a whole is capped. The rules for the tensor table are ggml's own, so that what passes here is
-//! not refused there: names shorter than 64 bytes, one to four dimensions, whole blocks, and data that lie one after
-//! another in the order of the table, each padded to the alignment.
+//! Nothing in the file is believed: every count and length is checked against the bytes that remain
+//! before memory is taken for it, and the header as a whole is capped. The rules for the tensor
+//! table are ggml's own, so that what passes here is not refused there: names shorter than 64
+//! bytes, one to four dimensions, whole blocks, and data that lie one after another in the order of
+//! the table, each padded to the alignment.
 
 use std::collections::HashSet;
 use std::io::{self, Read};
+use std::ops::Range;
 
 use super::error::{Flaw, Reason, TensorFlaw, printable};
 use super::types::GgmlType;
 use super::value::{Array, ElementType, Metadata, Value};
 use crate::units::Bytes;
 
-/// A header may be this long. The largest vocabularies in use, 262k tokens with their merges, take about 16 MiB.
+/// A header may be this long. The largest vocabularies in use, 262k tokens with their merges, take
+/// about 16 MiB.
 const MAX_HEADER: u64 = 256 << 20;
 /// Keys of one file; models in use have about 50.
 const MAX_KEYS: u64 = 1 << 16;
@@ -27,15 +31,20 @@ const MAX_STRING: u64 = 16 << 20;
 const MAX_NAME: u64 = 63;
 /// The least bytes that a key with its value takes: length, one letter, type, one byte.
 const MIN_KEY_BYTES: u64 = 8 + 1 + 4 + 1;
-/// The least bytes that an entry of the tensor table takes: length, one letter, dimensions, one of them, type, offset.
+/// The least bytes that an entry of the tensor table takes: length, one letter, dimensions, one of
+/// them, type, offset.
 const MIN_TENSOR_BYTES: u64 = 8 + 1 + 4 + 8 + 4 + 8;
 /// What tensor data are aligned to where the file does not say.
-const DEFAULT_ALIGNMENT: u64 = 32;
+pub(super) const DEFAULT_ALIGNMENT: u64 = 32;
 
 /// What the header of one file says.
 #[derive(Debug)]
 pub(super) struct Header {
     pub(super) metadata: Metadata,
+    /// Where the key-value pairs lie in the file.
+    pub(super) keys: Range<u64>,
+    /// How many they are.
+    pub(super) n_keys: u64,
     pub(super) tensors: Vec<Entry>,
     /// Where the tensor data begin.
     pub(super) data_offset: u64,
@@ -67,14 +76,16 @@ pub(super) fn parse(reader: impl Read, len: u64) -> Result<Header, Reason> {
     let n_keys = r.u64("the key count")?;
     r.check_count("keys", n_keys, MAX_KEYS, MIN_KEY_BYTES)?;
     r.check_count("tensors", n_tensors, MAX_TENSORS, MIN_TENSOR_BYTES)?;
+    let keys_at = r.pos;
     let (metadata, alignment) = metadata(&mut r, n_keys)?;
+    let keys = keys_at..r.pos;
     let mut tensors = tensor_table(&mut r, n_tensors)?;
     // Without tensors there are no data, and their place is the end of the header, padded or not.
     let data_offset = r.pos.next_multiple_of(alignment).min(len.max(r.pos));
     if let Some(flawed) = place(&mut tensors, r.pos.next_multiple_of(alignment), alignment, len) {
         return Err(flawed);
     }
-    Ok(Header { metadata, tensors, data_offset })
+    Ok(Header { metadata, keys, n_keys, tensors, data_offset })
 }
 
 /// Reads the magic; returns where the version is.
@@ -188,7 +199,8 @@ fn array<R: Read>(r: &mut Reader<R>, key: &str, element: ElementType) -> Result<
     Ok(Array::strings(data, ends))
 }
 
-/// The tensor table; the entries' offsets are still those of the file, relative to the data section.
+/// The tensor table; the entries' offsets are still those of the file, relative to the data
+/// section.
 fn tensor_table<R: Read>(r: &mut Reader<R>, n_tensors: u64) -> Result<Vec<Entry>, Reason> {
     let mut tensors = Vec::new();
     let mut seen = HashSet::new();
@@ -248,7 +260,8 @@ fn tensor_bytes(shape: &[u64], ty: GgmlType) -> Result<Bytes, TensorFlaw> {
     ty.bytes(elements).filter(|b| fits(&b.0)).ok_or_else(overflow)
 }
 
-/// Checks that the data lie as ggml wants them, and makes the offsets absolute. Returns the first thing that is wrong.
+/// Checks that the data lie as ggml wants them, and makes the offsets absolute. Returns the first
+/// thing that is wrong.
 fn place(tensors: &mut [Entry], data_at: u64, alignment: u64, file_len: u64) -> Option<Reason> {
     let mut expected = 0_u64;
     for t in tensors {

@@ -1,4 +1,5 @@
-//! Models in several files: the names of the parts, and what their headers must agree on. It reads no file.
+//! Models in several files: the names of the parts, and what their headers must agree on. It reads
+//! no file.
 
 use std::path::{Path, PathBuf};
 
@@ -15,8 +16,8 @@ pub(super) struct Part {
     pub(super) count: u64,
 }
 
-/// The path of part `part` (from 1) of `count`, given the path of any of them; `None` if the name does not follow
-/// `NAME-00001-of-00005.gguf`.
+/// The path of part `part` (from 1) of `count`, given the path of any of them; `None` if the name
+/// does not follow `NAME-00001-of-00005.gguf`.
 pub fn part_path(path: &Path, part: u64, count: u64) -> Option<PathBuf> {
     let name = path.file_name()?.to_str()?;
     let stem = name.strip_suffix(&format!("-of-{count:05}.gguf"))?;

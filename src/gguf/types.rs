@@ -1,7 +1,8 @@
-//! ggml's tensor types: names and block layout by number, as GGUF files store them. No arithmetic on weights.
+//! ggml's tensor types: names and block layout by number, as GGUF files store them. No arithmetic
+//! on weights.
 //!
-//! The table repeats `ggml.h` and `ggml-common.h` of the pinned version so that this room needs no ggml; a test in
-//! `tests/it` compares it with ggml's own answers, number by number.
+//! The table repeats `ggml.h` and `ggml-common.h` of the pinned version so that this room needs no
+//! ggml; a test in `tests/it` compares it with ggml's own answers, number by number.
 
 use std::fmt;
 
@@ -90,7 +91,8 @@ impl GgmlType {
         Bytes(self.layout().map_or(0, |(_, _, bytes)| bytes))
     }
 
-    /// Bytes that `elements` elements take, whole blocks assumed; `None` if the type is unknown or the number overflows.
+    /// Bytes that `elements` elements take, whole blocks assumed; `None` if the type is unknown or
+    /// the number overflows.
     pub fn bytes(self, elements: u64) -> Option<Bytes> {
         let (_, per_block, bytes) = self.layout()?;
         (elements / per_block).checked_mul(bytes).map(Bytes)

@@ -1,5 +1,5 @@
-//! Metadata values as a GGUF file stores them. Arrays stay packed: a vocabulary of 262k tokens costs about its size in the
-//! file. Which key means what is the matter of `facts` and `check`.
+//! Metadata values as a GGUF file stores them. Arrays stay packed: a vocabulary of 262k tokens
+//! costs about its size in the file. Which key means what is the matter of `facts` and `check`.
 
 use std::fmt;
 
@@ -94,7 +94,8 @@ impl ElementType {
         }
     }
 
-    /// The scalar in `bytes`, little-endian and [`ElementType::size`] long. A string is not a scalar.
+    /// The scalar in `bytes`, little-endian and [`ElementType::size`] long. A string is not a
+    /// scalar.
     pub(super) fn decode(self, bytes: &[u8]) -> Option<Value> {
         Some(match self {
             ElementType::U8 => Value::Uint(u8::from_le_bytes(bytes.try_into().ok()?).into()),

@@ -313,8 +313,8 @@ mod tests {
     #[test]
     fn a_stuck_request_ends_when_cancelled_and_is_not_repeated() {
         let source = Retrying::new(Arc::new(with(Fault::StuckAt(0))));
-        let (stuck, behind) = (ask(&source), ask(&source));
-        let stuck = stuck.wait_timeout(Duration::from_millis(30)).expect_err("stuck");
+        let (mut stuck, behind) = (ask(&source), ask(&source));
+        assert!(!stuck.wait_timeout(Duration::from_millis(30)));
         let begin = Instant::now();
         source.cancel();
         assert!(matches!(is_right(stuck), Err(ReadError::Cancelled)));
@@ -353,29 +353,31 @@ mod tests {
     fn the_newest_can_overtake() {
         let behaviour = Behaviour {
             newest_first: true,
-            latency: Duration::from_millis(20),
+            latency: Duration::from_millis(100),
             ..Behaviour::default()
         };
         let source = FaultySource::new(memory(), behaviour).unwrap();
-        let ends: Vec<Instant> = [ask(&source), ask(&source), ask(&source)]
-            .map(|t| t.wait().unwrap().outcome.unwrap().span.1)
-            .into();
-        assert!(ends[2] < ends[1], "{ends:?}");
+        let tickets = [ask(&source), ask(&source), ask(&source)];
+        let ends = tickets.map(|t| t.wait().unwrap().outcome.unwrap().span.1);
+        // Whichever the thread took first, of the other two it served the newer one next.
+        assert!(!ends.is_sorted(), "{ends:?}");
     }
 
     #[test]
     fn the_throttle_keeps_its_rate() {
         let rate = Rate(50e6);
         let source = FaultySource::throttled(memory(), rate).unwrap();
-        let begin = Instant::now();
-        let mut tickets: VecDeque<Ticket> = (0..2).map(|_| ask(&source)).collect();
-        for _ in 0..18 {
-            is_right(tickets.pop_front().unwrap()).unwrap();
-            tickets.push_back(ask(&source));
-        }
-        tickets.into_iter().for_each(|t| is_right(t).unwrap());
-        let ratio = begin.elapsed().as_secs_f64() / rate.seconds(Bytes(20 * LEN));
-        // The plan is exact; what is above 1 is the last wake-up, on a machine that may be busy.
-        assert!((1.0..1.1).contains(&ratio), "{ratio}");
+        let ratio = || {
+            let begin = Instant::now();
+            let tickets: Vec<Ticket> = (0..20).map(|_| ask(&source)).collect();
+            for ticket in tickets {
+                ticket.wait().unwrap().outcome.unwrap();
+            }
+            let ratio = begin.elapsed().as_secs_f64() / rate.seconds(Bytes(20 * LEN));
+            assert!(ratio >= 0.999, "{ratio}");
+            ratio
+        };
+        // The plan is exact; what is above 1 is the last wake-up, which a busy machine may delay, but not always.
+        assert!((0..8).any(|_| ratio() < 1.01));
     }
 }

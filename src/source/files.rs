@@ -2,13 +2,13 @@
 //! the files looked like when they were opened, to notice later that someone wrote to them. It does not read weights.
 #![allow(unsafe_code)]
 
-use std::fs::{File, Metadata, OpenOptions};
+use std::fs::{File, Metadata};
 use std::io;
-use std::os::unix::fs::{FileExt, FileTypeExt, MetadataExt};
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
+use crate::source::ReadError;
 use crate::source::reader::OpenError;
-use crate::source::{DIRECT_ALIGN, HostBuf, ReadError};
 use crate::units::Bytes;
 
 /// The files of a model, in the order in which extents number them.
@@ -146,7 +146,9 @@ impl Looks {
 /// page where there is one, so that a file system that asks for more than our alignment is found out.
 #[cfg(target_os = "linux")]
 fn open_direct(path: &Path, len: u64) -> Option<File> {
-    use std::os::unix::fs::OpenOptionsExt;
+    use crate::source::{DIRECT_ALIGN, HostBuf};
+    use std::fs::OpenOptions;
+    use std::os::unix::fs::{FileExt, OpenOptionsExt};
     let file = OpenOptions::new().read(true).custom_flags(libc::O_DIRECT).open(path).ok()?;
     let mut buf = HostBuf::new(Bytes(DIRECT_ALIGN)).ok()?;
     let at = if len > DIRECT_ALIGN { DIRECT_ALIGN } else { 0 };

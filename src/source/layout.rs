@@ -35,7 +35,7 @@ pub struct Extent {
 impl Extent {
     /// Whether offset, length and place are all aligned for O_DIRECT.
     pub fn is_aligned(&self) -> bool {
-        (self.offset | self.len | self.dst) % DIRECT_ALIGN == 0
+        (self.offset | self.len | self.dst).is_multiple_of(DIRECT_ALIGN)
     }
 }
 
@@ -68,7 +68,7 @@ pub fn layout(pieces: &[Piece], tensor_align: u64) -> Layout {
     let mut end = 0_u64; // of the slot as laid out so far
     for i in order {
         let p = pieces[i];
-        if p.offset % tensor_align != 0 {
+        if !p.offset.is_multiple_of(tensor_align) {
             // The file aligns less than the device wants: this tensor is read on its own, to an aligned place.
             end = end.next_multiple_of(tensor_align.max(DIRECT_ALIGN));
             out.extents.push(Extent {

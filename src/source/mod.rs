@@ -154,17 +154,17 @@ impl Ticket {
         self.done.take()
     }
 
-    /// Waits at most `limit`; gives the ticket back if that was too short.
-    pub fn wait_timeout(mut self, limit: Duration) -> Result<Option<Done>, Ticket> {
+    /// Waits at most `limit`; whether [`Ticket::wait`] would now return at once.
+    pub fn wait_timeout(&mut self, limit: Duration) -> bool {
         let begin = Instant::now();
         while self.pending {
             match self.receiver.recv_timeout(limit.saturating_sub(begin.elapsed())) {
                 Ok(done) => self.accept(done),
-                Err(RecvTimeoutError::Timeout) => return Err(self),
+                Err(RecvTimeoutError::Timeout) => return false,
                 Err(RecvTimeoutError::Disconnected) => self.pending = false,
             }
         }
-        Ok(self.done.take())
+        true
     }
 
     /// Keeps the outcome, or starts the one retry that a failed request has.

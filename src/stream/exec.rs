@@ -210,19 +210,15 @@ impl Exec {
     fn finish_fill(&mut self, slot: usize, unit: Unit) -> Result<(), Error> {
         let begin = Instant::now();
         let mut ticket = self.memory[slot].ticket.take().expect("a filling slot has a ticket");
-        let done = loop {
-            match ticket.wait_timeout(STOP_INTERVAL) {
-                Ok(done) => break done,
-                Err(still) => ticket = still,
-            }
+        while !ticket.wait_timeout(STOP_INTERVAL) {
             if self.monitor.is_stopped() {
                 // The read goes on; whoever needs the unit next finds it.
                 self.memory[slot].ticket = Some(ticket);
                 return Err(ggml::Error::Aborted.into());
             }
-        };
+        }
         self.monitor.add_stall(begin.elapsed());
-        let outcome = match done {
+        let outcome = match ticket.wait() {
             Some(done) => {
                 self.memory[slot].host = Some(done.buf);
                 done.outcome

@@ -29,6 +29,7 @@ struct Inner {
     dev: sys::ggml_backend_device,
     reg: sys::ggml_backend_reg,
     weights: sys::ggml_backend_buffer_type,
+    host: sys::ggml_backend_buffer_type,
     name: CString,
     description: CString,
     inner: Device,
@@ -46,6 +47,11 @@ impl StreamDevice {
     pub fn new(config: Config) -> Result<StreamDevice, Error> {
         let inner = config.inner;
         let description = format!("streaming to {}", inner.description());
+        let buffer_type = |iface| sys::ggml_backend_buffer_type {
+            iface,
+            device: null_mut(),
+            context: null_mut(),
+        };
         let mut this = Box::new(Inner {
             dev: sys::ggml_backend_device { iface: DEVICE, reg: null_mut(), context: null_mut() },
             reg: sys::ggml_backend_reg {
@@ -53,11 +59,8 @@ impl StreamDevice {
                 iface: REG,
                 context: null_mut(),
             },
-            weights: sys::ggml_backend_buffer_type {
-                iface: WEIGHTS_TYPE,
-                device: null_mut(),
-                context: null_mut(),
-            },
+            weights: buffer_type(WEIGHTS_TYPE),
+            host: buffer_type(HOST_TYPE),
             name: CString::new(format!("Stream:{}", inner.name())).unwrap_or_default(),
             description: CString::new(description).unwrap_or_default(),
             inner,
@@ -68,8 +71,11 @@ impl StreamDevice {
         this.dev.reg = &raw mut this.reg;
         this.dev.context = context;
         this.reg.context = context;
-        this.weights.device = &raw mut this.dev;
-        this.weights.context = context;
+        let dev = &raw mut this.dev;
+        for buft in [&mut this.weights, &mut this.host] {
+            buft.device = dev;
+            buft.context = context;
+        }
         Ok(StreamDevice(this))
     }
 
@@ -235,6 +241,75 @@ unsafe extern "C" fn weights_get_tensor(
 
 unsafe extern "C" fn weights_clear(_: sys::ggml_backend_buffer_t, _: u8) {}
 
+// ---- buffer type and buffer: host memory that costs nothing until it is touched ----
+//
+// libllama clears a new KV cache by writing zeros to all of it, so that a long context would cost its whole size from the
+// first token on. Fresh mappings are zero already: clearing them is free, and pages come with the tokens that fill them.
+
+const HOST_TYPE: sys::ggml_backend_buffer_type_i = sys::ggml_backend_buffer_type_i {
+    get_name: Some(host_type_name),
+    alloc_buffer: Some(host_type_alloc),
+    alloc_buffer_n: None,
+    get_alignment: Some(weights_type_alignment),
+    get_max_size: None,
+    get_alloc_size: Some(weights_type_alloc_size),
+    get_alloc_size_n: None,
+    is_host: Some(host_type_is_host),
+};
+
+unsafe extern "C" fn host_type_name(_: sys::ggml_backend_buffer_type_t) -> *const c_char {
+    c"Stream_Host".as_ptr()
+}
+
+unsafe extern "C" fn host_type_is_host(_: sys::ggml_backend_buffer_type_t) -> bool {
+    true
+}
+
+unsafe extern "C" fn host_type_alloc(
+    buft: sys::ggml_backend_buffer_type_t,
+    size: usize,
+) -> sys::ggml_backend_buffer_t {
+    guarded(null_mut(), || {
+        let Ok(range) = AddressRange::allocate(Bytes::from(size)) else { return null_mut() };
+        // SAFETY: page-aligned memory of this size. ggml's CPU buffer brings the functions that read and write it; only
+        // freeing and clearing are ours. The range is freed by `host_free`, from the same address and size.
+        unsafe {
+            let buffer = sys::ggml_backend_cpu_buffer_from_ptr(range.start().as_ptr(), size);
+            if !buffer.is_null() {
+                range.leak();
+                (*buffer).buft = buft;
+                (*buffer).iface.free_buffer = Some(host_free);
+                (*buffer).iface.clear = Some(host_clear);
+            }
+            buffer
+        }
+    })
+}
+
+unsafe extern "C" fn host_free(buffer: sys::ggml_backend_buffer_t) {
+    // SAFETY: address and size are those of the range that `host_type_alloc` leaked, and ggml frees a buffer once.
+    quietly(|| drop(unsafe { host_range(buffer) }));
+}
+
+unsafe extern "C" fn host_clear(buffer: sys::ggml_backend_buffer_t, value: u8) {
+    quietly(|| {
+        // SAFETY: the range is alive, and leaked again below.
+        let range = unsafe { host_range(buffer) };
+        range.fill(value);
+        range.leak();
+    });
+}
+
+/// The memory of a buffer that `host_type_alloc` made.
+///
+/// # Safety
+///
+/// The buffer must be one of those, and the range must be leaked again if the buffer lives on.
+unsafe fn host_range(buffer: sys::ggml_backend_buffer_t) -> AddressRange {
+    // SAFETY: a CPU buffer's context is its memory.
+    unsafe { AddressRange::from_raw((*buffer).context, (*buffer).size) }
+}
+
 // ---- backend ----
 
 const BACKEND: sys::ggml_backend_i = sys::ggml_backend_i {
@@ -378,9 +453,13 @@ unsafe extern "C" fn device_init_backend(
 unsafe extern "C" fn device_buffer_type(
     dev: sys::ggml_backend_dev_t,
 ) -> sys::ggml_backend_buffer_type_t {
-    // Everything that does not stream (KV cache, activations) is an ordinary buffer of the wrapped device.
-    // SAFETY: ggml passes a live device.
-    guarded(null_mut(), || unsafe { inner((*dev).context) }.inner.buffer_type().0.as_ptr())
+    // What does not stream (KV cache, activations) is in ordinary memory of the wrapped device.
+    guarded(null_mut(), || {
+        // SAFETY: ggml passes a live device.
+        let device = unsafe { inner((*dev).context) };
+        let wrapped = device.inner.buffer_type();
+        if wrapped.is_host() { (&raw const device.host).cast_mut() } else { wrapped.0.as_ptr() }
+    })
 }
 
 unsafe extern "C" fn device_supports_op(

@@ -1,4 +1,10 @@
 //! One binary of integration tests; each module drives one part of the program.
 
+mod archs;
 mod cli;
+mod gguf_corrupt;
+mod gguf_index;
+mod gguf_types;
+mod gguf_writer;
 mod template;
+mod tiny_models;

@@ -9,7 +9,8 @@
 mod table;
 
 use std::cell::RefCell;
-use std::collections::HashSet;
+use std::collections::hash_map::Entry;
+use std::collections::{HashMap, HashSet};
 use std::ffi::{CStr, CString, c_char, c_void};
 use std::path::Path;
 use std::ptr::{self, NonNull};
@@ -31,7 +32,7 @@ pub struct Spec {
     pub outcome: Outcome,
     /// Metadata, later entries win over earlier ones and all of them over [`table::BASE`].
     keys: &'static [table::Keys],
-    /// Parts of names of optional tensors to leave out.
+    /// Optional tensors to leave out: how their names begin, or how they end if that starts with a dot.
     without: &'static [&'static str],
     /// Type of the matrices; vectors, norms and routers stay F32.
     stored: sys::ggml_type,
@@ -57,8 +58,11 @@ pub fn all() -> &'static [Spec] {
     static ALL: LazyLock<Vec<Spec>> = LazyLock::new(|| {
         let mut specs = table::ARCHS.to_vec();
         specs.extend(table::STORED.iter().flat_map(|(base, types)| {
-            let base = find(table::ARCHS, base);
-            types.iter().map(move |&stored| Spec { name: stored_name(base, stored), stored, ..*base })
+            types.iter().map(move |&stored| Spec {
+                name: stored_name(base, stored),
+                stored,
+                ..*base
+            })
         }));
         specs
     });
@@ -83,15 +87,18 @@ pub fn write(spec: &Spec, path: &Path) -> Result<(), String> {
     quieten();
     let metadata = Metadata::of(spec)?;
     let tensors = wanted_tensors(&metadata, spec)?;
-    let path = path.to_str().and_then(|p| CString::new(p).ok()).ok_or("the path is not plain text")?;
+    let path =
+        path.to_str().and_then(|p| CString::new(p).ok()).ok_or("the path is not plain text")?;
     let stored: Vec<_> = tensors.iter().map(|t| (t, stored_type(spec, t))).collect();
     let bytes = stored.iter().map(|(t, ty)| n_bytes(t, *ty) + TENSOR_OVERHEAD).sum();
     let pool = Pool::new(bytes)?;
+    let mut rows = RowPool::default();
     for (tensor, ty) in stored {
-        let data = encode(ty, tensor)?;
+        let data = encode(ty, tensor, &mut rows)?;
         // SAFETY: the pool has room for this tensor, the data has its exact size, and the pool outlives the write below.
         unsafe {
-            let made = sys::ggml_new_tensor(pool.0.as_ptr(), ty, tensor.n_dims(), tensor.ne.as_ptr());
+            let made =
+                sys::ggml_new_tensor(pool.0.as_ptr(), ty, tensor.n_dims(), tensor.ne.as_ptr());
             assert_eq!(sys::ggml_nbytes(made), data.len(), "{:?}", tensor.name);
             ptr::copy_nonoverlapping(data.as_ptr(), (*made).data.cast(), data.len());
             sys::ggml_set_name(made, tensor.name.as_ptr());
@@ -149,11 +156,13 @@ impl Metadata {
     }
 
     fn set(&self, key: &str, value: &table::Value) {
-        use table::Value::{Bool, F32, F32s, Str, U32, U32s, U64s};
+        use table::Value::{Bool, F32, I32s, Str, U32, U32s, U64s};
         let (gguf, key) = (self.0.as_ptr(), c_string(key));
         // SAFETY: `gguf` is alive, keys and strings end in NUL, and arrays are as long as stated; all are copied.
         unsafe {
-            let array = |ty, data: *const c_void, n| sys::gguf_set_arr_data(gguf, key.as_ptr(), ty, data, n);
+            let array = |ty, data: *const c_void, n| {
+                sys::gguf_set_arr_data(gguf, key.as_ptr(), ty, data, n)
+            };
             match *value {
                 U32(v) => sys::gguf_set_val_u32(gguf, key.as_ptr(), v),
                 F32(v) => sys::gguf_set_val_f32(gguf, key.as_ptr(), v),
@@ -161,7 +170,7 @@ impl Metadata {
                 Str(v) => sys::gguf_set_val_str(gguf, key.as_ptr(), c_string(v).as_ptr()),
                 U32s(v) => array(sys::GGUF_TYPE_UINT32, v.as_ptr().cast(), v.len()),
                 U64s(v) => array(sys::GGUF_TYPE_UINT64, v.as_ptr().cast(), v.len()),
-                F32s(v) => array(sys::GGUF_TYPE_FLOAT32, v.as_ptr().cast(), v.len()),
+                I32s(v) => array(sys::GGUF_TYPE_INT32, v.as_ptr().cast(), v.len()),
             }
         }
     }
@@ -179,9 +188,12 @@ struct Pool(NonNull<sys::ggml_context>);
 
 impl Pool {
     fn new(bytes: usize) -> Result<Self, String> {
-        let params = sys::ggml_init_params { mem_size: bytes, mem_buffer: ptr::null_mut(), no_alloc: false };
+        let params =
+            sys::ggml_init_params { mem_size: bytes, mem_buffer: ptr::null_mut(), no_alloc: false };
         // SAFETY: ggml allocates the memory itself.
-        NonNull::new(unsafe { sys::ggml_init(params) }).map(Self).ok_or_else(|| "out of memory".into())
+        NonNull::new(unsafe { sys::ggml_init(params) })
+            .map(Self)
+            .ok_or_else(|| "out of memory".into())
     }
 }
 
@@ -205,8 +217,14 @@ fn wanted_tensors(metadata: &Metadata, spec: &Spec) -> Result<Vec<Tensor>, Strin
         let mut params = sys::llama_model_default_params();
         params.devices = no_devices.as_mut_ptr();
         params.n_gpu_layers = 0;
+        params.load_mtp = true; // or it cannot name the tensors of a draft head
         let collect = (&raw mut found).cast();
-        let model = sys::llama_model_init_from_user(metadata.0.as_ptr(), Some(collect_tensor), collect, params);
+        let model = sys::llama_model_init_from_user(
+            metadata.0.as_ptr(),
+            Some(collect_tensor),
+            collect,
+            params,
+        );
         if model.is_null() {
             return Err(LAST_ERROR.take());
         }
@@ -216,8 +234,13 @@ fn wanted_tensors(metadata: &Metadata, spec: &Spec) -> Result<Vec<Tensor>, Strin
     let mut seen = HashSet::new();
     found.retain(|t| {
         let name = t.name();
-        let left_out = name.ends_with(".scale") || name.ends_with(".input_scale");
-        !left_out && !spec.without.iter().any(|w| name.contains(w)) && seen.insert(t.name.clone())
+        let of_nvfp4 = (name.ends_with(".scale") && !name.contains("gate_inp"))
+            || name.ends_with(".input_scale");
+        let left_out = spec.without.iter().any(|w| match w.strip_prefix('.') {
+            Some(_) => name.ends_with(w),
+            None => name.starts_with(w),
+        });
+        !of_nvfp4 && !left_out && seen.insert(t.name.clone())
     });
     Ok(found)
 }
@@ -233,7 +256,7 @@ unsafe extern "C" fn collect_tensor(tensor: *mut sys::ggml_tensor, found: *mut c
 
 /// The type a tensor has in the file: `spec.stored` for matrices that real files quantise, F32 for the rest.
 fn stored_type(spec: &Spec, tensor: &Tensor) -> sys::ggml_type {
-    const MATRICES: [&str; 9] = [
+    const MATRICES: [&str; 11] = [
         "token_embd",
         "output.weight",
         "attn_q",
@@ -243,6 +266,8 @@ fn stored_type(spec: &Spec, tensor: &Tensor) -> sys::ggml_type {
         "ffn_gate",
         "ffn_up",
         "ffn_down",
+        "ssm_in",
+        "ssm_out",
     ];
     let name = tensor.name();
     if name.ends_with("tid2eid.weight") {
@@ -263,25 +288,100 @@ fn n_bytes(tensor: &Tensor, ty: sys::ggml_type) -> usize {
 }
 
 /// The tensor's bytes in the file.
-fn encode(ty: sys::ggml_type, tensor: &Tensor) -> Result<Vec<u8>, String> {
+fn encode(ty: sys::ggml_type, tensor: &Tensor, pool: &mut RowPool) -> Result<Vec<u8>, String> {
     if ty == sys::GGML_TYPE_I32 {
         // A table of expert numbers: every model has at least two experts.
-        return Ok((0..tensor.n_elements()).flat_map(|i| i32::to_le_bytes((i % 2) as i32)).collect());
+        return Ok((0..tensor.n_elements())
+            .flat_map(|i| i32::to_le_bytes((i % 2) as i32))
+            .collect());
     }
     let mut random = Random::seeded(tensor.name());
-    let values: Vec<f32> = (0..tensor.n_elements()).map(|_| value(tensor, &mut random)).collect();
     if ty == sys::GGML_TYPE_F32 {
-        return Ok(values.into_iter().flat_map(f32::to_le_bytes).collect());
+        let values = (0..tensor.n_elements()).map(|_| value(tensor, &mut random));
+        return Ok(values.flat_map(f32::to_le_bytes).collect());
     }
-    let mut bytes = vec![0_u8; n_bytes(tensor, ty)];
-    let importance = vec![1.0_f32; tensor.row()];
-    let rows = i64::try_from(values.len() / tensor.row()).map_err(|e| e.to_string())?;
-    // SAFETY: `values` holds `rows` rows, `bytes` room for as many, `importance` one weight per column.
-    let written = unsafe {
-        let (from, to) = (values.as_ptr(), bytes.as_mut_ptr().cast());
-        sys::ggml_quantize_chunk(ty, from, to, 0, rows, tensor.ne[0], importance.as_ptr())
-    };
-    if written == bytes.len() { Ok(bytes) } else { Err(format!("{:?} quantised short", tensor.name)) }
+    let rows = pool.rows(ty, tensor.row())?;
+    let n_rows = tensor.n_elements() / tensor.row();
+    Ok((0..n_rows).flat_map(|_| rows.chunk(random.next())).copied().collect())
+}
+
+/// Encoded rows to draw from, by width: a model takes a few milliseconds instead of half a second to quantise.
+#[derive(Default)]
+struct RowPool(HashMap<usize, Rows>);
+
+/// Rows of one width and type.
+struct Rows(Vec<u8>);
+
+impl RowPool {
+    fn rows(&mut self, ty: sys::ggml_type, width: usize) -> Result<&Rows, String> {
+        match self.0.entry(width) {
+            Entry::Occupied(made) => Ok(made.into_mut()),
+            Entry::Vacant(room) => Ok(room.insert(Rows::new(ty, width)?)),
+        }
+    }
+}
+
+impl Rows {
+    const COUNT: usize = 32;
+
+    /// `COUNT` rows of deviation near `1 / sqrt(width)`.
+    fn new(ty: sys::ggml_type, width: usize) -> Result<Self, String> {
+        let mut random = Random::seeded("rows");
+        let n = i64::try_from(width).map_err(|e| e.to_string())?;
+        // SAFETY: table look-ups by a valid type.
+        let (row_bytes, block) = unsafe { (sys::ggml_row_size(ty, n), sys::ggml_type_size(ty)) };
+        let mut bytes = vec![0_u8; Self::COUNT * row_bytes];
+        if let Some(scale) = scale_of_searched(ty) {
+            bytes.fill_with(|| random.next() as u8);
+            bytes.chunks_exact_mut(block).for_each(|block| set_scale(ty, block, scale));
+            return Ok(Self(bytes));
+        }
+        let deviation = (width as f32).sqrt().recip();
+        let values: Vec<f32> =
+            (0..Self::COUNT * width).map(|_| random.normal() * deviation).collect();
+        // SAFETY: `values` holds `COUNT` rows and `bytes` has room for as many; these types need no importances.
+        let written = unsafe {
+            let (from, to) = (values.as_ptr(), bytes.as_mut_ptr().cast());
+            sys::ggml_quantize_chunk(ty, from, to, 0, Self::COUNT as i64, n, ptr::null())
+        };
+        if written == bytes.len() {
+            Ok(Self(bytes))
+        } else {
+            Err(format!("type {ty} quantised short"))
+        }
+    }
+
+    /// The bytes of one row.
+    fn chunk(&self, which: u64) -> &[u8] {
+        let row_bytes = self.0.len() / Self::COUNT;
+        let start = (which % Self::COUNT as u64) as usize * row_bytes;
+        &self.0[start..start + row_bytes]
+    }
+}
+
+/// For the types whose codes ggml finds by search, after half a minute of preparation: the block scale, as the bits of
+/// a half float, that gives random codes a deviation near 1/16. Any codes are valid.
+fn scale_of_searched(ty: sys::ggml_type) -> Option<u16> {
+    match ty {
+        sys::GGML_TYPE_IQ1_S | sys::GGML_TYPE_IQ1_M => Some(0x2000), // 2^-7
+        sys::GGML_TYPE_IQ2_XXS | sys::GGML_TYPE_IQ2_XS | sys::GGML_TYPE_IQ2_S => Some(0x1400), // 2^-10
+        sys::GGML_TYPE_IQ3_XXS | sys::GGML_TYPE_IQ3_S => Some(0x1000), // 2^-11
+        _ => None,
+    }
+}
+
+/// Writes the scale of one block of a searched type.
+fn set_scale(ty: sys::ggml_type, block: &mut [u8], scale: u16) {
+    if ty == sys::GGML_TYPE_IQ1_M {
+        // Its nibbles are the highest of the last four 16-bit words, lowest first.
+        let words = block.len() - 8;
+        for i in 0..4 {
+            let high = &mut block[words + 2 * i + 1];
+            *high = (*high & 0x0f) | (((scale >> (4 * i)) & 0xf) << 4) as u8;
+        }
+    } else {
+        block[..2].copy_from_slice(&scale.to_le_bytes());
+    }
 }
 
 /// One element. Matrices keep the size of what they multiply; gains and divisors stay near one; decays stay negative.
@@ -290,7 +390,8 @@ fn value(tensor: &Tensor, random: &mut Random) -> f32 {
     if name.ends_with("ssm_a") {
         return -0.1 - x.abs();
     }
-    let gain = ["norm", "scale", "rope_freqs", "rope_factors", "ssm_d."].iter().any(|m| name.contains(m));
+    let gain =
+        ["norm", "scale", "rope_freqs", "rope_factors", "ssm_d."].iter().any(|m| name.contains(m));
     if gain && !name.ends_with(".bias") {
         return 1.0 + 0.1 * x.clamp(-3.0, 3.0);
     }
@@ -303,7 +404,11 @@ struct Random(u64);
 impl Random {
     fn seeded(seed: &str) -> Self {
         // FNV-1a.
-        Self(seed.bytes().fold(0xcbf2_9ce4_8422_2325, |h, b| (h ^ u64::from(b)).wrapping_mul(0x100_0000_01b3)))
+        Self(
+            seed.bytes().fold(0xcbf2_9ce4_8422_2325, |h, b| {
+                (h ^ u64::from(b)).wrapping_mul(0x100_0000_01b3)
+            }),
+        )
     }
 
     fn next(&mut self) -> u64 {
@@ -341,10 +446,6 @@ unsafe extern "C" fn keep_error(level: sys::ggml_log_level, text: *const c_char,
         let text = unsafe { CStr::from_ptr(text) }.to_string_lossy();
         LAST_ERROR.with_borrow_mut(|last| last.push_str(&text));
     }
-}
-
-fn find<'a>(specs: &'a [Spec], name: &str) -> &'a Spec {
-    specs.iter().find(|s| s.name == name).unwrap_or_else(|| panic!("no model {name}"))
 }
 
 /// "llama" stored as Q4_K is "llama-q4_K". Leaked: there are a few dozen names, made once.

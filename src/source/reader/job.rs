@@ -184,7 +184,7 @@ impl Chunk {
     /// Whether the next read may go past the page cache: not after a read that ended inside a page.
     pub(super) fn is_direct(&self) -> bool {
         let at = self.window.start().as_ptr() as usize as u64 + self.got as u64;
-        self.direct && (at | self.position()) % DIRECT_ALIGN == 0
+        self.direct && (at | self.position()).is_multiple_of(DIRECT_ALIGN)
     }
 
     /// Where the next read puts its bytes.
@@ -269,5 +269,88 @@ impl JobQueue {
         let (over, waiting) = self.jobs.drain(..).partition(|job| job.in_flight == 0);
         self.jobs = waiting;
         Vec::from(over)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::source::Ticket;
+    use crate::source::files::PageCache;
+    use proptest::prelude::*;
+
+    /// What the bytes of the imagined file are.
+    fn byte(offset: u64) -> u8 {
+        (offset.wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 40) as u8
+    }
+
+    /// Extents one behind the other: (gap in the file, bytes needed, whether aligned).
+    fn extents(list: &[(u64, u64, bool)]) -> Vec<Extent> {
+        let (mut offset, mut dst) = (0_u64, 0_u64);
+        let mut out = Vec::new();
+        for &(gap, need, aligned) in list {
+            let align = if aligned { DIRECT_ALIGN } else { 1 };
+            offset = (offset + gap).next_multiple_of(align);
+            dst = dst.next_multiple_of(align);
+            let len = need.next_multiple_of(align);
+            out.push(Extent { file: 0, offset, len, dst, need });
+            (offset, dst) = (offset + len, dst + len);
+        }
+        out
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { cases: 64, failure_persistence: None, ..Default::default() })]
+
+        /// Whatever a read gives, and in whatever order the answers come, every needed byte arrives at its place.
+        #[test]
+        fn short_and_late_answers_add_up(
+            list in prop::collection::vec((0_u64..9000, 0_u64..70_000, any::<bool>()), 0..6),
+            answers in prop::collection::vec((1_usize..20_000, 0_usize..4, 0_u8..8), 1..40),
+        ) {
+            let file = tempfile::NamedTempFile::new().unwrap();
+            let files = Files::open(&[file.path().to_owned()], PageCache::Avoid).unwrap();
+            let extents: Arc<[Extent]> = extents(&list).into();
+            let len = extents.last().map_or(0, |e| e.dst + e.len);
+            let (completion, ticket) = Ticket::new();
+            let buf = HostBuf::new(Bytes(len)).unwrap();
+            let job = Job::new(Arc::clone(&extents), buf, completion, &files, Bytes(16 << 10));
+            let mut queue = JobQueue::default();
+            let mut over = queue.push(job.unwrap());
+            let mut out = Vec::new();
+            let mut answers = answers.iter().cycle();
+            let mut failed = false; // no two failures in a row, so that it ends
+            while over.is_none() {
+                while out.len() < 4 && let Some(chunk) = queue.next_chunk(&files) {
+                    out.push(chunk);
+                }
+                let &(most, which, kind) = answers.next().unwrap();
+                let mut chunk = out.swap_remove(which % out.len());
+                let at = chunk.position();
+                failed = kind < 3 && !failed;
+                let result = match kind {
+                    0 if failed => Err(io::ErrorKind::Interrupted.into()),
+                    1 if failed => Err(io::ErrorKind::WouldBlock.into()),
+                    2 if failed && chunk.is_direct() => Err(io::ErrorKind::InvalidInput.into()),
+                    _ => {
+                        let target = chunk.target();
+                        let n = target.len().min(most);
+                        (at..).zip(&mut target[..n]).for_each(|(i, b)| *b = byte(i));
+                        Ok(n)
+                    }
+                };
+                match chunk.absorb(result, &files) {
+                    Step::Again => out.push(chunk),
+                    Step::Ended(outcome) => over = queue.settle(chunk, outcome),
+                }
+            }
+            over.unwrap().finish(&files);
+            let done = ticket.wait().unwrap();
+            prop_assert!(done.outcome.is_ok());
+            for e in extents.iter() {
+                let got = &done.buf.as_slice()[e.dst as usize..(e.dst + e.need) as usize];
+                prop_assert!(got.iter().zip(e.offset..).all(|(b, i)| *b == byte(i)), "{e:?}");
+            }
+        }
     }
 }

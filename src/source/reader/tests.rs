@@ -333,7 +333,7 @@ fn the_choice_is_obeyed_and_what_cannot_be_opened_is_told() {
         check(ask(open(&paths, choice).unwrap().as_ref(), &[e]), &[e]).unwrap();
     }
     for bad in [dir.path().to_owned(), dir.path().join("nothing"), "/dev/zero".into()] {
-        let got = open(&[bad.clone()], Choice::default());
+        let got = open(std::slice::from_ref(&bad), Choice::default());
         assert!(matches!(got, Err(OpenError::Open { .. })), "{bad:?}: {got:?}");
     }
     assert!(matches!("mmap".parse::<ReaderKind>(), Err(OpenError::Unknown(_))));

@@ -1,7 +1,8 @@
 //! Reads through io_uring: one thread owns the ring and keeps the device's queue full across requests; the bytes go straight
 //! into the buffers. A buffer belongs to its request until the kernel has answered for every read into it.
 //!
-//! Buffers are not registered with the ring: that gains little, and counts against the user's limit of locked memory.
+//! Buffers are not registered with the ring: it counts against the user's limit of locked memory, and huge pages (see
+//! `HostBuf::new`) already bring the processor's part to a hundredth of a second per gigabyte.
 #![allow(unsafe_code)]
 
 use std::fs::File;
@@ -20,7 +21,7 @@ use crate::units::{Bytes, MIB};
 
 /// What one read asks for.
 const CHUNK: Bytes = MIB;
-/// Reads in flight. More delays cancelling and gains nothing.
+/// Reads in flight. From 4 on the rate is the disk's where we measured; more than this only delays cancelling.
 const DEPTH: usize = 16;
 /// Marks the read that waits for the bell; chunks are marked with their place in `Ring::chunks`.
 const BELL: u64 = u64::MAX;

@@ -1,7 +1,7 @@
 //! Which reader is fastest on a device: measured once in a fraction of a second with the very file, and remembered for a week.
 //! Only the choice among readers is made here; it is never needed for right answers, so nothing in here fails for good.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::fs;
 use std::io::Read;
 use std::path::{Path, PathBuf};
@@ -24,10 +24,10 @@ const SAMPLE: Bytes = Bytes(24 << 20);
 const SAMPLE_TIME: Duration = Duration::from_millis(30);
 /// One request of the sample; two are in flight.
 const STEP: Bytes = Bytes(4 << 20);
-/// How much faster than the one before it a reader must be to be chosen. io_uring needs the least of the processor, and
-/// reading through the page cache competes for it with the computation.
-const PREAD_MARGIN: f64 = 1.1;
-const BUFFERED_MARGIN: f64 = 1.5;
+/// How much faster than the best one before it a reader must be to be chosen. Samples as short as these differ by a third
+/// from chance alone; io_uring comes first because it needs the least of the processor, buffered reads last because they
+/// need the most.
+const MARGIN: f64 = 1.5;
 
 /// All verdicts, by device number.
 type Verdicts = BTreeMap<String, Verdict>;
@@ -54,13 +54,11 @@ pub(super) fn best_reader(paths: &[PathBuf]) -> Result<ReaderKind, OpenError> {
     let key = files.device(0).map(|dev| dev.to_string()).unwrap_or_default();
     let mut verdicts = memory.as_deref().and_then(recall).unwrap_or_default();
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+    verdicts.retain(|_, v| v.measured <= now && now - v.measured < LIFE.as_secs());
     if let Some(verdict) = verdicts.get(&key) {
-        if verdict.measured <= now && now - verdict.measured < LIFE.as_secs() {
-            return Ok(verdict.reader);
-        }
+        return Ok(verdict.reader);
     }
     let reader = judge(&measure(&paths[..1], &files));
-    verdicts.retain(|_, v| v.measured <= now && now - v.measured < LIFE.as_secs());
     verdicts.insert(key, Verdict { reader, measured: now });
     if let Some(memory) = memory {
         remember(&memory, &verdicts);
@@ -68,17 +66,12 @@ pub(super) fn best_reader(paths: &[PathBuf]) -> Result<ReaderKind, OpenError> {
     Ok(reader)
 }
 
-/// The first of the measured readers, unless a later one is faster by its margin. [bytes per second]
+/// The first of the measured readers, unless a later one is faster by [`MARGIN`]. [bytes per second]
 fn judge(rates: &[(ReaderKind, f64)]) -> ReaderKind {
     let Some((&first, later)) = rates.split_first() else { return ReaderKind::Pread };
     let mut best = first;
     for &(kind, rate) in later {
-        let margin = match kind {
-            ReaderKind::Uring => 1.0,
-            ReaderKind::Pread => PREAD_MARGIN,
-            ReaderKind::Buffered => BUFFERED_MARGIN,
-        };
-        if rate > best.1 * margin {
+        if rate > best.1 * MARGIN {
             best = (kind, rate);
         }
     }
@@ -100,42 +93,40 @@ fn measure(paths: &[PathBuf], files: &Files) -> Vec<(ReaderKind, f64)> {
     (0..).zip(kinds).filter_map(sample).collect()
 }
 
-/// Reads on from `offset` until the sample or its time is over. [bytes per second]
+/// Reads on from `offset` until the sample or its time is over; 0 where not even two steps are done by then. [bytes per second]
 fn rate(source: &dyn WeightSource, offset: u64) -> Option<f64> {
     let request = |i: u64, buf| {
         let extent =
             Extent { file: 0, offset: offset + i * STEP.0, len: STEP.0, dst: 0, need: STEP.0 };
         source.request(Arc::new([extent]), buf)
     };
-    let bufs = [HostBuf::new(STEP).ok()?, HostBuf::new(STEP).ok()?];
     let begin = Instant::now();
     let mut asked = 0;
-    let mut tickets = std::collections::VecDeque::new();
-    for buf in bufs {
+    let mut tickets = VecDeque::new();
+    for _ in 0..2 {
+        let mut buf = HostBuf::new(STEP).ok()?;
+        buf.as_mut_slice().fill(1); // the first touch of its pages is not part of reading
         tickets.push_back(request(asked, buf));
         asked += 1;
     }
-    let mut read = Bytes::ZERO;
-    let mut end = begin;
-    while let Some(ticket) = tickets.pop_front() {
-        let done = match ticket.wait_timeout(SAMPLE_TIME.saturating_sub(begin.elapsed())) {
-            Ok(done) => done?,
-            Err(late) => {
-                tickets.push_back(late);
-                break;
-            }
-        };
-        done.outcome.ok()?;
-        read += STEP;
-        end = Instant::now();
+    let mut ends = Vec::new();
+    while let Some(mut ticket) = tickets.pop_front() {
+        if !ticket.wait_timeout(SAMPLE_TIME.saturating_sub(begin.elapsed())) {
+            tickets.push_back(ticket);
+            break;
+        }
+        let done = ticket.wait()?;
+        ends.push(done.outcome.ok()?.span.1);
         if asked < SAMPLE.0 / STEP.0 && begin.elapsed() < SAMPLE_TIME {
             tickets.push_back(request(asked, done.buf));
             asked += 1;
         }
     }
     source.cancel(); // so that dropping the tickets waits for the reads in flight only
-    let seconds = (end - begin).as_secs_f64();
-    Some(if seconds > 0.0 { read.f64() / seconds } else { 0.0 })
+    // From the end of the first step on, when threads and device are awake.
+    let [first, .., last] = &ends[..] else { return Some(0.0) };
+    let seconds = (*last - *first).as_secs_f64();
+    Some(STEP.f64() * (ends.len() - 1) as f64 / seconds.max(1e-9))
 }
 
 fn recall(memory: &Path) -> Option<Verdicts> {
@@ -167,8 +158,8 @@ mod tests {
     fn a_later_reader_must_be_clearly_faster() {
         use ReaderKind::{Buffered, Pread, Uring};
         for (rates, want) in [
-            (&[(Uring, 2.0), (Pread, 2.1), (Buffered, 2.9)][..], Uring),
-            (&[(Uring, 2.0), (Pread, 2.3), (Buffered, 2.9)], Pread),
+            (&[(Uring, 2.0), (Pread, 2.9), (Buffered, 2.9)][..], Uring),
+            (&[(Uring, 2.0), (Pread, 3.1), (Buffered, 4.0)], Pread),
             (&[(Uring, 1.0), (Pread, 1.0), (Buffered, 1.6)], Buffered),
             (&[(Pread, 1.0)], Pread),
             (&[(Uring, 0.0), (Pread, 0.0), (Buffered, 0.0)], Uring),

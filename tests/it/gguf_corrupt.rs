@@ -1,0 +1,578 @@
+//! Corrupt model files, by name: each gets a clear sentence from the index, and exit code 1 from
+//! the program; none a panic.
+//!
+//! [`all_cases`] makes the files once; the same ones are thrown at `Index` and at the real binary.
+
+use std::fs;
+use std::io::Cursor;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+use airrun::gguf::Index;
+use airrun::units::Bytes;
+use proptest::prelude::*;
+
+use crate::gguf_writer::{self as gw, Gguf, Payload, Tensor};
+
+/// What refuses a file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Fails {
+    /// `Index::open`.
+    Open,
+    /// `Index::check_model`.
+    Check,
+    /// Only loading the model: the index is fine, and `inspect` shows it.
+    Load,
+}
+
+/// A file that is wrong.
+#[derive(Debug)]
+pub(crate) struct Case {
+    pub(crate) name: &'static str,
+    pub(crate) fails: Fails,
+    /// What the sentence must contain.
+    pub(crate) says: &'static str,
+    pub(crate) path: PathBuf,
+}
+
+/// Name, what refuses it, what is said, and the file.
+type Row = (&'static str, Fails, &'static str, Vec<u8>);
+
+/// A row made from the tiny model by one change.
+fn row(name: &'static str, fails: Fails, says: &'static str, change: impl Fn(&mut Gguf)) -> Row {
+    let mut g = Gguf::llama();
+    change(&mut g);
+    (name, fails, says, g.bytes())
+}
+
+/// All corrupt files, written into `dir`.
+pub(crate) fn all_cases(dir: &Path) -> Vec<Case> {
+    let mut rows = magic_rows();
+    rows.extend(count_rows());
+    rows.extend(key_rows());
+    rows.extend(array_rows());
+    rows.extend(tensor_name_rows());
+    rows.extend(tensor_shape_rows());
+    rows.extend(tensor_offset_rows());
+    rows.extend(size_rows());
+    rows.extend(head_rows());
+    rows.extend(expert_rows());
+    rows.extend(vocabulary_rows());
+    rows.extend(load_rows());
+    let mut cases: Vec<Case> = rows
+        .into_iter()
+        .map(|(name, fails, says, bytes)| {
+            let path = dir.join(format!("{name}.gguf"));
+            fs::write(&path, bytes).unwrap();
+            Case { name, fails, says, path }
+        })
+        .collect();
+    cases.extend(split_cases(dir));
+    cases.extend(path_cases(dir));
+    cases
+}
+
+fn magic_rows() -> Vec<Row> {
+    use Fails::Open;
+    let valid = Gguf::llama().bytes();
+    let version = |n: u32| [b"GGUF", &n.to_le_bytes()[..], &valid[8..]].concat();
+    let garbage: Vec<u8> =
+        (0..4096_u32).map(|i| (i.wrapping_mul(2_654_435_761) >> 24) as u8).collect();
+    vec![
+        ("EMPTY_FILE", Open, "empty", Vec::new()),
+        ("HEADER_ONE_BYTE", Open, "cut off", b"G".to_vec()),
+        ("HEADER_BAD_MAGIC", Open, "not a GGUF file", [b"FUGG", &valid[4..]].concat()),
+        ("HEADER_GGML_MAGIC", Open, "not a GGUF file", [b"lmgg", &valid[4..]].concat()),
+        ("HEADER_ZIP", Open, "PK", [b"PK\x03\x04", &valid[4..]].concat()),
+        ("HEADER_TEXT", Open, "not a GGUF file", b"Once upon a time\n".to_vec()),
+        ("HEADER_GARBAGE", Open, "not a GGUF file", garbage),
+        ("HEADER_ZEROS", Open, "not a GGUF file", vec![0; 4096]),
+        ("HEADER_MAGIC_ONLY", Open, "the version", b"GGUF".to_vec()),
+        ("HEADER_VERSION_0", Open, "version 0", version(0)),
+        ("HEADER_VERSION_1", Open, "version 1", version(1)),
+        ("HEADER_VERSION_4", Open, "version 4", version(4)),
+        ("HEADER_VERSION_MAX", Open, "version 4294967295", version(u32::MAX)),
+        ("HEADER_BIG_ENDIAN", Open, "big-endian", version(3_u32.swap_bytes())),
+        ("HEADER_NO_COUNTS", Open, "the tensor count", valid[..8].to_vec()),
+        ("HEADER_NO_KEY_COUNT", Open, "the key count", valid[..16].to_vec()),
+        ("HEADER_NO_KEYS", Open, "keys", valid[..24].to_vec()),
+    ]
+}
+
+fn count_rows() -> Vec<Row> {
+    use Fails::{Check, Load, Open};
+    let keys = |name, says, n: u64| row(name, Open, says, move |g| g.n_keys = Some(n));
+    let tensors = |name, says, n: u64| row(name, Open, says, move |g| g.n_tensors = Some(n));
+    let n_keys = Gguf::llama().keys.len() as u64;
+    let n_tensors = Gguf::llama().tensors.len() as u64;
+    vec![
+        keys("KEYS_2_60", "claims 1152921504606846976 keys", 1 << 60),
+        keys("KEYS_MAX", "keys", u64::MAX),
+        keys("KEYS_ONE_MORE", "", n_keys + 1),
+        keys("KEYS_ONE_LESS", "", n_keys - 1),
+        keys("KEYS_NONE", "", 0),
+        tensors("TENSORS_2_60", "claims 1152921504606846976 tensors", 1 << 60),
+        tensors("TENSORS_MAX", "tensors", u64::MAX),
+        tensors("TENSORS_NEGATIVE", "tensors", 1 << 63),
+        tensors("TENSORS_ONE_MORE", "", n_tensors + 1),
+        row("TENSORS_ONE_LESS", Load, "", move |g| g.n_tensors = Some(n_tensors - 1)),
+        row("TENSORS_NONE", Check, "holds no tensors", |g| g.tensors.clear()),
+        ("KEYS_TOO_MANY", Open, "more than the", {
+            let mut g = Gguf::new();
+            g.keys = (0..70_000).map(|i| (format!("k{i:08}").into_bytes(), gw::u8(1))).collect();
+            g.bytes()
+        }),
+    ]
+}
+
+fn key_rows() -> Vec<Row> {
+    use Fails::Open;
+    let raw_key = |name, says, key: &'static [u8]| {
+        row(name, Open, says, move |g| g.keys.push((key.to_vec(), gw::u32(1))))
+    };
+    let value = |name, says, value: Payload| {
+        row(name, Open, says, move |g| g.keys.push((b"extra".to_vec(), value.clone())))
+    };
+    let set = |name, says, key: &'static str, value: Payload| {
+        row(name, Open, says, move |g| g.set(key, value.clone()))
+    };
+    let key_length = |name, says, len: u64| {
+        let mut bytes = Gguf::llama().bytes();
+        bytes[24..32].copy_from_slice(&len.to_le_bytes());
+        (name, Open, says, bytes)
+    };
+    vec![
+        raw_key("KEY_EMPTY", "empty or not text", b""),
+        raw_key("KEY_NOT_UTF8", "empty or not text", b"a\xff\xfe"),
+        raw_key("KEY_WITH_ZERO", "empty or not text", b"a\0b"),
+        raw_key("KEY_DUPLICATE", "appears twice", b"llama.block_count"),
+        key_length("KEY_LENGTH_2_62", "length of", 1 << 62),
+        key_length("KEY_LENGTH_MAX", "length of", u64::MAX),
+        key_length("KEY_LENGTH_PAST_END", "length of", 60_000),
+        value("VALUE_TYPE_13", "value type 13", Payload(13, vec![0; 8])),
+        value("VALUE_TYPE_MAX", "value type", Payload(u32::MAX, vec![0; 8])),
+        value("VALUE_STRING_2_63", "length of", Payload(gw::STR, gw::string(b"x", 1 << 63))),
+        value("VALUE_STRING_MAX", "length of", Payload(gw::STR, gw::string(b"x", u64::MAX))),
+        value("VALUE_STRING_PAST_END", "length of", Payload(gw::STR, gw::string(b"x", 1 << 20))),
+        set("ALIGNMENT_0", "general.alignment", "general.alignment", gw::u32(0)),
+        set("ALIGNMENT_3", "general.alignment", "general.alignment", gw::u32(3)),
+        set("ALIGNMENT_U64", "general.alignment", "general.alignment", gw::u64(32)),
+        set("ALIGNMENT_TEXT", "general.alignment", "general.alignment", gw::str("32")),
+        set("ALIGNMENT_2_31", "tensor", "general.alignment", gw::u32(1 << 31)),
+        set("ARCHITECTURE_NUMBER", "general.architecture", "general.architecture", gw::u32(1)),
+        set("ARCHITECTURE_EMPTY", "general.architecture", "general.architecture", gw::str("")),
+        set("ARCHITECTURE_PATH", "general.architecture", "general.architecture", gw::str("../x y")),
+        row("ARCHITECTURE_MISSING", Open, "general.architecture", |g| {
+            g.unset("general.architecture");
+        }),
+    ]
+}
+
+fn array_rows() -> Vec<Row> {
+    let extra = |name, says, value: Payload| {
+        row(name, Fails::Open, says, move |g| g.keys.push((b"extra".to_vec(), value.clone())))
+    };
+    vec![
+        extra("ARRAY_OF_ARRAYS", "array of arrays", gw::array(gw::ARRAY, 1, &[0; 32])),
+        extra("ARRAY_ELEMENT_TYPE_99", "value type 99", gw::array(99, 1, &[0; 8])),
+        extra("ARRAY_LENGTH_2_62", "length of", gw::array(gw::U32, 1 << 62, &[0; 8])),
+        extra("ARRAY_LENGTH_WRAPS", "length of", gw::array(gw::U64, (1 << 61) + 1, &[0; 8])),
+        extra("ARRAY_LENGTH_MAX", "length of", gw::array(gw::U8, u64::MAX, &[0; 8])),
+        extra("ARRAY_LENGTH_PAST_END", "length of", gw::array(gw::U8, 1 << 20, &[0; 8])),
+        extra("ARRAY_STRINGS_2_60", "length of", gw::array(gw::STR, 1 << 60, &[0; 8])),
+        extra("ARRAY_STRINGS_ONE_MORE", "", gw::array(gw::STR, 2, &gw::string(b"ab", 2))),
+        extra("ARRAY_STRING_LENGTH_MAX", "length of", {
+            gw::array(gw::STR, 1, &gw::string(b"ab", u64::MAX))
+        }),
+    ]
+}
+
+fn tensor_name_rows() -> Vec<Row> {
+    use Fails::Open;
+    let named = |name, says, tensor: &'static [u8]| {
+        row(name, Open, says, move |g| g.tensors[3].name = tensor.to_vec())
+    };
+    vec![
+        named("TENSOR_NAME_64", "64 bytes", &[b'x'; 64]),
+        named("TENSOR_NAME_9000", "9000 bytes", &[b'x'; 9000]),
+        named("TENSOR_NAME_EMPTY", "empty or not text", b""),
+        named("TENSOR_NAME_NOT_UTF8", "empty or not text", b"blk\xff"),
+        named("TENSOR_NAME_WITH_ZERO", "empty or not text", b"blk\0.0"),
+        named("TENSOR_DUPLICATE", "'output.weight': its name appears twice", b"output.weight"),
+        ("TENSOR_NAME_LENGTH_MAX", Open, "length of", {
+            let mut g = Gguf::llama();
+            g.tensors.clear();
+            g.n_tensors = Some(1);
+            let mut bytes = g.bytes();
+            bytes.extend([0xff; 40]);
+            bytes
+        }),
+        ("TENSOR_TABLE_CUT", Open, "", {
+            let g = Gguf::llama();
+            g.header()[..g.header().len() - 4].to_vec()
+        }),
+    ]
+}
+
+fn tensor_shape_rows() -> Vec<Row> {
+    let q = "blk.0.attn_q.weight";
+    let change =
+        |name, says, f: fn(&mut Tensor)| row(name, Fails::Open, says, move |g| f(g.tensor(q)));
+    vec![
+        change("DIMS_0", "0 dimensions", |t| t.dims = vec![]),
+        change("DIMS_5", "5 dimensions", |t| t.dims = vec![1; 5]),
+        change("DIMS_MAX", "4294967295 dimensions", |t| t.n_dims = Some(u32::MAX)),
+        change("DIM_ZERO", "dimension 1 is zero", |t| t.dims = vec![16, 0]),
+        change("DIM_2_63", "overflow", |t| t.dims = vec![1 << 63]),
+        change("DIM_MAX", "overflow", |t| t.dims = vec![u64::MAX, 1]),
+        change("DIMS_OVERFLOW", "overflow", |t| t.dims = vec![1 << 32, 1 << 32]),
+        change("DIMS_WRAP_TO_ZERO", "overflow", |t| t.dims = vec![1 << 16; 4]),
+        change("BYTES_OVERFLOW", "overflow", |t| (t.dims, t.ty) = (vec![1 << 61], 27)),
+        change("DIM_LARGER_THAN_FILE", "cut off", |t| t.dims = vec![1 << 40]),
+        change("ROW_NOT_BLOCKS", "not a multiple of 256", |t| t.ty = 12),
+        change("TYPE_WITHDRAWN_4", "ggml type 4 ", |t| t.ty = 4),
+        change("TYPE_WITHDRAWN_31", "ggml type 31 ", |t| t.ty = 31),
+        change("TYPE_43", "ggml type 43 ", |t| t.ty = 43),
+        change("TYPE_MAX", "ggml type 4294967295 ", |t| t.ty = u32::MAX),
+        change("SHAPE_SMALLER", "was expected", |t| t.dims = vec![16, 4]),
+        change("SHAPE_LARGER", "overlaps", |t| t.dims = vec![16, 32]),
+    ]
+}
+
+fn tensor_offset_rows() -> Vec<Row> {
+    use Fails::Open;
+    let at = |name, says, offset: u64| {
+        row(name, Open, says, move |g| g.tensor("blk.0.attn_q.weight").offset = Some(offset))
+    };
+    let cut = |name, says, less: usize| {
+        let mut bytes = Gguf::llama().bytes();
+        bytes.truncate(bytes.len() - less);
+        (name, Open, says, bytes)
+    };
+    vec![
+        at("TENSORS_BAD_OFFSET", "multiple of the alignment", 33),
+        at("OFFSET_OVERLAPS", "overlaps", 0),
+        at("OFFSET_LEAVES_GAP", "was expected", 1 << 20),
+        at("OFFSET_2_63", "was expected", 1 << 63),
+        at("OFFSET_MAX", "multiple of the alignment", u64::MAX),
+        at("OFFSET_MAX_ALIGNED", "was expected", u64::MAX - 31),
+        cut("DATA_CUT_BY_ONE", "cut off", 1),
+        cut("DATA_CUT_BY_A_TENSOR", "cut off", 1024),
+        ("DATA_MISSING", Open, "cut off", Gguf::llama().header()),
+    ]
+}
+
+/// A row about a key of the architecture.
+fn model(name: &'static str, says: &'static str, key: &'static str, value: Payload) -> Row {
+    row(name, Fails::Check, says, move |g| g.set(&format!("llama.{key}"), value.clone()))
+}
+
+fn size_rows() -> Vec<Row> {
+    vec![
+        model("BLOCK_COUNT_0", "block_count", "block_count", gw::u32(0)),
+        model("BLOCK_COUNT_513", "block_count", "block_count", gw::u32(513)),
+        model("BLOCK_COUNT_TEXT", "whole number", "block_count", gw::str("1")),
+        model("BLOCK_COUNT_ARRAY", "whole number", "block_count", gw::u32s(&[1])),
+        row("BLOCK_COUNT_MISSING", Fails::Check, "is missing", |g| g.unset("llama.block_count")),
+        model("NEXTN_MORE_THAN_BLOCKS", "nextn", "nextn_predict_layers", gw::u32(2)),
+        model("EMBEDDING_0", "embedding_length", "embedding_length", gw::u32(0)),
+        model("EMBEDDING_MAX", "embedding_length", "embedding_length", gw::u32(u32::MAX)),
+        model("CONTEXT_0", "context_length", "context_length", gw::u32(0)),
+        model("VOCAB_SIZE_MAX", "vocab_size", "vocab_size", gw::u32(u32::MAX)),
+        model("INTERVAL_0", "full_attention", "full_attention_interval", gw::u32(0)),
+        row("SSM_KERNEL_0", Fails::Check, "ssm.conv_kernel", |g| {
+            g.set("llama.ssm.inner_size", gw::u32(16));
+            g.set("llama.ssm.conv_kernel", gw::u32(0));
+        }),
+    ]
+}
+
+fn head_rows() -> Vec<Row> {
+    let (heads, kv) = ("attention.head_count", "attention.head_count_kv");
+    vec![
+        model("HEADS_ABSURD", "head_count' is 4294967295", heads, gw::u32(u32::MAX)),
+        model("HEADS_MORE_THAN_WIDTH", "head_count' is 32", heads, gw::u32(32)),
+        model("HEADS_TEXT", "whole numbers", heads, gw::str("two")),
+        model("HEADS_ARRAY_LONG", "2 values for 1 blocks", heads, gw::u32s(&[2, 2])),
+        model("HEADS_ARRAY_EMPTY", "0 values for 1 blocks", heads, gw::u32s(&[])),
+        model("KV_HEADS_DO_NOT_DIVIDE", "does not divide", kv, gw::u32(3)),
+        model("KV_HEADS_ARRAY", "does not divide", kv, gw::u32s(&[5])),
+        model("KEY_LENGTH_0", "key_length", "attention.key_length", gw::u32(0)),
+        model("ROPE_ODD", "odd", "rope.dimension_count", gw::u32(7)),
+        model("ROPE_WIDER_THAN_HEAD", "rope.dimension_count", "rope.dimension_count", gw::u32(10)),
+        model("ROPE_SCALING_UNKNOWN", "unknown kind", "rope.scaling.type", gw::str("cubic")),
+        model("ROPE_BASE_NAN", "NaN", "rope.freq_base", gw::f32(f32::NAN)),
+        model("EPSILON_NEGATIVE", "epsilon", "attention.layer_norm_rms_epsilon", gw::f32(-1.0)),
+        model("EPSILON_NAN", "epsilon", "attention.layer_norm_rms_epsilon", gw::f32(f32::NAN)),
+    ]
+}
+
+fn expert_rows() -> Vec<Row> {
+    let experts = |name, says, values: &'static [(&str, u32)]| {
+        row(name, Fails::Check, says, move |g| {
+            for (key, n) in values {
+                g.set(&format!("llama.expert_{key}"), gw::u32(*n));
+            }
+        })
+    };
+    vec![
+        experts("EXPERTS_2000", "expert_count", &[("count", 2000), ("used_count", 2)]),
+        experts("EXPERTS_USED_TOO_MANY", "used_count' is 9", &[("count", 8), ("used_count", 9)]),
+        experts("EXPERTS_USED_NONE", "used_count' is 0", &[("count", 8)]),
+        experts("EXPERTS_USED_OF_NONE", "used_count' is 2", &[("used_count", 2)]),
+        experts(
+            "EXPERT_GROUPS_UNEVEN",
+            "group_count' is 3",
+            &[("count", 8), ("used_count", 2), ("group_count", 3), ("group_used_count", 1)],
+        ),
+        experts(
+            "EXPERT_GROUPS_ALL_USED",
+            "group_used_count' is 4",
+            &[("count", 8), ("used_count", 2), ("group_count", 4), ("group_used_count", 4)],
+        ),
+        experts("EXPERT_GROUPS_OF_NONE", "group_count' is 1", &[("group_count", 1)]),
+    ]
+}
+
+fn vocabulary_rows() -> Vec<Row> {
+    let key = |name, says, key: &'static str, value: Payload| {
+        let key = format!("tokenizer.ggml.{key}");
+        row(name, Fails::Check, says, move |g| g.set(&key, value.clone()))
+    };
+    vec![
+        key("TOKENS_DUPLICATE", "'a' twice", "tokens", {
+            gw::strings(&["<unk>", "<s>", "</s>", "a", "b", "a", "d", "e"])
+        }),
+        key("TOKENS_ALIKE_UP_TO_ZERO", "twice", "tokens", {
+            gw::strings(&["<unk>", "<s>", "</s>", "a\0b", "b", "a\0c", "d", "e"])
+        }),
+        key("TOKENS_NONE", "has 0 tokens", "tokens", gw::strings(&[])),
+        key("SCORES_SHORT", "7 values for 8", "scores", gw::f32s(&[0.0; 7])),
+        key("TOKEN_TYPES_SHORT", "2 values for 8", "token_type", gw::i32s(&[1; 2])),
+        key("BOS_OUTSIDE", "bos_token_id' is 8", "bos_token_id", gw::u32(8)),
+        key("EOS_OUTSIDE", "eos_token_id' is 4000000000", "eos_token_id", gw::u32(4_000_000_000)),
+    ]
+}
+
+/// Files that only loading finds wrong.
+fn load_rows() -> Vec<Row> {
+    use Fails::Load;
+    vec![
+        row("ARCHITECTURE_UNKNOWN", Load, "", |g| {
+            for (key, _) in &mut g.keys {
+                if let Some(rest) = key.strip_prefix(b"llama") {
+                    *key = [b"nonesuch", rest].concat();
+                }
+            }
+            g.set("general.architecture", gw::str("nonesuch"));
+        }),
+        row("TENSOR_MISSING", Load, "", |g| g.tensors.retain(|t| t.name != b"blk.0.attn_q.weight")),
+        row("TENSOR_SHAPE_WRONG", Load, "", |g| {
+            *g.tensor("blk.0.attn_q.weight") = Tensor::f32("blk.0.attn_q.weight", &[16, 8]);
+        }),
+        row("TOKENIZER_UNKNOWN", Load, "", |g| g.set("tokenizer.ggml.model", gw::str("nonesuch"))),
+        row("TOKENS_ARE_NUMBERS", Load, "", |g| g.set("tokenizer.ggml.tokens", gw::u32s(&[1; 8]))),
+        row("FEED_FORWARD_LIES", Load, "", |g| g.set("llama.feed_forward_length", gw::u32(32))),
+    ]
+}
+
+/// The two parts of the tiny model: the first with all keys and half of the tensors.
+fn parts() -> [Gguf; 2] {
+    let mut first = Gguf::llama();
+    let mut second = Gguf::new();
+    second.tensors = first.tensors.split_off(6);
+    first.set("split.tensors.count", gw::u32(12));
+    for (no, part) in [&mut first, &mut second].into_iter().enumerate() {
+        part.set("split.no", gw::u32(no as u32));
+        part.set("split.count", gw::u32(2));
+    }
+    [first, second]
+}
+
+/// Writes the parts of the tiny model after `change`; returns their paths.
+pub(crate) fn write_parts(dir: &Path, name: &str, change: impl Fn(&mut [Gguf; 2])) -> [PathBuf; 2] {
+    let mut both = parts();
+    change(&mut both);
+    let paths = [1, 2].map(|n| dir.join(format!("{name}-{n:05}-of-00002.gguf")));
+    for (path, part) in paths.iter().zip(&both) {
+        fs::write(path, part.bytes()).unwrap();
+    }
+    paths
+}
+
+fn split_cases(dir: &Path) -> Vec<Case> {
+    let changed = |name, says, change: fn(&mut [Gguf; 2])| {
+        let [path, _] = write_parts(dir, name, change);
+        Case { name, fails: Fails::Open, says, path }
+    };
+    let without = |name, says, gone: usize| {
+        let paths = write_parts(dir, name, |_| {});
+        fs::remove_file(&paths[gone]).unwrap();
+        Case { name, fails: Fails::Open, says, path: paths[1 - gone].clone() }
+    };
+    let misnamed = || {
+        let [first, _] = write_parts(dir, "SPLIT_NAMED_OTHERWISE", |_| {});
+        let path = dir.join("SPLIT_NAMED_OTHERWISE.gguf");
+        fs::rename(first, &path).unwrap();
+        let says = "its name does not end in -00001-of-00002.gguf";
+        Case { name: "SPLIT_NAMED_OTHERWISE", fails: Fails::Open, says, path }
+    };
+    vec![
+        without("SPLIT_SECOND_MISSING", "part 2 of 2 is missing", 1),
+        without("SPLIT_FIRST_MISSING", "part 1 of 2 is missing", 0),
+        misnamed(),
+        changed("SPLIT_NO_BEYOND_COUNT", "split.no", |p| p[0].set("split.no", gw::u32(2))),
+        changed("SPLIT_COUNT_MAX", "split.count", |p| p[0].set("split.count", gw::u64(u64::MAX))),
+        changed("SPLIT_BOTH_FIRST", "part 1 of 2", |p| p[1].set("split.no", gw::u32(0))),
+        changed("SPLIT_OF_ANOTHER", "part 2 of 3", |p| p[1].set("split.count", gw::u32(3))),
+        changed("SPLIT_TENSOR_COUNT", "13 were expected", |p| {
+            p[0].set("split.tensors.count", gw::u32(13));
+        }),
+        changed("SPLIT_DUPLICATE_TENSOR", "appears twice", |p| {
+            p[1].tensors[0].name = b"output.weight".to_vec();
+        }),
+        changed("SPLIT_SECOND_NOT_GGUF", "not a GGUF file", |p| p[1].magic = *b"PK\x03\x04"),
+    ]
+}
+
+/// Paths that are no readable files.
+#[expect(clippy::print_stderr, reason = "a skipped case says so")]
+fn path_cases(dir: &Path) -> Vec<Case> {
+    let case = |name, says, path| Case { name, fails: Fails::Open, says, path };
+    let mut cases = vec![
+        case("FILE_MISSING", "No such file", dir.join("there-is-none.gguf")),
+        case("DIRECTORY", "is a directory", dir.to_owned()),
+    ];
+    if cfg!(unix) {
+        cases.push(case("DEVICE", "not a regular file", PathBuf::from("/dev/null")));
+        let file = dir.join("a-file");
+        fs::write(&file, b"x").unwrap();
+        cases.push(case("BELOW_A_FILE", "Not a directory", file.join("model.gguf")));
+        let path = dir.join("NO_PERMISSION.gguf");
+        if unreadable(&path) {
+            cases.push(case("NO_PERMISSION", "Permission denied", path));
+        } else {
+            eprintln!("skipped NO_PERMISSION: this user reads every file (root)");
+        }
+    }
+    cases
+}
+
+/// Writes a valid model that may not be read; false if this user may read it all the same.
+fn unreadable(path: &Path) -> bool {
+    fs::write(path, Gguf::llama().bytes()).unwrap();
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::PermissionsExt;
+        fs::set_permissions(path, fs::Permissions::from_mode(0o000)).unwrap();
+    }
+    fs::File::open(path).is_err()
+}
+
+/// The complaint about a file, by the rooms that can complain without loading it.
+fn complaint(path: &Path) -> Result<(), (Fails, String)> {
+    let index = Index::open(path).map_err(|e| (Fails::Open, e.to_string()))?;
+    index.check_model().map_err(|e| (Fails::Check, e.to_string()))
+}
+
+#[test]
+fn every_corrupt_file_gets_its_sentence() {
+    let dir = tempfile::tempdir().unwrap();
+    let cases = all_cases(dir.path());
+    assert!(cases.len() >= 60, "only {} cases", cases.len());
+    for case in &cases {
+        let found = complaint(&case.path);
+        match (case.fails, found) {
+            (Fails::Load, found) => assert_eq!(found, Ok(()), "{}", case.name),
+            (fails, Ok(())) => panic!("{}: passed, and {fails:?} should refuse it", case.name),
+            (fails, Err((by, text))) => {
+                assert_eq!(by, fails, "{}: {text}", case.name);
+                assert!(text.contains(case.says), "{}: {text}", case.name);
+                assert!(
+                    text.starts_with("model '") && !text.contains('\n'),
+                    "{}: {text}",
+                    case.name
+                );
+                assert!(text.len() < 400, "{}: {text}", case.name);
+            }
+        }
+    }
+}
+
+#[test]
+fn the_untouched_files_are_fine() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("valid.gguf");
+    fs::write(&path, Gguf::llama().bytes()).unwrap();
+    assert_eq!(complaint(&path), Ok(()));
+    for path in write_parts(dir.path(), "valid", |_| {}) {
+        assert_eq!(complaint(&path), Ok(()));
+    }
+}
+
+#[test]
+fn a_file_cut_at_any_byte_is_refused() {
+    let whole = Gguf::llama().bytes();
+    for len in 0..whole.len() {
+        let cut = &whole[..len];
+        let refused = Index::from_reader(Path::new("cut.gguf"), cut, Bytes(len as u64)).is_err();
+        assert!(refused, "cut at byte {len} of {}", whole.len());
+    }
+}
+
+#[test]
+fn a_file_that_shrinks_while_it_is_read_is_refused() {
+    let whole = Gguf::llama().bytes();
+    let header = Gguf::llama().header().len();
+    for len in 0..header {
+        let result = Index::from_reader(Path::new("x"), &whole[..len], Bytes(whole.len() as u64));
+        assert!(result.is_err(), "{len}");
+    }
+}
+
+fn airrun(args: &[&str], path: &Path) -> Output {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_airrun"));
+    command.arg(args[0]).arg(path).args(&args[1..]).output().unwrap()
+}
+
+#[test]
+fn the_program_refuses_every_corrupt_file() {
+    let dir = tempfile::tempdir().unwrap();
+    for case in all_cases(dir.path()) {
+        for args in [&["inspect"][..], &["logits", "--tokens", "1"]] {
+            let out = airrun(args, &case.path);
+            let stderr = String::from_utf8_lossy(&out.stderr);
+            let told = format!("{} {}: {:?}\n{stderr}", case.name, args[0], out.status);
+            if case.fails == Fails::Load && args[0] == "inspect" {
+                assert_eq!(out.status.code(), Some(0), "{told}");
+                continue;
+            }
+            assert_eq!(out.status.code(), Some(1), "{told}");
+            assert!(stderr.starts_with("airrun: "), "{told}");
+            assert!(!stderr.contains("panicked"), "{told}");
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(2000))]
+
+    /// Whatever bytes of the header are changed: an index or an error, no panic.
+    #[test]
+    fn changed_bytes_never_panic(
+        changes in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..8),
+    ) {
+        let g = Gguf::llama();
+        let header = g.header().len();
+        let mut bytes = g.bytes();
+        for (at, byte) in changes {
+            bytes[at.index(header)] = byte;
+        }
+        let len = Bytes(bytes.len() as u64);
+        if let Ok(index) = Index::from_reader(Path::new("x"), Cursor::new(bytes), len) {
+            drop(index.check_model());
+            drop((index.file_type_name(), index.name(), index.tokenizer()));
+            let _ = (index.largest_unit(), index.parameters());
+        }
+    }
+}
