@@ -323,6 +323,7 @@ struct Terminal {
 
 impl Terminal {
     /// None, with a word, where there is no script(1) of util-linux.
+    #[expect(clippy::print_stderr, reason = "a test that skips says so")]
     fn open(args: &[&str], state: &Path) -> Option<Terminal> {
         let version = Command::new("script").arg("--version").output();
         if !version.is_ok_and(|v| text(&v.stdout).contains("util-linux")) {

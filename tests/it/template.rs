@@ -81,6 +81,7 @@ const CONVERSATIONS: [&[(&str, &str)]; 5] = [
 ];
 
 #[test]
+#[expect(clippy::print_stderr, reason = "a test that skips says so")]
 fn families_render_as_with_jinja2() {
     let mut cases = Vec::new();
     let mut ours = Vec::new();
