@@ -146,12 +146,11 @@ impl Shown {
     }
 }
 
-/// `12 tokens, 34.1 tokens/s; prompt 25 tokens (13 reused) in 0.12 s; 3.38 GiB streamed, 2.91
-/// GB/s`.
+/// `12 tokens, 34.1 tokens/s; prompt 25 (13 reused) in 0.12 s; 3.38 GiB, 2.91 GB/s`.
 pub(crate) fn summary(answer: &Answer) -> String {
     let n = answer.tokens.len();
     let mut line = format!("{}, {}", tokens(n), speed(n, answer.generate_seconds));
-    line += &format!("; prompt {}", tokens(answer.n_prompt));
+    line += &format!("; prompt {}", answer.n_prompt);
     if answer.n_reused > 0 {
         line += &format!(" ({} reused)", answer.n_reused);
     }
@@ -159,7 +158,7 @@ pub(crate) fn summary(answer: &Answer) -> String {
     if answer.streamed > Bytes::ZERO {
         let seconds = answer.prompt_seconds + answer.generate_seconds;
         let rate = Rate(answer.streamed.f64() / seconds.max(1e-9));
-        line += &format!("; {} streamed, {rate}", answer.streamed);
+        line += &format!("; {}, {rate}", answer.streamed);
     }
     line
 }

@@ -122,10 +122,10 @@ impl Repl {
                     Finish::Length => printer.dim("(stopped at max-tokens)"),
                     Finish::Stop => {}
                 }
-                printer.dim(summary(&reply.answer));
                 if reply.text.is_empty() {
                     self.conversation.take_back();
                 } else {
+                    printer.dim(summary(&reply.answer));
                     self.conversation.push(Role::Assistant, reply.text);
                 }
                 self.total.add(&reply.answer);
