@@ -8,7 +8,7 @@ use crate::cli::printer::Printer;
 use crate::engine::chat::ChatError;
 use crate::{engine, gguf};
 
-/// Room for an answer in the context that a hint proposes [tokens].
+/// Room for an answer in the context that a hint proposes, in tokens.
 const SPARE: usize = 256;
 
 /// What the exit code tells.

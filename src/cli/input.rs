@@ -6,7 +6,7 @@ use anyhow::Context;
 
 use crate::cli::exit::Failure;
 
-/// The longest prompt that is read from stdin [bytes].
+/// The longest prompt that is read from stdin, in bytes.
 const MAX_PROMPT: u64 = 64 << 20;
 
 /// All of stdin as text, without its last line end.

@@ -17,7 +17,7 @@ const FIRST: Duration = Duration::from_millis(300);
 /// The same between two pieces of an answer.
 const BETWEEN: Duration = Duration::from_secs(1);
 
-/// Slower reading than this is not worth a number [bytes per second].
+/// Slower reading than this is not worth a number, in bytes per second.
 const LEAST_RATE: f64 = 1e7;
 
 /// What is watched.

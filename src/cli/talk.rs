@@ -72,7 +72,7 @@ impl Talk {
         self.session.n_ctx() as usize
     }
 
-    /// Room that a prompt leaves for its answer [tokens]: what the user allows, or a quarter of the
+    /// Room that a prompt leaves for its answer, in tokens: what the user allows, or a quarter of the
     /// context.
     pub(crate) fn room(&self) -> usize {
         let n_ctx = self.n_ctx();

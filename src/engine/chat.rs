@@ -10,9 +10,9 @@ use serde::{Deserialize, Serialize};
 use super::template::{ChatTemplate, TemplateError};
 use super::{Token, Vocab};
 
-/// The largest saved conversation that is read [bytes].
+/// The largest saved conversation that is read, in bytes.
 const MAX_FILE: u64 = 64 << 20;
-/// The least room for an answer with which a prompt still counts as fitting [tokens].
+/// The least room for an answer with which a prompt still counts as fitting, in tokens.
 const MIN_ROOM: usize = 8;
 
 /// Who says something.
@@ -256,5 +256,68 @@ impl StopWord {
     /// What was held back, when the text has ended without the word.
     pub fn finish(self) -> String {
         self.held
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn talk() -> Conversation {
+        let mut talk = Conversation::new(Some("Be brief.".to_owned()));
+        talk.push(Role::User, "Größe?\n\"\"\"");
+        talk.push(Role::Assistant, "Groß \u{1f980}");
+        talk
+    }
+
+    #[test]
+    fn what_is_saved_is_loaded() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("talk.json");
+        for talk in [Conversation::default(), talk()] {
+            talk.save(&path).unwrap();
+            assert_eq!(Conversation::load(&path).unwrap(), talk);
+        }
+        let left: Vec<_> = fs::read_dir(dir.path()).unwrap().flatten().collect();
+        assert_eq!(left.len(), 1, "{left:?}");
+        assert!(talk().save(dir.path()).is_err());
+        assert!(talk().save(&dir.path().join("no/such/dir")).is_err());
+        assert!(talk().save(Path::new("..")).is_err());
+    }
+
+    #[test]
+    fn what_is_no_conversation_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("talk.json");
+        let user = r#"{"role":"user","content":"a"}"#;
+        let assistant = r#"{"role":"assistant","content":"b"}"#;
+        for text in [
+            "",
+            "[]",
+            "{}",
+            "not JSON",
+            r#"{"messages":[{"role":"wizard","content":""}]}"#,
+            r#"{"messages":[],"more":1}"#,
+            &format!(r#"{{"messages":[{user}]}}"#),
+            &format!(r#"{{"messages":[{assistant}]}}"#),
+            &format!(r#"{{"messages":[{user},{user}]}}"#),
+            &"[".repeat(100_000),
+        ] {
+            fs::write(&path, text).unwrap();
+            assert!(Conversation::load(&path).is_err(), "{text}");
+        }
+        fs::write(&path, format!(r#"{{"messages":[{user},{assistant}]}}"#)).unwrap();
+        assert_eq!(Conversation::load(&path).unwrap().messages.len(), 2);
+        assert!(Conversation::load(dir.path()).is_err());
+    }
+
+    #[test]
+    fn only_a_question_is_taken_back() {
+        let mut talk = talk();
+        talk.take_back();
+        assert_eq!(talk.messages.len(), 2);
+        talk.push(Role::User, "?");
+        talk.take_back();
+        assert_eq!(talk.messages.len(), 2);
     }
 }

@@ -23,13 +23,13 @@ use minijinja::{AutoEscape, Environment, Error, ErrorKind, State, UndefinedBehav
 /// Instructions that one rendering may take; a long conversation with tools takes some ten
 /// thousand.
 const FUEL: u64 = 2_000_000;
-/// Text that one rendering may produce [bytes].
+/// Text that one rendering may produce, in bytes.
 pub(super) const MAX_OUTPUT: usize = 256 << 20;
-/// The longest template [bytes]; the longest in use have some ten thousand.
+/// The longest template, in bytes; the longest in use have some ten thousand.
 const MAX_SOURCE: usize = 128 << 10;
 /// Time that one rendering may take.
 const MAX_TIME: Duration = Duration::from_secs(20);
-/// Memory by which the process may grow meanwhile [bytes].
+/// Memory by which the process may grow meanwhile, in bytes.
 const MAX_GROWTH: u64 = 512 << 20;
 /// How often both are looked at; most templates are done before the first time.
 const TICK: Duration = Duration::from_millis(5);
@@ -144,7 +144,7 @@ fn render(env: &Environment<'_>, context: Value) -> Result<String, TemplateError
     String::from_utf8(out.bytes).map_err(|e| TemplateError::Failed(e.to_string()))
 }
 
-/// Memory that the process has now [bytes]; 0 where the system does not say.
+/// Memory that the process has now, in bytes; 0 where the system does not say.
 fn resident() -> u64 {
     let statm = fs::read_to_string("/proc/self/statm").unwrap_or_default();
     let pages = statm.split(' ').nth(1).and_then(|pages| pages.parse::<u64>().ok());
