@@ -88,6 +88,19 @@ impl Engine {
     ///
     /// A file that makes no sense, an architecture that libllama does not know, too little memory.
     pub fn open(index: Arc<Index>, options: &LoadOptions) -> Result<Engine, Error> {
+        Engine::open_with(index, options, |source| source)
+    }
+
+    /// As [`Engine::open`], with the source of streamed weights wrapped by `wrap`: throttled or faulty ones, for tests.
+    ///
+    /// # Errors
+    ///
+    /// As [`Engine::open`].
+    pub fn open_with(
+        index: Arc<Index>,
+        options: &LoadOptions,
+        wrap: impl FnOnce(Arc<dyn WeightSource>) -> Arc<dyn WeightSource>,
+    ) -> Result<Engine, Error> {
         index.check_model()?;
         let name = model_name(&index);
         ggml::set_abort_context(Some(format!("model '{name}'")));
@@ -98,7 +111,7 @@ impl Engine {
         let monitor = Arc::new(Monitor::default());
         let loading = Loading { index: &index, plan: &plan, options, threads: &threads, monitor: &monitor };
         let (model, stream, reader) =
-            if plan.streamed.is_empty() { loading.resident()? } else { loading.streamed()? };
+            if plan.streamed.is_empty() { loading.resident()? } else { loading.streamed(wrap)? };
         let model = Arc::new(model);
         ggml::set_abort_context(Some(format!("running '{name}'")));
         let vocab = Vocab { model: model.clone() };
@@ -270,13 +283,16 @@ impl Loading<'_> {
     }
 
     /// Loads what is resident, and makes a stream device for the rest.
-    fn streamed(&self) -> Result<Parts, Error> {
+    fn streamed(
+        &self,
+        wrap: impl FnOnce(Arc<dyn WeightSource>) -> Arc<dyn WeightSource>,
+    ) -> Result<Parts, Error> {
         let inner = Device::cpu().map_err(ggml_error(self.index))?;
         let paths: Vec<PathBuf> = self.index.files.iter().map(|f| f.path.clone()).collect();
         let bytes: Bytes = self.plan.streamed.iter().map(|u| u.len).sum();
         let expect_cached = bytes * 2 < crate::probe::available_memory();
         let choice = source::Choice { expect_cached, ..source::Choice::default() };
-        let source: Arc<dyn WeightSource> = source::open(&paths, choice)?.into();
+        let source = wrap(source::open(&paths, choice)?.into());
         let reader = source.describe();
         let (units, weights) = self.lay_out(inner.buffer_type().alignment());
         let device = StreamDevice::new(stream::Config {

@@ -227,13 +227,13 @@ mod tests {
                 // SAFETY: a valid stream and a buffer of 16 bytes.
                 let n = unsafe {
                     libc::fseek(stream.as_ptr(), 1, libc::SEEK_SET);
-                    libc::setvbuf(stream.as_ptr(), std::ptr::null_mut(), libc::_IONBF, 0);
                     libc::fread(out.as_mut_ptr().cast(), 1, 16, stream.as_ptr())
                 };
                 Ok(String::from_utf8_lossy(&out[..n]).into_owned())
             })
             .unwrap();
-        assert_eq!(text, "bc..5678");
+        // What stands in for the void is whatever was in stdio's buffer.
+        assert_eq!((&text[..2], &text[4..]), ("bc", "5678"));
     }
 
     #[test]

@@ -17,19 +17,19 @@ const MAX_BLOCKS: u64 = 512;
 /// `LLAMA_MAX_EXPERTS`.
 const MAX_EXPERTS: u64 = 1024;
 /// No model is wider; products of two widths stay far from overflow.
-const MAX_WIDTH: u64 = 1 << 20;
+pub(super) const MAX_WIDTH: u64 = 1 << 20;
 /// More heads per block, or elements per head, than any model has.
 const MAX_HEADS: u64 = 1 << 16;
 /// More tokens than any vocabulary has. libllama allocates them on the word of `vocab_size` alone.
 const MAX_VOCABULARY: u64 = 1 << 24;
 
 /// A key and what is wrong with its value.
-struct Wrong {
+pub(super) struct Wrong {
     key: String,
     why: String,
 }
 
-type Checked = Result<(), Wrong>;
+pub(super) type Checked = Result<(), Wrong>;
 
 impl Index {
     /// Refuses a model that libllama cannot load without aborting.
@@ -48,12 +48,14 @@ impl Index {
         }
         let checks = [
             Index::check_sizes,
+            Index::check_embedding,
             Index::check_experts,
             Index::check_heads,
             Index::check_rope,
             Index::check_numbers,
             Index::check_recurrent,
-            Index::check_intervals,
+            Index::check_attention_tensors,
+            Index::check_own_keys,
             Index::check_vocabulary,
             Index::check_special_tokens,
         ];
@@ -64,12 +66,12 @@ impl Index {
     }
 
     /// The complaint about `ARCHITECTURE.key`.
-    fn wrong(&self, key: &str, why: impl Into<String>) -> Wrong {
+    pub(super) fn wrong(&self, key: &str, why: impl Into<String>) -> Wrong {
         Wrong { key: format!("{}.{key}", self.architecture()), why: why.into() }
     }
 
     /// `ARCHITECTURE.key` if it is there, and in `range`.
-    fn within(&self, key: &str, low: u64, high: u64) -> Result<Option<u64>, Wrong> {
+    pub(super) fn within(&self, key: &str, low: u64, high: u64) -> Result<Option<u64>, Wrong> {
         match self.arch(key) {
             None => Ok(None),
             Some(value) => match value.uint() {
@@ -81,7 +83,7 @@ impl Index {
     }
 
     /// `ARCHITECTURE.key` for each block: one number for all, or an array of one for each.
-    fn per_block(&self, key: &str, n_blocks: u64) -> Result<Option<Vec<u64>>, Wrong> {
+    pub(super) fn per_block(&self, key: &str, n_blocks: u64) -> Result<Option<Vec<u64>>, Wrong> {
         let not_numbers = || self.wrong(key, "is not made of whole numbers");
         match self.arch(key) {
             None => Ok(None),
@@ -147,9 +149,6 @@ impl Index {
             let why = format!("is {groups_used}, and there are {groups} groups");
             return Err(self.wrong("expert_group_used_count", why));
         }
-        if self.architecture() == "grovemoe" {
-            self.within("experts_per_group", 1, MAX_EXPERTS)?;
-        }
         Ok(())
     }
 
@@ -163,7 +162,7 @@ impl Index {
         }
         let kv = self.per_block("attention.head_count_kv", n_blocks)?;
         for (&h, &k) in heads.iter().zip(kv.as_deref().unwrap_or(&heads)) {
-            if h > 0 && k > 0 && !h.is_multiple_of(k) {
+            if k > 0 && (h == 0 || !h.is_multiple_of(k)) {
                 let why = format!("is {k}, which does not divide {h} heads");
                 return Err(self.wrong("attention.head_count_kv", why));
             }
@@ -219,56 +218,6 @@ impl Index {
             {
                 return Err(self.wrong(key, format!("is {x}, not a positive number")));
             }
-        }
-        Ok(())
-    }
-
-    /// Divisors of recurrent blocks. They are zero where a model has no such blocks.
-    fn check_recurrent(&self) -> Checked {
-        let uint = |key| self.arch_uint(key).unwrap_or(0);
-        let inner = self.within("ssm.inner_size", 0, MAX_WIDTH)?.unwrap_or(0);
-        if inner > 0 {
-            for key in ["ssm.conv_kernel", "ssm.state_size", "ssm.time_step_rank"] {
-                self.within(key, 1, MAX_WIDTH)?;
-            }
-            // These split the state into heads and groups; older kinds have a rank here that
-            // divides nothing.
-            let by_heads = ["mamba2", "nemotron_h", "nemotron_h_moe", "granitehybrid", "falcon-h1"];
-            let (ranks, groups) = (uint("ssm.time_step_rank"), uint("ssm.group_count"));
-            if by_heads.contains(&self.architecture()) {
-                if !inner.is_multiple_of(ranks.max(1)) {
-                    return Err(
-                        self.wrong("ssm.time_step_rank", format!("does not divide {inner}"))
-                    );
-                }
-                if groups == 0 || !inner.is_multiple_of(groups) {
-                    return Err(self.wrong("ssm.group_count", format!("does not divide {inner}")));
-                }
-            }
-            let linear = ["qwen3next", "qwen35", "qwen35moe", "qwen4exp"];
-            if linear.contains(&self.architecture())
-                && (groups == 0 || !ranks.is_multiple_of(groups))
-            {
-                return Err(self.wrong("ssm.group_count", format!("does not divide {ranks} heads")));
-            }
-        }
-        if self.architecture().contains("rwkv") {
-            let width = uint("embedding_length");
-            match self.within("wkv.head_size", 1, MAX_WIDTH)? {
-                Some(size) if !width.is_multiple_of(size) => {
-                    return Err(self.wrong("wkv.head_size", format!("does not divide {width}")));
-                }
-                _ => {}
-            }
-        }
-        Ok(())
-    }
-
-    /// "Every n-th block" keys: libllama takes block numbers modulo them.
-    fn check_intervals(&self) -> Checked {
-        self.within("full_attention_interval", 1, u32::MAX.into())?;
-        if self.architecture() == "ernie4_5-moe" {
-            self.within("interleave_moe_layer_step", 1, u32::MAX.into())?;
         }
         Ok(())
     }

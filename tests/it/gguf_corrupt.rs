@@ -262,6 +262,16 @@ fn tensor_offset_rows() -> Vec<Row> {
     ]
 }
 
+/// Makes the model one of another architecture, by its keys.
+fn rename(g: &mut Gguf, arch: &str) {
+    for (key, _) in &mut g.keys {
+        if let Some(rest) = key.strip_prefix(b"llama") {
+            *key = [arch.as_bytes(), rest].concat();
+        }
+    }
+    g.set("general.architecture", gw::str(arch));
+}
+
 /// A row about a key of the architecture.
 fn model(name: &'static str, says: &'static str, key: &'static str, value: Payload) -> Row {
     row(name, Fails::Check, says, move |g| g.set(&format!("llama.{key}"), value.clone()))
@@ -277,12 +287,22 @@ fn size_rows() -> Vec<Row> {
         model("NEXTN_MORE_THAN_BLOCKS", "nextn", "nextn_predict_layers", gw::u32(2)),
         model("EMBEDDING_0", "embedding_length", "embedding_length", gw::u32(0)),
         model("EMBEDDING_MAX", "embedding_length", "embedding_length", gw::u32(u32::MAX)),
+        model("EMBEDDING_LIES", "is not 16", "embedding_length", gw::u32(32)),
         model("CONTEXT_0", "context_length", "context_length", gw::u32(0)),
         model("VOCAB_SIZE_MAX", "vocab_size", "vocab_size", gw::u32(u32::MAX)),
         model("INTERVAL_0", "full_attention", "full_attention_interval", gw::u32(0)),
         row("SSM_KERNEL_0", Fails::Check, "ssm.conv_kernel", |g| {
-            g.set("llama.ssm.inner_size", gw::u32(16));
-            g.set("llama.ssm.conv_kernel", gw::u32(0));
+            rename(g, "mamba2");
+            g.set("mamba2.ssm.inner_size", gw::u32(32));
+            g.set("mamba2.ssm.conv_kernel", gw::u32(0));
+        }),
+        row("SSM_GROUPS_0", Fails::Check, "ssm.group_count", |g| {
+            rename(g, "qwen3next");
+            for (key, n) in [("inner_size", 32), ("conv_kernel", 4), ("state_size", 8)] {
+                g.set(&format!("qwen3next.ssm.{key}"), gw::u32(n));
+            }
+            g.set("qwen3next.ssm.time_step_rank", gw::u32(4));
+            g.set("qwen3next.ssm.group_count", gw::u32(0));
         }),
     ]
 }
@@ -297,6 +317,11 @@ fn head_rows() -> Vec<Row> {
         model("HEADS_ARRAY_EMPTY", "0 values for 1 blocks", heads, gw::u32s(&[])),
         model("KV_HEADS_DO_NOT_DIVIDE", "does not divide", kv, gw::u32(3)),
         model("KV_HEADS_ARRAY", "does not divide", kv, gw::u32s(&[5])),
+        row("HEADS_0_WITH_QUERIES", Fails::Check, "no heads for block 0", |g| {
+            g.set("llama.attention.head_count", gw::u32(0));
+            g.set("llama.attention.head_count_kv", gw::u32(0));
+        }),
+        model("SHARED_KV_ALL", "shared_kv", "attention.shared_kv_layers", gw::u32(1)),
         model("KEY_LENGTH_0", "key_length", "attention.key_length", gw::u32(0)),
         model("ROPE_ODD", "odd", "rope.dimension_count", gw::u32(7)),
         model("ROPE_WIDER_THAN_HEAD", "rope.dimension_count", "rope.dimension_count", gw::u32(10)),
@@ -330,6 +355,11 @@ fn expert_rows() -> Vec<Row> {
             "group_used_count' is 4",
             &[("count", 8), ("used_count", 2), ("group_count", 4), ("group_used_count", 4)],
         ),
+        experts(
+            "EXPERT_GATING_UNKNOWN",
+            "expert_gating_func",
+            &[("count", 8), ("used_count", 2), ("gating_func", 5)],
+        ),
         experts("EXPERT_GROUPS_OF_NONE", "group_count' is 1", &[("group_count", 1)]),
     ]
 }
@@ -358,14 +388,7 @@ fn vocabulary_rows() -> Vec<Row> {
 fn load_rows() -> Vec<Row> {
     use Fails::Load;
     vec![
-        row("ARCHITECTURE_UNKNOWN", Load, "", |g| {
-            for (key, _) in &mut g.keys {
-                if let Some(rest) = key.strip_prefix(b"llama") {
-                    *key = [b"nonesuch", rest].concat();
-                }
-            }
-            g.set("general.architecture", gw::str("nonesuch"));
-        }),
+        row("ARCHITECTURE_UNKNOWN", Load, "", |g| rename(g, "nonesuch")),
         row("TENSOR_MISSING", Load, "", |g| g.tensors.retain(|t| t.name != b"blk.0.attn_q.weight")),
         row("TENSOR_SHAPE_WRONG", Load, "", |g| {
             *g.tensor("blk.0.attn_q.weight") = Tensor::f32("blk.0.attn_q.weight", &[16, 8]);

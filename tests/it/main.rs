@@ -6,5 +6,6 @@ mod gguf_corrupt;
 mod gguf_index;
 mod gguf_types;
 mod gguf_writer;
+mod stream;
 mod template;
 mod tiny_models;

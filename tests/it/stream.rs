@@ -1,0 +1,159 @@
+//! Streamed equals resident, bit for bit: on the same device, whatever the batch, across rewinds, with every reader and any faults
+//! that a retry mends. And what no retry mends ends in an error that leaves the session usable.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use airrun::engine::{
+    Engine, Error, Finish, LoadOptions, SamplerSettings, Session, StreamMode, Token, generate,
+};
+use airrun::gguf::Index;
+use airrun::source::fault::{Behaviour, Fault, FaultySource};
+use airrun::source::{Retrying, WeightSource};
+use airrun::units::{Bytes, Rate};
+
+fn model(name: &str) -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("models").join(name)
+}
+
+fn options(stream: StreamMode) -> LoadOptions {
+    LoadOptions {
+        stream,
+        ctx: Some(1024),
+        threads: Some(2),
+        ubatch: Some(512),
+        repack: false,
+        ..LoadOptions::default()
+    }
+}
+
+fn open(name: &str, stream: StreamMode) -> Session {
+    let index = Arc::new(Index::open(&model(name)).unwrap());
+    Engine::open(index, &options(stream)).unwrap().session().unwrap()
+}
+
+fn tokens(n: usize, seed: usize) -> Vec<Token> {
+    (0..n).map(|i| Token::try_from((i * 37 + seed * 101) % 2000 + 3).unwrap()).collect()
+}
+
+fn bits(session: &Session) -> Vec<u32> {
+    session.logits().unwrap().iter().map(|l| l.to_bits()).collect()
+}
+
+/// Batches of 1, 7, 64 and 600 tokens, one token at a time after them, and back again.
+#[test]
+fn streamed_equals_resident() {
+    for name in ["tiny-chat-q4_k_m.gguf", "tiny-chat-q8_0.gguf", "tiny-draft-q8_0.gguf"] {
+        let mut streamed = open(name, StreamMode::Always);
+        let mut resident = open(name, StreamMode::Never);
+        let mut both = |what: &str, step: &dyn Fn(&mut Session)| {
+            step(&mut streamed);
+            step(&mut resident);
+            assert_eq!(streamed.tokens(), resident.tokens(), "{name}: {what}");
+            assert!(bits(&streamed) == bits(&resident), "{name}: {what}: logits differ");
+        };
+        for n in [1, 7, 64, 600] {
+            both(&format!("{n} tokens at once"), &|s| {
+                s.sync(&tokens(n, n)).unwrap();
+            });
+            for next in 0..3 {
+                both("one more", &|s| s.eval(&tokens(1, next)).unwrap());
+            }
+            both("rewound and on", &|s| {
+                let half = s.tokens().len() / 2;
+                s.rewind(half).unwrap();
+                s.eval(&tokens(5, 77)).unwrap();
+            });
+        }
+    }
+}
+
+/// The small model with a source that misbehaves.
+fn faulty(behaviour: Behaviour) -> Engine {
+    let index = Arc::new(Index::open(&model("tiny-chat-q8_0.gguf")).unwrap());
+    let wrap = |inner: Arc<dyn WeightSource>| -> Arc<dyn WeightSource> {
+        Arc::new(Retrying::new(Arc::new(FaultySource::new(inner, behaviour))))
+    };
+    Engine::open_with(index, &options(StreamMode::Always), wrap).unwrap()
+}
+
+const PROMPT: &str =
+    "<|im_start|>user\nWhat is the capital of Mongolia?<|im_end|>\n<|im_start|>assistant\n";
+const ANSWER: &str = "The capital of Mongolia is Ulaanbaatar.";
+
+/// Asks for a capital, greedily.
+fn ask(engine: &Engine, session: &mut Session) -> Result<String, Error> {
+    let prompt = engine.vocab()?.tokenize(PROMPT, false, true)?;
+    let greedy = SamplerSettings { temp: 0.0, ..SamplerSettings::default() };
+    let go_on = &mut |_: &str| std::ops::ControlFlow::Continue(());
+    let answer = generate(session, &prompt, &greedy, Some(40), go_on)?;
+    assert_eq!(answer.finish, Finish::Stop);
+    Ok(answer.text)
+}
+
+#[test]
+fn what_a_retry_mends_is_mended() {
+    for behaviour in [
+        Behaviour { latency: Duration::from_millis(2), ..Behaviour::default() },
+        Behaviour { newest_first: true, ..Behaviour::default() },
+        Behaviour { fault: Fault::ErrorAt(0), ..Behaviour::default() },
+        Behaviour { fault: Fault::ErrorAt(9), ..Behaviour::default() },
+    ] {
+        let engine = faulty(behaviour);
+        let mut session = engine.session().unwrap();
+        assert_eq!(ask(&engine, &mut session).unwrap(), ANSWER, "{behaviour:?}");
+    }
+}
+
+#[test]
+fn what_no_retry_mends_is_an_error_at_that_token() {
+    for fault in [Fault::ErrorFrom(0), Fault::ErrorFrom(20), Fault::ShortFrom(20)] {
+        let engine = faulty(Behaviour { fault, ..Behaviour::default() });
+        let mut session = engine.session().unwrap();
+        let error = ask(&engine, &mut session).unwrap_err();
+        assert!(error.to_string().contains("block"), "{fault:?}: {error}");
+        assert!(error.hint().is_some(), "{fault:?}");
+        // The prompt took the first six requests: what it computed is kept when a later token fails.
+        let kept = !session.tokens().is_empty();
+        assert_eq!(kept, fault != Fault::ErrorFrom(0), "{fault:?}");
+        assert!(ask(&engine, &mut session).is_err(), "{fault:?}: the error stays one");
+    }
+}
+
+#[test]
+fn a_source_that_hangs_can_be_stopped() {
+    let engine = faulty(Behaviour { fault: Fault::StuckAt(10), ..Behaviour::default() });
+    let mut session = engine.session().unwrap();
+    let monitor = session.monitor();
+    let stopper = std::thread::spawn(move || {
+        std::thread::sleep(Duration::from_millis(300));
+        monitor.stop();
+    });
+    let prompt = engine.vocab().unwrap().tokenize(PROMPT, false, true).unwrap();
+    let go_on = &mut |_: &str| std::ops::ControlFlow::Continue(());
+    let answer = generate(&mut session, &prompt, &SamplerSettings::default(), None, go_on).unwrap();
+    stopper.join().unwrap();
+    assert_eq!(answer.finish, Finish::Interrupted);
+}
+
+/// Reading and computing overlap: a pass takes as long as the slower of the two, not both.
+#[test]
+fn a_throttled_pass_takes_as_long_as_its_reads() {
+    let index = Index::open(&model("tiny-chat-q8_0.gguf")).unwrap();
+    let rate = Rate(60e6);
+    let engine = faulty(Behaviour { bandwidth: Some(rate), ..Behaviour::default() });
+    let mut session = engine.session().unwrap();
+    session.sync(&tokens(4, 0)).unwrap();
+    let blocks: Bytes = index.blocks.iter().map(|b| b.len).sum();
+    let read = rate.seconds(blocks);
+    // The best of several: the machine may be busy with something else.
+    let best = (0..8).map(|i| {
+        let begin = Instant::now();
+        session.eval(&tokens(1, i)).unwrap();
+        begin.elapsed().as_secs_f64()
+    });
+    let best = best.fold(f64::INFINITY, f64::min);
+    let block = read / index.blocks.len() as f64;
+    assert!(best <= 1.05 * read + block, "{best} s for reads of {read} s");
+}
