@@ -94,7 +94,7 @@ pub(crate) struct LoadArgs {
     #[arg(long, value_enum, default_value = "auto", hide_possible_values = true)]
     #[arg(value_name = "NAME", hide_default_value = true, help_heading = "Memory")]
     pub(crate) device: DeviceArg,
-    /// Stream blocks when they do not fit (auto), always or never
+    /// Stream blocks if they do not fit: auto, always, never
     #[arg(long, value_enum, default_value = "auto", hide_possible_values = true)]
     #[arg(value_name = "WHEN", hide_default_value = true, help_heading = "Memory")]
     pub(crate) stream: StreamArg,
@@ -129,20 +129,20 @@ pub(crate) struct SampleArgs {
     /// The most tokens of an answer
     #[arg(short = 'n', long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     pub(crate) max_tokens: Option<u32>,
-    /// Randomness; 0 takes the likeliest token [default: 0.8]
+    /// Randomness; 0 is none [default: 0.8]
     #[arg(long, value_name = "X", value_parser = temp, allow_negative_numbers = true)]
     pub(crate) temp: Option<f32>,
     /// Draw from the N likeliest; 0 is all [default: 40]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(i32).range(0..))]
     #[arg(allow_negative_numbers = true)]
     pub(crate) top_k: Option<i32>,
-    /// Draw from the likeliest up to this sum [default: 0.95]
+    /// Draw from the likeliest P [default: 0.95]
     #[arg(long, value_name = "P", value_parser = top_p, allow_negative_numbers = true)]
     pub(crate) top_p: Option<f32>,
-    /// Drop what is below P of the likeliest [default: 0.05]
+    /// Drop what is below P times the best [default: 0.05]
     #[arg(long, value_name = "P", value_parser = min_p, allow_negative_numbers = true)]
     pub(crate) min_p: Option<f32>,
-    /// Make what was just said less likely [default: 1, off]
+    /// Avoid what was just said [default: 1, off]
     #[arg(long, value_name = "X", value_parser = repeat_penalty, allow_negative_numbers = true)]
     pub(crate) repeat_penalty: Option<f32>,
     /// Make the draw repeatable
