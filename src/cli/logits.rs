@@ -8,6 +8,7 @@ use crate::cli::exit::ExitStatus;
 use crate::cli::interrupt::Interrupt;
 use crate::cli::printer::Printer;
 use crate::cli::progress::{Status, Watched};
+use crate::cli::trace::Tracing;
 use crate::cli::{resolve, talk};
 use crate::engine::{LoadOptions, Vocab};
 use crate::gguf::Index;
@@ -32,12 +33,15 @@ pub(crate) fn run(args: &LogitsArgs, printer: &Printer) -> anyhow::Result<ExitSt
     let n_ctx = u32::try_from(args.tokens.len()).unwrap_or(u32::MAX);
     let typed = resolve::load_options(&args.load);
     let options = LoadOptions { repack: false, ctx: typed.ctx.or(Some(n_ctx)), ..typed };
+    let mut tracing = Tracing::prepare(args.load.trace.as_deref())?;
     let engine = talk::load(index, &options, printer)?;
     printer.detail(engine.describe());
     let mut session = engine.session()?;
+    tracing.begin(&session);
     let status = Status::start(printer, Watched::Session(session.monitor()));
     session.sync(&args.tokens)?;
     drop(status);
+    tracing.finish(&session, &engine, printer)?;
     let logits = session.logits()?;
     let text = if args.json {
         serde_json::to_string(&Logits { n_vocab: logits.len(), logits })? + "\n"

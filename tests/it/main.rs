@@ -1,6 +1,7 @@
 //! One binary of integration tests; each module drives one part of the program.
 
 mod archs;
+mod bench;
 mod cli;
 mod gguf_corrupt;
 mod gguf_index;
