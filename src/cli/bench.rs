@@ -294,8 +294,9 @@ fn print(rows: &[Row], run: &Run, json: bool, printer: &Printer) -> io::Result<(
         return Ok(());
     }
     // Without the blanks that pad the first and the last column.
+    let table = table(rows);
     let lines =
-        table(rows).lines().map(|l| format!("{}\n", l.strip_prefix(' ').unwrap_or(&l).trim_end()));
+        table.lines().map(|l| format!("{}\n", l.strip_prefix(' ').unwrap_or(&l).trim_end()));
     printer.data(&lines.collect::<String>())?;
     for line in notes(run) {
         printer.dim(line);
