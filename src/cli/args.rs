@@ -9,7 +9,7 @@ use crate::units::Bytes;
 
 /// Runs GGUF language models larger than the GPU and larger than RAM.
 #[derive(Debug, Parser)]
-#[command(name = "airrun", version, max_term_width = 80, args_override_self = true)]
+#[command(name = "airrun", version = env!("AIRRUN_VERSION"), max_term_width = 80, args_override_self = true)]
 pub(crate) struct Args {
     #[command(subcommand)]
     pub(crate) command: Command,
