@@ -18,6 +18,9 @@ struct Logits<'a> {
     logits: &'a [f32],
 }
 
+/// Tokens per pass when nobody says otherwise.
+const UBATCH: u32 = 512;
+
 /// How many logits are shown to people.
 const N_SHOWN: usize = 10;
 
@@ -29,7 +32,13 @@ pub(crate) fn run(args: &LogitsArgs, printer: &Printer) -> anyhow::Result<ExitSt
     // Repacked weights compute the same in another order, so only weights as stored can be compared.
     let n_ctx = u32::try_from(args.tokens.len()).unwrap_or(u32::MAX);
     let typed = resolve::load_options(&args.load);
-    let options = LoadOptions { repack: false, ctx: typed.ctx.or(Some(n_ctx)), ..typed };
+    let options = LoadOptions {
+        repack: false,
+        ctx: typed.ctx.or(Some(n_ctx)),
+        // The same batches whatever streams: another batch is computed in another order, too.
+        ubatch: typed.ubatch.or(Some(UBATCH)),
+        ..typed
+    };
     let engine = talk::load(index, &options, printer)?;
     printer.detail(engine.describe());
     let mut session = engine.session()?;
