@@ -19,6 +19,9 @@ struct Logits<'a> {
     logits: &'a [f32],
 }
 
+/// Tokens per pass when nobody says otherwise.
+const UBATCH: u32 = 512;
+
 /// How many logits are shown to people.
 const N_SHOWN: usize = 10;
 
@@ -31,7 +34,13 @@ pub(crate) fn run(args: &LogitsArgs, printer: &Printer) -> anyhow::Result<ExitSt
     // compared.
     let n_ctx = u32::try_from(args.tokens.len()).unwrap_or(u32::MAX);
     let typed = resolve::load_options(&args.load);
-    let options = LoadOptions { repack: false, ctx: typed.ctx.or(Some(n_ctx)), ..typed };
+    let options = LoadOptions {
+        repack: false,
+        ctx: typed.ctx.or(Some(n_ctx)),
+        // The same batches whatever streams: another batch is computed in another order, too.
+        ubatch: typed.ubatch.or(Some(UBATCH)),
+        ..typed
+    };
     let engine = talk::load(index, &options, printer)?;
     printer.detail(engine.describe());
     let mut session = engine.session()?;

@@ -4,6 +4,8 @@ pub mod chat;
 mod error;
 mod generate;
 mod load;
+pub mod planning;
+mod resident;
 mod session;
 pub mod template;
 mod text;

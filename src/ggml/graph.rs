@@ -72,6 +72,10 @@ impl Tensor {
         NonNull::new(ptr).map(Tensor)
     }
 
+    pub(super) fn as_ptr(self) -> *mut sys::ggml_tensor {
+        self.0.as_ptr()
+    }
+
     /// What the tensor is called.
     pub fn name(self) -> String {
         // SAFETY: a valid tensor; names are NUL-terminated.

@@ -35,9 +35,21 @@ pub enum SegmentKind {
     Void,
 }
 
+/// Reads the real files of a [`VirtualFile`] better than one `pread` after the other.
+pub trait RangeReader: Send + std::fmt::Debug {
+    /// Reads bytes of file number `file` from `offset` on: as many as it likes, and at least one, unless it leaves this read to
+    /// `pread` by returning 0.
+    ///
+    /// # Errors
+    ///
+    /// Why the bytes cannot be had.
+    fn read(&mut self, file: usize, offset: u64, out: &mut [u8]) -> Result<usize, String>;
+}
+
 /// A read-only file made of segments.
 #[derive(Debug)]
 pub struct VirtualFile {
+    reader: Option<Box<dyn RangeReader>>,
     files: Vec<(File, PathBuf)>,
     /// Start of each segment in the virtual file.
     starts: Vec<u64>,
@@ -59,7 +71,12 @@ impl VirtualFile {
             starts.push(len);
             len += segment.len;
         }
-        Ok(VirtualFile { files, starts, segments, len, position: 0, error: None })
+        Ok(VirtualFile { reader: None, files, starts, segments, len, position: 0, error: None })
+    }
+
+    /// The same file, with its real bytes read by `reader`.
+    pub fn with_reader(self, reader: Box<dyn RangeReader>) -> VirtualFile {
+        VirtualFile { reader: Some(reader), ..self }
     }
 
     /// Calls `body` with a C stream of this file, and closes it. If `body` fails because a read did, the read's error wins.
@@ -85,7 +102,7 @@ impl VirtualFile {
             let skip = self.position - self.starts[i];
             let left = self.segments[i].len - skip;
             let room = out.len - done;
-            let n = usize::try_from(left).unwrap_or(usize::MAX).min(room);
+            let mut n = usize::try_from(left).unwrap_or(usize::MAX).min(room);
             match &self.segments[i].kind {
                 SegmentKind::Void => {}
                 SegmentKind::Memory(bytes) => {
@@ -93,10 +110,23 @@ impl VirtualFile {
                     out.slice(done, n).copy_from_slice(bytes.get(skip..skip + n)?);
                 }
                 SegmentKind::File { file, offset } => {
+                    let out = out.slice(done, n);
+                    let by_reader = match &mut self.reader {
+                        Some(reader) => reader.read(*file, offset + skip, out),
+                        None => Ok(0),
+                    };
                     let (file, path) = self.files.get(*file)?;
-                    if let Err(e) = file.read_exact_at(out.slice(done, n), offset + skip) {
-                        self.error = Some(format!("{}: {e}", path.display()));
-                        return None;
+                    let read = match by_reader {
+                        Ok(0) => file.read_exact_at(out, offset + skip).map(|()| n),
+                        Ok(some) => Ok(some),
+                        Err(why) => Err(std::io::Error::other(why)),
+                    };
+                    match read {
+                        Ok(read) => n = read,
+                        Err(e) => {
+                            self.error = Some(format!("{}: {e}", path.display()));
+                            return None;
+                        }
                     }
                 }
             }
