@@ -352,6 +352,7 @@ impl Loading<'_> {
             Some(error) => Error::Stream { model: model_name(self.index), error },
             None => ggml_error(self.index)(error),
         })?;
+        device.loaded();
         Ok((model, device))
     }
 
