@@ -29,6 +29,8 @@ pub(crate) enum Command {
     Run(RunArgs),
     /// Show what is in a model file
     Inspect(InspectArgs),
+    /// Show where a model's blocks will live, and how fast it will be
+    Plan(PlanArgs),
     /// Print the logits after the last of some tokens
     Logits(LogitsArgs),
 }
@@ -70,6 +72,19 @@ pub(crate) struct InspectArgs {
     /// List the tensors
     #[arg(long)]
     pub(crate) tensors: bool,
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct PlanArgs {
+    #[command(flatten)]
+    pub(crate) load: LoadArgs,
+    /// Print everything as JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+    /// The length of the prompt that is predicted [tokens]
+    #[arg(short = 'p', long, value_name = "N", default_value = "512")]
+    #[arg(value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) prompt: u32,
 }
 
 #[derive(Debug, clap::Args)]

@@ -18,7 +18,7 @@ use crate::stream::{self, Monitor, StreamDevice, UnitSpec, WeightPlace};
 use crate::units::Bytes;
 
 /// How long idle compute threads spin before they sleep (ggml's scale of 0 to 100).
-const POLL: u32 = 50;
+pub(super) const POLL: u32 = 50;
 
 /// What the user asked for.
 #[derive(Clone, Debug)]

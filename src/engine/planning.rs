@@ -5,14 +5,18 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::Error;
-use super::load::{LoadOptions, Loading, ggml_error, model_name};
+use super::load::{LoadOptions, Loading, POLL, ggml_error, model_name};
 use crate::ggml::{Context, ContextParams, Device, Threadpool};
 use crate::gguf::{GgmlType, Index, TensorInfo};
-use crate::plan::{self, ContextCost, Needs, Plan, StreamMode, Wish};
+use crate::plan::report::Advice;
+use crate::plan::{
+    self, ContextCost, Cost, Estimate, Kind, Needs, Plan, Rates, StreamMode, Touched, Wish,
+};
 use crate::probe;
-use crate::source::layout::{self, Layout, Piece};
+use crate::source::layout::{self, Layout};
+use crate::source::{self, Piece};
 use crate::stream::Monitor;
-use crate::units::{Bytes, MIB};
+use crate::units::{Bytes, MIB, Rate};
 
 /// The context that is made when nobody says how large: enough for a conversation, small enough for any machine.
 const DEFAULT_CTX: u32 = 4096;
@@ -30,6 +34,11 @@ const PROCESS: Bytes = Bytes(256 * MIB.0);
 
 /// Buffers of the reader that loads resident weights.
 pub(super) const READ_AHEAD: Bytes = Bytes(16 * MIB.0);
+
+/// What is assumed of a disk whose file is too short to measure it, and of kinds of weights that nothing could be
+/// measured with: any number will do for a file that small, and for one that cannot be computed with.
+const UNKNOWN_DISK: Rate = Rate(1e9);
+const UNKNOWN_COST: Cost = Cost { one: Rate(5e9), many: Rate(50e9) };
 
 /// A plan, and what it was made from.
 #[derive(Clone, Debug)]
@@ -200,4 +209,64 @@ fn work(index: &Index, n_ubatch: u32) -> Bytes {
 /// Whether elements are stored in blocks.
 pub(super) fn is_quantised(ty: GgmlType) -> bool {
     ty.block_elements() > 1
+}
+
+/// What a plan will cost on this machine, and what would help most.
+#[derive(Clone, Copy, Debug)]
+pub struct Forecast {
+    /// What was measured.
+    pub rates: Rates,
+    /// What the plan will cost.
+    pub estimate: Estimate,
+    /// What more memory would bring, if anything.
+    pub advice: Option<Advice>,
+}
+
+/// Measures the machine with this model's disk and kinds of weights, and predicts.
+///
+/// # Errors
+///
+/// The files cannot be opened for reading.
+pub fn forecast(
+    index: &Index,
+    options: &LoadOptions,
+    planned: &Planned,
+    n_prompt: u32,
+) -> Result<Forecast, Error> {
+    let n_threads = options.threads.unwrap_or_else(probe::physical_cores).max(1);
+    let threads = Arc::new(Threadpool::new(n_threads, POLL).map_err(ggml_error(index))?);
+    let paths: Vec<_> = index.files.iter().map(|f| f.path.clone()).collect();
+    let source = source::open(&paths, source::Choice::default())?;
+    let len = index.files.first().map_or(Bytes::ZERO, |f| f.len);
+    let kinds = Kind::most(index);
+    let streamed = probe::rates::compute(&kinds, &threads, false).unwrap_or(UNKNOWN_COST);
+    let resident = match options.repack {
+        true => probe::rates::compute(&kinds, &threads, true).unwrap_or(streamed),
+        false => streamed,
+    };
+    let disk = probe::rates::disk(source.as_ref(), len).unwrap_or(UNKNOWN_DISK);
+    let rates =
+        Rates { disk, resident, streamed, open_seconds: planned.open_seconds.unwrap_or(0.0) };
+    let touched = Touched::of(index);
+    let estimate = plan::estimate(&planned.plan, &rates, touched, n_prompt);
+    let advice = advice(index, planned)?.map(|(more_ram, better)| {
+        let generation = plan::estimate(&better, &rates, touched, n_prompt).generation;
+        Advice { more_ram, tokens_per_second: generation.tokens_per_second }
+    });
+    let now = estimate.generation.tokens_per_second;
+    Ok(Forecast { rates, estimate, advice: advice.filter(|a| a.tokens_per_second > now * 1.02) })
+}
+
+/// The RAM that is missing for everything to be resident, and the plan with it.
+fn advice(index: &Index, planned: &Planned) -> Result<Option<(Bytes, Plan)>, Error> {
+    if planned.plan.streamed.is_empty() {
+        return Ok(None);
+    }
+    let all = Wish { stream: StreamMode::Never, ram: Some(Bytes(u64::MAX >> 1)), ..planned.wish };
+    let align = Device::cpu().map_err(ggml_error(index))?.buffer_type().alignment();
+    let size = |tensors: &[usize]| lay_out(index, tensors, align).size;
+    let plan = plan::solve(index, &planned.machine, &planned.needs, &all, &size).ok();
+    let more = |plan: Plan| (plan.memory.peak().saturating_sub(planned.plan.memory.budget), plan);
+    // Where all of it fits already and streams all the same, that was the wish.
+    Ok(plan.map(more).filter(|(more, _)| *more > Bytes::ZERO))
 }

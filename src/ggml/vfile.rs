@@ -10,9 +10,6 @@ use std::sync::Arc;
 
 use super::result::Error;
 
-/// Bytes of the C stream's buffer: small enough to stay in a core's cache.
-const STREAM_BUFFER: usize = 256 << 10;
-
 /// A stretch of a virtual file.
 #[derive(Clone, Debug)]
 pub struct Segment {
@@ -37,6 +34,9 @@ pub enum SegmentKind {
     /// Bytes nobody looks at: reading them succeeds and writes nothing.
     Void,
 }
+
+/// The stream's buffer: C reads custom streams by whole buffers only, and the usual one is 8 KiB. A power of two.
+const BUFFER: usize = 256 << 10;
 
 /// Reads the real files of a [`VirtualFile`] better than one `pread` after the other.
 pub trait RangeReader: Send + std::fmt::Debug {
@@ -88,11 +88,9 @@ impl VirtualFile {
         body: impl FnOnce(NonNull<libc::FILE>) -> Result<T, Error>,
     ) -> Result<T, Error> {
         let stream = open_stream(&mut self)?;
-        // glibc copies everything that is read from such a stream through its buffer: a page at a time would be slow.
-        // SAFETY: a fresh stream; stdio allocates the buffer.
-        unsafe {
-            libc::setvbuf(stream.as_ptr(), std::ptr::null_mut(), libc::_IOFBF, STREAM_BUFFER)
-        };
+        let mut buffer = vec![0_u8; BUFFER];
+        // SAFETY: a fresh stream, and a buffer that lives until it is closed. A refusal leaves the stream's own buffer.
+        unsafe { libc::setvbuf(stream.as_ptr(), buffer.as_mut_ptr().cast(), libc::_IOFBF, BUFFER) };
         let result = body(stream);
         // SAFETY: `stream` was just opened and nobody kept it; `self` outlives it.
         unsafe { libc::fclose(stream.as_ptr()) };
@@ -110,7 +108,7 @@ impl VirtualFile {
             let skip = self.position - self.starts[i];
             let left = self.segments[i].len - skip;
             let room = out.len - done;
-            let mut n = usize::try_from(left).unwrap_or(usize::MAX).min(room);
+            let n = usize::try_from(left).unwrap_or(usize::MAX).min(room);
             match &self.segments[i].kind {
                 SegmentKind::Void => {}
                 SegmentKind::Memory(bytes) => {
@@ -130,7 +128,12 @@ impl VirtualFile {
                         Err(why) => Err(std::io::Error::other(why)),
                     };
                     match read {
-                        Ok(read) => n = read,
+                        // Not further than the reader likes: C asks by whole buffers, and may not need the rest.
+                        Ok(read) if read < n => {
+                            self.position += read as u64;
+                            return Some(done + read);
+                        }
+                        Ok(_) => {}
                         Err(e) => {
                             self.error = Some(format!("{}: {e}", path.display()));
                             return None;

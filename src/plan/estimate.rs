@@ -2,6 +2,7 @@
 //! that tokens per second, the time to the first token, and what holds it back.
 
 use super::{Plan, Rates, Tier};
+use crate::gguf::Index;
 use crate::units::Bytes;
 
 /// What holds a run back.
@@ -55,13 +56,32 @@ pub struct Estimate {
     pub first_token_seconds: f64,
 }
 
-/// The share of an expert tensor's bytes that one token computes with: 1 for models without experts.
+/// What one token computes with.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Touched {
-    /// Of a block's bytes.
+    /// The share of a block's bytes: 1 for models without experts.
     pub of_block: f64,
     /// Bytes of the output matrix.
     pub output: Bytes,
+}
+
+impl Touched {
+    /// What a token of this model computes with.
+    pub fn of(index: &Index) -> Touched {
+        let used = index.arch_uint("expert_used_count").unwrap_or(0);
+        let (mut all, mut touched) = (Bytes::ZERO, Bytes::ZERO);
+        for tensor in index.blocks.iter().flat_map(|b| &b.tensors).map(|&t| &index.tensors[t]) {
+            all += tensor.len;
+            touched += match index.experts(tensor) {
+                Some(experts) => experts.each * used.min(experts.count),
+                None => tensor.len,
+            };
+        }
+        let of_block = if all > Bytes::ZERO { touched.f64() / all.f64() } else { 1.0 };
+        let named = |name: &str| index.tensors.iter().find(|t| t.name == name).map(|t| t.len);
+        let output = named("output.weight").or_else(|| named("token_embd.weight"));
+        Touched { of_block, output: output.unwrap_or_default() }
+    }
 }
 
 /// One step of the pipeline: what must be read for it, and what it computes. [seconds]

@@ -1,7 +1,10 @@
 //! What a plan is made from: plain numbers about the machine, the model's needs on it, and the user's wishes. They are given,
 //! never probed here.
 
+use std::collections::{BTreeMap, HashMap};
+
 use super::StreamMode;
+use crate::gguf::{GgmlType, Index};
 use crate::units::{Bytes, Rate};
 
 /// What the machine offers.
@@ -93,13 +96,51 @@ pub struct Cost {
     pub many: Rate,
 }
 
-/// How weights lie in memory.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Kernel {
-    /// As in the file, which is how they stream.
-    Plain,
-    /// Rearranged for this CPU's instructions, as resident ones are.
-    Repacked,
+/// A kind of weights that a model has: what a machine's speed is measured with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Kind {
+    /// ggml's number of the type.
+    pub ty: u32,
+    /// Elements of a row.
+    pub row: u64,
+    /// Rows of a matrix.
+    pub rows: u64,
+    /// Bytes of a matrix.
+    pub matrix: Bytes,
+    /// Bytes of all blocks' matrices of this type.
+    pub bytes: Bytes,
+}
+
+impl Kind {
+    /// The types that make up most of the blocks, each with the shape that most of its bytes have; largest first.
+    pub fn most(index: &Index) -> Vec<Kind> {
+        let mut shapes: HashMap<(u32, u64, u64), Bytes> = HashMap::new();
+        for &t in index.blocks.iter().flat_map(|b| &b.tensors) {
+            let tensor = &index.tensors[t];
+            if let [row, rows, ..] = tensor.shape[..] {
+                *shapes.entry((tensor.ty.0, row, rows)).or_default() += tensor.len;
+            }
+        }
+        let all: Bytes = shapes.values().copied().sum();
+        let mut kinds: BTreeMap<u32, Kind> = BTreeMap::new();
+        let mut shapes: Vec<_> = shapes.into_iter().collect();
+        shapes.sort_unstable_by_key(|&(shape, bytes)| (std::cmp::Reverse(bytes), shape));
+        for ((ty, row, rows), bytes) in shapes {
+            let matrix = || GgmlType(ty).bytes(row.saturating_mul(rows)).unwrap_or_default();
+            let kind = kinds.entry(ty).or_insert_with(|| Kind {
+                ty,
+                row,
+                rows,
+                matrix: matrix(),
+                bytes: Bytes::ZERO,
+            });
+            kind.bytes += bytes;
+        }
+        let mut kinds: Vec<Kind> = kinds.into_values().collect();
+        kinds.retain(|k| k.bytes * 10 >= all && k.matrix > Bytes::ZERO);
+        kinds.sort_unstable_by_key(|k| std::cmp::Reverse(k.bytes));
+        kinds
+    }
 }
 
 /// What was measured of the machine, with this model's kinds of weights.
@@ -116,6 +157,17 @@ pub struct Rates {
 }
 
 impl Cost {
+    /// The cost of a mixture: weights of several costs, each with its share of the bytes.
+    pub fn mixed(costs: &[(Cost, Bytes)]) -> Option<Cost> {
+        let all: Bytes = costs.iter().map(|c| c.1).sum();
+        let mix = |of: fn(&Cost) -> Rate| {
+            Rate(
+                all.f64() / costs.iter().map(|(cost, bytes)| of(cost).seconds(*bytes)).sum::<f64>(),
+            )
+        };
+        (all > Bytes::ZERO).then(|| Cost { one: mix(|c| c.one), many: mix(|c| c.many) })
+    }
+
     /// Seconds to compute `tokens` tokens with `bytes` of weights.
     pub fn seconds(&self, bytes: Bytes, tokens: u32) -> f64 {
         self.one.seconds(bytes).max(self.many.seconds(bytes) * f64::from(tokens))

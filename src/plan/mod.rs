@@ -8,10 +8,11 @@ pub mod estimate;
 pub mod machine;
 mod parts;
 mod pattern;
+pub mod report;
 mod solve;
 
-pub use estimate::{Bottleneck, Estimate, Speed};
-pub use machine::{ContextCost, Cost, Kernel, Machine, Needs, Rates, Wish};
+pub use estimate::{Bottleneck, Estimate, Speed, Touched, estimate};
+pub use machine::{ContextCost, Cost, Kind, Machine, Needs, Rates, Wish};
 pub use solve::{Refusal, solve};
 
 use crate::gguf::{Block, Index, Place};

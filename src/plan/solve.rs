@@ -213,7 +213,7 @@ impl Problem<'_> {
         }
         // Repacking takes a tensor out of a buffer as large as itself.
         let staging = if self.wish.repack { staged } else { Bytes::ZERO };
-        memory.loading = staging + self.needs.read_ahead;
+        memory.loading = staging + self.needs.read_ahead.min(memory.outside + memory.blocks);
         memory
     }
 
