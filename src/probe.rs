@@ -1,6 +1,9 @@
 //! Asks the system what the machine has. The only room that does; everything else is told.
 
-use crate::units::Bytes;
+pub mod memory;
+pub mod rates;
+
+pub use memory::{address_space, available_memory, machine, peak_memory};
 
 /// Cores to compute on: physical ones, because two ggml threads on one core's two halves are slower than one; no more than
 /// this process may use.
@@ -25,14 +28,6 @@ fn count_cores(cpuinfo: &str) -> usize {
     cores.sort_unstable();
     cores.dedup();
     cores.len()
-}
-
-/// Memory that can be used without pushing anything out: the system's estimate, or what the control group leaves.
-pub fn available_memory() -> Bytes {
-    let meminfo = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
-    let line = meminfo.lines().find_map(|l| l.strip_prefix("MemAvailable:"));
-    let kib = line.and_then(|l| l.trim().trim_end_matches(" kB").parse().ok());
-    kib.map_or(Bytes(u64::MAX), |kib: u64| Bytes(kib * 1024))
 }
 
 #[cfg(test)]

@@ -12,7 +12,7 @@ const MAX_BENCH_TOKENS: i64 = 1 << 20;
 
 /// Runs GGUF language models larger than the GPU and larger than RAM.
 #[derive(Debug, Parser)]
-#[command(name = "airrun", version, max_term_width = 80, args_override_self = true)]
+#[command(name = "airrun", version = env!("AIRRUN_VERSION"), max_term_width = 80, args_override_self = true)]
 pub(crate) struct Args {
     #[command(subcommand)]
     pub(crate) command: Command,
@@ -34,6 +34,8 @@ pub(crate) enum Command {
     Bench(BenchArgs),
     /// Show what is in a model file
     Inspect(InspectArgs),
+    /// Show where a model's blocks will live, and how fast it will be
+    Plan(PlanArgs),
     /// Print the logits after the last of some tokens
     Logits(LogitsArgs),
 }
@@ -96,6 +98,19 @@ pub(crate) struct InspectArgs {
     /// List the tensors
     #[arg(long)]
     pub(crate) tensors: bool,
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct PlanArgs {
+    #[command(flatten)]
+    pub(crate) load: LoadArgs,
+    /// Print everything as JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+    /// The length of the prompt that is predicted [tokens]
+    #[arg(short = 'p', long, value_name = "N", default_value = "512")]
+    #[arg(value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) prompt: u32,
 }
 
 #[derive(Debug, clap::Args)]

@@ -20,6 +20,9 @@ struct Logits<'a> {
     logits: &'a [f32],
 }
 
+/// Tokens per pass when nobody says otherwise.
+const UBATCH: u32 = 512;
+
 /// How many logits are shown to people.
 const N_SHOWN: usize = 10;
 
@@ -32,7 +35,13 @@ pub(crate) fn run(args: &LogitsArgs, printer: &Printer) -> anyhow::Result<ExitSt
     // compared.
     let n_ctx = u32::try_from(args.tokens.len()).unwrap_or(u32::MAX);
     let typed = resolve::load_options(&args.load);
-    let options = LoadOptions { repack: false, ctx: typed.ctx.or(Some(n_ctx)), ..typed };
+    let options = LoadOptions {
+        repack: false,
+        ctx: typed.ctx.or(Some(n_ctx)),
+        // The same batches whatever streams: another batch is computed in another order, too.
+        ubatch: typed.ubatch.or(Some(UBATCH)),
+        ..typed
+    };
     let mut tracing = Tracing::prepare(args.load.trace.as_deref())?;
     let engine = talk::load(index, &options, printer)?;
     printer.detail(engine.describe());

@@ -9,6 +9,7 @@ mod input;
 mod inspect;
 mod interrupt;
 mod logits;
+mod plan;
 mod printer;
 mod progress;
 mod resolve;
@@ -48,6 +49,7 @@ fn dispatch(command: Command, printer: &Printer) -> anyhow::Result<ExitStatus> {
         Command::Chat(args) => chat::run(&args, printer),
         Command::Run(args) => run::run(&args, printer),
         Command::Logits(args) => logits::run(&args, printer),
+        Command::Plan(args) => plan::run(&args, printer),
         Command::Bench(args) => bench::run(&args, printer),
         Command::Inspect(args) => {
             let index = Index::open(&args.model)?;

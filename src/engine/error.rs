@@ -1,6 +1,6 @@
 //! Why the engine could not do what it was asked: one sentence, and what to do about it.
 
-use crate::{ggml, gguf, source, stream};
+use crate::{ggml, gguf, plan, source, stream};
 
 /// Why a model could not be loaded or run.
 #[derive(Debug, thiserror::Error)]
@@ -34,6 +34,14 @@ pub enum Error {
         model: String,
         /// What it is.
         what: &'static str,
+    },
+    /// No placement fits the memory.
+    #[error("model '{model}': {refusal}")]
+    Plan {
+        /// The file.
+        model: String,
+        /// What is missing, and what would fit.
+        refusal: plan::Refusal,
     },
     /// The file has no tokenizer, and text was to be turned into tokens.
     #[error("model '{model}': the file has no tokenizer")]
@@ -77,6 +85,7 @@ impl Error {
                 "check the disk and the file; what was said so far is kept".to_owned()
             }
             Error::NotForText { .. } => "airrun runs models that continue a text".to_owned(),
+            Error::Plan { refusal, .. } => refusal.hint(),
             Error::NoTokenizer { .. } => {
                 "`airrun logits MODEL --tokens 1,2,3` runs a model without one".to_owned()
             }

@@ -5,24 +5,20 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
+use super::planning::{self, make_plan};
+use super::resident::NoSource;
 use super::{Error, Session};
 use crate::ggml::{
     self, Device, Model, ModelParams, Segment, SegmentKind, Threadpool, Token, VirtualFile,
 };
-use crate::gguf::{Index, TensorInfo};
-use crate::plan::{self, Plan, StreamMode};
-use crate::source::{self, Piece, WeightSource, layout};
+use crate::gguf::Index;
+use crate::plan::{Plan, StreamMode, Tier};
+use crate::source::{self, WeightSource};
 use crate::stream::{self, Monitor, StreamDevice, UnitSpec, WeightPlace};
 use crate::units::Bytes;
 
-/// The context that is made when nobody says how large: enough for a conversation, small enough for any machine.
-const DEFAULT_CTX: u32 = 4096;
-
-/// Tokens per pass when nobody says otherwise.
-const DEFAULT_UBATCH: u32 = 512;
-
 /// How long idle compute threads spin before they sleep (ggml's scale of 0 to 100).
-const POLL: u32 = 50;
+pub(super) const POLL: u32 = 50;
 
 /// What the user asked for.
 #[derive(Clone, Debug)]
@@ -108,9 +104,9 @@ impl Engine {
         }
         ggml::set_abort_context(Some(format!("model '{name}'")));
         let n_threads = options.threads.unwrap_or_else(crate::probe::physical_cores).max(1);
-        let plan = make_plan(&index, options);
         let threads = Threadpool::new(n_threads, POLL).map_err(ggml_error(&index))?;
         let threads = Arc::new(threads);
+        let plan = make_plan(&index, options, &threads, false)?.plan;
         let monitor = Arc::new(Monitor::default());
         let loading =
             Loading { index: &index, plan: &plan, options, threads: &threads, monitor: &monitor };
@@ -176,9 +172,12 @@ impl Engine {
         match &self.0.reader {
             None => format!("CPU, {threads}, all resident"),
             Some(reader) => {
-                let bytes: Bytes = plan.streamed.iter().map(|u| u.len).sum();
-                let n = plan.streamed.len();
-                format!("CPU, {threads}, {n} blocks ({bytes}) streamed from disk ({reader})")
+                let (n, all) = (plan.count(Tier::Streamed), plan.blocks.len());
+                let (bytes, parts) = (plan.streamed_bytes(), plan.streamed.len());
+                let parts = if parts > n { format!(" in {parts} parts") } else { String::new() };
+                format!(
+                    "CPU, {threads}, {n} of {all} blocks ({bytes}){parts} streamed from disk ({reader})"
+                )
             }
         }
     }
@@ -258,42 +257,34 @@ pub(super) fn ggml_error(index: &Index) -> impl Fn(ggml::Error) -> Error {
     move |error| Error::Ggml { model: model_name(index), error }
 }
 
-fn make_plan(index: &Index, options: &LoadOptions) -> Plan {
-    let trained = index.context_length().and_then(|n| u32::try_from(n).ok()).filter(|&n| n > 0);
-    let n_ctx = match options.ctx {
-        Some(0) => trained.unwrap_or(DEFAULT_CTX),
-        Some(n) => n,
-        None => trained.unwrap_or(DEFAULT_CTX).min(DEFAULT_CTX),
-    };
-    let n_ubatch = options.ubatch.unwrap_or(DEFAULT_UBATCH).clamp(1, n_ctx.max(1));
-    let streamed = match options.stream {
-        StreamMode::Never => Vec::new(),
-        StreamMode::Always => plan::block_units(index),
-        StreamMode::Auto if index.bytes() < crate::probe::available_memory() => Vec::new(),
-        StreamMode::Auto => plan::block_units(index),
-    };
-    Plan { streamed, n_slots: 2, n_ctx, n_ubatch }
-}
-
 /// Everything that loading needs to know.
-struct Loading<'a> {
-    index: &'a Index,
-    plan: &'a Plan,
-    options: &'a LoadOptions,
-    threads: &'a Arc<Threadpool>,
-    monitor: &'a Arc<Monitor>,
+pub(super) struct Loading<'a> {
+    pub(super) index: &'a Index,
+    pub(super) plan: &'a Plan,
+    pub(super) options: &'a LoadOptions,
+    pub(super) threads: &'a Arc<Threadpool>,
+    pub(super) monitor: &'a Arc<Monitor>,
 }
 
+/// The model, its stream device if blocks stream, and how they are read.
 type Parts = (Model, Option<StreamDevice>, Option<String>);
 
 impl Loading<'_> {
-    /// Loads the model exactly as llama.cpp would.
+    /// Loads the model exactly as llama.cpp would. Within a budget, its file is read past the page cache and not mapped:
+    /// repacking would hold mapped pages and the copy at a time.
     fn resident(&self) -> Result<Parts, Error> {
         let params = ModelParams { repack: self.options.repack, ..ModelParams::default() };
-        let path = &self.index.files[0].path;
-        let model =
-            Model::load(path, &params, &AtomicBool::new(false)).map_err(ggml_error(self.index))?;
-        Ok((model, None, None))
+        let stop = AtomicBool::new(false);
+        let model = if self.plan.promised {
+            let paths = self.paths();
+            let source: Arc<dyn WeightSource> =
+                source::open(&paths, source::Choice::default())?.into();
+            let file = self.virtual_file(&paths, &HashSet::new())?;
+            Model::load_virtual(self.read_ahead(file, source), &params, &stop)
+        } else {
+            Model::load(&self.index.files[0].path, &params, &stop)
+        };
+        Ok((model.map_err(ggml_error(self.index))?, None, None))
     }
 
     /// Loads what is resident, and makes a stream device for the rest.
@@ -301,13 +292,41 @@ impl Loading<'_> {
         &self,
         wrap: impl FnOnce(Arc<dyn WeightSource>) -> Arc<dyn WeightSource>,
     ) -> Result<Parts, Error> {
-        let inner = Device::cpu().map_err(ggml_error(self.index))?;
-        let paths: Vec<PathBuf> = self.index.files.iter().map(|f| f.path.clone()).collect();
-        let bytes: Bytes = self.plan.streamed.iter().map(|u| u.len).sum();
-        let expect_cached = bytes * 2 < crate::probe::available_memory();
+        let paths = self.paths();
+        // Through the page cache only where it costs nobody anything: everything streams, and twice as much is free.
+        let expect_cached = !self.plan.promised
+            && self.plan.count(Tier::Resident) == 0
+            && self.plan.streamed_bytes() * 2 < crate::probe::available_memory();
         let choice = source::Choice { expect_cached, ..source::Choice::default() };
-        let source = wrap(source::open(&paths, choice)?.into());
+        let direct: Arc<dyn WeightSource> = source::open(&paths, choice)?.into();
+        let source = wrap(direct.clone());
         let reader = source.describe();
+        let streamed = self.plan.streamed.iter().flat_map(|u| u.tensors.iter().copied()).collect();
+        let file = self.virtual_file(&paths, &streamed)?;
+        let (model, device) = self.assemble(source, self.read_ahead(file, direct))?;
+        Ok((model, Some(device), Some(reader)))
+    }
+
+    /// Describes the model to libllama without reading any of its weights: no token can be computed with it.
+    pub(super) fn hollow(&self) -> Result<(Model, StreamDevice), Error> {
+        // Repacking would touch the memory that is to stay addresses.
+        let options = LoadOptions { repack: false, ..self.options.clone() };
+        let all = (0..self.index.tensors.len()).collect();
+        let file = self.virtual_file(&self.paths(), &all)?;
+        Loading { options: &options, ..*self }.assemble(Arc::new(NoSource), file)
+    }
+
+    fn paths(&self) -> Vec<PathBuf> {
+        self.index.files.iter().map(|f| f.path.clone()).collect()
+    }
+
+    /// Makes the stream device, and loads `file` with the streamed tensors on it and the others in the CPU's memory.
+    fn assemble(
+        &self,
+        source: Arc<dyn WeightSource>,
+        file: VirtualFile,
+    ) -> Result<(Model, StreamDevice), Error> {
+        let inner = Device::cpu().map_err(ggml_error(self.index))?;
         let (units, weights) = self.lay_out(inner.buffer_type().alignment());
         let device = StreamDevice::new(stream::Config {
             inner,
@@ -321,16 +340,20 @@ impl Loading<'_> {
         .map_err(|error| Error::Stream { model: model_name(self.index), error })?;
         let params = ModelParams {
             device: Some(device.device()),
-            overrides: vec![(self.pattern(), device.weights())],
+            // For what is overridden to the CPU's memory, libllama considers the repacked kinds of it, too.
+            overrides: vec![
+                (self.plan.pattern(self.index), device.weights()),
+                (".*".to_owned(), inner.buffer_type()),
+            ],
             repack: self.options.repack,
         };
-        let file = self.virtual_file(&paths)?;
         let model = Model::load_virtual(file, &params, &AtomicBool::new(false));
         let model = model.map_err(|error| match device.take_error() {
             Some(error) => Error::Stream { model: model_name(self.index), error },
             None => ggml_error(self.index)(error),
         })?;
-        Ok((model, Some(device), Some(reader)))
+        device.loaded();
+        Ok((model, device))
     }
 
     /// How each unit lies in a slot, and where in it each streamed tensor is.
@@ -338,15 +361,10 @@ impl Loading<'_> {
         let mut weights = HashMap::new();
         let mut units = Vec::with_capacity(self.plan.streamed.len());
         for (unit, number) in self.plan.streamed.iter().zip(0..) {
-            let tensors: Vec<&TensorInfo> =
-                unit.tensors.iter().map(|&t| &self.index.tensors[t]).collect();
-            let pieces: Vec<Piece> = tensors
-                .iter()
-                .map(|t| Piece { file: t.file, offset: t.offset, len: t.len.0 })
-                .collect();
-            let laid = layout::layout(&pieces, tensor_align);
-            for (tensor, &offset) in tensors.iter().zip(&laid.offsets) {
-                weights.insert(tensor.name.clone(), WeightPlace { unit: number, offset });
+            let laid = planning::lay_out(self.index, &unit.tensors, tensor_align);
+            for (&tensor, &offset) in unit.tensors.iter().zip(&laid.offsets) {
+                let name = self.index.tensors[tensor].name.clone();
+                weights.insert(name, WeightPlace { unit: number, offset });
             }
             units.push(UnitSpec {
                 name: unit.name.clone(),
@@ -357,43 +375,20 @@ impl Loading<'_> {
         (units, weights)
     }
 
-    /// A regular expression that matches the streamed tensors' names and no others.
-    ///
-    /// One expression for all: libllama compiles every expression anew for every tensor.
-    fn pattern(&self) -> String {
-        let mut prefixes: Vec<&str> = Vec::new();
-        for unit in &self.plan.streamed {
-            for &t in &unit.tensors {
-                let tensor = &self.index.tensors[t];
-                let prefix = &tensor.name[..tensor.name.len() - tensor.role().len()];
-                if prefixes.last() != Some(&prefix) {
-                    prefixes.push(prefix);
-                }
-            }
-        }
-        prefixes.sort_unstable();
-        prefixes.dedup();
-        let escaped: Vec<String> = prefixes.iter().map(|p| p.replace('.', "\\.")).collect();
-        format!("^({})", escaped.join("|"))
-    }
-
-    /// The file that libllama reads: streamed ranges void, parts joined.
-    fn virtual_file(&self, paths: &[PathBuf]) -> Result<VirtualFile, Error> {
-        let streamed: HashSet<usize> =
-            self.plan.streamed.iter().flat_map(|u| u.tensors.iter().copied()).collect();
+    /// The file that libllama reads: the ranges of the tensors in `void` void, parts joined.
+    fn virtual_file(&self, paths: &[PathBuf], void: &HashSet<usize>) -> Result<VirtualFile, Error> {
         let segments = match paths {
-            [_] => self.single_file(&streamed),
-            _ => self.joined_files(&streamed)?,
+            [_] => self.single_file(void),
+            _ => self.joined_files(void)?,
         };
         VirtualFile::open(paths, segments).map_err(|e| {
             let why = e.to_string();
             ggml_error(self.index)(ggml::Error::Null { what: "opening the files", why })
         })
     }
-
-    /// One file: as it is, but for the streamed tensors.
-    fn single_file(&self, streamed: &HashSet<usize>) -> Vec<Segment> {
-        let mut holes: Vec<(u64, u64)> = streamed
+    /// One file: as it is, but for the void tensors.
+    fn single_file(&self, void: &HashSet<usize>) -> Vec<Segment> {
+        let mut holes: Vec<(u64, u64)> = void
             .iter()
             .map(|&t| (self.index.tensors[t].offset, self.index.tensors[t].len.0))
             .collect();
@@ -415,13 +410,13 @@ impl Loading<'_> {
     }
 
     /// Several parts: a joined header, then every tensor where that header says.
-    fn joined_files(&self, streamed: &HashSet<usize>) -> Result<Vec<Segment>, Error> {
+    fn joined_files(&self, void: &HashSet<usize>) -> Result<Vec<Segment>, Error> {
         let joined = self.index.join()?;
         let mut at = joined.header.len() as u64;
         let mut segments =
             vec![Segment { len: at, kind: SegmentKind::Memory(joined.header.into()) }];
         for (i, (tensor, offset)) in self.index.tensors.iter().zip(joined.offsets).enumerate() {
-            let kind = match streamed.contains(&i) {
+            let kind = match void.contains(&i) {
                 true => SegmentKind::Void,
                 false => SegmentKind::File { file: tensor.file, offset: tensor.offset },
             };

@@ -5,6 +5,8 @@ pub mod chat;
 mod error;
 mod generate;
 mod load;
+pub mod planning;
+mod resident;
 mod session;
 pub mod template;
 mod text;

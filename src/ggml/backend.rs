@@ -99,6 +99,11 @@ impl Threadpool {
         Ok(Threadpool { ptr, n_threads: n })
     }
 
+    /// Its threads.
+    pub fn n_threads(&self) -> u32 {
+        self.n_threads.unsigned_abs()
+    }
+
     pub(super) fn as_ptr(&self) -> *mut sys::ggml_threadpool {
         self.ptr.as_ptr()
     }

@@ -72,10 +72,25 @@ impl Tensor {
         NonNull::new(ptr).map(Tensor)
     }
 
+    pub(super) fn as_ptr(self) -> *mut sys::ggml_tensor {
+        self.0.as_ptr()
+    }
+
     /// What the tensor is called.
     pub fn name(self) -> String {
         // SAFETY: a valid tensor; names are NUL-terminated.
         unsafe { super::owned((*self.0.as_ptr()).name.as_ptr()) }
+    }
+
+    /// Gives it another name, of at most 63 bytes; the rest is cut off.
+    ///
+    /// # Safety
+    ///
+    /// The tensor must be valid, and nobody else may look at its name meanwhile.
+    pub unsafe fn set_name(self, name: &str) {
+        let name = std::ffi::CString::new(name).unwrap_or_default();
+        // SAFETY: by this function's contract; ggml copies the name.
+        unsafe { sys::ggml_set_name(self.0.as_ptr(), name.as_ptr()) };
     }
 
     /// Its operands.

@@ -7,6 +7,7 @@
 
 mod addresses;
 mod backend;
+mod gauge;
 mod graph;
 pub mod guard;
 mod llama;
@@ -19,11 +20,12 @@ use std::sync::Once;
 
 pub use addresses::AddressRange;
 pub use backend::{Backend, Buffer, BufferType, Device, Threadpool};
+pub use gauge::Matmul;
 pub use graph::{Graph, Placement, Tensor};
 pub use llama::{Context, ContextParams, Model, ModelParams, Sampler, SamplerParams, Token, Vocab};
 pub use log::{set_verbosity, take_messages};
 pub use result::Error;
-pub use vfile::{Segment, SegmentKind, VirtualFile};
+pub use vfile::{RangeReader, Segment, SegmentKind, VirtualFile};
 
 /// Readies ggml and libllama; called by everything that creates a handle. Cheap after the first time.
 pub fn init() {

@@ -35,9 +35,24 @@ pub enum SegmentKind {
     Void,
 }
 
+/// The stream's buffer: C reads custom streams by whole buffers only, and the usual one is 8 KiB. A power of two.
+const BUFFER: usize = 256 << 10;
+
+/// Reads the real files of a [`VirtualFile`] better than one `pread` after the other.
+pub trait RangeReader: Send + std::fmt::Debug {
+    /// Reads bytes of file number `file` from `offset` on: as many as it likes, and at least one, unless it leaves this read to
+    /// `pread` by returning 0.
+    ///
+    /// # Errors
+    ///
+    /// Why the bytes cannot be had.
+    fn read(&mut self, file: usize, offset: u64, out: &mut [u8]) -> Result<usize, String>;
+}
+
 /// A read-only file made of segments.
 #[derive(Debug)]
 pub struct VirtualFile {
+    reader: Option<Box<dyn RangeReader>>,
     files: Vec<(File, PathBuf)>,
     /// Start of each segment in the virtual file.
     starts: Vec<u64>,
@@ -59,7 +74,12 @@ impl VirtualFile {
             starts.push(len);
             len += segment.len;
         }
-        Ok(VirtualFile { files, starts, segments, len, position: 0, error: None })
+        Ok(VirtualFile { reader: None, files, starts, segments, len, position: 0, error: None })
+    }
+
+    /// The same file, with its real bytes read by `reader`.
+    pub fn with_reader(self, reader: Box<dyn RangeReader>) -> VirtualFile {
+        VirtualFile { reader: Some(reader), ..self }
     }
 
     /// Calls `body` with a C stream of this file, and closes it. If `body` fails because a read did, the read's error wins.
@@ -68,6 +88,9 @@ impl VirtualFile {
         body: impl FnOnce(NonNull<libc::FILE>) -> Result<T, Error>,
     ) -> Result<T, Error> {
         let stream = open_stream(&mut self)?;
+        let mut buffer = vec![0_u8; BUFFER];
+        // SAFETY: a fresh stream, and a buffer that lives until it is closed. A refusal leaves the stream's own buffer.
+        unsafe { libc::setvbuf(stream.as_ptr(), buffer.as_mut_ptr().cast(), libc::_IOFBF, BUFFER) };
         let result = body(stream);
         // SAFETY: `stream` was just opened and nobody kept it; `self` outlives it.
         unsafe { libc::fclose(stream.as_ptr()) };
@@ -93,10 +116,28 @@ impl VirtualFile {
                     out.slice(done, n).copy_from_slice(bytes.get(skip..skip + n)?);
                 }
                 SegmentKind::File { file, offset } => {
+                    let out = out.slice(done, n);
+                    let by_reader = match &mut self.reader {
+                        Some(reader) => reader.read(*file, offset + skip, out),
+                        None => Ok(0),
+                    };
                     let (file, path) = self.files.get(*file)?;
-                    if let Err(e) = file.read_exact_at(out.slice(done, n), offset + skip) {
-                        self.error = Some(format!("{}: {e}", path.display()));
-                        return None;
+                    let read = match by_reader {
+                        Ok(0) => file.read_exact_at(out, offset + skip).map(|()| n),
+                        Ok(some) => Ok(some),
+                        Err(why) => Err(std::io::Error::other(why)),
+                    };
+                    match read {
+                        // Not further than the reader likes: C asks by whole buffers, and may not need the rest.
+                        Ok(read) if read < n => {
+                            self.position += read as u64;
+                            return Some(done + read);
+                        }
+                        Ok(_) => {}
+                        Err(e) => {
+                            self.error = Some(format!("{}: {e}", path.display()));
+                            return None;
+                        }
                     }
                 }
             }
@@ -228,7 +269,7 @@ mod tests {
         let void = Segment { len: 2, kind: SegmentKind::Void };
         let file = Segment { len: 4, kind: SegmentKind::File { file: 0, offset: 5 } };
         let file = VirtualFile::open(&[path], vec![memory, void, file]).unwrap();
-        let text = file
+        let bytes = file
             .with_stream(|stream| {
                 let mut out = [b'.'; 16];
                 // SAFETY: a valid stream and a buffer of 16 bytes.
@@ -236,11 +277,11 @@ mod tests {
                     libc::fseek(stream.as_ptr(), 1, libc::SEEK_SET);
                     libc::fread(out.as_mut_ptr().cast(), 1, 16, stream.as_ptr())
                 };
-                Ok(String::from_utf8_lossy(&out[..n]).into_owned())
+                Ok(out[..n].to_vec())
             })
             .unwrap();
         // What stands in for the void is whatever was in stdio's buffer.
-        assert_eq!((&text[..2], &text[4..]), ("bc", "5678"));
+        assert_eq!((&bytes[..2], &bytes[4..]), (b"bc".as_slice(), b"5678".as_slice()));
     }
 
     #[test]

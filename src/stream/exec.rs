@@ -49,6 +49,8 @@ pub(super) struct Exec {
     /// Names are resolved once, when libllama creates the tensors.
     names: HashMap<String, WeightPlace>,
     weights: HashMap<Tensor, WeightPlace>,
+    /// Tensors without their names while libllama loads.
+    loading: Vec<(Tensor, String)>,
     source: Arc<dyn WeightSource>,
     slots: Slots,
     memory: Vec<SlotMemory>,
@@ -74,6 +76,7 @@ impl Exec {
             units: config.units,
             names: config.weights,
             weights: HashMap::new(),
+            loading: Vec::new(),
             source: config.source,
             slots: Slots::new(n_slots),
             memory,
@@ -87,12 +90,25 @@ impl Exec {
     }
 
     /// libllama has created a tensor in a weight buffer. False if it is not one that streams.
+    ///
+    /// The tensor goes by another name until [`Exec::loaded`]: libllama reads only tensors whose names are in the file, and this
+    /// one's bytes are to stay there. (It would make a buffer of each tensor's size, and pass over all of it.)
     pub(super) fn register(&mut self, tensor: Tensor) -> bool {
-        let place = self.names.get(&tensor.name()).copied();
-        if let Some(place) = place {
-            self.weights.insert(tensor, place);
+        let name = tensor.name();
+        let Some(&place) = self.names.get(&name) else { return false };
+        self.weights.insert(tensor, place);
+        // SAFETY: libllama has just created the tensor, on this thread.
+        unsafe { tensor.set_name("") };
+        self.loading.push((tensor, name));
+        true
+    }
+
+    /// The model is loaded: its tensors get their names back.
+    pub(super) fn loaded(&mut self) {
+        for (tensor, name) in self.loading.drain(..) {
+            // SAFETY: the tensor is the model's, which nobody computes with yet.
+            unsafe { tensor.set_name(&name) };
         }
-        place.is_some()
     }
 
     pub(super) fn set_n_threads(&mut self, n: i32) {

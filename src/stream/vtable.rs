@@ -89,6 +89,11 @@ impl StreamDevice {
         BufferType(NonNull::from(&self.0.weights))
     }
 
+    /// libllama has loaded the model.
+    pub fn loaded(&self) {
+        self.0.exec().loaded();
+    }
+
     /// Why the last computation failed, if one did since the last call.
     pub fn take_error(&self) -> Option<Error> {
         self.0.error.lock().unwrap_or_else(PoisonError::into_inner).take()
@@ -219,7 +224,7 @@ unsafe extern "C" fn weights_set_tensor(
     _: usize,
     _: usize,
 ) {
-    // libllama "loads" the tensor: its bytes stay in the file until they are needed.
+    // The bytes come from the file, whatever anyone writes.
 }
 
 unsafe extern "C" fn weights_get_tensor(

@@ -7,6 +7,8 @@ mod gguf_corrupt;
 mod gguf_index;
 mod gguf_types;
 mod gguf_writer;
+mod golden;
 mod stream;
 mod template;
+mod tidy;
 mod tiny_models;

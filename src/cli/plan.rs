@@ -1,0 +1,56 @@
+//! `airrun plan`: where a model's blocks will live, what that takes, and how fast it will be. It loads no weights.
+
+use std::env;
+use std::io::IsTerminal;
+use std::sync::Arc;
+
+use crate::cli::args::PlanArgs;
+use crate::cli::exit::ExitStatus;
+use crate::cli::interrupt::Interrupt;
+use crate::cli::printer::Printer;
+use crate::cli::progress::{Status, Watched};
+use crate::cli::resolve;
+use crate::engine::planning;
+use crate::gguf::{Index, printable};
+use crate::plan::report::{ASCII, Look, Report, UNICODE};
+
+/// Plans as the other commands would, and shows it.
+pub(crate) fn run(args: &PlanArgs, printer: &Printer) -> anyhow::Result<ExitStatus> {
+    // Nothing here ends better by being asked to: Ctrl-C ends the program.
+    let _interrupt = Interrupt::new()?;
+    let index = Arc::new(Index::open(&args.load.model)?);
+    let options = resolve::load_options(&args.load);
+    let status = Status::start(printer, Watched::Step("measuring this machine".to_owned()));
+    let planned = planning::plan(&index, &options, true)?;
+    let forecast = planning::forecast(&index, &options, &planned, args.prompt)?;
+    drop(status);
+    let report = Report {
+        name: &printable(index.name().as_bytes()),
+        weights: index.bytes(),
+        plan: &planned.plan,
+        rates: &forecast.rates,
+        estimate: &forecast.estimate,
+        advice: forecast.advice,
+    };
+    let text = if args.json {
+        serde_json::to_string_pretty(&report.json())? + "\n"
+    } else {
+        report.text(look())
+    };
+    printer.data(&text)?;
+    Ok(ExitStatus::Ok)
+}
+
+/// What stdout can show.
+fn look() -> Look {
+    let var = |name| env::var(name).ok().filter(|value| !value.is_empty());
+    // The first that is set decides, as in the C library.
+    let locale = ["LC_ALL", "LC_CTYPE", "LANG"].into_iter().find_map(var).unwrap_or_default();
+    let utf8 = locale.to_ascii_lowercase().replace('-', "").contains("utf8");
+    let dumb = var("TERM").is_none_or(|term| term == "dumb");
+    let color = std::io::stdout().is_terminal() && !dumb && var("NO_COLOR").is_none();
+    Look {
+        blocks: if utf8 { UNICODE } else { ASCII },
+        paint: if color { ["\x1b[32m", "\x1b[33m", "\x1b[0m"] } else { [""; 3] },
+    }
+}

@@ -1,0 +1,196 @@
+//! How fast this machine multiplies: a matrix of some type and shape times a few columns, timed on ggml's CPU device with the
+//! threads that will compute the model.
+#![allow(unsafe_code)]
+
+use std::ffi::c_void;
+use std::ptr::{NonNull, null_mut};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use ggml_sys as sys;
+
+use super::backend::{Backend, BufferType, Device, Threadpool};
+use super::graph::Graph;
+use super::result::{Error, not_null};
+use crate::units::Bytes;
+
+/// What to multiply.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Matmul {
+    /// ggml's number of the matrices' type.
+    pub ty: u32,
+    /// Elements of a row; a multiple of the type's block.
+    pub row: u64,
+    /// Rows of each matrix.
+    pub rows: u64,
+    /// How many matrices, used one after the other: enough of them do not fit the caches.
+    pub matrices: usize,
+    /// Columns that each is multiplied with: tokens of a batch.
+    pub tokens: u64,
+    /// Whether the matrices are repacked for this CPU, where ggml can.
+    pub repack: bool,
+}
+
+/// A ggml context, which owns tensors' descriptions.
+struct Tensors(NonNull<sys::ggml_context>);
+
+/// Memory that ggml allocated for tensors.
+struct Memory(NonNull<sys::ggml_backend_buffer>);
+
+impl Matmul {
+    /// The shortest time that all matrices took, of at least two rounds and of as many as `limit` allows, and their bytes.
+    ///
+    /// # Errors
+    ///
+    /// A type that ggml does not know, or too little memory.
+    pub fn time(
+        &self,
+        threads: Arc<Threadpool>,
+        limit: Duration,
+    ) -> Result<(Duration, Bytes), Error> {
+        let device = Device::cpu()?;
+        let mut backend = Backend::new(device, Some(threads))?;
+        let weights = Tensors::new(self.matrices)?;
+        let work = Tensors::new(2 * self.matrices + 8)?;
+        let known =
+            i64::try_from(self.row).is_ok() && self.ty < sys::GGML_TYPE_COUNT && self.row > 0;
+        // SAFETY: a type that ggml knows.
+        let block = if known { unsafe { sys::ggml_blck_size(self.ty) } } else { 0 };
+        if block <= 0 || !self.row.is_multiple_of(block.unsigned_abs()) {
+            return Err(Error::Invalid(format!(
+                "rows of {} elements of type {}",
+                self.row, self.ty
+            )));
+        }
+        let shape = [self.row, self.rows, self.tokens].map(i64::try_from);
+        let [Ok(row), Ok(rows), Ok(tokens)] = shape else {
+            return Err(Error::Invalid("a matrix of this size".into()));
+        };
+        // SAFETY: contexts with room for these tensors, and a type and sizes that ggml accepts; contexts and memory are dropped
+        // after the computation.
+        unsafe {
+            let matrices: Vec<_> = (0..self.matrices)
+                .map(|_| sys::ggml_new_tensor_2d(weights.0.as_ptr(), self.ty, row, rows))
+                .collect();
+            let columns = sys::ggml_new_tensor_2d(work.0.as_ptr(), sys::GGML_TYPE_F32, row, tokens);
+            let graph = sys::ggml_new_graph(work.0.as_ptr());
+            for &matrix in &matrices {
+                let product = sys::ggml_mul_mat(work.0.as_ptr(), matrix, columns);
+                sys::ggml_build_forward_expand(graph, product);
+            }
+            let graph = not_null("measuring", graph)?;
+            let graph = Graph::from_raw(graph);
+            let repacked =
+                if self.repack { repacked_type(device, &graph, matrices[0]) } else { None };
+            let plain = device.buffer_type();
+            let _weights = Memory::new(&weights, repacked.unwrap_or(plain))?;
+            let bytes = sys::ggml_nbytes(matrices[0]);
+            // A byte that makes small ordinary numbers, of scales too: none that a kernel is slow with.
+            let numbers = vec![0x21_u8; bytes];
+            for &matrix in &matrices {
+                sys::ggml_backend_tensor_set(matrix, numbers.as_ptr().cast(), 0, bytes);
+            }
+            let memory = Memory::new(&work, plain)?;
+            sys::ggml_backend_buffer_clear(memory.0.as_ptr(), 0);
+            let best = fastest(&mut backend, &graph, limit)?;
+            Ok((best, Bytes::from(bytes) * self.matrices as u64))
+        }
+    }
+}
+
+/// The shortest of at least two computations of `graph`, after one that wakes everything up.
+fn fastest(backend: &mut Backend, graph: &Graph<'_>, limit: Duration) -> Result<Duration, Error> {
+    backend.compute(graph, 0..graph.n_nodes())?;
+    let begin = Instant::now();
+    let mut best = Duration::MAX;
+    for round in 0.. {
+        if round >= 2 && begin.elapsed() >= limit {
+            break;
+        }
+        let start = Instant::now();
+        backend.compute(graph, 0..graph.n_nodes())?;
+        best = best.min(start.elapsed());
+    }
+    Ok(best)
+}
+
+/// The first of the device's special kinds of memory that takes `matrix` as an operand of the graph's first node, asked for
+/// in the way that libllama does.
+///
+/// # Safety
+///
+/// `matrix` must be a valid tensor without memory, and an operand of the first node.
+unsafe fn repacked_type(
+    device: Device,
+    graph: &Graph<'_>,
+    matrix: *mut sys::ggml_tensor,
+) -> Option<BufferType> {
+    let product = graph.node(0).as_ptr();
+    // SAFETY: a valid device; the function has this type by its name. The list ends with NULL. The matrix gets an empty buffer
+    // for the length of a question.
+    unsafe {
+        let reg = sys::ggml_backend_dev_backend_reg(device.0.as_ptr());
+        let name = c"ggml_backend_dev_get_extra_bufts";
+        let entry = sys::ggml_backend_reg_get_proc_address(reg, name.as_ptr());
+        if entry.is_null() {
+            return None;
+        }
+        let list = std::mem::transmute::<*mut c_void, ExtraTypes>(entry)(device.0.as_ptr());
+        let mut at = list;
+        while !at.is_null() && !(*at).is_null() {
+            let buffer = sys::ggml_backend_buft_alloc_buffer(*at, 0);
+            (*matrix).buffer = buffer;
+            let takes = sys::ggml_backend_dev_supports_op(device.0.as_ptr(), product);
+            (*matrix).buffer = null_mut();
+            sys::ggml_backend_buffer_free(buffer);
+            if takes {
+                return NonNull::new(*at).map(BufferType);
+            }
+            at = at.add(1);
+        }
+        None
+    }
+}
+
+/// `ggml_backend_dev_get_extra_bufts_t`.
+type ExtraTypes =
+    unsafe extern "C" fn(*mut sys::ggml_backend_device) -> *mut *mut sys::ggml_backend_buffer_type;
+
+impl Tensors {
+    /// Room for the descriptions of `n` tensors and a graph.
+    fn new(n: usize) -> Result<Tensors, Error> {
+        // SAFETY: plain numbers; without a buffer of ours, ggml allocates one.
+        let context = unsafe {
+            let size = sys::ggml_tensor_overhead() * n + sys::ggml_graph_overhead();
+            let params =
+                sys::ggml_init_params { mem_size: size, mem_buffer: null_mut(), no_alloc: true };
+            sys::ggml_init(params)
+        };
+        not_null("measuring", context).map(Tensors)
+    }
+}
+
+impl Drop for Tensors {
+    fn drop(&mut self) {
+        // SAFETY: ours, and freed once.
+        unsafe { sys::ggml_free(self.0.as_ptr()) };
+    }
+}
+
+impl Memory {
+    /// Memory for all tensors of a context that have none.
+    fn new(tensors: &Tensors, kind: BufferType) -> Result<Memory, Error> {
+        // SAFETY: a valid context and buffer type.
+        let buffer = unsafe {
+            sys::ggml_backend_alloc_ctx_tensors_from_buft(tensors.0.as_ptr(), kind.0.as_ptr())
+        };
+        not_null("measuring", buffer).map(Memory)
+    }
+}
+
+impl Drop for Memory {
+    fn drop(&mut self) {
+        // SAFETY: ours, and freed once.
+        unsafe { sys::ggml_backend_buffer_free(self.0.as_ptr()) };
+    }
+}

@@ -1,0 +1,219 @@
+//! What a plan will cost: seconds per pass by playing the pipeline through, block by block, with the measured rates; from
+//! that tokens per second, the time to the first token, and what holds it back.
+
+use super::{Plan, Rates, Tier};
+use crate::gguf::Index;
+use crate::units::Bytes;
+
+/// What holds a run back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Bottleneck {
+    /// Reading the streamed blocks.
+    Disk,
+    /// Bringing weights from memory to the cores, one token at a time.
+    #[serde(rename = "memory bandwidth")]
+    Memory,
+    /// Multiplying.
+    Compute,
+}
+
+impl std::fmt::Display for Bottleneck {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.pad(match self {
+            Bottleneck::Disk => "disk",
+            Bottleneck::Memory => "memory bandwidth",
+            Bottleneck::Compute => "compute",
+        })
+    }
+}
+
+/// How fast a kind of work goes.
+#[derive(Clone, Copy, Debug, PartialEq, serde::Serialize)]
+pub struct Speed {
+    /// Tokens of the work.
+    pub tokens: u32,
+    /// Passes over the weights.
+    pub passes: u32,
+    /// Seconds for all of it.
+    pub seconds: f64,
+    /// Tokens per second.
+    pub tokens_per_second: f64,
+    /// What holds it back.
+    pub bottleneck: Bottleneck,
+}
+
+/// What a plan will cost.
+#[derive(Clone, Copy, Debug, PartialEq, serde::Serialize)]
+pub struct Estimate {
+    /// One token after another.
+    pub generation: Speed,
+    /// A prompt.
+    pub prompt: Speed,
+    /// Seconds until everything is loaded that is loaded once.
+    pub load_seconds: f64,
+    /// Seconds from the start of the program to the first token of the answer to that prompt.
+    pub first_token_seconds: f64,
+}
+
+/// What one token computes with.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Touched {
+    /// The share of a block's bytes: 1 for models without experts.
+    pub of_block: f64,
+    /// Bytes of the output matrix.
+    pub output: Bytes,
+}
+
+impl Touched {
+    /// What a token of this model computes with.
+    pub fn of(index: &Index) -> Touched {
+        let used = index.arch_uint("expert_used_count").unwrap_or(0);
+        let (mut all, mut touched) = (Bytes::ZERO, Bytes::ZERO);
+        for tensor in index.blocks.iter().flat_map(|b| &b.tensors).map(|&t| &index.tensors[t]) {
+            all += tensor.len;
+            touched += match index.experts(tensor) {
+                Some(experts) => experts.each * used.min(experts.count),
+                None => tensor.len,
+            };
+        }
+        let of_block = if all > Bytes::ZERO { touched.f64() / all.f64() } else { 1.0 };
+        let named = |name: &str| index.tensors.iter().find(|t| t.name == name).map(|t| t.len);
+        let output = named("output.weight").or_else(|| named("token_embd.weight"));
+        Touched { of_block, output: output.unwrap_or_default() }
+    }
+}
+
+/// One step of the pipeline: what must be read for it, and what it computes. [seconds]
+#[derive(Clone, Copy, Debug, PartialEq)]
+struct Step {
+    read: f64,
+    compute: f64,
+}
+
+/// The cost of `plan` at `rates`, and of a prompt of `n_prompt` tokens.
+pub fn estimate(plan: &Plan, rates: &Rates, touched: Touched, n_prompt: u32) -> Estimate {
+    let pass = |tokens: u32| {
+        let steps = steps(plan, rates, touched, tokens);
+        let sum = |of: fn(&Step) -> f64| steps.iter().map(of).sum::<f64>();
+        (seconds_per_pass(&steps, plan.n_slots), sum(|s| s.read) > sum(|s| s.compute))
+    };
+    let speed = |tokens: u32, ubatch: u32, otherwise| {
+        let full = tokens / ubatch;
+        let rest = tokens % ubatch;
+        let (each, disk) = pass(ubatch);
+        let last = if rest > 0 { pass(rest).0 } else { 0.0 };
+        let seconds = f64::from(full) * each + last;
+        Speed {
+            tokens,
+            passes: tokens.div_ceil(ubatch),
+            seconds,
+            tokens_per_second: f64::from(tokens) / seconds,
+            bottleneck: if disk { Bottleneck::Disk } else { otherwise },
+        }
+    };
+    let n_prompt = n_prompt.max(1);
+    let prompt = speed(n_prompt, plan.n_ubatch.clamp(1, n_prompt), Bottleneck::Compute);
+    let resident = plan.memory.outside + plan.memory.blocks;
+    let load_seconds = rates.open_seconds + rates.disk.seconds(resident);
+    Estimate {
+        generation: speed(1, 1, Bottleneck::Memory),
+        prompt,
+        load_seconds,
+        first_token_seconds: load_seconds + prompt.seconds,
+    }
+}
+
+/// The steps of a pass of `tokens` tokens: the blocks, then the output.
+fn steps(plan: &Plan, rates: &Rates, touched: Touched, tokens: u32) -> Vec<Step> {
+    let used = |len: Bytes| {
+        // Every token of a batch chooses its own experts; computing goes by tokens, so the share stays.
+        #[expect(
+            clippy::cast_possible_truncation,
+            clippy::cast_sign_loss,
+            reason = "a share of it"
+        )]
+        Bytes((len.f64() * touched.of_block) as u64)
+    };
+    let mut steps = Vec::with_capacity(plan.blocks.len() + plan.streamed.len() + 1);
+    let mut units = plan.streamed.iter().peekable();
+    for (i, block) in plan.blocks.iter().enumerate() {
+        match block.tier {
+            Tier::Resident => {
+                steps.push(Step {
+                    read: 0.0,
+                    compute: rates.resident.seconds(used(block.len), tokens),
+                });
+            }
+            Tier::Streamed => {
+                while let Some(unit) = units.next_if(|u| u.block == i) {
+                    let compute = rates.streamed.seconds(used(unit.len), tokens);
+                    steps.push(Step { read: rates.disk.seconds(unit.len), compute });
+                }
+            }
+        }
+    }
+    // Only the last token's logits are computed.
+    steps.push(Step { read: 0.0, compute: rates.resident.one.seconds(touched.output) });
+    steps
+}
+
+/// Seconds of a pass among many: the reader fills slots in order, a slot is free once its unit is computed.
+fn seconds_per_pass(steps: &[Step], n_slots: usize) -> f64 {
+    const PASSES: usize = 4;
+    let mut reader = 0.0_f64; // when it is free
+    let mut cores = 0.0_f64;
+    let mut freed = std::collections::VecDeque::from(vec![0.0_f64; n_slots.max(1)]);
+    let mut begin = 0.0;
+    for pass in 0..PASSES {
+        if pass == PASSES - 1 {
+            begin = cores;
+        }
+        for step in steps {
+            if step.read > 0.0 {
+                let slot = freed.pop_front().unwrap_or_default();
+                reader = reader.max(slot) + step.read;
+                cores = cores.max(reader) + step.compute;
+                freed.push_back(cores);
+            } else {
+                cores += step.compute;
+            }
+        }
+    }
+    cores - begin
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn pass(streamed: &[bool], read: f64, compute: f64) -> f64 {
+        let step = |&s: &bool| Step { read: if s { read } else { 0.0 }, compute };
+        seconds_per_pass(&streamed.iter().map(step).collect::<Vec<_>>(), 2)
+    }
+
+    proptest! {
+        /// Spread among resident ones, streamed blocks are never slower than behind them; and nothing beats the limit.
+        #[test]
+        fn spreading_is_never_worse(n in 1_usize..100, share in 0.0..1.0_f64, read in 0.01..100.0_f64) {
+            #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, clippy::cast_precision_loss, reason = "small")]
+            let k = (n as f64 * share) as usize;
+            let spread: Vec<bool> = (0..n).map(|i| (i + 1) * k / n > i * k / n).collect();
+            let prefix: Vec<bool> = (0..n).map(|i| i >= n - k).collect();
+            let (spread, prefix) = (pass(&spread, read, 1.0), pass(&prefix, read, 1.0));
+            prop_assert!(spread <= prefix + 1e-9, "{spread} > {prefix}");
+            #[expect(clippy::cast_precision_loss, reason = "small")]
+            let limit = (k as f64 * read).max(n as f64);
+            prop_assert!(spread >= limit - 1e-9);
+            prop_assert!(spread <= limit * 1.1 + read + 1.0, "{spread} of {limit}");
+        }
+    }
+
+    #[test]
+    fn the_slower_of_reading_and_computing_counts() {
+        assert!((pass(&[true; 10], 3.0, 1.0) - 30.0).abs() < 1e-9);
+        assert!((pass(&[true; 10], 1.0, 3.0) - 30.0).abs() < 1e-9);
+        assert!((pass(&[false; 10], 1.0, 3.0) - 30.0).abs() < 1e-9);
+    }
+}

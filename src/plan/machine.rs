@@ -1,0 +1,198 @@
+//! What a plan is made from: plain numbers about the machine, the model's needs on it, and the user's wishes. They are given,
+//! never probed here.
+
+use std::collections::{BTreeMap, HashMap};
+
+use super::StreamMode;
+use crate::gguf::{GgmlType, Index};
+use crate::units::{Bytes, Rate};
+
+/// What the machine offers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Machine {
+    /// RAM that this process may use in all, what it uses already included, without pushing anything else out.
+    pub ram: Bytes,
+    /// Of that, what is left to the rest of the machine when the user names no budget.
+    pub reserve: Bytes,
+}
+
+/// What the user wants.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Wish {
+    /// Whether blocks stream.
+    pub stream: StreamMode,
+    /// The most RAM to use; `None` leaves it to the machine.
+    pub ram: Option<Bytes>,
+    /// Tokens of context.
+    pub ctx: u32,
+    /// Tokens per pass; `None` is as many as pay.
+    pub ubatch: Option<u32>,
+    /// Whether resident weights are repacked for this CPU.
+    pub repack: bool,
+}
+
+/// What a model needs besides its weights, as ggml says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Needs {
+    /// The program, the vocabulary, the model's description.
+    pub process: Bytes,
+    /// KV cache and compute buffers.
+    pub context: ContextCost,
+    /// Buffers of the reader that loads resident weights.
+    pub read_ahead: Bytes,
+}
+
+/// The bytes of a context as a function of its length and batch, linear in each: exact where it was measured, and not less
+/// than the truth between, since the largest of several linear needs lies below its chords.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ContextCost {
+    /// Context lengths that were measured, the smaller first. [tokens]
+    pub ctx: [u32; 2],
+    /// Batches that were measured, the smaller first. [tokens]
+    pub ubatch: [u32; 2],
+    /// `bytes[i][j]` is the need at `ctx[i]` and `ubatch[j]`.
+    pub bytes: [[Bytes; 2]; 2],
+}
+
+impl ContextCost {
+    /// The need of `n_ctx` tokens of context with batches of `n_ubatch`.
+    pub fn at(&self, n_ctx: u32, n_ubatch: u32) -> Bytes {
+        let along_batch = self.bytes.map(|row| line(self.ubatch, row.map(Bytes::f64), n_ubatch));
+        let bytes = line(self.ctx, along_batch, n_ctx).max(0.0).ceil();
+        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "at least 0")]
+        Bytes(bytes as u64)
+    }
+
+    /// The longest context, at most `n_ctx`, whose need with batches of `n_ubatch` is at most `room`; 0 if there is none.
+    pub fn longest(&self, room: Bytes, n_ctx: u32, n_ubatch: u32) -> u32 {
+        let (mut low, mut high) = (0, n_ctx);
+        while low < high {
+            let middle = low + (high - low).div_ceil(2);
+            if self.at(middle, n_ubatch.min(middle)) <= room {
+                low = middle
+            } else {
+                high = middle - 1
+            }
+        }
+        low
+    }
+}
+
+/// The line through two points, at `x`; constant if they are one.
+fn line(at: [u32; 2], y: [f64; 2], x: u32) -> f64 {
+    if at[0] == at[1] {
+        return y[1];
+    }
+    let [a, b] = at.map(f64::from);
+    y[0] + (y[1] - y[0]) * (f64::from(x) - a) / (b - a)
+}
+
+/// How fast weights of one kind are computed with.
+#[derive(Clone, Copy, Debug, PartialEq, serde::Serialize)]
+pub struct Cost {
+    /// Weight bytes per second when a pass has one token.
+    pub one: Rate,
+    /// Weight bytes times tokens per second when a pass has many.
+    pub many: Rate,
+}
+
+/// A kind of weights that a model has: what a machine's speed is measured with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Kind {
+    /// ggml's number of the type.
+    pub ty: u32,
+    /// Elements of a row.
+    pub row: u64,
+    /// Rows of a matrix.
+    pub rows: u64,
+    /// Bytes of a matrix.
+    pub matrix: Bytes,
+    /// Bytes of all blocks' matrices of this type.
+    pub bytes: Bytes,
+}
+
+impl Kind {
+    /// The types that make up most of the blocks, each with the shape that most of its bytes have; largest first.
+    pub fn most(index: &Index) -> Vec<Kind> {
+        let mut shapes: HashMap<(u32, u64, u64), Bytes> = HashMap::new();
+        for &t in index.blocks.iter().flat_map(|b| &b.tensors) {
+            let tensor = &index.tensors[t];
+            if let [row, rows, ..] = tensor.shape[..] {
+                *shapes.entry((tensor.ty.0, row, rows)).or_default() += tensor.len;
+            }
+        }
+        let all: Bytes = shapes.values().copied().sum();
+        let mut kinds: BTreeMap<u32, Kind> = BTreeMap::new();
+        let mut shapes: Vec<_> = shapes.into_iter().collect();
+        shapes.sort_unstable_by_key(|&(shape, bytes)| (std::cmp::Reverse(bytes), shape));
+        for ((ty, row, rows), bytes) in shapes {
+            let matrix = || GgmlType(ty).bytes(row.saturating_mul(rows)).unwrap_or_default();
+            let kind = kinds.entry(ty).or_insert_with(|| Kind {
+                ty,
+                row,
+                rows,
+                matrix: matrix(),
+                bytes: Bytes::ZERO,
+            });
+            kind.bytes += bytes;
+        }
+        let mut kinds: Vec<Kind> = kinds.into_values().collect();
+        kinds.retain(|k| k.bytes * 10 >= all && k.matrix > Bytes::ZERO);
+        kinds.sort_unstable_by_key(|k| std::cmp::Reverse(k.bytes));
+        kinds
+    }
+}
+
+/// What was measured of the machine, with this model's kinds of weights.
+#[derive(Clone, Copy, Debug, PartialEq, serde::Serialize)]
+pub struct Rates {
+    /// The disk that the model is on, past the page cache.
+    pub disk: Rate,
+    /// Resident weights.
+    pub resident: Cost,
+    /// Weights in slots.
+    pub streamed: Cost,
+    /// Seconds until the vocabulary is loaded.
+    pub open_seconds: f64,
+}
+
+impl Cost {
+    /// The cost of a mixture: weights of several costs, each with its share of the bytes.
+    pub fn mixed(costs: &[(Cost, Bytes)]) -> Option<Cost> {
+        let all: Bytes = costs.iter().map(|c| c.1).sum();
+        let mix = |of: fn(&Cost) -> Rate| {
+            Rate(
+                all.f64() / costs.iter().map(|(cost, bytes)| of(cost).seconds(*bytes)).sum::<f64>(),
+            )
+        };
+        (all > Bytes::ZERO).then(|| Cost { one: mix(|c| c.one), many: mix(|c| c.many) })
+    }
+
+    /// Seconds to compute `tokens` tokens with `bytes` of weights.
+    pub fn seconds(&self, bytes: Bytes, tokens: u32) -> f64 {
+        self.one.seconds(bytes).max(self.many.seconds(bytes) * f64::from(tokens))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_context_costs_what_was_measured() {
+        let cost = ContextCost {
+            ctx: [256, 4096],
+            ubatch: [32, 512],
+            bytes: [[Bytes(100), Bytes(1000)], [Bytes(1100), Bytes(9000)]],
+        };
+        assert_eq!(cost.at(256, 32), Bytes(100));
+        assert_eq!(cost.at(4096, 512), Bytes(9000));
+        assert_eq!(cost.at(256, 272), Bytes(550));
+        assert_eq!(cost.longest(Bytes(9000), 4096, 512), 4096);
+        let longest = cost.longest(Bytes(5000), 4096, 512);
+        assert!(cost.at(longest, 512) <= Bytes(5000) && cost.at(longest + 1, 512) > Bytes(5000));
+        let flat = ContextCost { ctx: [64, 64], ubatch: [8, 8], bytes: [[Bytes(7); 2]; 2] };
+        assert_eq!(flat.at(64, 8), Bytes(7));
+        assert_eq!(flat.longest(Bytes(6), 64, 8), 0);
+    }
+}

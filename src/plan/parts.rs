@@ -1,0 +1,106 @@
+//! Cuts blocks into units of streaming. Only tensors' roles and sizes are looked at; a wrong guess of the order of computation
+//! costs time, never a wrong result, because the stream device brings whatever a step needs.
+
+use std::collections::BTreeMap;
+
+use super::Unit;
+use crate::gguf::Index;
+use crate::units::{Bytes, KIB};
+
+/// How finely blocks are cut; each level needs smaller slots than the one before.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Level {
+    /// Not at all.
+    Blocks,
+    /// What mixes tokens, and the feed-forward network.
+    Halves,
+    /// The feed-forward network in two: up and gate, down.
+    Thirds,
+    /// Every large tensor by itself.
+    Tensors,
+}
+
+/// From coarse to fine, each with its price for a streamed byte [percent]: units of unequal size keep the reader or the cores
+/// waiting for each other, so a finer cut must save more than it costs.
+pub(super) const LEVELS: [(Level, u64); 4] =
+    [(Level::Blocks, 100), (Level::Halves, 105), (Level::Thirds, 110), (Level::Tensors, 125)];
+
+/// Tensors below this stay resident when their block is cut: norms, biases, routers, which steps of several parts may need.
+const SMALL: Bytes = Bytes(256 * KIB.0);
+
+/// A block as it streams.
+#[derive(Clone, Debug)]
+pub(super) struct CutBlock {
+    /// Its units, in order of computation.
+    pub(super) units: Vec<Unit>,
+    /// The bytes of its tensors that are resident even so.
+    pub(super) kept: Bytes,
+    /// Its largest tensor that may be staged while it is loaded, if it is resident.
+    pub(super) largest: Bytes,
+    /// Its bytes.
+    pub(super) len: Bytes,
+}
+
+/// Cuts block number `i` of the index.
+pub(super) fn cut(index: &Index, i: usize, level: Level) -> CutBlock {
+    let block = &index.blocks[i];
+    let name = format!("block {}", block.place());
+    let largest = block.tensors.iter().map(|&t| index.tensors[t].len).max().unwrap_or_default();
+    if level == Level::Blocks {
+        let unit = Unit { name, block: i, tensors: block.tensors.clone(), len: block.len };
+        return CutBlock { units: vec![unit], kept: Bytes::ZERO, largest, len: block.len };
+    }
+    let mut parts: BTreeMap<(u8, u8, &str), Vec<usize>> = BTreeMap::new();
+    let mut kept = Bytes::ZERO;
+    for &t in &block.tensors {
+        let tensor = &index.tensors[t];
+        if tensor.len < SMALL {
+            kept += tensor.len;
+        } else {
+            parts.entry(key(tensor.role(), level)).or_default().push(t);
+        }
+    }
+    let units = parts.into_iter().map(|((stage, _, role), tensors)| {
+        let part = if role.is_empty() { STAGES[usize::from(stage)] } else { role };
+        let len = tensors.iter().map(|&t| index.tensors[t].len).sum();
+        Unit { name: format!("{name} ({part})"), block: i, tensors, len }
+    });
+    CutBlock { units: units.collect(), kept, largest, len: block.len }
+}
+
+/// What people call the stages of [`key`].
+const STAGES: [&str; 4] = ["attention", "ffn", "ffn up", "ffn down"];
+
+/// What a part is sorted and grouped by: its stage, its order there, and its role where every tensor is a part.
+fn key(role: &str, level: Level) -> (u8, u8, &str) {
+    // libllama computes them in this order; what is not listed mixes tokens, in one way or another.
+    const ORDER: [&str; 10] = [
+        "attn_qkv",
+        "attn_q",
+        "attn_k",
+        "attn_v",
+        "attn_gate",
+        "attn_output",
+        "ffn_gate_inp",
+        "ffn_up",
+        "ffn_gate",
+        "ffn_down",
+    ];
+    let is_ffn = role.starts_with("ffn_") || role.starts_with("channel_mix");
+    let stage = match level {
+        Level::Blocks => 0,
+        Level::Halves => u8::from(is_ffn),
+        Level::Thirds | Level::Tensors if !is_ffn => 0,
+        Level::Thirds | Level::Tensors => 2 + u8::from(role.starts_with("ffn_down")),
+    };
+    if level != Level::Tensors {
+        return (stage, 0, "");
+    }
+    let order = ORDER.iter().rposition(|prefix| role.starts_with(prefix)).unwrap_or(0);
+    (stage, u8::try_from(order).unwrap_or(0), role)
+}
+
+/// All blocks of the index, cut.
+pub(super) fn cut_all(index: &Index, level: Level) -> Vec<CutBlock> {
+    (0..index.blocks.len()).map(|i| cut(index, i, level)).collect()
+}

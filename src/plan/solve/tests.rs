@@ -1,0 +1,220 @@
+use std::collections::HashSet;
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::gguf::{Block, GgmlType, Metadata, Stack, TensorInfo};
+use crate::plan::ContextCost;
+use crate::units::{GIB, MIB};
+
+/// A model of blocks whose tensors have these roles and sizes.
+fn model(blocks: &[Vec<(&str, Bytes)>]) -> Index {
+    let mut index = Index {
+        files: Vec::new(),
+        metadata: Metadata::default(),
+        tensors: Vec::new(),
+        blocks: Vec::new(),
+    };
+    let mut offset = 0;
+    let mut add = |index: &mut Index, name: String, len: Bytes, place: Place| {
+        let ty = GgmlType(0);
+        index.tensors.push(TensorInfo { name, ty, shape: vec![1], file: 0, offset, len, place });
+        offset += len.0;
+        index.tensors.len() - 1
+    };
+    add(&mut index, "token_embd.weight".into(), MIB * 100, Place::Embedding);
+    add(&mut index, "output.weight".into(), MIB * 100, Place::Output);
+    for (tensors, number) in blocks.iter().zip(0..) {
+        let place = Place::Block(Stack::Main, number);
+        let name = |role| format!("blk.{number}.{role}");
+        let len = tensors.iter().map(|t| t.1).sum();
+        let tensors =
+            tensors.iter().map(|&(role, len)| add(&mut index, name(role), len, place)).collect();
+        index.blocks.push(Block { stack: Stack::Main, number, tensors, len });
+    }
+    index
+}
+
+/// Blocks of 100 MiB and a little.
+fn usual(n: usize) -> Index {
+    model(&vec![
+        vec![
+            ("attn_norm.weight", Bytes(4096)),
+            ("attn_q.weight", MIB * 10),
+            ("attn_output.weight", MIB * 20),
+            ("ffn_gate.weight", MIB * 20),
+            ("ffn_up.weight", MIB * 20),
+            ("ffn_down.weight", MIB * 30),
+        ];
+        n
+    ])
+}
+
+fn needs() -> Needs {
+    let bytes = [[MIB * 10, MIB * 100], [MIB * 80, MIB * 400]];
+    Needs {
+        process: MIB * 50,
+        context: ContextCost { ctx: [256, 4096], ubatch: [32, 2048], bytes },
+        read_ahead: MIB * 16,
+    }
+}
+
+fn wish(ram: Bytes) -> Wish {
+    Wish { stream: StreamMode::Auto, ram: Some(ram), ctx: 4096, ubatch: None, repack: true }
+}
+
+const MACHINE: Machine = Machine { ram: Bytes(8 << 30), reserve: Bytes(1 << 30) };
+
+fn solve_it(index: &Index, wish: &Wish) -> Result<Plan, Refusal> {
+    solve(index, &MACHINE, &needs(), wish, &|tensors| {
+        let len: Bytes = tensors.iter().map(|&t| index.tensors[t].len).sum();
+        len.align_up(4096) + Bytes(4096)
+    })
+}
+
+/// Every block once, every streamed tensor in exactly one unit, units in order and no larger than a slot.
+fn check(index: &Index, plan: &Plan) {
+    assert_eq!(plan.blocks.len(), index.blocks.len());
+    assert!(plan.blocks.iter().zip(&index.blocks).all(|(p, b)| p.place == b.place()));
+    let mut seen = HashSet::new();
+    for unit in &plan.streamed {
+        assert_eq!(plan.blocks[unit.block].tier, Tier::Streamed);
+        assert!(unit.len <= plan.slot);
+        for t in &unit.tensors {
+            assert!(seen.insert(*t), "tensor {t} is in two units");
+            assert!(index.blocks[unit.block].tensors.contains(t));
+        }
+    }
+    assert!(plan.streamed.windows(2).all(|w| w[0].block <= w[1].block));
+    let kept: Bytes = index
+        .blocks
+        .iter()
+        .zip(&plan.blocks)
+        .flat_map(|(b, p)| b.tensors.iter().map(move |t| (t, p.tier)))
+        .filter(|(t, tier)| *tier == Tier::Resident || !seen.contains(t))
+        .map(|(&t, _)| index.tensors[t].len)
+        .sum();
+    assert_eq!(kept, plan.memory.blocks);
+    assert!(plan.memory.peak() <= plan.memory.budget);
+}
+
+fn any_model() -> impl Strategy<Value = Index> {
+    const ROLES: [&str; 8] = [
+        "attn_norm.weight",
+        "attn_q.weight",
+        "attn_output.weight",
+        "ffn_norm.weight",
+        "ffn_up_exps.weight",
+        "ffn_gate.weight",
+        "ffn_down.weight",
+        "ssm_in.weight",
+    ];
+    let tensor = (0..ROLES.len(), prop_oneof![1_u64..4096, 1_u64 << 20..60 << 20]);
+    let block = prop::collection::vec(tensor, 1..8).prop_map(|list| {
+        let mut roles = HashSet::new();
+        let list = list.into_iter().filter(|&(role, _)| roles.insert(role));
+        list.map(|(role, len)| (ROLES[role], Bytes(len))).collect::<Vec<_>>()
+    });
+    prop::collection::vec(block, 1..30).prop_map(|blocks| model(&blocks))
+}
+
+proptest! {
+    /// Never over budget, every unit placed exactly once.
+    #[test]
+    fn a_plan_keeps_its_promises(index in any_model(), ram in 100_u64..4000, always in any::<bool>()) {
+        let stream = if always { StreamMode::Always } else { StreamMode::Auto };
+        match solve_it(&index, &Wish { stream, ..wish(MIB * ram) }) {
+            Ok(plan) => {
+                check(&index, &plan);
+                prop_assert!(!always || plan.count(Tier::Resident) == 0);
+            }
+            Err(refusal) => prop_assert!(refusal.least > MIB * ram),
+        }
+    }
+
+    /// More memory never means more to read, nor a refusal; and what a refusal names is enough.
+    #[test]
+    fn more_memory_is_never_worse(index in any_model(), ram in 100_u64..3000, more in 1_u64..500) {
+        let fixed = |ram| Wish { ubatch: Some(256), ..wish(ram) };
+        let (less, more) = (MIB * ram, MIB * (ram + more));
+        match (solve_it(&index, &fixed(less)), solve_it(&index, &fixed(more))) {
+            (Ok(small), Ok(large)) => {
+                // Up to the price of a finer cut.
+                prop_assert!(large.streamed_bytes() * 100 <= small.streamed_bytes() * 125);
+            }
+            (Ok(_), Err(e)) => prop_assert!(false, "{e}"),
+            (Err(refusal), _) => {
+                prop_assert!(solve_it(&index, &fixed(refusal.least)).is_ok());
+                if refusal.fits > 0 {
+                    let shorter = Wish { ctx: refusal.fits, ..fixed(less) };
+                    prop_assert!(solve_it(&index, &shorter).is_ok());
+                }
+            }
+        }
+    }
+}
+
+/// Every other block of forty streams.
+pub(in crate::plan) fn whole_plan() -> (Index, Plan) {
+    let index = usual(40);
+    let plan = solve_it(&index, &Wish { ubatch: Some(512), ..wish(MIB * 2610) }).unwrap();
+    (index, plan)
+}
+
+/// All ten blocks stream, in parts.
+pub(in crate::plan) fn cut_plan() -> (Index, Plan) {
+    let index = usual(10);
+    let plan = solve_it(&index, &Wish { ubatch: Some(32), ..wish(MIB * 435) }).unwrap();
+    (index, plan)
+}
+
+#[test]
+fn what_fits_is_resident() {
+    let index = usual(10);
+    let plan = solve_it(&index, &wish(GIB * 2)).unwrap();
+    check(&index, &plan);
+    assert_eq!((plan.count(Tier::Resident), plan.n_slots, plan.n_ubatch), (10, 0, 512));
+}
+
+#[test]
+fn streamed_blocks_are_spread() {
+    let (index, plan) = whole_plan();
+    check(&index, &plan);
+    let tiers: String =
+        plan.blocks.iter().map(|b| if b.tier == Tier::Streamed { 's' } else { 'r' }).collect();
+    assert_eq!(tiers, "rs".repeat(20));
+}
+
+#[test]
+fn blocks_are_cut_when_two_do_not_fit() {
+    let (index, plan) = cut_plan();
+    check(&index, &plan);
+    let names: Vec<_> = plan.streamed[..5].iter().map(|u| u.name.as_str()).collect();
+    let roles = ["attn_q", "attn_output", "ffn_up", "ffn_gate", "ffn_down"];
+    assert_eq!(names, roles.map(|r| format!("block blk.0 ({r}.weight)")));
+}
+
+#[test]
+fn a_refusal_says_what_would_fit() {
+    let index = usual(10);
+    let long = Wish { ubatch: Some(512), ..wish(MIB * 460) };
+    let refusal = solve_it(&index, &long).unwrap_err();
+    assert!(refusal.to_string().contains("--ram allows 460 MiB"), "{refusal}");
+    assert!(
+        refusal.hint().contains("--ram 467M") && refusal.hint().contains("-c "),
+        "{}",
+        refusal.hint()
+    );
+    let never = Wish { stream: StreamMode::Never, ..wish(GIB) };
+    assert!(solve_it(&index, &never).unwrap_err().hint().contains("--stream auto"));
+}
+
+#[test]
+fn prompts_get_the_largest_batch_that_leaves_room() {
+    let index = usual(10);
+    let batch = |ram| solve_it(&index, &wish(ram)).unwrap().n_ubatch;
+    assert_eq!(batch(MIB * 430), 256);
+    assert_eq!(batch(MIB * 1200), 1024);
+    let deep = model(&vec![vec![("ffn_up.weight", MIB * 100)]; 100]);
+    assert_eq!(solve_it(&deep, &wish(GIB * 4)).unwrap().n_ubatch, 2048);
+}

@@ -1,0 +1,193 @@
+//! How fast this machine reads the model's disk, and computes with the model's kinds of weights. Reading takes a fifth of a
+//! second each time; computing takes about a second the first time, and is then remembered for a week.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::fs;
+use std::io::Read;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use etcetera::BaseStrategy;
+
+use crate::ggml::{Matmul, Threadpool};
+use crate::plan::{Cost, Kind};
+use crate::source::{Extent, HostBuf, WeightSource};
+use crate::units::{Bytes, MIB, Rate};
+
+/// How long a sample of the disk takes at least, and what is asked for at a time, in turns.
+const DISK_TIME: Duration = Duration::from_millis(200);
+const DISK_STEP: Bytes = Bytes(16 * MIB.0);
+/// Requests in flight, as when blocks stream.
+const DISK_QUEUE: usize = 2;
+
+/// Weights that one token is computed with: more than caches hold.
+const ONE_BYTES: Bytes = Bytes(320 * MIB.0);
+/// The share of the free memory that may be taken for them.
+const MEMORY_SHARE: u64 = 8;
+/// Tokens of a batch that is measured.
+const MANY: u32 = 128;
+/// Weights that a batch is computed with.
+const MANY_BYTES: Bytes = Bytes(16 * MIB.0);
+const COMPUTE_TIME: Duration = Duration::from_millis(60);
+
+/// How long a measurement holds, and how long the file of them may be.
+const LIFE: Duration = Duration::from_secs(7 * 24 * 3600);
+const MAX_FILE: u64 = 256 << 10;
+
+/// Reads the first file of a model as streaming does, for a moment. `None` if it cannot be read, or is too short to tell.
+pub fn disk(source: &dyn WeightSource, len: Bytes) -> Option<Rate> {
+    let step = DISK_STEP.0.min(len.0 / 8 / 4096 * 4096);
+    if step == 0 {
+        return None;
+    }
+    let n_steps = len.0 / step;
+    // Not from the beginning on: what was read for the header may be cached somewhere on the way.
+    let request = |i: u64, buf| {
+        let offset = (i + n_steps / 3) % n_steps * step;
+        source.request(Arc::new([Extent { file: 0, offset, len: step, dst: 0, need: step }]), buf)
+    };
+    let mut tickets = VecDeque::new();
+    let mut asked = 0;
+    for _ in 0..DISK_QUEUE {
+        let mut buf = HostBuf::new(Bytes(step)).ok()?;
+        buf.as_mut_slice().fill(1); // the first touch of its pages is not part of reading
+        tickets.push_back(request(asked, buf));
+        asked += 1;
+    }
+    let (mut first, mut last, mut bytes) = (None, None, 0);
+    let begin = Instant::now();
+    while let Some(ticket) = tickets.pop_front() {
+        let done = ticket.wait()?;
+        let end = done.outcome.ok()?.span.1;
+        if first.replace(first.unwrap_or(end)).is_some() {
+            bytes += step;
+        }
+        last = Some(end);
+        if begin.elapsed() < DISK_TIME && asked < n_steps {
+            tickets.push_back(request(asked, done.buf));
+            asked += 1;
+        }
+    }
+    let seconds = last?.duration_since(first?).as_secs_f64();
+    (bytes > 0 && seconds > 0.0).then(|| Rate(Bytes(bytes).f64() / seconds))
+}
+
+/// Computes with matrices of these kinds, mixed by their bytes: as in the file, or repacked for this CPU. `None` if ggml can
+/// do it with none of them.
+pub fn compute(kinds: &[Kind], threads: &Arc<Threadpool>, repack: bool) -> Option<Cost> {
+    let memory = etcetera::choose_base_strategy()
+        .map(|dirs| dirs.cache_dir().join("airrun").join("rates.json"))
+        .ok();
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+    let mut known = memory.as_deref().and_then(recall).unwrap_or_default();
+    known.retain(|_, m| m.measured <= now && now - m.measured < LIFE.as_secs());
+    let n_known = known.len();
+    let mut costs = Vec::new();
+    for kind in kinds {
+        let layout = if repack { "repacked" } else { "plain" };
+        let Kind { ty, row, rows, .. } = *kind;
+        let n_threads = threads.n_threads();
+        let version = env!("CARGO_PKG_VERSION");
+        let key = format!("{ty} {row}x{rows} {layout}, {n_threads} threads, {}, {version}", cpu());
+        let Some(cost) =
+            known.get(&key).map(|m| m.cost()).or_else(|| measure(kind, threads, repack))
+        else {
+            continue;
+        };
+        known.entry(key).or_insert(Measured { one: cost.one.0, many: cost.many.0, measured: now });
+        costs.push((cost, kind.bytes));
+    }
+    if let Some(memory) = memory.filter(|_| known.len() > n_known) {
+        remember(&memory, &known);
+    }
+    Cost::mixed(&costs)
+}
+
+fn measure(kind: &Kind, threads: &Arc<Threadpool>, repack: bool) -> Option<Cost> {
+    let room = Bytes(super::available_memory().0 / MEMORY_SHARE);
+    let rate = |bytes: Bytes, tokens: u32| {
+        let bytes = bytes.min(room);
+        // Of a matrix that is too large, some rows.
+        let share = kind.matrix.0.div_ceil(bytes.0.max(1)).max(1);
+        let rows = (kind.rows / share / 64 * 64).max(64).min(kind.rows);
+        let each = (kind.matrix.0 / kind.rows).saturating_mul(rows).max(1);
+        let matrices = usize::try_from(bytes.0 / each).unwrap_or(1).clamp(1, 4096);
+        let (ty, row, tokens) = (kind.ty, kind.row, u64::from(tokens));
+        let work = Matmul { ty, row, rows, matrices, tokens, repack };
+        let (time, bytes) = work.time(threads.clone(), COMPUTE_TIME).ok()?;
+        Some(bytes.f64() / time.as_secs_f64().max(1e-9))
+    };
+    let one = Rate(rate(ONE_BYTES, 1)?);
+    let many = Rate(rate(MANY_BYTES, MANY)? * f64::from(MANY));
+    Some(Cost { one, many })
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
+struct Measured {
+    one: f64,
+    many: f64,
+    /// Seconds since 1970.
+    measured: u64,
+}
+
+impl Measured {
+    fn cost(&self) -> Cost {
+        Cost { one: Rate(self.one), many: Rate(self.many) }
+    }
+}
+
+/// The processor's name: a home directory may be shared by machines.
+fn cpu() -> String {
+    let text = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    let line = text.lines().find_map(|l| l.strip_prefix("model name"));
+    line.map_or("", |l| l.trim_start_matches([' ', '\t', ':'])).to_owned()
+}
+
+fn recall(memory: &Path) -> Option<BTreeMap<String, Measured>> {
+    let mut text = String::new();
+    fs::File::open(memory).ok()?.take(MAX_FILE).read_to_string(&mut text).ok()?;
+    let known: BTreeMap<String, Measured> = serde_json::from_str(&text).ok()?;
+    let sane = |x: f64| x.is_finite() && x > 0.0;
+    Some(known.into_iter().filter(|(_, m)| sane(m.one) && sane(m.many)).collect())
+}
+
+/// Writes the measurements, complete or not at all; a place that cannot be written to means measuring again.
+fn remember(memory: &Path, known: &BTreeMap<String, Measured>) {
+    let (Some(dir), Ok(text)) = (memory.parent(), serde_json::to_string_pretty(known)) else {
+        return;
+    };
+    let fresh: PathBuf = dir.join(format!("rates.{}.tmp", std::process::id()));
+    let written = fs::create_dir_all(dir)
+        .and_then(|()| fs::write(&fresh, text))
+        .and_then(|()| fs::rename(&fresh, memory));
+    if written.is_err() {
+        drop(fs::remove_file(&fresh));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn measurements_are_remembered_and_rubbish_is_not() {
+        let dir = tempfile::tempdir().unwrap();
+        let memory = dir.path().join("deep").join("rates.json");
+        let one = |rate| Measured { one: rate, many: 2.0, measured: 3 };
+        remember(&memory, &[("a".to_owned(), one(1.0)), ("b".to_owned(), one(0.0))].into());
+        assert_eq!(recall(&memory), Some([("a".to_owned(), one(1.0))].into()));
+        fs::write(&memory, "{").unwrap();
+        assert_eq!(recall(&memory), None);
+    }
+
+    #[test]
+    fn a_machine_can_compute() {
+        let threads = Arc::new(Threadpool::new(1, 0).unwrap());
+        let work = Matmul { ty: 8, row: 256, rows: 64, matrices: 2, tokens: 3, repack: true };
+        let (time, bytes) = work.time(threads.clone(), Duration::ZERO).unwrap();
+        assert!(time > Duration::ZERO && bytes == Bytes(2 * 64 * 8 * 34), "{time:?} {bytes}");
+        let odd = Matmul { row: 250, ..work };
+        assert!(odd.time(threads, Duration::ZERO).is_err());
+    }
+}
