@@ -146,7 +146,8 @@ pub fn touched_by_token(index: &Index) -> Bytes {
     let touched = |tensor: &TensorInfo| match index.experts(tensor) {
         Some(experts) => experts.each * used.unwrap_or(experts.count).min(experts.count),
         // Without an output matrix the embedding is it.
-        None if tensor.place == Place::Embedding && has_output => Bytes::ZERO,
+        None if tensor.name == "token_embd.weight" && !has_output => tensor.len,
+        None if tensor.place == Place::Embedding => Bytes::ZERO,
         None => tensor.len,
     };
     index.tensors.iter().map(touched).sum()
