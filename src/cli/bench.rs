@@ -1,6 +1,7 @@
 //! `airrun bench`: how fast a model is, beside how fast the hardware would let it be, measured in the same minutes.
 
 use std::io;
+use std::sync::Arc;
 use std::time::Duration;
 
 use comfy_table::{CellAlignment, Table, presets};
@@ -14,8 +15,10 @@ use crate::cli::progress::{Status, Watched};
 use crate::cli::trace::Tracing;
 use crate::cli::{resolve, talk};
 use crate::engine::bench::{self, DiskProbe, Limits, Measure};
+use crate::engine::planning::{self, Planned};
 use crate::engine::{Engine, Error, LoadOptions, Session};
 use crate::gguf::Index;
+use crate::plan::{Estimate, Plan, Tier};
 use crate::probe;
 use crate::units::{Bytes, Rate};
 
@@ -43,6 +46,8 @@ struct Row {
     of_limit: Option<f64>,
     limited_by: Option<&'static str>,
     limits: Limits,
+    /// What `airrun plan` says of this placement.
+    predicted_tokens_per_second: Option<f64>,
     #[serde(flatten)]
     run: Run,
 }
@@ -50,7 +55,7 @@ struct Row {
 /// What all tests of a run have in common.
 #[derive(Clone, Debug, Serialize)]
 struct Run {
-    peak_rss_bytes: Option<Bytes>,
+    peak_rss_bytes: Bytes,
     peak_device_bytes: Bytes,
     device: &'static str,
     threads: u32,
@@ -59,6 +64,8 @@ struct Run {
     disk_bytes_per_second: Option<Rate>,
     disk_range: Option<[Rate; 2]>,
     memory_bytes_per_second: Option<Rate>,
+    #[serde(skip)]
+    predicted: Option<Estimate>,
 }
 
 /// Blocks and bytes by where they live.
@@ -109,19 +116,20 @@ pub(crate) fn run(args: &BenchArgs, printer: &Printer) -> anyhow::Result<ExitSta
     if !interrupted {
         measured?;
     }
-    let peak = bench::peak_rss();
+    let peak = probe::peak_memory();
     tracing.finish(&session, &engine, printer)?;
     let touched = bench::touched_by_token(engine.index());
     let mut run = Run::new(&engine, &options, peak);
-    let index = engine.index().clone();
+    let (index, plan) = (Arc::new(engine.index().clone()), engine.plan().clone());
     drop((session, engine));
-    let mut memory = None;
     if !interrupted {
         samples.extend(sample_disk(DiskProbe::open(&index)?.as_mut(), printer));
         let _status = Status::start(printer, Watched::Step("measuring memory".to_owned()));
-        memory = bench::memory_rate(run.threads as usize, probe::available_memory());
+        let rate = bench::memory_rate(run.threads as usize, probe::available_memory());
+        run.memory_bytes_per_second = rate;
+        run.predicted = predict(&index, &options, plan, args.prompt_tokens);
     }
-    run.add_rates(&mut samples, memory);
+    run.add_disk(&mut samples);
     let rows: Vec<Row> = tests.iter().filter_map(|test| test.row(&run, touched)).collect();
     print(&rows, &run, args.json, printer)?;
     Ok(if interrupted { ExitStatus::Interrupted } else { ExitStatus::Ok })
@@ -155,6 +163,18 @@ fn sample_disk(probe: Option<&mut DiskProbe>, printer: &Printer) -> Vec<Rate> {
     let Some(probe) = probe else { return Vec::new() };
     let _status = Status::start(printer, Watched::Step("measuring the disk".to_owned()));
     (0..DISK_SAMPLES).filter_map(|_| probe.sample(DISK_SAMPLE)).collect()
+}
+
+/// What the plan promised; nothing where it cannot be asked again.
+fn predict(
+    index: &Arc<Index>,
+    options: &LoadOptions,
+    plan: Plan,
+    n_prompt: u32,
+) -> Option<Estimate> {
+    let planned = planning::plan(index, options, false).ok()?;
+    let planned = Planned { plan, ..planned };
+    Some(planning::forecast(index, options, &planned, n_prompt).ok()?.estimate)
 }
 
 /// Warms up, then runs every test as often as asked for.
@@ -216,6 +236,10 @@ impl Test {
         };
         let limits = Limits::of(&median, run.disk_bytes_per_second, memory);
         let tightest = limits.tightest();
+        let predicted = run.predicted.map(|estimate| match self.kind {
+            Kind::Prompt => estimate.prompt.tokens_per_second,
+            Kind::Generation => estimate.generation.tokens_per_second,
+        });
         let speed = tokens_per_second(&median);
         Some(Row {
             test: self.name(),
@@ -231,6 +255,7 @@ impl Test {
             of_limit: tightest.map(|(limit, _)| speed / limit),
             limited_by: tightest.map(|(_, by)| by),
             limits,
+            predicted_tokens_per_second: predicted,
             run: run.clone(),
         })
     }
@@ -243,7 +268,7 @@ fn tokens_per_second(measure: &Measure) -> f64 {
 }
 
 impl Run {
-    fn new(engine: &Engine, options: &LoadOptions, peak_rss: Option<Bytes>) -> Run {
+    fn new(engine: &Engine, options: &LoadOptions, peak_rss: Bytes) -> Run {
         Run {
             peak_rss_bytes: peak_rss,
             // The CPU's memory is RAM, which is in the peak above.
@@ -255,29 +280,28 @@ impl Run {
             disk_bytes_per_second: None,
             disk_range: None,
             memory_bytes_per_second: None,
+            predicted: None,
         }
     }
 
-    fn add_rates(&mut self, disk: &mut [Rate], memory: Option<Rate>) {
+    fn add_disk(&mut self, disk: &mut [Rate]) {
         disk.sort_by(|a, b| a.0.total_cmp(&b.0));
         self.disk_bytes_per_second = disk.get(disk.len() / 2).copied();
         self.disk_range = disk.first().zip(disk.last()).map(|(&low, &high)| [low, high]);
-        self.memory_bytes_per_second = memory;
     }
 }
 
 impl Placement {
     fn of(engine: &Engine) -> Placement {
-        let index = engine.index();
-        let streamed: Bytes = engine.plan().streamed.iter().map(|unit| unit.len).sum();
+        let (index, plan) = (engine.index(), engine.plan());
+        let share = |tier: Tier| {
+            let blocks = plan.blocks.iter().filter(|block| block.tier == tier);
+            Share { blocks: plan.count(tier), bytes: blocks.map(|block| block.len).sum() }
+        };
         let in_blocks: Bytes = index.blocks.iter().map(|block| block.len).sum();
-        let n_streamed = engine.plan().streamed.len();
         Placement {
-            resident: Share {
-                blocks: index.blocks.len().saturating_sub(n_streamed),
-                bytes: in_blocks.saturating_sub(streamed),
-            },
-            streamed: Share { blocks: n_streamed, bytes: streamed },
+            resident: share(Tier::Resident),
+            streamed: share(Tier::Streamed),
             outside_of_blocks: index.bytes().saturating_sub(in_blocks),
         }
     }
@@ -315,6 +339,7 @@ fn table(rows: &[Row]) -> Table {
         "limit",
         "of limit",
         "limited by",
+        "predicted",
         "read per pass",
         "waiting",
     ]);
@@ -329,6 +354,7 @@ fn table(rows: &[Row]) -> Table {
             or_dash(row.limit_tokens_per_second.map(digits)),
             or_dash(row.of_limit.map(percent)),
             or_dash(row.limited_by.map(str::to_owned)),
+            or_dash(row.predicted_tokens_per_second.map(digits)),
             or_dash(streams.then(|| per_pass.to_string())),
             or_dash(streams.then(|| percent(row.stall_seconds / row.seconds.max(1e-9)))),
         ]);
@@ -348,9 +374,7 @@ fn notes(run: &Run) -> Vec<String> {
     if let Some(rate) = run.memory_bytes_per_second {
         lines.push(format!("memory: {rate}"));
     }
-    if let Some(peak) = run.peak_rss_bytes {
-        lines.push(format!("most memory in use: {peak}"));
-    }
+    lines.push(format!("most memory in use: {}", run.peak_rss_bytes));
     lines.push(run.engine.clone());
     lines
 }

@@ -7,7 +7,6 @@ mod usage;
 use std::time::Instant;
 
 pub use rates::{DiskProbe, memory_rate};
-pub use usage::peak_rss;
 
 use super::{Error, Progress, Session, Token};
 use crate::gguf::{Index, Place, TensorInfo};

@@ -68,6 +68,7 @@ fn check_limits(rows: &[Value], streams: bool) {
         let by = row["limited_by"].as_str().unwrap();
         assert!((number(&row["limits"], by) - limit).abs() < 1e-9, "{row}");
     }
+    assert!(rows.iter().all(|row| number(row, "predicted_tokens_per_second") > 0.0), "{rows:?}");
     assert!(generation["limits"]["memory"].is_number(), "{generation}");
     assert!(number(generation, "memory_bytes_per_second") > 1e8);
     assert!(number(generation, "disk_bytes_per_second") > 1e5);

@@ -1,15 +1,8 @@
-//! What the system says that this process used: its largest resident set, and what it had the disk read.
+//! What the system says that this process had the disk read.
 
 use std::fs;
 
 use crate::units::Bytes;
-
-/// The most memory that was resident at any time; `None` where the system does not say.
-pub fn peak_rss() -> Option<Bytes> {
-    let status = fs::read_to_string("/proc/self/status").ok()?;
-    let kib = number_after(status.lines(), "VmHWM:")?;
-    Some(Bytes(kib.saturating_mul(1024)))
-}
 
 /// Bytes that storage delivered for this process, past the page cache or into it; `None` where the system does not count.
 pub(super) fn disk_reads() -> Option<Bytes> {
@@ -29,9 +22,9 @@ mod tests {
 
     #[test]
     fn numbers_are_found() {
-        let text = "Name:\tx\nVmHWM:\t   1234 kB\nVmRSS:\t 7 kB\n";
-        assert_eq!(number_after(text.lines(), "VmHWM:"), Some(1234));
-        assert_eq!(number_after(text.lines(), "VmSwap:"), None);
+        let text = "rchar: 7\nread_bytes: 1234\nwrite_bytes: 0\n";
+        assert_eq!(number_after(text.lines(), "read_bytes:"), Some(1234));
+        assert_eq!(number_after(text.lines(), "bytes:"), None);
         assert_eq!(number_after("read_bytes: x".lines(), "read_bytes:"), None);
     }
 }
