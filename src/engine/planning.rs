@@ -21,6 +21,9 @@ use crate::units::{Bytes, MIB, Rate};
 /// The context that is made when nobody says how large: enough for a conversation, small enough for any machine.
 const DEFAULT_CTX: u32 = 4096;
 
+/// The least of it that will do where memory is short.
+const LEAST_CTX: u32 = 512;
+
 /// The context and the batches that a model is tried with, beside the wanted ones. [tokens]
 const SMALL_CTX: u32 = 256;
 const SMALL_UBATCH: u32 = 32;
@@ -76,10 +79,12 @@ pub(super) fn make_plan(
     exact: bool,
 ) -> Result<Planned, Error> {
     let machine = probe::machine();
+    let ctx = context_length(index, options);
     let wish = Wish {
         stream: options.stream,
         ram: options.ram,
-        ctx: context_length(index, options),
+        ctx,
+        ctx_least: if options.ctx.is_some() { ctx } else { ctx.min(LEAST_CTX) },
         ubatch: options.ubatch,
         repack: options.repack,
     };
@@ -93,6 +98,7 @@ pub(super) fn make_plan(
     let always = wish.stream == StreamMode::Always && wish.ram.is_none();
     if let Ok(plan) = solve(&rough)
         && !exact
+        && plan.n_ctx == wish.ctx
         && (always || plan.streamed.is_empty())
     {
         return Ok(done(plan, rough, None));

@@ -8,6 +8,7 @@ mod gguf_index;
 mod gguf_types;
 mod gguf_writer;
 mod golden;
+mod plan;
 mod stream;
 mod template;
 mod tidy;
