@@ -138,23 +138,27 @@ fn a_source_that_hangs_can_be_stopped() {
     assert_eq!(answer.finish, Finish::Interrupted);
 }
 
-/// Reading and computing overlap: a pass takes as long as the slower of the two, not both.
+/// Reading and computing overlap: a pass takes as long as the slower of the two, not both. Both take about equally long here,
+/// and what computing takes is measured in the same pass, so that a busy machine does not matter.
 #[test]
-fn a_throttled_pass_takes_as_long_as_its_reads() {
+fn a_pass_takes_as_long_as_the_slower_of_reading_and_computing() {
     let index = Index::open(&model("tiny-chat-q8_0.gguf")).unwrap();
-    let rate = Rate(15e6);
+    let rate = Rate(60e6);
     let engine = faulty(Behaviour { bandwidth: Some(rate), ..Behaviour::default() });
     let mut session = engine.session().unwrap();
-    session.sync(&tokens(4, 0)).unwrap();
+    let monitor = session.monitor();
     let blocks: Bytes = index.blocks.iter().map(|b| b.len).sum();
     let read = rate.seconds(blocks);
-    // The best of several: the machine may be busy with something else.
-    let best = (0..4).map(|i| {
-        let begin = Instant::now();
-        session.eval(&tokens(1, i)).unwrap();
-        begin.elapsed().as_secs_f64()
-    });
-    let best = best.fold(f64::INFINITY, f64::min);
     let block = read / index.blocks.len() as f64;
-    assert!(best <= 1.05 * read + block, "{best} s for reads of {read} s");
+    let mut passes = Vec::new();
+    for i in 0..8 {
+        session.rewind(0).unwrap();
+        let (begin, before) = (Instant::now(), monitor.snapshot().stall_seconds);
+        session.eval(&tokens(256, i)).unwrap();
+        let total = begin.elapsed().as_secs_f64();
+        let compute = total - (monitor.snapshot().stall_seconds - before);
+        passes.push((total, compute));
+    }
+    let fine = |&(total, compute): &(f64, f64)| total <= 1.05 * read.max(compute) + block;
+    assert!(passes.iter().any(fine), "(total, computing) of {passes:?} s for reads of {read} s");
 }
