@@ -21,6 +21,9 @@ use crate::units::{Bytes, MIB, Rate};
 /// The context that is made when nobody says how large: enough for a conversation, small enough for any machine.
 const DEFAULT_CTX: u32 = 4096;
 
+/// The least of it that will do where memory is short.
+const LEAST_CTX: u32 = 512;
+
 /// The context and the batches that a model is tried with, beside the wanted ones. [tokens]
 const SMALL_CTX: u32 = 256;
 const SMALL_UBATCH: u32 = 32;
@@ -76,10 +79,12 @@ pub(super) fn make_plan(
     exact: bool,
 ) -> Result<Planned, Error> {
     let machine = probe::machine();
+    let ctx = context_length(index, options);
     let wish = Wish {
         stream: options.stream,
         ram: options.ram,
-        ctx: context_length(index, options),
+        ctx,
+        ctx_least: if options.ctx.is_some() { ctx } else { ctx.min(LEAST_CTX) },
         ubatch: options.ubatch,
         repack: options.repack,
     };
@@ -93,6 +98,7 @@ pub(super) fn make_plan(
     let always = wish.stream == StreamMode::Always && wish.ram.is_none();
     if let Ok(plan) = solve(&rough)
         && !exact
+        && plan.n_ctx == wish.ctx
         && (always || plan.streamed.is_empty())
     {
         return Ok(done(plan, rough, None));
@@ -167,6 +173,7 @@ fn measured_needs(
     let model = Arc::new(model);
     let seconds = begin.elapsed().as_secs_f64();
     let before = probe::address_space();
+    let lasting = probe::memory_in_use();
     let (ctx, mut ubatch) = corners(wish);
     if model.has_encoder() {
         // An encoder reads its whole text in one pass.
@@ -185,9 +192,12 @@ fn measured_needs(
     let large = need(ctx[1], ubatch[1])?;
     // A batch cannot be larger than the context; the fourth corner is a bound.
     let bytes = [[small, small + large.saturating_sub(long)], [long, large]];
-    let process = probe::peak_memory() + SLACK;
+    // What the peak has beyond the lasting part is known to be the buffer that streamed tensors pass through; the rest counts.
+    let staged = index.blocks.iter().flat_map(|b| &b.tensors).map(|&t| index.tensors[t].len).max();
+    let peak = probe::peak_memory().saturating_sub(staged.unwrap_or_default());
+    let process = peak.max(lasting) + SLACK;
     let context = ContextCost { ctx, ubatch, bytes };
-    let needs = if before == Bytes::ZERO || process == SLACK {
+    let needs = if before == Bytes::ZERO || lasting == Bytes::ZERO {
         // A system that does not tell; the bounds have to do.
         rough_needs(index, wish)
     } else {

@@ -25,6 +25,8 @@ pub struct Wish {
     pub ram: Option<Bytes>,
     /// Tokens of context.
     pub ctx: u32,
+    /// The least that will do where memory is short, down from `ctx`. [tokens]
+    pub ctx_least: u32,
     /// Tokens per pass; `None` is as many as pay.
     pub ubatch: Option<u32>,
     /// Whether resident weights are repacked for this CPU.

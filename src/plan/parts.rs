@@ -35,7 +35,7 @@ pub(super) struct CutBlock {
     pub(super) units: Vec<Unit>,
     /// The bytes of its tensors that are resident even so.
     pub(super) kept: Bytes,
-    /// Its largest tensor that may be staged while it is loaded, if it is resident.
+    /// Its largest tensor.
     pub(super) largest: Bytes,
     /// Its bytes.
     pub(super) len: Bytes,

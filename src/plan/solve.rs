@@ -21,6 +21,9 @@ const UBATCHES: [u32; 7] = [2048, 1024, 512, 256, 128, 64, 32];
 /// A batch above [`RESIDENT_UBATCH`] may take this share of the memory that could hold blocks instead.
 const UBATCH_SHARE: u64 = 8;
 
+/// A context that nobody asked for may take this share of the memory.
+const CONTEXT_SHARE: u64 = 4;
+
 /// Numbers of streamed blocks that are tried at most: enough for any model, and not too slow for any file.
 const MAX_TRIES: usize = 512;
 
@@ -79,6 +82,7 @@ pub fn solve(
     slot_size: &dyn Fn(&[usize]) -> Bytes,
 ) -> Result<Plan, Refusal> {
     let budget = wish.ram.unwrap_or(machine.ram.saturating_sub(machine.reserve));
+    let wish = &Wish { ctx: choose_context(needs, wish, budget), ..*wish };
     let problem = Problem { index, needs, wish, slot_size, budget };
     let n = index.blocks.len();
     if wish.stream != StreamMode::Always || n == 0 {
@@ -103,6 +107,17 @@ pub fn solve(
     }
     let refusals = tried.into_iter().filter_map(|(plan, _)| plan.err());
     Err(refusals.min_by_key(|r| r.least).expect("nothing fits at any level"))
+}
+
+/// The wanted context, or half of it and so on while it takes more than its share.
+fn choose_context(needs: &Needs, wish: &Wish, budget: Bytes) -> u32 {
+    let affordable = |&ctx: &u32| {
+        let n_ubatch = wish.ubatch.unwrap_or(RESIDENT_UBATCH).min(ctx);
+        needs.context.at(ctx, n_ubatch) <= Bytes(budget.0 / CONTEXT_SHARE)
+    };
+    let halves = std::iter::successors(Some(wish.ctx), |ctx| Some(ctx / 2));
+    let enough = halves.take_while(|&ctx| ctx > wish.ctx_least);
+    enough.chain([wish.ctx_least.min(wish.ctx)]).find(affordable).unwrap_or(wish.ctx_least.min(wish.ctx))
 }
 
 struct Problem<'a> {
@@ -202,18 +217,19 @@ impl Problem<'_> {
             context: self.needs.context.at(self.wish.ctx, n_ubatch),
             ..Memory::default()
         };
-        let mut staged = outside().map(|t| t.len).max().unwrap_or_default();
+        // libllama takes a tensor out of a buffer as large as itself: to repack it, and where it streams, to no avail.
+        let repacked = |len: Bytes| if self.wish.repack { len } else { Bytes::ZERO };
+        let mut staged = repacked(outside().map(|t| t.len).max().unwrap_or_default());
         for (i, block) in cut.iter().enumerate() {
             if streams(i) {
                 memory.blocks += block.kept;
+                staged = staged.max(block.largest);
             } else {
                 memory.blocks += block.len;
-                staged = staged.max(block.largest);
+                staged = staged.max(repacked(block.largest));
             }
         }
-        // Repacking takes a tensor out of a buffer as large as itself.
-        let staging = if self.wish.repack { staged } else { Bytes::ZERO };
-        memory.loading = staging + self.needs.read_ahead.min(memory.outside + memory.blocks);
+        memory.loading = staged + self.needs.read_ahead.min(memory.outside + memory.blocks);
         memory
     }
 

@@ -60,7 +60,7 @@ fn needs() -> Needs {
 }
 
 fn wish(ram: Bytes) -> Wish {
-    Wish { stream: StreamMode::Auto, ram: Some(ram), ctx: 4096, ubatch: None, repack: true }
+    Wish { stream: StreamMode::Auto, ram: Some(ram), ctx: 4096, ctx_least: 4096, ubatch: None, repack: true }
 }
 
 const MACHINE: Machine = Machine { ram: Bytes(8 << 30), reserve: Bytes(1 << 30) };
@@ -146,7 +146,8 @@ proptest! {
             (Err(refusal), _) => {
                 prop_assert!(solve_it(&index, &fixed(refusal.least)).is_ok());
                 if refusal.fits > 0 {
-                    let shorter = Wish { ctx: refusal.fits, ..fixed(less) };
+                    let fits = refusal.fits;
+                    let shorter = Wish { ctx: fits, ctx_least: fits, ..fixed(less) };
                     prop_assert!(solve_it(&index, &shorter).is_ok());
                 }
             }
@@ -216,4 +217,11 @@ fn prompts_get_the_largest_batch_that_leaves_room() {
     assert_eq!(batch(MIB * 1200), 1024);
     let deep = model(&vec![vec![("ffn_up.weight", MIB * 100)]; 100]);
     assert_eq!(solve_it(&deep, &wish(GIB * 4)).unwrap().n_ubatch, 2048);
+}
+
+#[test]
+fn a_context_that_nobody_asked_for_gives_way() {
+    let index = usual(10);
+    let ctx = |ram| solve_it(&index, &Wish { ctx_least: 512, ..wish(ram) }).unwrap().n_ctx;
+    assert_eq!((ctx(GIB * 2), ctx(MIB * 480)), (4096, 2048));
 }
