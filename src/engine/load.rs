@@ -336,6 +336,7 @@ impl Loading<'_> {
             Some(error) => Error::Stream { model: model_name(self.index), error },
             None => ggml_error(self.index)(error),
         })?;
+        device.loaded();
         Ok((model, device))
     }
 
