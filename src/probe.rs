@@ -3,7 +3,7 @@
 pub mod memory;
 pub mod rates;
 
-pub use memory::{address_space, available_memory, machine, memory_in_use, peak_memory};
+pub use memory::{address_space, available_memory, machine, peak_memory};
 
 /// Cores to compute on: physical ones, because two ggml threads on one core's two halves are slower than one; no more than
 /// this process may use.

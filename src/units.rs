@@ -115,7 +115,8 @@ impl FromStr for Bytes {
     fn from_str(text: &str) -> Result<Bytes, ParseBytesError> {
         let wrong = || ParseBytesError(text.to_owned());
         let trimmed = text.trim();
-        let digits = trimmed.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(trimmed.len());
+        let digits =
+            trimmed.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(trimmed.len());
         let (number, suffix) = trimmed.split_at(digits);
         let shift = match suffix.trim().to_ascii_lowercase().as_str() {
             "" | "b" => 0,
@@ -130,7 +131,11 @@ impl FromStr for Bytes {
         if !bytes.is_finite() || bytes >= 9e18 {
             return Err(wrong());
         }
-        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "0 <= bytes < 9e18")]
+        #[expect(
+            clippy::cast_possible_truncation,
+            clippy::cast_sign_loss,
+            reason = "0 <= bytes < 9e18"
+        )]
         Ok(Bytes(bytes.round() as u64))
     }
 }

@@ -1,5 +1,5 @@
-//! The command line as typed: clap definitions and nothing else. What it means is found in `resolve`; nothing here touches
-//! the disk or a device.
+//! The command line as typed: clap definitions and nothing else. What it means is found in
+//! `resolve`; nothing here touches the disk or a device.
 
 use std::path::PathBuf;
 
@@ -9,7 +9,7 @@ use crate::units::Bytes;
 
 /// Runs GGUF language models larger than the GPU and larger than RAM.
 #[derive(Debug, Parser)]
-#[command(name = "airrun", version, max_term_width = 80, args_override_self = true)]
+#[command(name = "airrun", version = env!("AIRRUN_VERSION"), max_term_width = 80, args_override_self = true)]
 pub(crate) struct Args {
     #[command(subcommand)]
     pub(crate) command: Command,
@@ -105,23 +105,23 @@ pub(crate) struct LogitsArgs {
 pub(crate) struct LoadArgs {
     /// The model: a GGUF file (of a split one, the first part)
     pub(crate) model: PathBuf,
-    /// Where to compute
+    /// Compute on this device: auto or cpu
     #[arg(long, value_enum, default_value = "auto", hide_possible_values = true)]
-    #[arg(value_name = "auto|cpu", help_heading = "Memory")]
+    #[arg(value_name = "NAME", hide_default_value = true, help_heading = "Memory")]
     pub(crate) device: DeviceArg,
-    /// Whether blocks stream: when they must, all of them, or none
+    /// Stream blocks if they do not fit: auto, always, never
     #[arg(long, value_enum, default_value = "auto", hide_possible_values = true)]
-    #[arg(value_name = "auto|always|never", help_heading = "Memory")]
+    #[arg(value_name = "WHEN", hide_default_value = true, help_heading = "Memory")]
     pub(crate) stream: StreamArg,
-    /// The most device memory to use, such as 6G
-    #[arg(long, value_name = "SIZE|auto", default_value = "auto", value_parser = budget)]
-    #[arg(help_heading = "Memory")]
+    /// The most device memory to use, such as 6G, or auto
+    #[arg(long, value_name = "SIZE", default_value = "auto", value_parser = budget)]
+    #[arg(hide_default_value = true, help_heading = "Memory")]
     pub(crate) vram: Budget,
-    /// The most RAM to use, such as 800M
-    #[arg(long, value_name = "SIZE|auto", default_value = "auto", value_parser = budget)]
-    #[arg(help_heading = "Memory")]
+    /// The most RAM to use, such as 800M, or auto
+    #[arg(long, value_name = "SIZE", default_value = "auto", value_parser = budget)]
+    #[arg(hide_default_value = true, help_heading = "Memory")]
     pub(crate) ram: Budget,
-    /// Tokens of context; 0 is the most that the model was made for
+    /// Tokens of context; 0 is what the model was made for
     #[arg(short, long, value_name = "N", help_heading = "Computing")]
     pub(crate) ctx: Option<u32>,
     /// Threads that compute
@@ -144,20 +144,20 @@ pub(crate) struct SampleArgs {
     /// The most tokens of an answer
     #[arg(short = 'n', long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     pub(crate) max_tokens: Option<u32>,
-    /// Randomness; 0 always takes the likeliest token [default: 0.8]
+    /// Randomness; 0 is none [default: 0.8]
     #[arg(long, value_name = "X", value_parser = temp, allow_negative_numbers = true)]
     pub(crate) temp: Option<f32>,
-    /// Draw from the N likeliest tokens; 0 is all [default: 40]
+    /// Draw from the N likeliest; 0 is all [default: 40]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(i32).range(0..))]
     #[arg(allow_negative_numbers = true)]
     pub(crate) top_k: Option<i32>,
-    /// Draw from the likeliest tokens that sum to this [default: 0.95]
+    /// Draw from the likeliest P [default: 0.95]
     #[arg(long, value_name = "P", value_parser = top_p, allow_negative_numbers = true)]
     pub(crate) top_p: Option<f32>,
-    /// Drop tokens less likely than this times the likeliest [default: 0.05]
+    /// Drop what is below P times the best [default: 0.05]
     #[arg(long, value_name = "P", value_parser = min_p, allow_negative_numbers = true)]
     pub(crate) min_p: Option<f32>,
-    /// Make tokens seen lately less likely; 1 is off [default: 1]
+    /// Avoid what was just said [default: 1, off]
     #[arg(long, value_name = "X", value_parser = repeat_penalty, allow_negative_numbers = true)]
     pub(crate) repeat_penalty: Option<f32>,
     /// Make the draw repeatable

@@ -8,7 +8,7 @@ use crate::cli::printer::Printer;
 use crate::engine::chat::ChatError;
 use crate::{engine, gguf};
 
-/// Room for an answer in the context that a hint proposes [tokens].
+/// Room for an answer in the context that a hint proposes, in tokens.
 const SPARE: usize = 256;
 
 /// What the exit code tells.
@@ -51,8 +51,8 @@ pub(crate) struct Failure {
 }
 
 impl Failure {
-    /// As an error to return.
-    pub(crate) fn new(what: impl Into<String>, hint: &'static str) -> anyhow::Error {
+    /// An error to return.
+    pub(crate) fn error(what: impl Into<String>, hint: &'static str) -> anyhow::Error {
         Failure { what: what.into(), hint }.into()
     }
 }
@@ -66,7 +66,8 @@ pub(crate) fn report(error: &anyhow::Error, printer: &Printer) -> ExitStatus {
     ExitStatus::Failed
 }
 
-/// The error and its causes on one line, each said once: some errors repeat their cause in their own text.
+/// The error and its causes on one line, each said once: some errors repeat their cause in their
+/// own text.
 pub(crate) fn describe(error: &anyhow::Error) -> String {
     let mut text = String::new();
     for cause in error.chain() {
@@ -91,6 +92,9 @@ pub(crate) fn hint(error: &anyhow::Error) -> Option<String> {
         }
         match cause.downcast_ref::<ChatError>() {
             Some(ChatError::Engine(error)) => error.hint(),
+            Some(ChatError::Template(_)) => {
+                Some("`airrun run --raw` goes without the chat template".to_owned())
+            }
             Some(ChatError::TooLong { n_tokens, .. }) => {
                 Some(format!("make the context larger, such as -c {}", n_tokens + SPARE))
             }

@@ -6,22 +6,22 @@ use anyhow::Context;
 
 use crate::cli::exit::Failure;
 
-/// The longest prompt that is read from stdin [bytes].
+/// The longest prompt that is read from stdin, in bytes.
 const MAX_PROMPT: u64 = 64 << 20;
 
 /// All of stdin as text, without its last line end.
 pub(crate) fn stdin_prompt() -> anyhow::Result<String> {
     if io::stdin().is_terminal() {
-        return Err(Failure::new("no prompt", "give it after the model, or pipe it into stdin"));
+        return Err(Failure::error("no prompt", "give it after the model, or pipe it into stdin"));
     }
     let mut bytes = Vec::new();
     io::stdin().lock().take(MAX_PROMPT + 1).read_to_end(&mut bytes).context("stdin")?;
     if bytes.len() as u64 > MAX_PROMPT {
-        return Err(Failure::new("stdin: longer than 64 MiB", "give a shorter prompt"));
+        return Err(Failure::error("stdin: longer than 64 MiB", "give a shorter prompt"));
     }
     let mut text = String::from_utf8(bytes).map_err(|error| {
         let at = error.utf8_error().valid_up_to();
-        Failure::new(
+        Failure::error(
             format!("stdin: not UTF-8 at byte {at}"),
             "convert the text to UTF-8 first, for example with iconv",
         )
@@ -34,7 +34,7 @@ pub(crate) fn stdin_prompt() -> anyhow::Result<String> {
 /// Refuses a prompt without text.
 pub(crate) fn require_text(prompt: &str) -> anyhow::Result<()> {
     if prompt.trim().is_empty() {
-        return Err(Failure::new(
+        return Err(Failure::error(
             "the prompt is empty",
             "give some text after the model or on stdin",
         ));

@@ -1,4 +1,5 @@
-//! `airrun logits`: what the model computes for given tokens, to the last bit. It needs no tokenizer.
+//! `airrun logits`: what the model computes for given tokens, to the last bit. It needs no
+//! tokenizer.
 
 use serde::Serialize;
 
@@ -29,7 +30,8 @@ pub(crate) fn run(args: &LogitsArgs, printer: &Printer) -> anyhow::Result<ExitSt
     // Nothing here ends better by being asked to: Ctrl-C ends the program.
     let _interrupt = Interrupt::new()?;
     let index = Index::open(&args.load.model)?;
-    // Repacked weights compute the same in another order, so only weights as stored can be compared.
+    // Repacked weights compute the same in another order, so only weights as stored can be
+    // compared.
     let n_ctx = u32::try_from(args.tokens.len()).unwrap_or(u32::MAX);
     let typed = resolve::load_options(&args.load);
     let options = LoadOptions {

@@ -1,5 +1,5 @@
-//! The commands. Each is a file and begins at `run`; what they share is below them: arguments as typed and as meant,
-//! the printer, interrupts, progress, and the way one answer is given.
+//! The commands. Each is a file and begins at `run`; what they share is below them: arguments as
+//! typed and as meant, the printer, interrupts, progress, and the way one answer is given.
 
 mod args;
 mod chat;

@@ -36,7 +36,8 @@ impl Printer {
         self.progress
     }
 
-    /// Whether stdout is a terminal, so that what is drawn on stderr shares the screen with the answer.
+    /// Whether stdout is a terminal, so that what is drawn on stderr shares the screen with the
+    /// answer.
     pub(crate) fn answer_on_terminal(&self) -> bool {
         self.answer_on_terminal
     }
@@ -46,6 +47,16 @@ impl Printer {
         let mut out = io::stdout().lock();
         out.write_all(text.as_bytes())?;
         out.flush()
+    }
+
+    /// A piece of an answer, at once. On a terminal control characters become visible: a model must
+    /// not move the cursor.
+    pub(crate) fn answer(&self, text: &str) -> io::Result<()> {
+        let harmful = |c: char| c.is_control() && !matches!(c, '\n' | '\t');
+        if self.answer_on_terminal && text.contains(harmful) {
+            return self.data(&text.replace(harmful, "\u{fffd}"));
+        }
+        self.data(text)
     }
 
     /// A line that answers the user, whether quiet or not.

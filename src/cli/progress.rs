@@ -1,5 +1,5 @@
-//! The status line on stderr: what a slow machine is doing. A thread draws it; the answer's text and it never mix, because
-//! both are written under one lock.
+//! The status line on stderr: what a slow machine is doing. A thread draws it; the answer's text
+//! and it never mix, because both are written under one lock.
 
 use std::io::{self, Write};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -16,6 +16,9 @@ const TICK: Duration = Duration::from_millis(100);
 const FIRST: Duration = Duration::from_millis(300);
 /// The same between two pieces of an answer.
 const BETWEEN: Duration = Duration::from_secs(1);
+
+/// Slower reading than this is not worth a number, in bytes per second.
+const LEAST_RATE: f64 = 1e7;
 
 /// What is watched.
 pub(crate) enum Watched {
@@ -124,8 +127,9 @@ impl Shared {
 }
 
 impl Screen {
-    /// Draws `line` with wrapping off, so that it is one line at any width. Below: first make sure that there is a line
-    /// below (index, then up again, both of which keep the column), then go there and come back.
+    /// Draws `line` with wrapping off, so that it is one line at any width. Below: first make sure
+    /// that there is a line below (index, then up again, both of which keep the column), then go
+    /// there and come back.
     fn draw(&mut self, line: &str) {
         let text = if self.below {
             format!("\x1bD\x1b[A\x1b7\x1b[B\r\x1b[2K\x1b[?7l\x1b[2m{line}\x1b[0m\x1b[?7h\x1b8")
@@ -160,15 +164,19 @@ fn session_line(now: &Progress, streamed: Bytes, time: Duration, prompt: bool) -
     } else {
         "next token".to_owned()
     };
-    if now.n_blocks > 0 {
-        let percent = now.block.min(now.n_blocks) * 100 / now.n_blocks;
+    if let Some(percent) = percent(now.block, now.n_blocks) {
         line += &format!(", block {}/{} ({percent} %)", now.block, now.n_blocks);
-    } else if prompt && now.tokens_total > 0 {
-        let percent = now.tokens_done.min(now.tokens_total) * 100 / now.tokens_total;
+    } else if let Some(percent) = percent(now.tokens_done, now.tokens_total).filter(|_| prompt) {
         line += &format!(" ({percent} %)");
     }
-    if streamed > Bytes::ZERO {
-        line += &format!(", {}", Rate(streamed.f64() / time.as_secs_f64().max(1e-3)));
+    let rate = streamed.f64() / time.as_secs_f64().max(1e-3);
+    if rate >= LEAST_RATE {
+        line += &format!(", {}", Rate(rate));
     }
     line
+}
+
+/// How much of `total` is done; none where there is nothing to do.
+fn percent(done: usize, total: usize) -> Option<usize> {
+    (done.min(total) * 100).checked_div(total)
 }

@@ -50,7 +50,7 @@ pub(crate) fn finish(
 ) -> anyhow::Result<ExitStatus> {
     let reply = talk.answer(tokens, stop)?;
     if reply.answer.finish == Finish::ContextFull {
-        talk.printer.warn("the context is full, so the answer ends here; --ctx gives it more room");
+        talk.printer.warn("the context is full, so the answer ends here; -c makes it larger");
     }
     talk.printer.detail(summary(&reply.answer));
     let interrupted = reply.answer.finish == Finish::Interrupted;
@@ -60,13 +60,13 @@ pub(crate) fn finish(
 fn raw_tokens(talk: &Talk, prompt: &str) -> anyhow::Result<Vec<Token>> {
     let tokens = talk.engine.vocab()?.tokenize(prompt, true, true)?;
     if tokens.len() >= talk.n_ctx() {
-        return Err(Failure::new(
+        return Err(Failure::error(
             format!(
                 "the prompt takes {} tokens, and the context holds {}",
                 tokens.len(),
                 talk.n_ctx()
             ),
-            "give the context more room with --ctx",
+            "make the context larger with -c",
         ));
     }
     Ok(tokens)

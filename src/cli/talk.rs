@@ -1,4 +1,5 @@
-//! One answer, as `chat` and `run` give it: the model loaded with its status line, text printed as it comes, Ctrl-C heard.
+//! One answer, as `chat` and `run` give it: the model loaded with its status line, text printed as
+//! it comes, Ctrl-C heard.
 
 use std::io;
 use std::ops::ControlFlow;
@@ -71,7 +72,8 @@ impl Talk {
         self.session.n_ctx() as usize
     }
 
-    /// Room that a prompt leaves for its answer [tokens]: what the user allows, or a quarter of the context.
+    /// Room that a prompt leaves for its answer, in tokens: what the user allows, or a quarter of the
+    /// context.
     pub(crate) fn room(&self) -> usize {
         let n_ctx = self.n_ctx();
         self.max_tokens.unwrap_or(n_ctx / 4).clamp(1, (n_ctx / 2).max(1))
@@ -137,18 +139,18 @@ struct Shown {
 impl Shown {
     fn print(&mut self, printer: &Printer, text: &str) -> ControlFlow<()> {
         if self.failed.is_none() && !text.is_empty() {
-            self.failed = printer.data(text).err();
+            self.failed = printer.answer(text).err();
             self.text.push_str(text);
         }
         if self.failed.is_some() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
     }
 }
 
-/// `12 tokens, 34.1 tokens/s; prompt 25 tokens (13 reused) in 0.12 s; 3.38 GiB streamed, 2.91 GB/s`.
+/// `12 tokens, 34.1 tokens/s; prompt 25 (13 reused) in 0.12 s; 3.38 GiB, 2.91 GB/s`.
 pub(crate) fn summary(answer: &Answer) -> String {
     let n = answer.tokens.len();
     let mut line = format!("{}, {}", tokens(n), speed(n, answer.generate_seconds));
-    line += &format!("; prompt {}", tokens(answer.n_prompt));
+    line += &format!("; prompt {}", answer.n_prompt);
     if answer.n_reused > 0 {
         line += &format!(" ({} reused)", answer.n_reused);
     }
@@ -156,7 +158,7 @@ pub(crate) fn summary(answer: &Answer) -> String {
     if answer.streamed > Bytes::ZERO {
         let seconds = answer.prompt_seconds + answer.generate_seconds;
         let rate = Rate(answer.streamed.f64() / seconds.max(1e-9));
-        line += &format!("; {} streamed, {rate}", answer.streamed);
+        line += &format!("; {}, {rate}", answer.streamed);
     }
     line
 }

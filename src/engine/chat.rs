@@ -1,5 +1,5 @@
-//! A conversation: its messages, its file, its tokens, and how it is made to fit the context. It draws no samples and
-//! prints nothing.
+//! A conversation: its messages, its file, its tokens, and how it is made to fit the context. It
+//! draws no samples and prints nothing.
 
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
@@ -10,9 +10,9 @@ use serde::{Deserialize, Serialize};
 use super::template::{ChatTemplate, TemplateError};
 use super::{Token, Vocab};
 
-/// The largest saved conversation that is read [bytes].
+/// The largest saved conversation that is read, in bytes.
 const MAX_FILE: u64 = 64 << 20;
-/// The least room for an answer with which a prompt still counts as fitting [tokens].
+/// The least room for an answer with which a prompt still counts as fitting, in tokens.
 const MIN_ROOM: usize = 8;
 
 /// Who says something.
@@ -103,7 +103,8 @@ pub struct Conversation {
 pub struct Prompt {
     /// Its tokens.
     pub tokens: Vec<Token>,
-    /// How many turns (a question and its answer) were dropped from the conversation to make it fit.
+    /// How many turns (a question and its answer) were dropped from the conversation to make it
+    /// fit.
     pub n_dropped: usize,
 }
 
@@ -118,16 +119,18 @@ impl Conversation {
         self.messages.push(Message::new(role, content));
     }
 
-    /// Forgets the last message if it is the user's: its answer failed, and templates want turns to alternate.
+    /// Forgets the last message if it is the user's: its answer failed, and templates want turns to
+    /// alternate.
     pub fn take_back(&mut self) {
         self.messages.pop_if(|m| m.role == Role::User);
     }
 
-    /// The prompt for the next answer. The oldest turns are dropped, for good, until `room` tokens are left of `n_ctx`;
-    /// the last message stays, and gets less room if it must.
+    /// The prompt for the next answer. The oldest turns are dropped, for good, until `room` tokens
+    /// are left of `n_ctx`; the last message stays, and gets less room if it must.
     ///
     /// # Errors
-    /// The last message alone does not fit, or the template or the tokenizer fails; then nothing is dropped.
+    /// The last message alone does not fit, or the template or the tokenizer fails; then nothing is
+    /// dropped.
     pub fn prompt(
         &mut self,
         template: &ChatTemplate,
@@ -206,10 +209,10 @@ impl Conversation {
         let text = template.render(&messages, None, true)?;
         let mut tokens = vocab.tokenize(&text, false, true)?;
         // Most templates write the first token themselves; it must be there once.
-        if let Some(bos) = vocab.bos().filter(|_| vocab.adds_bos()) {
-            if tokens.first() != Some(&bos) {
-                tokens.insert(0, bos);
-            }
+        if let Some(bos) = vocab.bos().filter(|_| vocab.adds_bos())
+            && tokens.first() != Some(&bos)
+        {
+            tokens.insert(0, bos);
         }
         Ok(tokens)
     }
@@ -253,5 +256,68 @@ impl StopWord {
     /// What was held back, when the text has ended without the word.
     pub fn finish(self) -> String {
         self.held
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn talk() -> Conversation {
+        let mut talk = Conversation::new(Some("Be brief.".to_owned()));
+        talk.push(Role::User, "Größe?\n\"\"\"");
+        talk.push(Role::Assistant, "Groß \u{1f980}");
+        talk
+    }
+
+    #[test]
+    fn what_is_saved_is_loaded() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("talk.json");
+        for talk in [Conversation::default(), talk()] {
+            talk.save(&path).unwrap();
+            assert_eq!(Conversation::load(&path).unwrap(), talk);
+        }
+        let left: Vec<_> = fs::read_dir(dir.path()).unwrap().flatten().collect();
+        assert_eq!(left.len(), 1, "{left:?}");
+        assert!(talk().save(dir.path()).is_err());
+        assert!(talk().save(&dir.path().join("no/such/dir")).is_err());
+        assert!(talk().save(Path::new("..")).is_err());
+    }
+
+    #[test]
+    fn what_is_no_conversation_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("talk.json");
+        let user = r#"{"role":"user","content":"a"}"#;
+        let assistant = r#"{"role":"assistant","content":"b"}"#;
+        for text in [
+            "",
+            "[]",
+            "{}",
+            "not JSON",
+            r#"{"messages":[{"role":"wizard","content":""}]}"#,
+            r#"{"messages":[],"more":1}"#,
+            &format!(r#"{{"messages":[{user}]}}"#),
+            &format!(r#"{{"messages":[{assistant}]}}"#),
+            &format!(r#"{{"messages":[{user},{user}]}}"#),
+            &"[".repeat(100_000),
+        ] {
+            fs::write(&path, text).unwrap();
+            assert!(Conversation::load(&path).is_err(), "{text}");
+        }
+        fs::write(&path, format!(r#"{{"messages":[{user},{assistant}]}}"#)).unwrap();
+        assert_eq!(Conversation::load(&path).unwrap().messages.len(), 2);
+        assert!(Conversation::load(dir.path()).is_err());
+    }
+
+    #[test]
+    fn only_a_question_is_taken_back() {
+        let mut talk = talk();
+        talk.take_back();
+        assert_eq!(talk.messages.len(), 2);
+        talk.push(Role::User, "?");
+        talk.take_back();
+        assert_eq!(talk.messages.len(), 2);
     }
 }

@@ -27,6 +27,14 @@ pub enum Error {
         /// Why.
         error: stream::Error,
     },
+    /// A model that is not made to write text.
+    #[error("model '{model}': it is {what}")]
+    NotForText {
+        /// The file.
+        model: String,
+        /// What it is.
+        what: &'static str,
+    },
     /// No placement fits the memory.
     #[error("model '{model}': {refusal}")]
     Plan {
@@ -76,11 +84,14 @@ impl Error {
             Error::Stream { error: stream::Error::Read { .. }, .. } => {
                 "check the disk and the file; what was said so far is kept".to_owned()
             }
+            Error::NotForText { .. } => "airrun runs models that continue a text".to_owned(),
             Error::Plan { refusal, .. } => refusal.hint(),
             Error::NoTokenizer { .. } => {
                 "`airrun logits MODEL --tokens 1,2,3` runs a model without one".to_owned()
             }
-            Error::ContextTooSmall { tokens, .. } => format!("make the context larger: -c {}", tokens + 256),
+            Error::ContextTooSmall { tokens, .. } => {
+                format!("make the context larger: -c {}", tokens + 256)
+            }
             Error::EmptyPrompt => "give a prompt as an argument or on stdin".to_owned(),
             _ => return None,
         })

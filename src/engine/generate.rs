@@ -91,6 +91,10 @@ pub fn generate(
     max_tokens: Option<usize>,
     on_text: &mut dyn FnMut(&str) -> ControlFlow<()>,
 ) -> Result<Answer, Error> {
+    if !session.continues_text() {
+        let what = "a diffusion model, which does not write token by token";
+        return Err(Error::NotForText { model: session.name(), what });
+    }
     let monitor = session.monitor();
     monitor.clear_stop();
     let before = monitor.snapshot();

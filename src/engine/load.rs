@@ -99,13 +99,17 @@ impl Engine {
     ) -> Result<Engine, Error> {
         index.check_model()?;
         let name = model_name(&index);
+        if let Some(what) = index.purpose().not_for_text() {
+            return Err(Error::NotForText { model: name, what });
+        }
         ggml::set_abort_context(Some(format!("model '{name}'")));
         let n_threads = options.threads.unwrap_or_else(crate::probe::physical_cores).max(1);
         let threads = Threadpool::new(n_threads, POLL).map_err(ggml_error(&index))?;
         let threads = Arc::new(threads);
         let plan = make_plan(&index, options, &threads, false)?.plan;
         let monitor = Arc::new(Monitor::default());
-        let loading = Loading { index: &index, plan: &plan, options, threads: &threads, monitor: &monitor };
+        let loading =
+            Loading { index: &index, plan: &plan, options, threads: &threads, monitor: &monitor };
         let (model, stream, reader) =
             if plan.streamed.is_empty() { loading.resident()? } else { loading.streamed(wrap)? };
         let model = Arc::new(model);
@@ -163,14 +167,17 @@ impl Engine {
     /// One line: device, threads, what streams and how.
     pub fn describe(&self) -> String {
         let Loaded { plan, n_threads, .. } = &*self.0;
-        let threads = if *n_threads == 1 { "1 thread".to_owned() } else { format!("{n_threads} threads") };
+        let threads =
+            if *n_threads == 1 { "1 thread".to_owned() } else { format!("{n_threads} threads") };
         match &self.0.reader {
             None => format!("CPU, {threads}, all resident"),
             Some(reader) => {
                 let (n, all) = (plan.count(Tier::Streamed), plan.blocks.len());
                 let (bytes, parts) = (plan.streamed_bytes(), plan.streamed.len());
                 let parts = if parts > n { format!(" in {parts} parts") } else { String::new() };
-                format!("CPU, {threads}, {n} of {all} blocks ({bytes}){parts} streamed from disk ({reader})")
+                format!(
+                    "CPU, {threads}, {n} of {all} blocks ({bytes}){parts} streamed from disk ({reader})"
+                )
             }
         }
     }
@@ -182,7 +189,12 @@ impl Vocab {
     /// # Errors
     ///
     /// Texts of more than 2 GiB.
-    pub fn tokenize(&self, text: &str, add_special: bool, parse_special: bool) -> Result<Vec<Token>, Error> {
+    pub fn tokenize(
+        &self,
+        text: &str,
+        add_special: bool,
+        parse_special: bool,
+    ) -> Result<Vec<Token>, Error> {
         let tokens = self.model.vocab().tokenize(text, add_special, parse_special);
         tokens.map_err(|error| Error::Ggml { model: "the tokenizer".into(), error })
     }
@@ -226,7 +238,10 @@ impl Vocab {
     }
 
     /// Number of tokens.
-    #[expect(clippy::len_without_is_empty, reason = "a vocabulary is not a collection to be emptied")]
+    #[expect(
+        clippy::len_without_is_empty,
+        reason = "a vocabulary is not a collection to be emptied"
+    )]
     pub fn len(&self) -> usize {
         self.model.vocab().len()
     }
@@ -262,7 +277,8 @@ impl Loading<'_> {
         let stop = AtomicBool::new(false);
         let model = if self.plan.promised {
             let paths = self.paths();
-            let source: Arc<dyn WeightSource> = source::open(&paths, source::Choice::default())?.into();
+            let source: Arc<dyn WeightSource> =
+                source::open(&paths, source::Choice::default())?.into();
             let file = self.virtual_file(&paths, &HashSet::new())?;
             Model::load_virtual(self.read_ahead(file, source), &params, &stop)
         } else {
@@ -363,7 +379,7 @@ impl Loading<'_> {
     fn virtual_file(&self, paths: &[PathBuf], void: &HashSet<usize>) -> Result<VirtualFile, Error> {
         let segments = match paths {
             [_] => self.single_file(void),
-            _ => self.joined_files(paths, void)?,
+            _ => self.joined_files(void)?,
         };
         VirtualFile::open(paths, segments).map_err(|e| {
             let why = e.to_string();
@@ -394,20 +410,12 @@ impl Loading<'_> {
     }
 
     /// Several parts: a joined header, then every tensor where that header says.
-    fn joined_files(
-        &self,
-        paths: &[PathBuf],
-        void: &HashSet<usize>,
-    ) -> Result<Vec<Segment>, Error> {
-        let header = ggml::joined_header(paths).map_err(ggml_error(self.index))?;
-        let by_name: HashMap<&str, usize> =
-            self.index.tensors.iter().enumerate().map(|(i, t)| (t.name.as_str(), i)).collect();
-        let len = header.bytes.len() as u64;
-        let mut segments = vec![Segment { len, kind: SegmentKind::Memory(header.bytes.into()) }];
-        let mut at = 0;
-        for (name, offset) in &header.tensors {
-            let Some(&i) = by_name.get(name.as_str()) else { continue };
-            let tensor = &self.index.tensors[i];
+    fn joined_files(&self, void: &HashSet<usize>) -> Result<Vec<Segment>, Error> {
+        let joined = self.index.join()?;
+        let mut at = joined.header.len() as u64;
+        let mut segments =
+            vec![Segment { len: at, kind: SegmentKind::Memory(joined.header.into()) }];
+        for (i, (tensor, offset)) in self.index.tensors.iter().zip(joined.offsets).enumerate() {
             let kind = match void.contains(&i) {
                 true => SegmentKind::Void,
                 false => SegmentKind::File { file: tensor.file, offset: tensor.offset },

@@ -173,7 +173,6 @@ fn measured_needs(
     let model = Arc::new(model);
     let seconds = begin.elapsed().as_secs_f64();
     let before = probe::address_space();
-    let lasting = probe::memory_in_use();
     let (ctx, mut ubatch) = corners(wish);
     if model.has_encoder() {
         // An encoder reads its whole text in one pass.
@@ -192,12 +191,9 @@ fn measured_needs(
     let large = need(ctx[1], ubatch[1])?;
     // A batch cannot be larger than the context; the fourth corner is a bound.
     let bytes = [[small, small + large.saturating_sub(long)], [long, large]];
-    // What the peak has beyond the lasting part is known to be the buffer that streamed tensors pass through; the rest counts.
-    let staged = index.blocks.iter().flat_map(|b| &b.tensors).map(|&t| index.tensors[t].len).max();
-    let peak = probe::peak_memory().saturating_sub(staged.unwrap_or_default());
-    let process = peak.max(lasting) + SLACK;
+    let process = probe::peak_memory() + SLACK;
     let context = ContextCost { ctx, ubatch, bytes };
-    let needs = if before == Bytes::ZERO || lasting == Bytes::ZERO {
+    let needs = if before == Bytes::ZERO || process == SLACK {
         // A system that does not tell; the bounds have to do.
         rough_needs(index, wish)
     } else {
@@ -255,7 +251,8 @@ pub fn forecast(
         false => streamed,
     };
     let disk = probe::rates::disk(source.as_ref(), len).unwrap_or(UNKNOWN_DISK);
-    let rates = Rates { disk, resident, streamed, open_seconds: planned.open_seconds.unwrap_or(0.0) };
+    let rates =
+        Rates { disk, resident, streamed, open_seconds: planned.open_seconds.unwrap_or(0.0) };
     let touched = Touched::of(index);
     let estimate = plan::estimate(&planned.plan, &rates, touched, n_prompt);
     let advice = advice(index, planned)?.map(|(more_ram, better)| {

@@ -9,9 +9,7 @@ use std::sync::Arc;
 use super::load::Loading;
 use super::planning::{self, READ_AHEAD};
 use crate::ggml::{RangeReader, VirtualFile};
-use crate::source::{
-    Done, Extent, HostBuf, ReadError, Ticket, WeightSource,
-};
+use crate::source::{Done, Extent, HostBuf, ReadError, Ticket, WeightSource};
 use crate::units::{Bytes, MIB};
 
 /// What is read at a time. [bytes]
@@ -48,7 +46,11 @@ enum Held {
 
 impl Loading<'_> {
     /// `file`, with its resident tensors read ahead through `source`.
-    pub(super) fn read_ahead(&self, file: VirtualFile, source: Arc<dyn WeightSource>) -> VirtualFile {
+    pub(super) fn read_ahead(
+        &self,
+        file: VirtualFile,
+        source: Arc<dyn WeightSource>,
+    ) -> VirtualFile {
         let streamed: std::collections::HashSet<usize> =
             self.plan.streamed.iter().flat_map(|u| u.tensors.iter().copied()).collect();
         let tensors = &self.index.tensors;

@@ -20,8 +20,9 @@ pub struct Session {
 impl Session {
     pub(super) fn new(loaded: Arc<Loaded>) -> Result<Session, Error> {
         let plan = &loaded.plan;
-        // An encoder reads its whole text in one pass.
-        let n_ubatch = if loaded.model.has_encoder() { plan.n_ctx } else { plan.n_ubatch };
+        // Encoders and diffusion models read their whole text in one pass.
+        let at_once = loaded.model.has_encoder() || loaded.model.is_diffusion();
+        let n_ubatch = if at_once { plan.n_ctx } else { plan.n_ubatch };
         let params = ContextParams {
             n_ctx: plan.n_ctx,
             n_ubatch,
@@ -88,6 +89,9 @@ impl Session {
             return Err(Error::ContextTooSmall { tokens: tokens.len(), room });
         }
         self.check(tokens)?;
+        if self.loaded.model.is_diffusion() {
+            return self.eval_at_once(tokens);
+        }
         let monitor = self.monitor();
         for batch in tokens.chunks(self.loaded.plan.n_ubatch as usize) {
             let done = batch.as_ptr().addr() - tokens.as_ptr().addr();
@@ -135,6 +139,15 @@ impl Session {
         &mut self.context
     }
 
+    /// Whether it can continue a text token by token.
+    pub(super) fn continues_text(&self) -> bool {
+        !self.loaded.model.is_diffusion()
+    }
+
+    pub(super) fn name(&self) -> String {
+        model_name(&self.loaded.index)
+    }
+
     pub(super) fn vocab(&self) -> &Vocab {
         &self.loaded.vocab
     }
@@ -151,14 +164,23 @@ impl Session {
         }
     }
 
+    /// A model without memory computes everything anew.
+    fn eval_at_once(&mut self, tokens: &[Token]) -> Result<(), Error> {
+        let all = [&self.tokens, tokens].concat();
+        self.has_logits = false;
+        self.context.decode(&all).map_err(|error| self.failed(error))?;
+        self.tokens = all;
+        self.has_logits = true;
+        Ok(())
+    }
+
     /// The encoder reads the prompt; the decoder begins with its start token.
     fn encode(&mut self, tokens: &[Token]) -> Result<(), Error> {
         self.rewind(0)?;
-        let start = self.loaded.model.decoder_start().or(self.loaded.model.vocab().bos()).unwrap_or(0);
+        let start =
+            self.loaded.model.decoder_start().or(self.loaded.model.vocab().bos()).unwrap_or(0);
         let result = self.context.encode(tokens).and_then(|()| self.context.decode(&[start]));
-        if let Err(error) = result {
-            return Err(self.failed(error));
-        }
+        result.map_err(|error| self.failed(error))?;
         self.tokens = tokens.to_vec();
         self.has_logits = true;
         Ok(())

@@ -1,12 +1,12 @@
-//! Chat templates: which one a model gets, and what it accepts. Messages become text here; tokens are made in
-//! [`chat`](super::chat), and Jinja itself is in `jinja`.
+//! Chat templates: which one a model gets, and what it accepts. Messages become text here; tokens
+//! are made in [`chat`](super::chat), and Jinja itself is in `jinja`.
 
 mod jinja;
+mod json;
 
 use minijinja::Value;
-use serde_json::json;
 
-use super::chat::{Message, Role};
+use super::chat::{ChatError, Message, Role};
 use super::{Engine, Vocab};
 pub use jinja::TemplateError;
 use jinja::{Jinja, value_of};
@@ -51,14 +51,16 @@ pub struct ChatTemplate {
     tokens: SpecialTokens,
     origin: Origin,
     warning: Option<String>,
-    /// Whether the template takes no system message: its text then goes before the first user message.
+    /// Whether the template takes no system message: its text then goes before the first user
+    /// message.
     folds_system: bool,
     /// Whether content must be a list of parts, as templates of models that also see have it.
     wants_parts: bool,
 }
 
 /// ChatML, for files without a template.
-const CHATML: &str = "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}\
+const CHATML: &str = "{% for m in messages %}\
+    <|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}\
     {% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}";
 
 /// For models that know no roles at all.
@@ -74,18 +76,26 @@ impl ChatTemplate {
     /// The template for a loaded model: the file's own if it works, else ChatML or the plain form.
     ///
     /// # Errors
-    /// The file has no tokenizer.
-    pub fn of(engine: &Engine) -> Result<ChatTemplate, super::Error> {
+    /// The file has no tokenizer, or a template that runs away.
+    pub fn of(engine: &Engine) -> Result<ChatTemplate, ChatError> {
         let tokens = SpecialTokens::of(engine.vocab()?);
-        Ok(ChatTemplate::choose(engine.index().chat_template(), tokens))
+        Ok(ChatTemplate::choose(engine.index().chat_template(), tokens)?)
     }
 
-    /// The template for a file with this `source`. What cannot be used is replaced, with a [`warning`](Self::warning).
-    pub fn choose(source: Option<&str>, tokens: SpecialTokens) -> ChatTemplate {
+    /// The template for a file with this `source`. What cannot be used is replaced, with a
+    /// [`warning`](Self::warning).
+    ///
+    /// # Errors
+    /// Only [`TemplateError::Runaway`]: then there is nothing left to replace it in.
+    pub fn choose(
+        source: Option<&str>,
+        tokens: SpecialTokens,
+    ) -> Result<ChatTemplate, TemplateError> {
         let why = match source.filter(|s| !s.trim().is_empty()) {
             None => "the file has no chat template".to_owned(),
             Some(source) => match ChatTemplate::new(source, tokens.clone()) {
-                Ok(template) => return template,
+                Ok(template) => return Ok(template),
+                Err(error @ TemplateError::Runaway(_)) => return Err(error),
                 Err(error) => format!("the file's chat template cannot be used ({error})"),
             },
         };
@@ -94,10 +104,10 @@ impl ChatTemplate {
         } else {
             (Origin::Plain, PLAIN, "plain 'User:' and 'Assistant:' lines")
         };
-        let mut template = ChatTemplate::new(source, tokens).expect("our own templates render");
+        let mut template = ChatTemplate::new(source, tokens)?;
         template.origin = origin;
         template.warning = Some(format!("{why}; using {instead}"));
-        template
+        Ok(template)
     }
 
     /// A template from its Jinja source, after a trial that tells what it accepts.
@@ -115,6 +125,9 @@ impl ChatTemplate {
         };
         let user = Message::new(Role::User, PROBE);
         let plain = template.raw(std::slice::from_ref(&user), None, true);
+        if let Err(TemplateError::Runaway(what)) = plain {
+            return Err(TemplateError::Runaway(what));
+        }
         if !plain.as_ref().is_ok_and(|text| text.contains(PROBE)) {
             template.wants_parts = true;
             let parts = template.raw(std::slice::from_ref(&user), None, true);
@@ -129,8 +142,8 @@ impl ChatTemplate {
         Ok(template)
     }
 
-    /// The prompt for `messages`, of which only the first may be a system message; with the opening of the answer if
-    /// `add_generation_prompt`.
+    /// The prompt for `messages`, of which only the first may be a system message; with the opening
+    /// of the answer if `add_generation_prompt`.
     ///
     /// # Errors
     /// The template refuses the conversation, fails, or goes past its limits.
@@ -163,7 +176,8 @@ impl ChatTemplate {
         self.warning.as_deref()
     }
 
-    /// Text that ends an answer although the model did not end it: without tokens for roles, it goes on as the user.
+    /// Text that ends an answer although the model did not end it: without tokens for roles, it
+    /// goes on as the user.
     pub fn stop(&self) -> Option<&'static str> {
         (self.origin == Origin::Plain).then_some("\nUser:")
     }
@@ -176,7 +190,7 @@ impl ChatTemplate {
     ) -> Result<String, TemplateError> {
         let messages = messages.iter().map(|m| {
             let content = if self.wants_parts {
-                value_of(&json!([{ "type": "text", "text": m.content }]))
+                value_of(&serde_json::json!([{ "type": "text", "text": m.content }]))
             } else {
                 Value::from(m.content.as_str())
             };
@@ -192,6 +206,6 @@ impl ChatTemplate {
         let token = |name, text: &Option<String>| Some((name, Value::from(text.as_deref()?)));
         context.extend(token("bos_token", &self.tokens.bos));
         context.extend(token("eos_token", &self.tokens.eos));
-        self.jinja.render(&Value::from_pairs(context))
+        self.jinja.render(Value::from_pairs(context))
     }
 }

@@ -42,7 +42,8 @@ impl AddressRange {
     pub fn fill(&self, value: u8) {
         // SAFETY: an allocated range; after MADV_DONTNEED, private anonymous pages read as zero.
         unsafe {
-            if value != 0 || libc::madvise(self.start.as_ptr(), self.len, libc::MADV_DONTNEED) != 0 {
+            if value != 0 || libc::madvise(self.start.as_ptr(), self.len, libc::MADV_DONTNEED) != 0
+            {
                 std::ptr::write_bytes(self.start.as_ptr().cast::<u8>(), value, self.len);
             }
         }
@@ -59,7 +60,10 @@ impl AddressRange {
     ///
     /// `start` and `len` must be those of a leaked range that nobody else takes back.
     pub unsafe fn from_raw(start: *mut libc::c_void, len: usize) -> AddressRange {
-        AddressRange { start: NonNull::new(start).expect("a mapping is never at NULL"), len: len.max(1) }
+        AddressRange {
+            start: NonNull::new(start).expect("a mapping is never at NULL"),
+            len: len.max(1),
+        }
     }
 
     /// The first address; aligned to a page.

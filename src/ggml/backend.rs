@@ -146,7 +146,11 @@ impl Backend {
     }
 
     /// Computes nodes `range` of `graph`, and waits for the result.
-    pub fn compute(&mut self, graph: &Graph<'_>, range: std::ops::Range<usize>) -> Result<(), Error> {
+    pub fn compute(
+        &mut self,
+        graph: &Graph<'_>,
+        range: std::ops::Range<usize>,
+    ) -> Result<(), Error> {
         let mut view = graph.view(range);
         // SAFETY: the view borrows `graph`, whose nodes are valid, and the backend is ours alone during the call.
         let status = unsafe { sys::ggml_backend_graph_compute(self.ptr.as_ptr(), &raw mut view) };
@@ -192,7 +196,8 @@ impl Buffer {
     /// `start` must be aligned to a page, and its `len` bytes must outlive the buffer and everything computed from it.
     pub unsafe fn over_host(start: NonNull<u8>, len: Bytes) -> Result<Buffer, Error> {
         // SAFETY: by this function's contract; ggml asserts an alignment of 32.
-        let ptr = unsafe { sys::ggml_backend_cpu_buffer_from_ptr(start.as_ptr().cast(), len.usize()) };
+        let ptr =
+            unsafe { sys::ggml_backend_cpu_buffer_from_ptr(start.as_ptr().cast(), len.usize()) };
         let buffer = Buffer(not_null("wrapping host memory", ptr)?);
         // SAFETY: a valid buffer.
         unsafe {

@@ -43,16 +43,24 @@ impl Matmul {
     /// # Errors
     ///
     /// A type that ggml does not know, or too little memory.
-    pub fn time(&self, threads: Arc<Threadpool>, limit: Duration) -> Result<(Duration, Bytes), Error> {
+    pub fn time(
+        &self,
+        threads: Arc<Threadpool>,
+        limit: Duration,
+    ) -> Result<(Duration, Bytes), Error> {
         let device = Device::cpu()?;
         let mut backend = Backend::new(device, Some(threads))?;
         let weights = Tensors::new(self.matrices)?;
         let work = Tensors::new(2 * self.matrices + 8)?;
-        let known = i64::try_from(self.row).is_ok() && self.ty < sys::GGML_TYPE_COUNT && self.row > 0;
+        let known =
+            i64::try_from(self.row).is_ok() && self.ty < sys::GGML_TYPE_COUNT && self.row > 0;
         // SAFETY: a type that ggml knows.
         let block = if known { unsafe { sys::ggml_blck_size(self.ty) } } else { 0 };
         if block <= 0 || !self.row.is_multiple_of(block.unsigned_abs()) {
-            return Err(Error::Invalid(format!("rows of {} elements of type {}", self.row, self.ty)));
+            return Err(Error::Invalid(format!(
+                "rows of {} elements of type {}",
+                self.row, self.ty
+            )));
         }
         let shape = [self.row, self.rows, self.tokens].map(i64::try_from);
         let [Ok(row), Ok(rows), Ok(tokens)] = shape else {
@@ -72,7 +80,8 @@ impl Matmul {
             }
             let graph = not_null("measuring", graph)?;
             let graph = Graph::from_raw(graph);
-            let repacked = if self.repack { repacked_type(device, &graph, matrices[0]) } else { None };
+            let repacked =
+                if self.repack { repacked_type(device, &graph, matrices[0]) } else { None };
             let plain = device.buffer_type();
             let _weights = Memory::new(&weights, repacked.unwrap_or(plain))?;
             let bytes = sys::ggml_nbytes(matrices[0]);
@@ -153,11 +162,8 @@ impl Tensors {
         // SAFETY: plain numbers; without a buffer of ours, ggml allocates one.
         let context = unsafe {
             let size = sys::ggml_tensor_overhead() * n + sys::ggml_graph_overhead();
-            let params = sys::ggml_init_params {
-                mem_size: size,
-                mem_buffer: null_mut(),
-                no_alloc: true,
-            };
+            let params =
+                sys::ggml_init_params { mem_size: size, mem_buffer: null_mut(), no_alloc: true };
             sys::ggml_init(params)
         };
         not_null("measuring", context).map(Tensors)

@@ -82,6 +82,17 @@ impl Tensor {
         unsafe { super::owned((*self.0.as_ptr()).name.as_ptr()) }
     }
 
+    /// Gives it another name, of at most 63 bytes; the rest is cut off.
+    ///
+    /// # Safety
+    ///
+    /// The tensor must be valid, and nobody else may look at its name meanwhile.
+    pub unsafe fn set_name(self, name: &str) {
+        let name = std::ffi::CString::new(name).unwrap_or_default();
+        // SAFETY: by this function's contract; ggml copies the name.
+        unsafe { sys::ggml_set_name(self.0.as_ptr(), name.as_ptr()) };
+    }
+
     /// Its operands.
     pub fn sources(self) -> impl Iterator<Item = Tensor> {
         // SAFETY: a valid tensor; `src` is copied, and holds NULL or valid tensors.
@@ -113,7 +124,13 @@ impl Placement {
     ///
     /// The tensor must be valid until the placement is dropped, belong to the graph that is being computed by this thread, and
     /// its bytes must lie at `base + offset` in `buffer` until then.
-    pub unsafe fn place(&mut self, tensor: Tensor, buffer: &Buffer, base: NonNull<u8>, offset: u64) {
+    pub unsafe fn place(
+        &mut self,
+        tensor: Tensor,
+        buffer: &Buffer,
+        base: NonNull<u8>,
+        offset: u64,
+    ) {
         let t = tensor.0.as_ptr();
         // SAFETY: by this function's contract.
         unsafe {

@@ -50,12 +50,17 @@ impl Model {
     }
 
     /// Loads a model from a virtual file.
-    pub fn load_virtual(file: VirtualFile, params: &ModelParams, stop: &AtomicBool) -> Result<Model, Error> {
+    pub fn load_virtual(
+        file: VirtualFile,
+        params: &ModelParams,
+        stop: &AtomicBool,
+    ) -> Result<Model, Error> {
         super::init();
         with_params(params, stop, sys::LLAMA_LOAD_MODE_NONE, |raw| {
             file.with_stream(|stream| {
                 // SAFETY: a valid stream, and parameters whose pointers live during the call.
-                let model = unsafe { sys::llama_model_load_from_file_ptr(stream.as_ptr().cast(), raw) };
+                let model =
+                    unsafe { sys::llama_model_load_from_file_ptr(stream.as_ptr().cast(), raw) };
                 not_null("loading the model", model).map(Model)
             })
         })
@@ -78,6 +83,12 @@ impl Model {
     pub fn has_decoder(&self) -> bool {
         // SAFETY: a valid model.
         unsafe { sys::llama_model_has_decoder(self.0.as_ptr()) }
+    }
+
+    /// Whether it fills in a whole text at once instead of adding token after token; such models keep no memory.
+    pub fn is_diffusion(&self) -> bool {
+        // SAFETY: a valid model.
+        unsafe { sys::llama_model_is_diffusion(self.0.as_ptr()) }
     }
 
     /// The token that begins the decoder's text, in models with an encoder.
@@ -146,11 +157,17 @@ fn with_params<T>(
 
 /// A model's vocabulary.
 #[derive(Clone, Copy, Debug)]
-pub struct Vocab<'a>(NonNull<sys::llama_vocab>, #[expect(dead_code, reason = "keeps it alive")] &'a Model);
+pub struct Vocab<'a>(
+    NonNull<sys::llama_vocab>,
+    #[expect(dead_code, reason = "keeps it alive")] &'a Model,
+);
 
 impl Vocab<'_> {
     /// Number of tokens.
-    #[expect(clippy::len_without_is_empty, reason = "a vocabulary is not a collection to be emptied")]
+    #[expect(
+        clippy::len_without_is_empty,
+        reason = "a vocabulary is not a collection to be emptied"
+    )]
     pub fn len(self) -> usize {
         // SAFETY: a valid vocabulary.
         usize::try_from(unsafe { sys::llama_vocab_n_tokens(self.0.as_ptr()) }).unwrap_or(0)
@@ -164,11 +181,17 @@ impl Vocab<'_> {
 
     /// Text to tokens. `add_special` adds what the model wants around a text (BOS, EOS); `parse_special` reads the texts of
     /// control tokens as those tokens.
-    pub fn tokenize(self, text: &str, add_special: bool, parse_special: bool) -> Result<Vec<Token>, Error> {
+    pub fn tokenize(
+        self,
+        text: &str,
+        add_special: bool,
+        parse_special: bool,
+    ) -> Result<Vec<Token>, Error> {
         if self.is_none() {
             return Err(Error::Invalid("the file has no tokenizer".into()));
         }
-        let len = i32::try_from(text.len()).map_err(|_| Error::Invalid("the text is too long".into()))?;
+        let len =
+            i32::try_from(text.len()).map_err(|_| Error::Invalid("the text is too long".into()))?;
         // No tokenizer makes more tokens than bytes plus what it adds around them; -n asks for n places otherwise.
         let mut tokens = vec![0; text.len() + 8];
         for _ in 0..2 {
@@ -204,7 +227,14 @@ impl Vocab<'_> {
             let room = i32::try_from(bytes.len()).unwrap_or(i32::MAX);
             // SAFETY: a token of this vocabulary, and room for as many bytes as said.
             let n = unsafe {
-                sys::llama_token_to_piece(self.0.as_ptr(), token, bytes.as_mut_ptr().cast(), room, 0, special)
+                sys::llama_token_to_piece(
+                    self.0.as_ptr(),
+                    token,
+                    bytes.as_mut_ptr().cast(),
+                    room,
+                    0,
+                    special,
+                )
             };
             if n >= 0 {
                 bytes.truncate(n as usize);
@@ -272,7 +302,11 @@ unsafe impl Send for Context {}
 
 impl Context {
     /// A context of `model`. When `stop` becomes true, a computation under way ends with [`Error::Aborted`].
-    pub fn new(model: Arc<Model>, params: &ContextParams, stop: Arc<AtomicBool>) -> Result<Context, Error> {
+    pub fn new(
+        model: Arc<Model>,
+        params: &ContextParams,
+        stop: Arc<AtomicBool>,
+    ) -> Result<Context, Error> {
         unsafe extern "C" fn on_abort(stop: *mut c_void) -> bool {
             // SAFETY: the pointer is that of the `Arc` kept in the context.
             unsafe { &*stop.cast::<AtomicBool>() }.load(Ordering::Relaxed)
@@ -282,7 +316,8 @@ impl Context {
         raw.n_ctx = params.n_ctx;
         raw.n_batch = params.n_ubatch;
         raw.n_ubatch = params.n_ubatch;
-        raw.n_outputs_max = 1;
+        // Logits of the last token are all that is asked for; a model that reads a whole text at once gives all of them.
+        raw.n_outputs_max = if model.is_diffusion() { 0 } else { 1 };
         raw.n_threads = i32::try_from(params.n_threads).unwrap_or(1);
         raw.n_threads_batch = raw.n_threads;
         raw.op_offload = false;
@@ -307,13 +342,17 @@ impl Context {
     /// Runs `tokens` through the model, behind what it has seen; afterwards the last one's logits are there.
     pub fn decode(&mut self, tokens: &[Token]) -> Result<(), Error> {
         // SAFETY: see `run`.
-        self.run("computing the answer", tokens, |ctx, batch| unsafe { sys::llama_decode(ctx, batch) })
+        self.run("computing the answer", tokens, |ctx, batch| unsafe {
+            sys::llama_decode(ctx, batch)
+        })
     }
 
     /// Runs `tokens` through the encoder.
     pub fn encode(&mut self, tokens: &[Token]) -> Result<(), Error> {
         // SAFETY: see `run`.
-        self.run("encoding the prompt", tokens, |ctx, batch| unsafe { sys::llama_encode(ctx, batch) })
+        self.run("encoding the prompt", tokens, |ctx, batch| unsafe {
+            sys::llama_encode(ctx, batch)
+        })
     }
 
     /// Hands a batch of known tokens to `call`, with a valid context and a batch that lives during the call.
@@ -325,12 +364,16 @@ impl Context {
     ) -> Result<(), Error> {
         let vocab = self.model.vocab();
         if let Some(bad) = tokens.iter().find(|&&t| !vocab.contains(t)) {
-            return Err(Error::Invalid(format!("token {bad} is not in the vocabulary of {}", vocab.len())));
+            return Err(Error::Invalid(format!(
+                "token {bad} is not in the vocabulary of {}",
+                vocab.len()
+            )));
         }
         if tokens.is_empty() {
             return Err(Error::Invalid("there are no tokens to run".into()));
         }
-        let n = i32::try_from(tokens.len()).map_err(|_| Error::Invalid("too many tokens".into()))?;
+        let n =
+            i32::try_from(tokens.len()).map_err(|_| Error::Invalid("too many tokens".into()))?;
         // SAFETY: libllama only reads the tokens, although its type says otherwise.
         let batch = unsafe { sys::llama_batch_get_one(tokens.as_ptr().cast_mut(), n) };
         match call(self.ptr.as_ptr(), batch) {
@@ -417,7 +460,8 @@ impl Sampler {
         // SAFETY: each sampler is made with plain numbers in libllama's ranges (checked where the settings are read) and
         // handed over to the chain, which frees it.
         unsafe {
-            let chain = sys::llama_sampler_chain_init(sys::llama_sampler_chain_params { no_perf: true });
+            let chain =
+                sys::llama_sampler_chain_init(sys::llama_sampler_chain_params { no_perf: true });
             let sampler = Sampler(not_null("building the sampler", chain)?);
             let add = |s| sys::llama_sampler_chain_add(chain, s);
             #[expect(clippy::float_cmp, reason = "exactly 1 means off")]
@@ -448,7 +492,9 @@ impl Sampler {
     pub fn sample(&mut self, context: &mut Context) -> Result<Token, Error> {
         // A NaN would fail an assert inside libllama; it comes from damaged weights.
         if context.logits()?.iter().any(|l| l.is_nan()) {
-            return Err(Error::Invalid("the model computed 'not a number': its weights are damaged".into()));
+            return Err(Error::Invalid(
+                "the model computed 'not a number': its weights are damaged".into(),
+            ));
         }
         // SAFETY: valid handles, and the last batch left logits.
         Ok(unsafe { sys::llama_sampler_sample(self.0.as_ptr(), context.ptr.as_ptr(), -1) })

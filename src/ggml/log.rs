@@ -14,7 +14,8 @@ use ggml_sys::ggml_log_level;
 const MAX_KEPT: usize = 64;
 
 static VERBOSITY: AtomicU8 = AtomicU8::new(0);
-static STATE: Mutex<State> = Mutex::new(State { messages: Vec::new(), level: 0, abort_context: None });
+static STATE: Mutex<State> =
+    Mutex::new(State { messages: Vec::new(), level: 0, abort_context: None });
 
 struct State {
     /// Warnings and errors since they were last taken, oldest first.
@@ -52,7 +53,8 @@ pub(super) fn take_reason() -> String {
     let text = text.unwrap_or("no reason was given");
     // libllama prefixes the name of its function, often twice.
     let text = text.rsplit_once("error loading model: ").map_or(text, |(_, rest)| rest);
-    let text = text.rsplit_once("error loading model architecture: ").map_or(text, |(_, rest)| rest);
+    let text =
+        text.rsplit_once("error loading model architecture: ").map_or(text, |(_, rest)| rest);
     match text.split_once(": ") {
         Some((head, rest)) if head.contains('_') && !head.contains(' ') => rest.trim().to_owned(),
         _ => text.trim().to_owned(),
@@ -77,7 +79,8 @@ unsafe extern "C" fn on_log(level: ggml_log_level, text: *const c_char, _: *mut 
             state.level = level;
         }
         let level = state.level;
-        let serious = matches!(level, ggml_sys::GGML_LOG_LEVEL_WARN | ggml_sys::GGML_LOG_LEVEL_ERROR);
+        let serious =
+            matches!(level, ggml_sys::GGML_LOG_LEVEL_WARN | ggml_sys::GGML_LOG_LEVEL_ERROR);
         if serious {
             match state.messages.last_mut() {
                 Some((_, last)) if continued => last.push_str(&text),

@@ -185,8 +185,10 @@ unsafe fn read_callback(cookie: *mut c_void, out: *mut c_char, n: usize) -> Opti
 }
 
 unsafe fn seek_callback(cookie: *mut c_void, offset: i64, whence: c_int) -> Option<u64> {
-    // SAFETY: as for `read_callback`.
-    super::guard::guarded(None, || unsafe { &mut *cookie.cast::<VirtualFile>() }.seek(offset, whence))
+    super::guard::guarded(None, || {
+        // SAFETY: as for `read_callback`.
+        unsafe { &mut *cookie.cast::<VirtualFile>() }.seek(offset, whence)
+    })
 }
 
 #[cfg(target_os = "linux")]
@@ -237,9 +239,14 @@ fn open_stream(file: &mut VirtualFile) -> Result<NonNull<libc::FILE>, Error> {
     }
     unsafe extern "C" fn read(cookie: *mut c_void, out: *mut c_char, n: c_int) -> c_int {
         // SAFETY: passed on under the same contract.
-        unsafe { read_callback(cookie, out, usize::try_from(n).unwrap_or(0)) }.map_or(-1, |n| n as c_int)
+        unsafe { read_callback(cookie, out, usize::try_from(n).unwrap_or(0)) }
+            .map_or(-1, |n| n as c_int)
     }
-    unsafe extern "C" fn seek(cookie: *mut c_void, offset: libc::off_t, whence: c_int) -> libc::off_t {
+    unsafe extern "C" fn seek(
+        cookie: *mut c_void,
+        offset: libc::off_t,
+        whence: c_int,
+    ) -> libc::off_t {
         // SAFETY: passed on under the same contract.
         unsafe { seek_callback(cookie, offset, whence) }.map_or(-1, |p| p as libc::off_t)
     }
@@ -262,7 +269,7 @@ mod tests {
         let void = Segment { len: 2, kind: SegmentKind::Void };
         let file = Segment { len: 4, kind: SegmentKind::File { file: 0, offset: 5 } };
         let file = VirtualFile::open(&[path], vec![memory, void, file]).unwrap();
-        let text = file
+        let bytes = file
             .with_stream(|stream| {
                 let mut out = [b'.'; 16];
                 // SAFETY: a valid stream and a buffer of 16 bytes.
@@ -270,11 +277,11 @@ mod tests {
                     libc::fseek(stream.as_ptr(), 1, libc::SEEK_SET);
                     libc::fread(out.as_mut_ptr().cast(), 1, 16, stream.as_ptr())
                 };
-                Ok(String::from_utf8_lossy(&out[..n]).into_owned())
+                Ok(out[..n].to_vec())
             })
             .unwrap();
         // What stands in for the void is whatever was in stdio's buffer.
-        assert_eq!((&text[..2], &text[4..]), ("bc", "5678"));
+        assert_eq!((&bytes[..2], &bytes[4..]), (b"bc".as_slice(), b"5678".as_slice()));
     }
 
     #[test]

@@ -128,7 +128,11 @@ pub fn estimate(plan: &Plan, rates: &Rates, touched: Touched, n_prompt: u32) -> 
 fn steps(plan: &Plan, rates: &Rates, touched: Touched, tokens: u32) -> Vec<Step> {
     let used = |len: Bytes| {
         // Every token of a batch chooses its own experts; computing goes by tokens, so the share stays.
-        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a share of it")]
+        #[expect(
+            clippy::cast_possible_truncation,
+            clippy::cast_sign_loss,
+            reason = "a share of it"
+        )]
         Bytes((len.f64() * touched.of_block) as u64)
     };
     let mut steps = Vec::with_capacity(plan.blocks.len() + plan.streamed.len() + 1);

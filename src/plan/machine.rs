@@ -70,7 +70,11 @@ impl ContextCost {
         let (mut low, mut high) = (0, n_ctx);
         while low < high {
             let middle = low + (high - low).div_ceil(2);
-            if self.at(middle, n_ubatch.min(middle)) <= room { low = middle } else { high = middle - 1 }
+            if self.at(middle, n_ubatch.min(middle)) <= room {
+                low = middle
+            } else {
+                high = middle - 1
+            }
         }
         low
     }
@@ -125,8 +129,12 @@ impl Kind {
         shapes.sort_unstable_by_key(|&(shape, bytes)| (std::cmp::Reverse(bytes), shape));
         for ((ty, row, rows), bytes) in shapes {
             let matrix = || GgmlType(ty).bytes(row.saturating_mul(rows)).unwrap_or_default();
-            let kind = kinds.entry(ty).or_insert_with(|| {
-                Kind { ty, row, rows, matrix: matrix(), bytes: Bytes::ZERO }
+            let kind = kinds.entry(ty).or_insert_with(|| Kind {
+                ty,
+                row,
+                rows,
+                matrix: matrix(),
+                bytes: Bytes::ZERO,
             });
             kind.bytes += bytes;
         }
@@ -155,7 +163,9 @@ impl Cost {
     pub fn mixed(costs: &[(Cost, Bytes)]) -> Option<Cost> {
         let all: Bytes = costs.iter().map(|c| c.1).sum();
         let mix = |of: fn(&Cost) -> Rate| {
-            Rate(all.f64() / costs.iter().map(|(cost, bytes)| of(cost).seconds(*bytes)).sum::<f64>())
+            Rate(
+                all.f64() / costs.iter().map(|(cost, bytes)| of(cost).seconds(*bytes)).sum::<f64>(),
+            )
         };
         (all > Bytes::ZERO).then(|| Cost { one: mix(|c| c.one), many: mix(|c| c.many) })
     }

@@ -75,8 +75,16 @@ const STAGES: [&str; 4] = ["attention", "ffn", "ffn up", "ffn down"];
 fn key(role: &str, level: Level) -> (u8, u8, &str) {
     // libllama computes them in this order; what is not listed mixes tokens, in one way or another.
     const ORDER: [&str; 10] = [
-        "attn_qkv", "attn_q", "attn_k", "attn_v", "attn_gate", "attn_output", "ffn_gate_inp",
-        "ffn_up", "ffn_gate", "ffn_down",
+        "attn_qkv",
+        "attn_q",
+        "attn_k",
+        "attn_v",
+        "attn_gate",
+        "attn_output",
+        "ffn_gate_inp",
+        "ffn_up",
+        "ffn_gate",
+        "ffn_down",
     ];
     let is_ffn = role.starts_with("ffn_") || role.starts_with("channel_mix");
     let stage = match level {

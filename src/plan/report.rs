@@ -73,13 +73,24 @@ impl Report<'_> {
         if !plan.streamed.is_empty() {
             line("disk", format!("{} read in each pass, at {}", plan.streamed_bytes(), rates.disk));
         }
-        line("generation", format!("{}, held back by {}", speed(&estimate.generation), estimate.generation.bottleneck));
+        line(
+            "generation",
+            format!(
+                "{}, held back by {}",
+                speed(&estimate.generation),
+                estimate.generation.bottleneck
+            ),
+        );
         let prompt = &estimate.prompt;
-        let passes = if prompt.passes == 1 { "1 pass" } else { &format!("{} passes", prompt.passes) };
+        let passes =
+            if prompt.passes == 1 { "1 pass" } else { &format!("{} passes", prompt.passes) };
         line("prompt", format!("{}, held back by {}", speed(prompt), prompt.bottleneck));
         line("", format!("{} tokens in {passes}: {}", prompt.tokens, seconds(prompt.seconds)));
         let load = seconds(estimate.load_seconds);
-        line("first token", format!("after {}, {load} of it loading", seconds(estimate.first_token_seconds)));
+        line(
+            "first token",
+            format!("after {}, {load} of it loading", seconds(estimate.first_token_seconds)),
+        );
         if let Some(advice) = self.advice {
             let rate = tokens_per_second(advice.tokens_per_second);
             line("faster", format!("with {} more RAM: {rate}", advice.more_ram));
@@ -110,10 +121,12 @@ impl Report<'_> {
     /// All of it.
     pub fn json(&self) -> Value {
         let plan = self.plan;
-        let bytes = |tier| plan.blocks.iter().filter(|b| b.tier == tier).map(|b| b.len).sum::<Bytes>();
-        let blocks = plan.blocks.iter().map(|b| {
-            json!({ "block": b.place.to_string(), "tier": b.tier, "bytes": b.len })
-        });
+        let bytes =
+            |tier| plan.blocks.iter().filter(|b| b.tier == tier).map(|b| b.len).sum::<Bytes>();
+        let blocks = plan
+            .blocks
+            .iter()
+            .map(|b| json!({ "block": b.place.to_string(), "tier": b.tier, "bytes": b.len }));
         let mut memory = json!(plan.memory);
         memory["peak"] = json!(plan.memory.peak());
         json!({
@@ -156,7 +169,9 @@ fn picture(plan: &Plan, look: Look) -> Vec<String> {
 fn legend(plan: &Plan, look: Look) -> String {
     let item = |tier, which: usize, name| {
         let n = plan.count(tier);
-        (n > 0).then(|| format!("{}{}{} {n} {name}", look.paint[which], look.blocks[which], look.paint[2]))
+        (n > 0).then(|| {
+            format!("{}{}{} {n} {name}", look.paint[which], look.blocks[which], look.paint[2])
+        })
     };
     let parts = plan.streamed.len() > plan.count(Tier::Streamed);
     let streamed = if parts {
@@ -186,9 +201,9 @@ fn seconds(seconds: f64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::plan::Cost;
     use crate::plan::estimate::{Touched, estimate};
     use crate::plan::solve::tests::whole_plan;
-    use crate::plan::Cost;
     use crate::units::{GIB, MIB, Rate};
 
     #[test]

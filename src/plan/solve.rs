@@ -217,13 +217,12 @@ impl Problem<'_> {
             context: self.needs.context.at(self.wish.ctx, n_ubatch),
             ..Memory::default()
         };
-        // libllama takes a tensor out of a buffer as large as itself: to repack it, and where it streams, to no avail.
+        // libllama repacks a tensor out of a buffer as large as itself.
         let repacked = |len: Bytes| if self.wish.repack { len } else { Bytes::ZERO };
         let mut staged = repacked(outside().map(|t| t.len).max().unwrap_or_default());
         for (i, block) in cut.iter().enumerate() {
             if streams(i) {
                 memory.blocks += block.kept;
-                staged = staged.max(block.largest);
             } else {
                 memory.blocks += block.len;
                 staged = staged.max(repacked(block.largest));

@@ -8,7 +8,7 @@ use crate::units::{Bytes, GIB, MIB};
 /// What this process may use, and what it should leave.
 pub fn machine() -> Machine {
     let system = meminfo("MemAvailable").unwrap_or(Bytes(u64::MAX >> 1));
-    let own = memory_in_use();
+    let own = status("VmRSS");
     // A machine needs room for what its other programs will want; a group has been given its share already, and only needs
     // some for what the kernel counts to it.
     let tenth = Bytes(system.0 / 10);
@@ -28,11 +28,6 @@ pub fn available_memory() -> Bytes {
 /// The most memory that this process has had so far; 0 if the system does not say.
 pub fn peak_memory() -> Bytes {
     status("VmHWM")
-}
-
-/// The memory that this process has; 0 if the system does not say.
-pub fn memory_in_use() -> Bytes {
-    status("VmRSS")
 }
 
 /// The addresses that this process has taken, with memory behind them or without; 0 if the system does not say.

@@ -90,7 +90,8 @@ pub fn compute(kinds: &[Kind], threads: &Arc<Threadpool>, repack: bool) -> Optio
         let n_threads = threads.n_threads();
         let version = env!("CARGO_PKG_VERSION");
         let key = format!("{ty} {row}x{rows} {layout}, {n_threads} threads, {}, {version}", cpu());
-        let Some(cost) = known.get(&key).map(|m| m.cost()).or_else(|| measure(kind, threads, repack))
+        let Some(cost) =
+            known.get(&key).map(|m| m.cost()).or_else(|| measure(kind, threads, repack))
         else {
             continue;
         };

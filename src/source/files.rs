@@ -112,6 +112,24 @@ impl Files {
         if now != file.seen { Err(ReadError::Changed { path: path() }) } else { Ok(()) }
     }
 
+    /// Reads from file `i` what the page cache has at `offset`, up to all of `out`, without ever waiting for the disk. Returns how
+    /// many bytes that was; none where the system cannot tell.
+    #[cfg(target_os = "linux")]
+    pub(super) fn read_cached(&self, i: usize, offset: u64, out: &mut [u8]) -> usize {
+        use std::os::fd::AsRawFd;
+        let Ok(at) = libc::off_t::try_from(offset) else { return 0 };
+        let target = libc::iovec { iov_base: out.as_mut_ptr().cast(), iov_len: out.len() };
+        let fd = self.files[i].buffered.as_raw_fd();
+        // SAFETY: an open descriptor, and one buffer that is ours to write during the call.
+        let n = unsafe { libc::preadv2(fd, &raw const target, 1, at, libc::RWF_NOWAIT) };
+        usize::try_from(n).unwrap_or(0)
+    }
+
+    #[cfg(not(target_os = "linux"))]
+    pub(super) fn read_cached(&self, _: usize, _: u64, _: &mut [u8]) -> usize {
+        0
+    }
+
     /// Drops a range that was read through the page cache from it again, where the page cache is to be avoided.
     pub(super) fn forget(&self, i: usize, offset: u64, len: u64) {
         if self.drop_behind {

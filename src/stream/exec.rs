@@ -49,6 +49,8 @@ pub(super) struct Exec {
     /// Names are resolved once, when libllama creates the tensors.
     names: HashMap<String, WeightPlace>,
     weights: HashMap<Tensor, WeightPlace>,
+    /// Tensors without their names while libllama loads.
+    loading: Vec<(Tensor, String)>,
     source: Arc<dyn WeightSource>,
     slots: Slots,
     memory: Vec<SlotMemory>,
@@ -66,12 +68,14 @@ impl Exec {
         let n_units = Unit::try_from(config.units.len()).unwrap_or(Unit::MAX);
         let n_slots = config.n_slots.max(2).min(config.units.len().max(1));
         let size = config.units.iter().map(|u| u.size).max().unwrap_or_default();
-        let memory = (0..n_slots).map(|_| SlotMemory::new(size, n_slots)).collect::<Result<_, _>>()?;
+        let memory =
+            (0..n_slots).map(|_| SlotMemory::new(size, n_slots)).collect::<Result<_, _>>()?;
         Ok(Exec {
             backend: Backend::new(config.inner, Some(config.threads))?,
             units: config.units,
             names: config.weights,
             weights: HashMap::new(),
+            loading: Vec::new(),
             source: config.source,
             slots: Slots::new(n_slots),
             memory,
@@ -85,12 +89,25 @@ impl Exec {
     }
 
     /// libllama has created a tensor in a weight buffer. False if it is not one that streams.
+    ///
+    /// The tensor goes by another name until [`Exec::loaded`]: libllama reads only tensors whose names are in the file, and this
+    /// one's bytes are to stay there. (It would make a buffer of each tensor's size, and pass over all of it.)
     pub(super) fn register(&mut self, tensor: Tensor) -> bool {
-        let place = self.names.get(&tensor.name()).copied();
-        if let Some(place) = place {
-            self.weights.insert(tensor, place);
+        let name = tensor.name();
+        let Some(&place) = self.names.get(&name) else { return false };
+        self.weights.insert(tensor, place);
+        // SAFETY: libllama has just created the tensor, on this thread.
+        unsafe { tensor.set_name("") };
+        self.loading.push((tensor, name));
+        true
+    }
+
+    /// The model is loaded: its tensors get their names back.
+    pub(super) fn loaded(&mut self) {
+        for (tensor, name) in self.loading.drain(..) {
+            // SAFETY: the tensor is the model's, which nobody computes with yet.
+            unsafe { tensor.set_name(&name) };
         }
-        place.is_some()
     }
 
     pub(super) fn set_n_threads(&mut self, n: i32) {
@@ -187,8 +204,10 @@ impl Exec {
     fn begin_fills(&mut self) {
         while let Some((slot, unit)) = self.slots.begin_fill(&self.upcoming) {
             let memory = &mut self.memory[slot];
-            let host = memory.host.take().expect("the memory of a slot that is not filling is at rest");
-            memory.ticket = Some(self.source.request(self.units[unit as usize].extents.clone(), host));
+            let host =
+                memory.host.take().expect("the memory of a slot that is not filling is at rest");
+            memory.ticket =
+                Some(self.source.request(self.units[unit as usize].extents.clone(), host));
         }
     }
 
@@ -196,8 +215,12 @@ impl Exec {
     fn wait_for(&mut self, units: &[Unit]) -> Result<(), Error> {
         for &unit in units {
             let Some(slot) = self.slots.find(unit) else {
-                let names: Vec<_> = units.iter().map(|&u| self.units[u as usize].name.as_str()).collect();
-                return Err(Error::TooFewSlots { units: names.join(" and "), slots: self.slots.len() });
+                let names: Vec<_> =
+                    units.iter().map(|&u| self.units[u as usize].name.as_str()).collect();
+                return Err(Error::TooFewSlots {
+                    units: names.join(" and "),
+                    slots: self.slots.len(),
+                });
             };
             if matches!(self.slots.state(slot), State::Filling(_)) {
                 self.finish_fill(slot, unit)?;
@@ -278,7 +301,11 @@ impl Exec {
 
 impl SlotMemory {
     fn new(size: Bytes, n_slots: usize) -> Result<SlotMemory, Error> {
-        let host = HostBuf::new(size).map_err(|e| Error::NoMemory { n_slots, size, message: e.to_string() })?;
+        let host = HostBuf::new(size).map_err(|e| Error::NoMemory {
+            n_slots,
+            size,
+            message: e.to_string(),
+        })?;
         let base = host.start();
         // SAFETY: page-aligned memory that lives in `host` or in the ticket, both dropped with (and after) the buffer.
         let buffer = unsafe { Buffer::over_host(base, Bytes::from(host.len())) }?;

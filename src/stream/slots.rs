@@ -60,7 +60,9 @@ impl Slots {
         let next_use = |s: State| match s {
             State::Filling(_) | State::Busy(_) => None,
             State::Empty => Some(usize::MAX),
-            State::Ready(u) => Some(upcoming.iter().position(|&v| v == u).unwrap_or(usize::MAX - 1)),
+            State::Ready(u) => {
+                Some(upcoming.iter().position(|&v| v == u).unwrap_or(usize::MAX - 1))
+            }
         };
         // The slot whose unit is used last, and after `unit`.
         let candidates = self.0.iter().enumerate().filter_map(|(i, &s)| Some((next_use(s)?, i)));

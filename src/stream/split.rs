@@ -75,6 +75,9 @@ mod tests {
     fn weightless_nodes_stay_where_they_fall() {
         let needs = [vec![], vec![0], vec![], vec![0], vec![], vec![1], vec![], vec![]];
         let runs = split(&needs);
-        assert_eq!(runs, [Run { nodes: 0..5, units: vec![0] }, Run { nodes: 5..8, units: vec![1] }]);
+        assert_eq!(
+            runs,
+            [Run { nodes: 0..5, units: vec![0] }, Run { nodes: 5..8, units: vec![1] }]
+        );
     }
 }

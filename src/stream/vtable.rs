@@ -6,7 +6,6 @@
 
 use std::ffi::{CStr, CString, c_char, c_void};
 use std::ptr::{NonNull, null_mut};
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use ggml_sys as sys;
@@ -36,8 +35,6 @@ struct Inner {
     inner: Device,
     exec: Mutex<Exec>,
     error: Mutex<Option<Error>>,
-    /// Until the model is loaded; see [`StreamDevice::loaded`].
-    loading: AtomicBool,
 }
 
 // SAFETY: the tables are never written after construction, and the state behind them is in mutexes.
@@ -69,7 +66,6 @@ impl StreamDevice {
             inner,
             exec: Mutex::new(Exec::new(config)?),
             error: Mutex::new(None),
-            loading: AtomicBool::new(true),
         });
         let context = (&raw mut *this).cast::<c_void>();
         this.dev.reg = &raw mut this.reg;
@@ -93,13 +89,9 @@ impl StreamDevice {
         BufferType(NonNull::from(&self.0.weights))
     }
 
-    /// Says that the model is loaded.
-    ///
-    /// Until then the device claims asynchronous copies into weight buffers, because libllama then hands tensors over in pieces
-    /// of 1 MiB. Otherwise it clears and fills a buffer of the size of each tensor first, which takes half a second and more
-    /// per GiB, although nobody looks at the bytes.
+    /// libllama has loaded the model.
     pub fn loaded(&self) {
-        self.0.loading.store(false, Ordering::Relaxed);
+        self.0.exec().loaded();
     }
 
     /// Why the last computation failed, if one did since the last call.
@@ -232,7 +224,7 @@ unsafe extern "C" fn weights_set_tensor(
     _: usize,
     _: usize,
 ) {
-    // libllama "loads" the tensor: its bytes stay in the file until they are needed.
+    // The bytes come from the file, whatever anyone writes.
 }
 
 unsafe extern "C" fn weights_get_tensor(
@@ -339,7 +331,7 @@ const BACKEND: sys::ggml_backend_i = sys::ggml_backend_i {
     graph_plan_update: None,
     graph_plan_compute: None,
     graph_compute: Some(backend_compute),
-    event_record: Some(event_record),
+    event_record: None,
     event_wait: None,
     graph_optimize: None,
 };
@@ -393,14 +385,14 @@ const DEVICE: sys::ggml_backend_device_i = sys::ggml_backend_device_i {
     get_props: Some(device_props),
     init_backend: Some(device_init_backend),
     get_buffer_type: Some(device_buffer_type),
-    get_host_buffer_type: Some(device_host_buffer_type),
+    get_host_buffer_type: None,
     buffer_from_host_ptr: None,
     supports_op: Some(device_supports_op),
     supports_buft: Some(device_supports_buft),
     offload_op: None,
-    event_new: Some(event_new),
-    event_free: Some(event_free),
-    event_synchronize: Some(event_synchronize),
+    event_new: None,
+    event_free: None,
+    event_synchronize: None,
 };
 
 unsafe extern "C" fn device_name(dev: sys::ggml_backend_dev_t) -> *const c_char {
@@ -413,7 +405,11 @@ unsafe extern "C" fn device_description(dev: sys::ggml_backend_dev_t) -> *const 
     unsafe { inner((*dev).context) }.description.as_ptr()
 }
 
-unsafe extern "C" fn device_memory(_: sys::ggml_backend_dev_t, free: *mut usize, total: *mut usize) {
+unsafe extern "C" fn device_memory(
+    _: sys::ggml_backend_dev_t,
+    free: *mut usize,
+    total: *mut usize,
+) {
     // SAFETY: ggml passes two places to write to.
     unsafe {
         *free = CLAIMED_MEMORY;
@@ -433,7 +429,6 @@ unsafe extern "C" fn device_props(
     // SAFETY: ggml passes a live device and a place to write to.
     unsafe {
         let device = inner((*dev).context);
-        let loading = device.loading.load(Ordering::Relaxed);
         *props = sys::ggml_backend_dev_props {
             name: device.name.as_ptr(),
             description: device.description.as_ptr(),
@@ -442,10 +437,10 @@ unsafe extern "C" fn device_props(
             type_: sys::GGML_BACKEND_DEVICE_TYPE_GPU,
             device_id: std::ptr::null(),
             caps: sys::ggml_backend_dev_caps {
-                async_: loading,
-                host_buffer: loading,
+                async_: false,
+                host_buffer: false,
                 buffer_from_host_ptr: false,
-                events: loading,
+                events: false,
                 mmap_support: false,
             },
         };
@@ -471,43 +466,10 @@ unsafe extern "C" fn device_buffer_type(
     guarded(null_mut(), || {
         // SAFETY: ggml passes a live device.
         let device = unsafe { inner((*dev).context) };
-        if device.loading.load(Ordering::Relaxed) {
-            return (&raw const device.weights).cast_mut();
-        }
         let wrapped = device.inner.buffer_type();
         if wrapped.is_host() { (&raw const device.host).cast_mut() } else { wrapped.0.as_ptr() }
     })
 }
-
-unsafe extern "C" fn device_host_buffer_type(
-    dev: sys::ggml_backend_dev_t,
-) -> sys::ggml_backend_buffer_type_t {
-    guarded(null_mut(), || {
-        // SAFETY: ggml passes a live device.
-        let device = unsafe { inner((*dev).context) };
-        match device.loading.load(Ordering::Relaxed) {
-            true => (&raw const device.host).cast_mut(),
-            false => null_mut(),
-        }
-    })
-}
-
-// ---- events: copies into weight buffers do nothing, so they are always done ----
-
-unsafe extern "C" fn event_new(dev: sys::ggml_backend_dev_t) -> sys::ggml_backend_event_t {
-    guarded(null_mut(), || {
-        Box::into_raw(Box::new(sys::ggml_backend_event { device: dev, context: null_mut() }))
-    })
-}
-
-unsafe extern "C" fn event_free(_: sys::ggml_backend_dev_t, event: sys::ggml_backend_event_t) {
-    // SAFETY: the box of `event_new`, freed once.
-    quietly(|| drop(unsafe { Box::from_raw(event) }));
-}
-
-unsafe extern "C" fn event_synchronize(_: sys::ggml_backend_dev_t, _: sys::ggml_backend_event_t) {}
-
-unsafe extern "C" fn event_record(_: sys::ggml_backend_t, _: sys::ggml_backend_event_t) {}
 
 unsafe extern "C" fn device_supports_op(
     dev: sys::ggml_backend_dev_t,
@@ -551,7 +513,10 @@ unsafe extern "C" fn reg_device(reg: sys::ggml_backend_reg_t, _: usize) -> sys::
     (&raw const unsafe { inner((*reg).context) }.dev).cast_mut()
 }
 
-unsafe extern "C" fn reg_proc_address(_: sys::ggml_backend_reg_t, name: *const c_char) -> *mut c_void {
+unsafe extern "C" fn reg_proc_address(
+    _: sys::ggml_backend_reg_t,
+    name: *const c_char,
+) -> *mut c_void {
     // SAFETY: ggml passes a C string.
     match unsafe { CStr::from_ptr(name) }.to_bytes() {
         b"ggml_backend_set_n_threads" => set_n_threads as *mut c_void,

@@ -1,7 +1,7 @@
 //! The real program: what it prints where, how it ends, and a conversation on a terminal.
 
 use std::io::{Read, Write};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command, Output, Stdio};
 use std::sync::mpsc::{Receiver, channel};
 use std::thread;
@@ -9,7 +9,8 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
-/// A margin between the two best logits below which another correct implementation may choose differently.
+/// A margin between the two best logits below which another correct implementation may choose
+/// differently.
 const SURE: f64 = 1.0;
 
 fn model(name: &str) -> String {
@@ -23,8 +24,15 @@ fn tiny() -> String {
 
 fn airrun(args: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_airrun"));
-    command.args(args).env_remove("NO_COLOR").stdin(Stdio::null());
+    command.args(args).args(one_thread(args)).env_remove("NO_COLOR").stdin(Stdio::null());
     command
+}
+
+/// Threads that wait for each other are slow where other tests keep the cores busy, so a model runs
+/// on one.
+fn one_thread(args: &[&str]) -> &'static [&'static str] {
+    let computes = matches!(args.first(), Some(&("run" | "chat" | "logits")));
+    if computes { &["-t", "1"] } else { &[] }
 }
 
 fn run(args: &[&str]) -> Output {
@@ -120,8 +128,7 @@ fn raw_prompts_go_without_a_template() {
 #[test]
 fn a_seed_makes_the_draw_repeatable() {
     let story = || {
-        let args =
-            ["run", &tiny(), "Tell me a story.", "--temp", "1.5", "--seed", "7", "-n", "40"];
+        let args = ["run", &tiny(), "Tell me a story.", "--temp", "1.5", "--seed", "7", "-n", "40"];
         text(&run(&args).stdout)
     };
     let first = story();
@@ -142,9 +149,9 @@ fn prompts_that_cannot_be_used_are_refused() {
     check_failure(&run(&["run", &tiny(), ""]), 1, &["the prompt is empty"]);
     let long = "word ".repeat(2000);
     let output = pipe(&["chat", &tiny(), "-c", "256"], long.as_bytes());
-    check_failure(&output, 1, &["tokens, and the context holds 256", "hint: ", "-c "]);
+    check_failure(&output, 1, &["tokens, and the context holds 256", "hint: ", "-c"]);
     let output = pipe(&["run", &tiny(), "--raw", "-c", "256"], long.as_bytes());
-    check_failure(&output, 1, &["tokens, and the context", "hint: ", "-c "]);
+    check_failure(&output, 1, &["tokens, and the context", "hint: ", "-c"]);
 }
 
 #[test]
@@ -154,7 +161,9 @@ fn models_that_are_not_there_are_refused() {
     std::fs::write(&text_file, "not a model").unwrap();
     let (dir, text_file) = (dir.path().to_str().unwrap(), text_file.to_str().unwrap());
     for command in ["run", "chat", "inspect", "logits"] {
-        for (file, word) in [("/no/such.gguf", "No such file"), (dir, "directory"), (text_file, "GGUF")] {
+        for (file, word) in
+            [("/no/such.gguf", "No such file"), (dir, "directory"), (text_file, "GGUF")]
+        {
             let args: &[&str] = match command {
                 "run" => &[command, file, "Hi"],
                 "logits" => &[command, file, "--tokens", "1"],
@@ -164,6 +173,35 @@ fn models_that_are_not_there_are_refused() {
             check_failure(&output, 1, &[&format!("airrun: model '{file}': "), word, "\n\nhint: "]);
         }
     }
+}
+
+/// The tiny model with another template, written over its own.
+fn model_with_template(dir: &Path, template: &str) -> String {
+    let mut bytes = std::fs::read(tiny()).unwrap();
+    let key = b"tokenizer.chat_template";
+    let at = bytes.windows(key.len()).position(|w| w == key).unwrap() + key.len();
+    // The key is followed by the value's type [u32] and length [u64].
+    let len = u64::from_le_bytes(bytes[at + 4..at + 12].try_into().unwrap());
+    let room = &mut bytes[at + 12..at + 12 + usize::try_from(len).unwrap()];
+    room.fill(b' ');
+    room[..template.len()].copy_from_slice(template.as_bytes());
+    let path = dir.join("other-template.gguf");
+    std::fs::write(&path, bytes).unwrap();
+    path.display().to_string()
+}
+
+#[test]
+fn templates_that_cannot_be_used_are_replaced_and_hostile_ones_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = model_with_template(dir.path(), "{{ nothing() }}");
+    let output = run(&["run", &file, "Who are you?", "--temp", "0"]);
+    assert_eq!(text(&output.stdout), "I am tiny-chat, a very small model that runs with airrun.\n");
+    assert!(text(&output.stderr).contains("warning: the file's chat template cannot be used"));
+
+    let greedy = "{% set n = namespace(l=[]) %}{% for i in range(2000) %}\
+        {% set n.l = n.l + ['x' * (1000000 + i)] %}{% endfor %}";
+    let file = model_with_template(dir.path(), greedy);
+    check_failure(&run(&["run", &file, "Hi"]), 1, &["takes memory without end", "hint: "]);
 }
 
 #[test]
@@ -200,7 +238,10 @@ fn logits_are_printed_to_the_last_bit() {
     assert_eq!(parsed["logits"].as_array().unwrap().len(), 2048);
     assert!(parsed["logits"].as_array().unwrap().iter().all(Value::is_f64));
     assert_eq!(whole, json(&["--stream", "always"]));
-    assert_eq!(json(&["--ubatch", "1", "--stream", "never"]), json(&["--ubatch", "1", "--stream", "always"]));
+    assert_eq!(
+        json(&["--ubatch", "1", "--stream", "never"]),
+        json(&["--ubatch", "1", "--stream", "always"])
+    );
 
     let shown = text(&run(&["logits", &tiny(), "--tokens", "1"]).stdout);
     assert_eq!(shown.lines().count(), 11, "{shown}");
@@ -241,7 +282,7 @@ fn wrong_command_lines_are_usage_errors() {
         &["run", &tiny, "Hi", "--top-k", "-5"],
         &["run", &tiny, "Hi", "--seed", "x"],
         &["run", &tiny, "Hi", "-n", "0"],
-        &["run", &tiny, "Hi", "-t", "0"],
+        &["run", &tiny, "Hi", "--ubatch", "0"],
         &["run", &tiny, "Hi", "--stream", "sometimes"],
         &["run", &tiny, "Hi", "--ram", "lots"],
         &["run", &tiny, "Hi", "-q", "-v"],
@@ -253,7 +294,8 @@ fn wrong_command_lines_are_usage_errors() {
     }
 }
 
-/// Endless noise: the likeliest tokens are as likely as all others, the end of the answer among them.
+/// Endless noise: the likeliest tokens are as likely as all others, the end of the answer among
+/// them.
 const NOISE: [&str; 8] = ["--temp", "100", "--top-k", "0", "--top-p", "1", "--min-p", "0"];
 
 #[test]
@@ -281,14 +323,20 @@ struct Terminal {
 
 impl Terminal {
     /// None, with a word, where there is no script(1) of util-linux.
-    fn open(args: &[&str], state: &std::path::Path) -> Option<Terminal> {
+    #[expect(clippy::print_stderr, reason = "a test that skips says so")]
+    fn open(args: &[&str], state: &Path) -> Option<Terminal> {
         let version = Command::new("script").arg("--version").output();
         if !version.is_ok_and(|v| text(&v.stdout).contains("util-linux")) {
             eprintln!("skipped: no script(1) of util-linux to make a terminal with");
             return None;
         }
-        let quoted: Vec<String> = args.iter().map(|a| format!("'{a}'")).collect();
-        let line = format!("stty cols 80 rows 24; '{}' {}", env!("CARGO_BIN_EXE_airrun"), quoted.join(" "));
+        let args = args.iter().chain(one_thread(args));
+        let quoted: Vec<String> = args.map(|a| format!("'{a}'")).collect();
+        let line = format!(
+            "stty cols 80 rows 24; '{}' {}",
+            env!("CARGO_BIN_EXE_airrun"),
+            quoted.join(" ")
+        );
         let mut child = Command::new("script")
             .args(["--quiet", "--flush", "--return", "--command", &line, "/dev/null"])
             .env("TERM", "xterm")
@@ -333,6 +381,14 @@ impl Terminal {
         }
     }
 
+    /// Waits until `n` bytes have come.
+    fn expect_some(&mut self, n: usize) {
+        while self.seen.len() < n {
+            let bytes = self.screen.recv_timeout(Duration::from_secs(60)).unwrap();
+            self.seen += &String::from_utf8_lossy(&bytes);
+        }
+    }
+
     #[track_caller]
     fn ask(&mut self, line: &str, answer: &str) {
         self.expect(">>> ");
@@ -368,9 +424,7 @@ fn a_conversation_on_a_terminal() {
     terminal.ask("/clear", "forgotten");
     terminal.ask("/system Answer in one word.", "");
     terminal.ask("Which country has the capital Lima?", "\nPeru.");
-    terminal.ask("\"\"\"Which country has", "... ");
-    terminal.press("the capital Lima?\"\"\"\r");
-    terminal.expect("tokens/s");
+    terminal.ask("\"\"\"Which country has\rthe capital Lima?\"\"\"", "tokens/s");
     terminal.ask("/show", "messages        4");
     assert_eq!(terminal.close(), Some(0));
 
@@ -391,12 +445,11 @@ fn a_conversation_on_a_terminal() {
 fn ctrl_c_stops_an_answer_and_keeps_the_conversation() {
     let state = tempfile::tempdir().unwrap();
     let file = tiny();
-    let args = [&["chat", &file, "--stream", "always"], &NOISE[..]].concat();
+    let args = [&["chat", &file, "-q", "--stream", "always"], &NOISE[..]].concat();
     let Some(mut terminal) = Terminal::open(&args, state.path()) else { return };
-    terminal.ask("Hi", "Hi\r\n");
-    thread::sleep(Duration::from_millis(100));
+    terminal.ask("Hi", "Hi");
+    terminal.expect_some(100);
     terminal.press("\x03");
-    terminal.expect("(stopped)");
     terminal.ask("/show", "messages        2");
     assert_eq!(terminal.close(), Some(0));
 }

@@ -7,7 +7,7 @@ use airrun::gguf::GgmlType;
 
 #[test]
 fn the_table_of_types_is_that_of_ggml() {
-    assert_eq!(GgmlType::COUNT, ggml_sys::GGML_TYPE_COUNT as u32);
+    assert_eq!(GgmlType::COUNT, ggml_sys::GGML_TYPE_COUNT);
     for number in 0..GgmlType::COUNT {
         let ty = GgmlType(number);
         // SAFETY: numbers below GGML_TYPE_COUNT index ggml's own table, and these functions only

@@ -8,4 +8,5 @@ mod gguf_types;
 mod gguf_writer;
 mod stream;
 mod template;
+mod tidy;
 mod tiny_models;

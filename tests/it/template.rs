@@ -1,5 +1,5 @@
-//! Chat templates: small ones in the manner of the common families, against fixed texts and, where Python has jinja2,
-//! against jinja2 set up as transformers sets it up.
+//! Chat templates: small ones in the manner of the common families, against fixed texts and, where
+//! Python has jinja2, against jinja2 set up as transformers sets it up.
 
 use std::io::Write;
 use std::process::{Command, Stdio};
@@ -81,6 +81,7 @@ const CONVERSATIONS: [&[(&str, &str)]; 5] = [
 ];
 
 #[test]
+#[expect(clippy::print_stderr, reason = "a test that skips says so")]
 fn families_render_as_with_jinja2() {
     let mut cases = Vec::new();
     let mut ours = Vec::new();
@@ -145,7 +146,8 @@ fn families_render_the_expected_text() {
     for (source, want) in [
         (
             CHATML,
-            "<|im_start|>system\nS.<|im_end|>\n<|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\nHo<|im_end|>\n\
+            "<|im_start|>system\nS.<|im_end|>\n<|im_start|>user\nHi<|im_end|>\n\
+             <|im_start|>assistant\nHo<|im_end|>\n\
              <|im_start|>user\nGo<|im_end|>\n<|im_start|>assistant\n",
         ),
         (LLAMA2, "<s>[INST] <<SYS>>\nS.\n<</SYS>>\n\nHi [/INST] Ho </s><s>[INST] Go [/INST]"),
@@ -157,11 +159,13 @@ fn families_render_the_expected_text() {
         ),
         (
             PHI,
-            "<|system|>\nS.<|end|>\n<|user|>\nHi<|end|>\n<|assistant|>\nHo<|end|>\n<|user|>\nGo<|end|>\n<|assistant|>\n",
+            "<|system|>\nS.<|end|>\n<|user|>\nHi<|end|>\n<|assistant|>\nHo<|end|>\n\
+             <|user|>\nGo<|end|>\n<|assistant|>\n",
         ),
         (
             ZEPHYR,
-            "<|system|>\nS.</s>\n<|user|>\nHi</s>\n<|assistant|>\nHo</s>\n<|user|>\nGo</s>\n<|assistant|>\n",
+            "<|system|>\nS.</s>\n<|user|>\nHi</s>\n<|assistant|>\nHo</s>\n\
+             <|user|>\nGo</s>\n<|assistant|>\n",
         ),
     ] {
         assert_eq!(template(source).render(&talk, None, true).unwrap(), want);
@@ -178,8 +182,8 @@ fn a_template_that_drops_the_system_message_gets_it_with_the_first_question() {
 
 #[test]
 fn a_template_that_wants_parts_gets_parts() {
-    let source = "{% for m in messages %}{% for p in m.content if p.type == 'text' %}{{ m.role }}:{{ p.text }};\
-        {% endfor %}{% endfor %}";
+    let source = "{% for m in messages %}{% for p in m.content if p.type == 'text' %}\
+        {{ m.role }}:{{ p.text }};{% endfor %}{% endfor %}";
     let talk = messages(&[("system", "S"), ("user", "U")]);
     assert_eq!(template(source).render(&talk, None, true).unwrap(), "system:S;user:U;");
 }
@@ -187,14 +191,14 @@ fn a_template_that_wants_parts_gets_parts() {
 #[test]
 fn files_without_a_template_get_chatml_or_the_plain_form() {
     let talk = messages(&[("system", "S"), ("user", "U"), ("assistant", "A"), ("user", "V")]);
-    let chatml = ChatTemplate::choose(None, SpecialTokens { chatml: true, ..tokens() });
+    let chatml = ChatTemplate::choose(None, SpecialTokens { chatml: true, ..tokens() }).unwrap();
     assert_eq!(chatml.origin(), Origin::ChatMl);
     assert!(chatml.warning().unwrap().contains("no chat template"));
     assert_eq!(
         chatml.render(&talk[..2], None, true).unwrap(),
         "<|im_start|>system\nS<|im_end|>\n<|im_start|>user\nU<|im_end|>\n<|im_start|>assistant\n"
     );
-    let plain = ChatTemplate::choose(Some("  \n"), tokens());
+    let plain = ChatTemplate::choose(Some("  \n"), tokens()).unwrap();
     assert_eq!(plain.origin(), Origin::Plain);
     assert_eq!(plain.stop(), Some("\nUser:"));
     assert_eq!(
@@ -202,17 +206,18 @@ fn files_without_a_template_get_chatml_or_the_plain_form() {
         "S\n\nUser: U\nAssistant: A\nUser: V\nAssistant:"
     );
     for broken in ["{% for %}", "{{ nothing() }}", "{{ raise_exception('no') }}", "{{ 1 + }}"] {
-        let template = ChatTemplate::choose(Some(broken), tokens());
+        let template = ChatTemplate::choose(Some(broken), tokens()).unwrap();
         assert_eq!(template.origin(), Origin::Plain, "{broken}");
         assert!(template.warning().unwrap().contains("cannot be used"), "{broken}");
     }
-    assert!(ChatTemplate::choose(Some(QWEN), tokens()).warning().is_none());
+    assert!(ChatTemplate::choose(Some(QWEN), tokens()).unwrap().warning().is_none());
 }
 
 #[test]
 fn training_marks_are_transparent() {
-    let source = "{% for m in messages %}{%- if m.role == 'assistant' %}{%- generation -%} {{ m.content }} \
-        {%- endgeneration %}{% else %}{{ m.content }}{% endif %}{% endfor %}";
+    let source = "{% for m in messages %}{%- if m.role == 'assistant' %}\
+        {%- generation -%} {{ m.content }} {%- endgeneration %}\
+        {% else %}{{ m.content }}{% endif %}{% endfor %}";
     let talk = messages(&[("user", "U"), ("assistant", "A")]);
     assert_eq!(template(source).render(&talk, None, false).unwrap(), "UA");
 }
@@ -229,22 +234,56 @@ fn the_date_is_todays() {
 fn hostile_templates_end_soon() {
     let deep = format!("{}{}", "{% if 1 %}".repeat(100_000), "{% endif %}".repeat(100_000));
     let brackets = format!("{{{{ {} }}}}", "[".repeat(100_000));
-    let minus = format!("{{{{ {}1 }}}}", "-".repeat(100_000));
+    let long = |begin: &str, piece: &str, end: &str| {
+        format!("{{{{ {begin}{}{end} }}}}", piece.repeat(130_000 / piece.len()))
+    };
+    let nested = |print: &str| {
+        "{% set ns = namespace(x=[]) %}{% for i in range(99999) %}\
+            {% set ns.x = [ns.x] %}{% endfor %}"
+            .to_owned()
+            + &format!("{{{{ {print} }}}}")
+    };
+    let minus = long("", "-", "1");
+    let not = long("", "not ", "1");
+    let sum = long("1", "+1", "");
+    let text = long("1", "~1", "");
+    let power = long("1", "**1", "");
+    let filters = long("1", "|abs", "");
+    let fields = long("x", ".x", "");
+    let calls = long("x", "()", "");
+    let tests = long("1", " is odd", "");
+    let either = long("1", " or 1", "");
+    let choice = long("1", " if 0 else 1", "");
     for hostile in [
         "{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}",
         "{% macro f() %}{{ f() }}{% endmacro %}{{ f() }}",
-        "{% set ns = namespace(x=[]) %}{% for i in range(99999) %}{% set ns.x = [ns.x] %}{% endfor %}{{ ns.x }}!",
-        "{% set ns = namespace(x=[]) %}{% for i in range(99999) %}{% set ns.x = [ns.x] %}{% endfor %}{{ ns.x | tojson }}",
+        &nested("ns.x"),
+        &nested("ns.x | tojson"),
         "{% for i in range(99999) %}{{ 'x' * 10000 }}{% endfor %}",
         "{{ 'x' * 99999999999 }}",
         "{{ range(99999999999) | list }}",
         "{{ '%999999999999d' | format(1) }}",
+        "{{ '{:>999999999999}'.format(1) }}",
+        "{{ 'a\nb' | indent(999999999999) }}",
+        "{{ 'a\nb' | indent(width=999999999999) }}",
+        "{{ [1] | batch(999999999999, 0) }}",
+        "{{ [1] | slice(999999999999, 0) }}",
         "{% include 'chat' %}",
         "{% extends 'chat' %}",
         "{{ messages[99999999999999999999] }}",
         &deep,
         &brackets,
         &minus,
+        &not,
+        &sum,
+        &text,
+        &power,
+        &filters,
+        &fields,
+        &calls,
+        &tests,
+        &either,
+        &choice,
     ] {
         let start = std::time::Instant::now();
         let result = ChatTemplate::new(hostile, tokens());

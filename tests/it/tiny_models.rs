@@ -19,17 +19,17 @@ use std::sync::{LazyLock, Once};
 use ggml_sys as sys;
 
 /// Number of token ids in every model: valid ids are `0..N_VOCAB`.
-pub const N_VOCAB: u32 = 128;
+pub(crate) const N_VOCAB: u32 = 128;
 
 /// One model to make.
 #[derive(Clone, Copy)]
-pub struct Spec {
+pub(crate) struct Spec {
     /// Unique in [`all`], fit for a file name.
-    pub name: &'static str,
+    pub(crate) name: &'static str,
     /// `general.architecture` of the file.
-    pub arch: &'static str,
+    pub(crate) arch: &'static str,
     /// What a run over the file must give.
-    pub outcome: Outcome,
+    pub(crate) outcome: Outcome,
     /// Metadata, later entries win over earlier ones and all of them over [`table::BASE`].
     keys: &'static [table::Keys],
     /// Optional tensors to leave out: how their names begin, or how they end if that starts with a dot.
@@ -40,7 +40,7 @@ pub struct Spec {
 
 /// What a run over a model must give.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Outcome {
+pub(crate) enum Outcome {
     /// Logits, the same whether streamed or resident.
     Logits,
     /// A sentence that says why not, streamed or resident: the model has no next-token logits.
@@ -54,7 +54,7 @@ struct Tensor {
 }
 
 /// Every model of the table, then one model per ggml type.
-pub fn all() -> &'static [Spec] {
+pub(crate) fn all() -> &'static [Spec] {
     static ALL: LazyLock<Vec<Spec>> = LazyLock::new(|| {
         let mut specs = table::ARCHS.to_vec();
         specs.extend(table::STORED.iter().flat_map(|(base, types)| {
@@ -70,7 +70,7 @@ pub fn all() -> &'static [Spec] {
 }
 
 /// Number of blocks (`block_count`) in the file of `spec`.
-pub fn n_blocks(spec: &Spec) -> u32 {
+pub(crate) fn n_blocks(spec: &Spec) -> u32 {
     let count = spec.entries().rev().find_map(|(key, value)| match value {
         table::Value::U32(n) if *key == "block_count" => Some(*n),
         _ => None,
@@ -83,7 +83,7 @@ pub fn n_blocks(spec: &Spec) -> u32 {
 /// # Errors
 ///
 /// What libllama said when it refused the metadata, or that the file cannot be written.
-pub fn write(spec: &Spec, path: &Path) -> Result<(), String> {
+pub(crate) fn write(spec: &Spec, path: &Path) -> Result<(), String> {
     quieten();
     let metadata = Metadata::of(spec)?;
     let tensors = wanted_tensors(&metadata, spec)?;

@@ -30,10 +30,15 @@ fn main() {
 
 /// The llama.cpp source tree inside the pinned crate, as recorded in the CMake cache of its build.
 fn llama_source() -> PathBuf {
-    let cmake_dir = env::var("DEP_LLAMA_GGML_CMAKE_DIR").expect("llama-cpp-sys-2 did not say where it built ggml");
-    let out = Path::new(&cmake_dir).ancestors().nth(2).expect("unexpected layout of llama-cpp-sys-2's output");
+    let cmake_dir = env::var("DEP_LLAMA_GGML_CMAKE_DIR")
+        .expect("llama-cpp-sys-2 did not say where it built ggml");
+    let out = Path::new(&cmake_dir)
+        .ancestors()
+        .nth(2)
+        .expect("unexpected layout of llama-cpp-sys-2's output");
     let cache = out.join("build/CMakeCache.txt");
-    let text = fs::read_to_string(&cache).unwrap_or_else(|e| panic!("cannot read {}: {e}", cache.display()));
+    let text = fs::read_to_string(&cache)
+        .unwrap_or_else(|e| panic!("cannot read {}: {e}", cache.display()));
     let home = text.lines().find_map(|l| l.strip_prefix("CMAKE_HOME_DIRECTORY:INTERNAL="));
     PathBuf::from(home.expect("no CMAKE_HOME_DIRECTORY in CMakeCache.txt"))
 }

@@ -1,7 +1,8 @@
-//! The conversation on a terminal: reads lines, does commands, shows answers. The line editor owns the keyboard only while
-//! a line is being written.
+//! The conversation on a terminal: reads lines, does commands, shows answers. The line editor owns
+//! the keyboard only while a line is being written.
 
 use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
 
 use etcetera::BaseStrategy;
@@ -14,8 +15,8 @@ use crate::cli::exit::{self, ExitStatus};
 use crate::cli::printer::Printer;
 use crate::cli::resolve;
 use crate::cli::talk::{Reply, Talk, speed, summary, tokens};
-use crate::engine::chat::{Conversation, LoadError, Role};
-use crate::engine::template::{ChatTemplate, Origin};
+use crate::engine::chat::{ChatError, Conversation, LoadError, Role};
+use crate::engine::template::{ChatTemplate, Origin, TemplateError};
 use crate::engine::{Answer, Finish};
 use crate::units::Bytes;
 
@@ -67,10 +68,10 @@ impl Repl {
         let config = Config::builder().max_history_size(N_HISTORY)?.behavior(behavior).build();
         let mut editor = Editor::with_config(config)?;
         let history = history_file();
-        if let Some(path) = history.as_deref().filter(|path| path.exists()) {
-            if let Err(error) = editor.load_history(path) {
-                talk.printer.warn(format_args!("history '{}': {error}", path.display()));
-            }
+        if let Some(path) = history.as_deref().filter(|path| path.exists())
+            && let Err(error) = editor.load_history(path)
+        {
+            talk.printer.warn(format_args!("history '{}': {error}", path.display()));
         }
         Ok(Repl {
             talk,
@@ -106,7 +107,8 @@ impl Repl {
         }
     }
 
-    /// Asks the model. Only a stdout that takes no more text ends the conversation.
+    /// Asks the model. Only a stdout that takes no more text, or a template that runs away, ends
+    /// the conversation.
     fn ask(&mut self, text: &str) -> anyhow::Result<()> {
         self.conversation.push(Role::User, text);
         match self.reply() {
@@ -120,17 +122,17 @@ impl Repl {
                     Finish::Length => printer.dim("(stopped at max-tokens)"),
                     Finish::Stop => {}
                 }
-                printer.dim(summary(&reply.answer));
                 if reply.text.is_empty() {
                     self.conversation.take_back();
                 } else {
+                    printer.dim(summary(&reply.answer));
                     self.conversation.push(Role::Assistant, reply.text);
                 }
                 self.total.add(&reply.answer);
                 self.last = Some(reply.answer);
                 Ok(())
             }
-            Err(error) if error.is::<std::io::Error>() => Err(error),
+            Err(error) if is_final(&error) => Err(error),
             Err(error) => {
                 self.conversation.take_back();
                 let hint = exit::hint(&error);
@@ -251,7 +253,8 @@ impl Repl {
         name.map_or_else(|| "model".to_owned(), |name| name.display().to_string())
     }
 
-    /// One line, or several between fences; these keep the first fence, so that a slash in them is no command.
+    /// One line, or several between fences; these keep the first fence, so that a slash in them is
+    /// no command.
     fn read(&mut self) -> anyhow::Result<Input> {
         let Some(first) = self.line(">>> ")? else { return Ok(Input::Nothing) };
         let Input::Line(mut text) = first else { return Ok(first) };
@@ -316,6 +319,13 @@ impl Total {
         self.seconds += answer.generate_seconds;
         self.streamed += answer.streamed;
     }
+}
+
+/// Whether the conversation cannot go on after `error`.
+fn is_final(error: &anyhow::Error) -> bool {
+    let runaway =
+        matches!(error.downcast_ref(), Some(ChatError::Template(TemplateError::Runaway(_))));
+    runaway || error.is::<io::Error>()
 }
 
 /// Where the history is kept, its directory made.

@@ -181,11 +181,8 @@ fn what_fits_is_resident() {
 fn streamed_blocks_are_spread() {
     let (index, plan) = whole_plan();
     check(&index, &plan);
-    let tiers: String = plan
-        .blocks
-        .iter()
-        .map(|b| if b.tier == Tier::Streamed { 's' } else { 'r' })
-        .collect();
+    let tiers: String =
+        plan.blocks.iter().map(|b| if b.tier == Tier::Streamed { 's' } else { 'r' }).collect();
     assert_eq!(tiers, "rs".repeat(20));
 }
 
@@ -204,7 +201,11 @@ fn a_refusal_says_what_would_fit() {
     let long = Wish { ubatch: Some(512), ..wish(MIB * 460) };
     let refusal = solve_it(&index, &long).unwrap_err();
     assert!(refusal.to_string().contains("--ram allows 460 MiB"), "{refusal}");
-    assert!(refusal.hint().contains("--ram 467M") && refusal.hint().contains("-c "), "{}", refusal.hint());
+    assert!(
+        refusal.hint().contains("--ram 467M") && refusal.hint().contains("-c "),
+        "{}",
+        refusal.hint()
+    );
     let never = Wish { stream: StreamMode::Never, ..wish(GIB) };
     assert!(solve_it(&index, &never).unwrap_err().hint().contains("--stream auto"));
 }

@@ -134,9 +134,12 @@ const HYPER: Keys = &[
     ("hyper_connection.low_rank", U32(8)),
 ];
 
-/// Linear attention of the RWKV family.
+/// Linear attention of the RWKV family; ggml's kernels for it work on heads of 64 and no smaller ones.
 const RWKV: Keys = &[
-    ("wkv.head_size", U32(16)),
+    ("embedding_length", U32(128)),
+    ("wkv.head_size", U32(64)),
+    ("attention.head_count", U32(2)),
+    ("attention.head_count_kv", U32(1)),
     ("time_mix_extra_dim", U32(16)),
     ("time_decay_extra_dim", U32(16)),
     ("attention.decay_lora_rank", U32(16)),
@@ -259,6 +262,22 @@ const GLM5: Keys = &[
 
 /// A fifth block that drafts tokens and takes no part in an ordinary pass.
 const DRAFT_HEAD: Keys = &[("block_count", U32(5)), ("nextn_predict_layers", U32(1))];
+
+/// A vocoder: its inputs have a width of their own, its outputs are sound.
+const WAVTOKENIZER: Keys = &[
+    ("features_length", U32(64)),
+    ("attention.group_norm_epsilon", F32(1e-5)),
+    ("attention.group_norm_groups", U32(8)),
+    ("block_count", U32(6)),
+    ("posnet.embedding_length", U32(64)),
+    ("posnet.block_count", U32(6)),
+    ("convnext.embedding_length", U32(64)),
+    ("convnext.block_count", U32(4)),
+];
+
+/// A head that drafts tokens from another model's hidden states.
+const DFLASH: Keys =
+    &[("target_hidden_size", U32(64)), ("target_layers", I32s(&[0, 1, 2])), ("block_size", U32(4))];
 
 /// Widths that every ggml type divides: super-blocks are 256 elements.
 const WIDE: Keys = &[
@@ -412,6 +431,9 @@ pub(super) const ARCHS: &[Spec] = &[
     Spec::of("granitehybrid").named("granitehybrid-moe").keys(&[SCALES, SSM, HYBRID, MOE]),
     Spec::of("graniteswitch").keys(&[SCALES, ADAPTERS]),
     Spec::of("granite_swa").keys(&[SCALES, SWA, ALTERNATING]),
+    Spec::of("chameleon")
+        .keys(&[&[("vocab_size", U32(8200)), ("embedding_length", U32(32))]])
+        .stored(sys::GGML_TYPE_F16),
     Spec::of("bailingmoe").keys(&[MOE]),
     Spec::of("bailingmoe2").keys(&[MOE, SIGMOID]),
     Spec::of("bailingmoe3").keys(&[MOE, MLA, SIGMOID, KDA]),
@@ -500,12 +522,10 @@ pub(super) const ARCHS: &[Spec] = &[
     Spec::of("eurobert").keys(&[TWO_WAY]).refused(),
     Spec::of("gemma-embedding").keys(&[TWO_WAY, SWA, EVERY_SECOND]).refused(),
     Spec::of("llama-embed").keys(&[TWO_WAY]).refused(),
-    // libllama's own graphs abort: of plm on every prompt, of chameleon on those of more than one batch.
+    Spec::of("wavtokenizer-dec").keys(&[TWO_WAY, NO_GQA, WAVTOKENIZER]).refused(),
+    Spec::of("dflash").keys(&[DFLASH]).refused(),
+    // libllama builds a graph for it that no file can satisfy.
     Spec::of("plm").keys(&[MLA, NO_GQA, SHORT_KEYS]).refused(),
-    Spec::of("chameleon")
-        .keys(&[&[("vocab_size", U32(8200)), ("embedding_length", U32(32))]])
-        .stored(sys::GGML_TYPE_F16)
-        .refused(),
     Spec::of("t5encoder")
         .keys(&[NO_GQA, &[("attention.relative_buckets_count", U32(8))]])
         .refused(),
