@@ -303,7 +303,9 @@ impl Loading<'_> {
         let reader = source.describe();
         let streamed = self.plan.streamed.iter().flat_map(|u| u.tensors.iter().copied()).collect();
         let file = self.virtual_file(&paths, &streamed)?;
-        let (model, device) = self.assemble(source, self.read_ahead(file, direct))?;
+        let device = self.device(source)?;
+        device.prefetch();
+        let model = self.load_on(&device, self.read_ahead(file, direct))?;
         Ok((model, Some(device), Some(reader)))
     }
 
@@ -313,22 +315,20 @@ impl Loading<'_> {
         let options = LoadOptions { repack: false, ..self.options.clone() };
         let all = (0..self.index.tensors.len()).collect();
         let file = self.virtual_file(&self.paths(), &all)?;
-        Loading { options: &options, ..*self }.assemble(Arc::new(NoSource), file)
+        let device = self.device(Arc::new(NoSource))?;
+        let model = Loading { options: &options, ..*self }.load_on(&device, file)?;
+        Ok((model, device))
     }
 
     fn paths(&self) -> Vec<PathBuf> {
         self.index.files.iter().map(|f| f.path.clone()).collect()
     }
 
-    /// Makes the stream device, and loads `file` with the streamed tensors on it and the others in the CPU's memory.
-    fn assemble(
-        &self,
-        source: Arc<dyn WeightSource>,
-        file: VirtualFile,
-    ) -> Result<(Model, StreamDevice), Error> {
+    /// Makes the stream device.
+    fn device(&self, source: Arc<dyn WeightSource>) -> Result<StreamDevice, Error> {
         let inner = Device::cpu().map_err(ggml_error(self.index))?;
         let (units, weights) = self.lay_out(inner.buffer_type().alignment());
-        let device = StreamDevice::new(stream::Config {
+        StreamDevice::new(stream::Config {
             inner,
             threads: self.threads.clone(),
             units,
@@ -337,13 +337,18 @@ impl Loading<'_> {
             n_slots: self.plan.n_slots,
             monitor: self.monitor.clone(),
         })
-        .map_err(|error| Error::Stream { model: model_name(self.index), error })?;
+        .map_err(|error| Error::Stream { model: model_name(self.index), error })
+    }
+
+    /// Loads `file` with the streamed tensors on `device`, and the others in the CPU's memory.
+    fn load_on(&self, device: &StreamDevice, file: VirtualFile) -> Result<Model, Error> {
+        let cpu = Device::cpu().map_err(ggml_error(self.index))?;
         let params = ModelParams {
             device: Some(device.device()),
             // For what is overridden to the CPU's memory, libllama considers the repacked kinds of it, too.
             overrides: vec![
                 (self.plan.pattern(self.index), device.weights()),
-                (".*".to_owned(), inner.buffer_type()),
+                (".*".to_owned(), cpu.buffer_type()),
             ],
             repack: self.options.repack,
         };
@@ -353,7 +358,7 @@ impl Loading<'_> {
             None => ggml_error(self.index)(error),
         })?;
         device.loaded();
-        Ok((model, device))
+        Ok(model)
     }
 
     /// How each unit lies in a slot, and where in it each streamed tensor is.

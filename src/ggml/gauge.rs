@@ -51,7 +51,7 @@ impl Matmul {
         let device = Device::cpu()?;
         let mut backend = Backend::new(device, Some(threads))?;
         let weights = Tensors::new(self.matrices)?;
-        let work = Tensors::new(2 * self.matrices + 8)?;
+        let work = Tensors::new(self.matrices + 8)?;
         let known =
             i64::try_from(self.row).is_ok() && self.ty < sys::GGML_TYPE_COUNT && self.row > 0;
         // SAFETY: a type that ggml knows.
@@ -73,7 +73,8 @@ impl Matmul {
                 .map(|_| sys::ggml_new_tensor_2d(weights.0.as_ptr(), self.ty, row, rows))
                 .collect();
             let columns = sys::ggml_new_tensor_2d(work.0.as_ptr(), sys::GGML_TYPE_F32, row, tokens);
-            let graph = sys::ggml_new_graph(work.0.as_ptr());
+            let size = graph_size(self.matrices);
+            let graph = sys::ggml_new_graph_custom(work.0.as_ptr(), size, false);
             for &matrix in &matrices {
                 let product = sys::ggml_mul_mat(work.0.as_ptr(), matrix, columns);
                 sys::ggml_build_forward_expand(graph, product);
@@ -96,6 +97,11 @@ impl Matmul {
             Ok((best, Bytes::from(bytes) * self.matrices as u64))
         }
     }
+}
+
+/// Room for as many products, each of a matrix and the one tensor of columns.
+fn graph_size(matrices: usize) -> usize {
+    matrices + 8
 }
 
 /// The shortest of at least two computations of `graph`, after one that wakes everything up.

@@ -53,8 +53,8 @@ impl Refusal {
     pub fn hint(&self) -> String {
         let mut ways = Vec::new();
         if self.promised {
-            // Rounded up, so that the size as printed is enough.
-            ways.push(format!("--ram {}M", self.least.0.div_ceil(1 << 20)));
+            // Rounded up, and one more: what the program itself takes differs from run to run by some pages.
+            ways.push(format!("--ram {}M", self.least.0.div_ceil(1 << 20) + 1));
         }
         if self.fits > 0 {
             ways.push(format!("-c {}", self.fits));
@@ -117,7 +117,10 @@ fn choose_context(needs: &Needs, wish: &Wish, budget: Bytes) -> u32 {
     };
     let halves = std::iter::successors(Some(wish.ctx), |ctx| Some(ctx / 2));
     let enough = halves.take_while(|&ctx| ctx > wish.ctx_least);
-    enough.chain([wish.ctx_least.min(wish.ctx)]).find(affordable).unwrap_or(wish.ctx_least.min(wish.ctx))
+    enough
+        .chain([wish.ctx_least.min(wish.ctx)])
+        .find(affordable)
+        .unwrap_or(wish.ctx_least.min(wish.ctx))
 }
 
 struct Problem<'a> {

@@ -118,6 +118,14 @@ impl Exec {
         self.backend.synchronize();
     }
 
+    /// Starts reading the units that a first pass begins with.
+    pub(super) fn prefetch(&mut self) {
+        self.upcoming.clear();
+        let n = Unit::try_from(self.units.len().min(self.slots.len())).unwrap_or(0);
+        self.upcoming.extend(0..n);
+        self.begin_fills();
+    }
+
     /// Computes a graph, streaming the weights that it needs.
     pub(super) fn compute(&mut self, graph: &Graph<'_>) -> Result<(), Error> {
         let cut = self.cut(graph);

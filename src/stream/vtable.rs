@@ -89,6 +89,11 @@ impl StreamDevice {
         BufferType(NonNull::from(&self.0.weights))
     }
 
+    /// Starts reading what the first pass begins with, so that it is there when the model is loaded.
+    pub fn prefetch(&self) {
+        self.0.exec().prefetch();
+    }
+
     /// libllama has loaded the model.
     pub fn loaded(&self) {
         self.0.exec().loaded();

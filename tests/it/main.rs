@@ -6,6 +6,7 @@ mod gguf_corrupt;
 mod gguf_index;
 mod gguf_types;
 mod gguf_writer;
+mod plan;
 mod stream;
 mod template;
 mod tidy;

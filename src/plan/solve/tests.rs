@@ -60,7 +60,14 @@ fn needs() -> Needs {
 }
 
 fn wish(ram: Bytes) -> Wish {
-    Wish { stream: StreamMode::Auto, ram: Some(ram), ctx: 4096, ctx_least: 4096, ubatch: None, repack: true }
+    Wish {
+        stream: StreamMode::Auto,
+        ram: Some(ram),
+        ctx: 4096,
+        ctx_least: 4096,
+        ubatch: None,
+        repack: true,
+    }
 }
 
 const MACHINE: Machine = Machine { ram: Bytes(8 << 30), reserve: Bytes(1 << 30) };
@@ -202,7 +209,7 @@ fn a_refusal_says_what_would_fit() {
     let refusal = solve_it(&index, &long).unwrap_err();
     assert!(refusal.to_string().contains("--ram allows 460 MiB"), "{refusal}");
     assert!(
-        refusal.hint().contains("--ram 467M") && refusal.hint().contains("-c "),
+        refusal.hint().contains("--ram 468M") && refusal.hint().contains("-c "),
         "{}",
         refusal.hint()
     );
