@@ -7,6 +7,9 @@ use clap::{Parser, Subcommand, ValueEnum};
 
 use crate::units::Bytes;
 
+/// The longest text of a measurement.
+const MAX_BENCH_TOKENS: i64 = 1 << 20;
+
 /// Runs GGUF language models larger than the GPU and larger than RAM.
 #[derive(Debug, Parser)]
 #[command(name = "airrun", version = env!("AIRRUN_VERSION"), max_term_width = 80, args_override_self = true)]
@@ -27,6 +30,8 @@ pub(crate) enum Command {
     Chat(ChatArgs),
     /// Answer one prompt, given as an argument or on stdin
     Run(RunArgs),
+    /// Measure the speed of a model, beside what the hardware allows
+    Bench(BenchArgs),
     /// Show what is in a model file
     Inspect(InspectArgs),
     /// Show where a model's blocks will live, and how fast it will be
@@ -57,6 +62,27 @@ pub(crate) struct RunArgs {
     pub(crate) raw: bool,
     #[command(flatten)]
     pub(crate) sample: SampleArgs,
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct BenchArgs {
+    #[command(flatten)]
+    pub(crate) load: LoadArgs,
+    /// Tokens of the prompt test; 0 leaves it out
+    #[arg(short = 'p', long, value_name = "N", default_value_t = 512)]
+    #[arg(value_parser = clap::value_parser!(u32).range(..=MAX_BENCH_TOKENS))]
+    pub(crate) prompt_tokens: u32,
+    /// Tokens of the generation test; 0 leaves it out
+    #[arg(short = 'n', long, value_name = "N", default_value_t = 64)]
+    #[arg(value_parser = clap::value_parser!(u32).range(..=MAX_BENCH_TOKENS))]
+    pub(crate) gen_tokens: u32,
+    /// How often each test runs; the median counts
+    #[arg(short = 'r', long, value_name = "N", default_value_t = 3)]
+    #[arg(value_parser = clap::value_parser!(u32).range(1..=1000))]
+    pub(crate) repeat: u32,
+    /// Print one JSON object per test
+    #[arg(long)]
+    pub(crate) json: bool,
 }
 
 #[derive(Debug, clap::Args)]
@@ -135,6 +161,9 @@ pub(crate) struct LoadArgs {
     /// Compute with the weights as they are in the file
     #[arg(long, help_heading = "Computing")]
     pub(crate) no_repack: bool,
+    /// Draw what was read and computed when: a page (.html), or .json for Perfetto
+    #[arg(long, value_name = "FILE", help_heading = "Talk")]
+    pub(crate) trace: Option<PathBuf>,
 }
 
 /// How an answer is drawn.

@@ -8,6 +8,7 @@ use crate::cli::exit::ExitStatus;
 use crate::cli::interrupt::Interrupt;
 use crate::cli::printer::Printer;
 use crate::cli::progress::{Status, Watched};
+use crate::cli::trace::Tracing;
 use crate::cli::{resolve, talk};
 use crate::engine::{LoadOptions, Vocab};
 use crate::gguf::Index;
@@ -41,12 +42,15 @@ pub(crate) fn run(args: &LogitsArgs, printer: &Printer) -> anyhow::Result<ExitSt
         ubatch: typed.ubatch.or(Some(UBATCH)),
         ..typed
     };
+    let mut tracing = Tracing::prepare(args.load.trace.as_deref())?;
     let engine = talk::load(index, &options, printer)?;
     printer.detail(engine.describe());
     let mut session = engine.session()?;
+    tracing.begin(&session);
     let status = Status::start(printer, Watched::Session(session.monitor()));
     session.sync(&args.tokens)?;
     drop(status);
+    tracing.finish(&session, &engine, printer)?;
     let logits = session.logits()?;
     let text = if args.json {
         serde_json::to_string(&Logits { n_vocab: logits.len(), logits })? + "\n"

@@ -2,6 +2,7 @@
 //! typed and as meant, the printer, interrupts, progress, and the way one answer is given.
 
 mod args;
+mod bench;
 mod chat;
 mod exit;
 mod input;
@@ -14,6 +15,7 @@ mod progress;
 mod resolve;
 mod run;
 mod talk;
+mod trace;
 
 use std::io;
 use std::process::ExitCode;
@@ -48,6 +50,7 @@ fn dispatch(command: Command, printer: &Printer) -> anyhow::Result<ExitStatus> {
         Command::Run(args) => run::run(&args, printer),
         Command::Logits(args) => logits::run(&args, printer),
         Command::Plan(args) => plan::run(&args, printer),
+        Command::Bench(args) => bench::run(&args, printer),
         Command::Inspect(args) => {
             let index = Index::open(&args.model)?;
             inspect::run(&index, &args, &mut io::stdout().lock())?;

@@ -53,6 +53,7 @@ pub(crate) fn finish(
         talk.printer.warn("the context is full, so the answer ends here; -c makes it larger");
     }
     talk.printer.detail(summary(&reply.answer));
+    talk.end_trace()?;
     let interrupted = reply.answer.finish == Finish::Interrupted;
     Ok(if interrupted { ExitStatus::Interrupted } else { ExitStatus::Ok })
 }

@@ -10,6 +10,7 @@ use crate::cli::interrupt::Interrupt;
 use crate::cli::printer::Printer;
 use crate::cli::progress::{Status, Watched};
 use crate::cli::resolve;
+use crate::cli::trace::Tracing;
 use crate::engine::chat::StopWord;
 use crate::engine::{self, Answer, Engine, Finish, LoadOptions, SamplerSettings, Session, Token};
 use crate::gguf::Index;
@@ -23,6 +24,7 @@ pub(crate) struct Talk {
     pub(crate) max_tokens: Option<usize>,
     pub(crate) interrupt: Interrupt,
     pub(crate) printer: Printer,
+    pub(crate) tracing: Tracing,
 }
 
 /// What was said.
@@ -54,9 +56,11 @@ impl Talk {
     ) -> anyhow::Result<Talk> {
         let interrupt = Interrupt::new()?;
         let index = Index::open(&load.model)?;
+        let tracing = Tracing::prepare(load.trace.as_deref())?;
         let engine = self::load(index, &resolve::load_options(load), &printer)?;
         printer.detail(engine.describe());
         let session = engine.session()?;
+        tracing.begin(&session);
         Ok(Talk {
             engine,
             session,
@@ -64,7 +68,13 @@ impl Talk {
             max_tokens: sample.max_tokens.map(|n| n as usize),
             interrupt,
             printer,
+            tracing,
         })
+    }
+
+    /// Writes the trace, if one was asked for; only the first time.
+    pub(crate) fn end_trace(&mut self) -> anyhow::Result<()> {
+        self.tracing.finish(&self.session, &self.engine, &self.printer)
     }
 
     /// Tokens that the context holds.

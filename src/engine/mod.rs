@@ -1,5 +1,6 @@
 //! A model that talks: [`Engine`] is a loaded model, [`Session`] one timeline of it. The commands use nothing below this seam.
 
+pub mod bench;
 pub mod chat;
 mod error;
 mod generate;
@@ -17,4 +18,4 @@ pub use session::Session;
 
 pub use crate::ggml::Token;
 pub use crate::plan::StreamMode;
-pub use crate::stream::{Monitor, Progress};
+pub use crate::stream::{Monitor, Progress, Trace};

@@ -1,6 +1,7 @@
 //! One timeline of a model: the tokens it has seen, kept in step with libllama's memory of them.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use super::Error;
 use super::load::{Loaded, Vocab, ggml_error, model_name};
@@ -97,10 +98,12 @@ impl Session {
             let done = batch.as_ptr().addr() - tokens.as_ptr().addr();
             monitor.tokens(done / size_of::<Token>(), tokens.len());
             self.has_logits = false;
+            let begin = Instant::now();
             if let Err(error) = self.context.decode(batch) {
                 monitor.tokens(0, 0);
                 return Err(self.failed(error));
             }
+            monitor.passed(batch.len(), begin);
             self.tokens.extend_from_slice(batch);
             self.has_logits = true;
         }
@@ -168,7 +171,9 @@ impl Session {
     fn eval_at_once(&mut self, tokens: &[Token]) -> Result<(), Error> {
         let all = [&self.tokens, tokens].concat();
         self.has_logits = false;
+        let begin = Instant::now();
         self.context.decode(&all).map_err(|error| self.failed(error))?;
+        self.monitor().passed(all.len(), begin);
         self.tokens = all;
         self.has_logits = true;
         Ok(())
@@ -179,8 +184,12 @@ impl Session {
         self.rewind(0)?;
         let start =
             self.loaded.model.decoder_start().or(self.loaded.model.vocab().bos()).unwrap_or(0);
-        let result = self.context.encode(tokens).and_then(|()| self.context.decode(&[start]));
-        result.map_err(|error| self.failed(error))?;
+        let begin = Instant::now();
+        self.context.encode(tokens).map_err(|error| self.failed(error))?;
+        self.monitor().passed(tokens.len(), begin);
+        let begin = Instant::now();
+        self.context.decode(&[start]).map_err(|error| self.failed(error))?;
+        self.monitor().passed(1, begin);
         self.tokens = tokens.to_vec();
         self.has_logits = true;
         Ok(())

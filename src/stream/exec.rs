@@ -65,6 +65,7 @@ pub(super) struct Exec {
 
 impl Exec {
     pub(super) fn new(config: Config) -> Result<Exec, Error> {
+        config.monitor.name_units(&config.units);
         let n_units = Unit::try_from(config.units.len()).unwrap_or(Unit::MAX);
         let n_slots = config.n_slots.max(2).min(config.units.len().max(1));
         let size = config.units.iter().map(|u| u.size).max().unwrap_or_default();
@@ -168,7 +169,9 @@ impl Exec {
             let slot = self.slots.find(unit).expect("the units of a run are in slots");
             self.slots.begin_use(slot);
         }
+        let begin = Instant::now();
         let result = self.backend.compute(graph, run.nodes.clone());
+        self.monitor.computed(run.units.first().copied(), begin);
         self.placement.restore();
         for &unit in &run.units {
             let slot = self.slots.find(unit).expect("a busy slot keeps its unit");
@@ -214,8 +217,13 @@ impl Exec {
             let memory = &mut self.memory[slot];
             let host =
                 memory.host.take().expect("the memory of a slot that is not filling is at rest");
-            memory.ticket =
-                Some(self.source.request(self.units[unit as usize].extents.clone(), host));
+            let begin = Instant::now();
+            let mut ticket = self.source.request(self.units[unit as usize].extents.clone(), host);
+            if ticket.is_done() {
+                // The source has read it here and now, so that computation did not go on.
+                self.monitor.waited(unit, begin);
+            }
+            memory.ticket = Some(ticket);
         }
     }
 
@@ -239,8 +247,8 @@ impl Exec {
 
     /// Waits for the read into `slot`. The time counts as a stall.
     fn finish_fill(&mut self, slot: usize, unit: Unit) -> Result<(), Error> {
-        let begin = Instant::now();
         let mut ticket = self.memory[slot].ticket.take().expect("a filling slot has a ticket");
+        let begin = (!ticket.is_done()).then(Instant::now);
         while !ticket.wait_timeout(STOP_INTERVAL) {
             if self.monitor.is_stopped() {
                 // The read goes on; whoever needs the unit next finds it.
@@ -248,7 +256,9 @@ impl Exec {
                 return Err(ggml::Error::Aborted.into());
             }
         }
-        self.monitor.add_stall(begin.elapsed());
+        if let Some(begin) = begin {
+            self.monitor.waited(unit, begin);
+        }
         let outcome = match ticket.wait() {
             Some(done) => {
                 self.memory[slot].host = Some(done.buf);
@@ -259,7 +269,7 @@ impl Exec {
         self.slots.end_fill(slot, outcome.is_ok());
         let name = &self.units[unit as usize].name;
         let stats = outcome.map_err(|error| Error::Read { unit: name.clone(), error })?;
-        self.monitor.add_streamed(stats.bytes);
+        self.monitor.read(unit, stats.bytes, stats.span);
         Ok(())
     }
 

@@ -10,12 +10,13 @@
 //! ```
 //!
 //! Where bytes are is all that changes; what is computed never does. `split` and `slots` are pure, `exec` is the loop,
-//! `vtable` is what C sees.
+//! `vtable` is what C sees. `monitor` and `trace` only tell what happens.
 
 mod exec;
 pub mod monitor;
 pub mod slots;
 pub mod split;
+pub mod trace;
 mod vtable;
 
 use std::collections::HashMap;
@@ -23,6 +24,7 @@ use std::sync::Arc;
 
 pub use monitor::{Monitor, Progress};
 pub use split::Unit;
+pub use trace::Trace;
 pub use vtable::StreamDevice;
 
 use crate::ggml;

@@ -1,9 +1,11 @@
 //! What a run is doing right now, for other threads to look at; and the flag by which they stop it.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::time::Duration;
+use std::sync::{Arc, OnceLock};
+use std::time::{Duration, Instant};
 
+use super::trace::{Trace, What};
+use super::{Unit, UnitSpec};
 use crate::units::Bytes;
 
 /// Counters that the computing thread writes and anyone reads. All of them only inform; nothing is decided by them but `stop`.
@@ -18,6 +20,9 @@ pub struct Monitor {
     passes: AtomicU64,
     streamed: AtomicU64,
     stalled_nanos: AtomicU64,
+    /// The names of the units, once a stream device has them.
+    units: OnceLock<Vec<String>>,
+    trace: OnceLock<Trace>,
 }
 
 /// A copy of a [`Monitor`]'s counters.
@@ -33,7 +38,7 @@ pub struct Progress {
     pub block: usize,
     /// ... of this many; 0 when nothing streams.
     pub n_blocks: usize,
-    /// Passes over the streamed weights since the model was loaded.
+    /// Passes over the weights since the model was loaded: one for each batch of tokens.
     pub passes: u64,
     /// Bytes read for them.
     pub streamed: Bytes,
@@ -89,17 +94,58 @@ impl Monitor {
     pub(super) fn run(&self, run: usize, n_runs: usize) {
         self.run.store(run as u64, Ordering::Relaxed);
         self.n_runs.store(n_runs as u64, Ordering::Relaxed);
-        if run == n_runs {
-            self.passes.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// A pass with `n_tokens` tokens is over; it began at `begin`.
+    pub fn passed(&self, n_tokens: usize, begin: Instant) {
+        self.passes.fetch_add(1, Ordering::Relaxed);
+        if let Some(trace) = self.trace.get() {
+            trace.record(What::Pass { n_tokens }, begin, Instant::now());
         }
     }
 
-    pub(super) fn add_streamed(&self, bytes: Bytes) {
-        self.streamed.fetch_add(bytes.0, Ordering::Relaxed);
+    /// Records from now on; once begun, a trace goes on.
+    pub fn begin_trace(&self) -> &Trace {
+        self.trace.get_or_init(Trace::begin)
     }
 
-    pub(super) fn add_stall(&self, time: Duration) {
-        let nanos = u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
+    /// What has been recorded, if anything was asked for.
+    pub fn trace(&self) -> Option<&Trace> {
+        self.trace.get()
+    }
+
+    /// What people call the streamed units, in order; none where nothing streams.
+    pub fn units(&self) -> &[String] {
+        self.units.get().map_or(&[], Vec::as_slice)
+    }
+
+    pub(super) fn name_units(&self, units: &[UnitSpec]) {
+        // A monitor belongs to one device, whose units never change.
+        let _ = self.units.set(units.iter().map(|unit| unit.name.clone()).collect());
+    }
+
+    /// A run with the weights of `unit` is over.
+    pub(super) fn computed(&self, unit: Option<Unit>, begin: Instant) {
+        if let Some(trace) = self.trace.get() {
+            trace.record(What::Compute { unit }, begin, Instant::now());
+        }
+    }
+
+    /// A read of `unit` has arrived.
+    pub(super) fn read(&self, unit: Unit, bytes: Bytes, (begin, end): (Instant, Instant)) {
+        self.streamed.fetch_add(bytes.0, Ordering::Relaxed);
+        if let Some(trace) = self.trace.get() {
+            trace.record(What::Read { unit, bytes }, begin, end);
+        }
+    }
+
+    /// The computation waited for `unit` since `begin`.
+    pub(super) fn waited(&self, unit: Unit, begin: Instant) {
+        let end = Instant::now();
+        let nanos = u64::try_from((end - begin).as_nanos()).unwrap_or(u64::MAX);
         self.stalled_nanos.fetch_add(nanos, Ordering::Relaxed);
+        if let Some(trace) = self.trace.get() {
+            trace.record(What::Wait { unit }, begin, end);
+        }
     }
 }

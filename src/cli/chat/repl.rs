@@ -85,8 +85,14 @@ impl Repl {
         })
     }
 
-    /// Talks until the user leaves.
+    /// Talks until the user leaves, and leaves the trace behind that was asked for.
     pub(super) fn run(mut self) -> anyhow::Result<ExitStatus> {
+        let status = self.talk_on()?;
+        self.talk.end_trace()?;
+        Ok(status)
+    }
+
+    fn talk_on(&mut self) -> anyhow::Result<ExitStatus> {
         let printer = self.talk.printer;
         printer.dim(format_args!("{}; /help lists commands, Ctrl-D leaves", self.model_name()));
         loop {

@@ -1,0 +1,407 @@
+//! `airrun bench`: how fast a model is, beside how fast the hardware would let it be, measured in the same minutes.
+
+use std::io;
+use std::time::Duration;
+
+use comfy_table::{CellAlignment, Table, presets};
+use serde::Serialize;
+
+use crate::cli::args::BenchArgs;
+use crate::cli::exit::{ExitStatus, Failure};
+use crate::cli::interrupt::Interrupt;
+use crate::cli::printer::Printer;
+use crate::cli::progress::{Status, Watched};
+use crate::cli::trace::Tracing;
+use crate::cli::{resolve, talk};
+use crate::engine::bench::{self, DiskProbe, Limits, Measure};
+use crate::engine::{Engine, Error, LoadOptions, Session};
+use crate::gguf::Index;
+use crate::probe;
+use crate::units::{Bytes, Rate};
+
+/// The disk is measured this often before the tests, and as often after them; the median counts, because that is what it keeps
+/// up. What a disk can do differs by tens of percent from one second to the next where it is shared.
+const DISK_SAMPLES: usize = 3;
+const DISK_SAMPLE: Duration = Duration::from_millis(300);
+/// Tokens of the prompt that is computed before the first one that counts.
+const WARM_UP: usize = 32;
+
+/// A line of `--json`. Rates are in tokens per second unless they say otherwise.
+#[derive(Debug, Serialize)]
+struct Row {
+    test: String,
+    tokens: usize,
+    seconds: f64,
+    tokens_per_second: f64,
+    /// The slowest and the fastest repetition.
+    range: [f64; 2],
+    passes: u64,
+    streamed_bytes: Bytes,
+    disk_bytes: Bytes,
+    stall_seconds: f64,
+    limit_tokens_per_second: Option<f64>,
+    of_limit: Option<f64>,
+    limited_by: Option<&'static str>,
+    limits: Limits,
+    #[serde(flatten)]
+    run: Run,
+}
+
+/// What all tests of a run have in common.
+#[derive(Clone, Debug, Serialize)]
+struct Run {
+    peak_rss_bytes: Option<Bytes>,
+    peak_device_bytes: Bytes,
+    device: &'static str,
+    threads: u32,
+    engine: String,
+    plan: Placement,
+    disk_bytes_per_second: Option<Rate>,
+    disk_range: Option<[Rate; 2]>,
+    memory_bytes_per_second: Option<Rate>,
+}
+
+/// Blocks and bytes by where they live.
+#[derive(Clone, Copy, Debug, Serialize)]
+struct Placement {
+    resident: Share,
+    streamed: Share,
+    outside_of_blocks: Bytes,
+}
+
+#[derive(Clone, Copy, Debug, Serialize)]
+struct Share {
+    blocks: usize,
+    bytes: Bytes,
+}
+
+/// One of the tests that were asked for, and what its repetitions took.
+struct Test {
+    kind: Kind,
+    n_tokens: usize,
+    measures: Vec<Measure>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Prompt,
+    Generation,
+}
+
+/// Runs the tests of `args` and prints them.
+pub(crate) fn run(args: &BenchArgs, printer: &Printer) -> anyhow::Result<ExitStatus> {
+    let interrupt = Interrupt::new()?;
+    let mut tests = tests(args)?;
+    let index = Index::open(&args.load.model)?;
+    let options = options(args)?;
+    let mut tracing = Tracing::prepare(args.load.trace.as_deref())?;
+    let mut disk = DiskProbe::open(&index)?;
+    // Before loading, so that the probe's memory is not in the peak.
+    let mut samples = sample_disk(disk.as_mut(), printer);
+    drop(disk);
+    let engine = talk::load(index, &options, printer)?;
+    printer.detail(engine.describe());
+    let mut session = engine.session()?;
+    tracing.begin(&session);
+    interrupt.stops(session.monitor());
+    let measured = measure(&mut tests, &mut session, args.repeat, printer);
+    let interrupted = interrupt.stopping() || matches!(measured, Err(Error::Interrupted));
+    if !interrupted {
+        measured?;
+    }
+    let peak = bench::peak_rss();
+    tracing.finish(&session, &engine, printer)?;
+    let touched = bench::touched_by_token(engine.index());
+    let mut run = Run::new(&engine, &options, peak);
+    let index = engine.index().clone();
+    drop((session, engine));
+    let mut memory = None;
+    if !interrupted {
+        samples.extend(sample_disk(DiskProbe::open(&index)?.as_mut(), printer));
+        let _status = Status::start(printer, Watched::Step("measuring memory".to_owned()));
+        memory = bench::memory_rate(run.threads as usize, probe::available_memory());
+    }
+    run.add_rates(&mut samples, memory);
+    let rows: Vec<Row> = tests.iter().filter_map(|test| test.row(&run, touched)).collect();
+    print(&rows, &run, args.json, printer)?;
+    Ok(if interrupted { ExitStatus::Interrupted } else { ExitStatus::Ok })
+}
+
+fn tests(args: &BenchArgs) -> anyhow::Result<Vec<Test>> {
+    let test = |kind, n: u32| Test { kind, n_tokens: n as usize, measures: Vec::new() };
+    let mut tests =
+        vec![test(Kind::Prompt, args.prompt_tokens), test(Kind::Generation, args.gen_tokens)];
+    tests.retain(|test| test.n_tokens > 0);
+    if tests.is_empty() {
+        return Err(Failure::error("there is nothing to measure", "give -p or -n more than 0"));
+    }
+    Ok(tests)
+}
+
+/// A context that holds the tests, unless the user gave one: then it must.
+fn options(args: &BenchArgs) -> anyhow::Result<LoadOptions> {
+    let needed = args.prompt_tokens.max(args.gen_tokens + 1);
+    let options = resolve::load_options(&args.load);
+    match options.ctx {
+        Some(ctx) if (1..needed).contains(&ctx) => Err(Failure::error(
+            format!("the tests need a context of {needed} tokens, and -c gives {ctx}"),
+            "make the context larger, or the tests shorter with -p and -n",
+        )),
+        _ => Ok(LoadOptions { ctx: options.ctx.or(Some(needed)), ..options }),
+    }
+}
+
+fn sample_disk(probe: Option<&mut DiskProbe>, printer: &Printer) -> Vec<Rate> {
+    let Some(probe) = probe else { return Vec::new() };
+    let _status = Status::start(printer, Watched::Step("measuring the disk".to_owned()));
+    (0..DISK_SAMPLES).filter_map(|_| probe.sample(DISK_SAMPLE)).collect()
+}
+
+/// Warms up, then runs every test as often as asked for.
+fn measure(
+    tests: &mut [Test],
+    session: &mut Session,
+    repeat: u32,
+    printer: &Printer,
+) -> Result<(), Error> {
+    for test in tests {
+        let warm_up = match test.kind {
+            Kind::Prompt => test.n_tokens.min(WARM_UP),
+            Kind::Generation => 1,
+        };
+        let status = Status::start(printer, Watched::Session(session.monitor()));
+        test.kind.run(session, warm_up)?;
+        drop(status);
+        for k in 1..=repeat {
+            let status = Status::start(printer, Watched::Session(session.monitor()));
+            let measure = test.kind.run(session, test.n_tokens)?;
+            drop(status);
+            let speed = talk::speed(measure.tokens, measure.seconds);
+            printer.dim(format_args!("{} {k}/{repeat}: {speed}", test.name()));
+            test.measures.push(measure);
+        }
+    }
+    Ok(())
+}
+
+impl Kind {
+    fn run(self, session: &mut Session, n: usize) -> Result<Measure, Error> {
+        match self {
+            Kind::Prompt => bench::prompt(session, n),
+            Kind::Generation => bench::generation(session, n),
+        }
+    }
+}
+
+impl Test {
+    /// `pp512`, `tg64`: as llama.cpp calls them.
+    fn name(&self) -> String {
+        let kind = match self.kind {
+            Kind::Prompt => "pp",
+            Kind::Generation => "tg",
+        };
+        format!("{kind}{}", self.n_tokens)
+    }
+
+    /// The repetition in the middle, beside its limits; none if an interrupt came before the first.
+    fn row(&self, run: &Run, touched: Bytes) -> Option<Row> {
+        let mut measures = self.measures.clone();
+        measures.sort_by(|a, b| a.seconds.total_cmp(&b.seconds));
+        let (fastest, slowest) = (measures.first()?, measures.last()?);
+        let median = measures[measures.len() / 2];
+        let memory = match self.kind {
+            Kind::Generation => run.memory_bytes_per_second.map(|rate| (rate, touched)),
+            // Arithmetic holds a prompt up, long before memory does.
+            Kind::Prompt => None,
+        };
+        let limits = Limits::of(&median, run.disk_bytes_per_second, memory);
+        let tightest = limits.tightest();
+        let speed = tokens_per_second(&median);
+        Some(Row {
+            test: self.name(),
+            tokens: median.tokens,
+            seconds: median.seconds,
+            tokens_per_second: speed,
+            range: [tokens_per_second(slowest), tokens_per_second(fastest)],
+            passes: median.passes,
+            streamed_bytes: median.streamed,
+            disk_bytes: median.from_disk,
+            stall_seconds: median.stall_seconds,
+            limit_tokens_per_second: tightest.map(|(limit, _)| limit),
+            of_limit: tightest.map(|(limit, _)| speed / limit),
+            limited_by: tightest.map(|(_, by)| by),
+            limits,
+            run: run.clone(),
+        })
+    }
+}
+
+fn tokens_per_second(measure: &Measure) -> f64 {
+    #[expect(clippy::cast_precision_loss, reason = "a token count is far below 2^53")]
+    let tokens = measure.tokens as f64;
+    tokens / measure.seconds.max(1e-9)
+}
+
+impl Run {
+    fn new(engine: &Engine, options: &LoadOptions, peak_rss: Option<Bytes>) -> Run {
+        Run {
+            peak_rss_bytes: peak_rss,
+            // The CPU's memory is RAM, which is in the peak above.
+            peak_device_bytes: Bytes::ZERO,
+            device: "cpu",
+            threads: options.threads.unwrap_or_else(probe::physical_cores).max(1),
+            engine: engine.describe(),
+            plan: Placement::of(engine),
+            disk_bytes_per_second: None,
+            disk_range: None,
+            memory_bytes_per_second: None,
+        }
+    }
+
+    fn add_rates(&mut self, disk: &mut [Rate], memory: Option<Rate>) {
+        disk.sort_by(|a, b| a.0.total_cmp(&b.0));
+        self.disk_bytes_per_second = disk.get(disk.len() / 2).copied();
+        self.disk_range = disk.first().zip(disk.last()).map(|(&low, &high)| [low, high]);
+        self.memory_bytes_per_second = memory;
+    }
+}
+
+impl Placement {
+    fn of(engine: &Engine) -> Placement {
+        let index = engine.index();
+        let streamed: Bytes = engine.plan().streamed.iter().map(|unit| unit.len).sum();
+        let in_blocks: Bytes = index.blocks.iter().map(|block| block.len).sum();
+        let n_streamed = engine.plan().streamed.len();
+        Placement {
+            resident: Share {
+                blocks: index.blocks.len().saturating_sub(n_streamed),
+                bytes: in_blocks.saturating_sub(streamed),
+            },
+            streamed: Share { blocks: n_streamed, bytes: streamed },
+            outside_of_blocks: index.bytes().saturating_sub(in_blocks),
+        }
+    }
+}
+
+fn print(rows: &[Row], run: &Run, json: bool, printer: &Printer) -> io::Result<()> {
+    if json {
+        for row in rows {
+            printer.data(&(serde_json::to_string(row)? + "\n"))?;
+        }
+        return Ok(());
+    }
+    if rows.is_empty() {
+        return Ok(());
+    }
+    // Without the blanks that pad the first and the last column.
+    let table = table(rows);
+    let lines =
+        table.lines().map(|l| format!("{}\n", l.strip_prefix(' ').unwrap_or(&l).trim_end()));
+    printer.data(&lines.collect::<String>())?;
+    for line in notes(run) {
+        printer.dim(line);
+    }
+    Ok(())
+}
+
+/// A line for each test.
+fn table(rows: &[Row]) -> Table {
+    let mut table = Table::new();
+    table.load_style(presets::NOTHING);
+    table.set_header([
+        "test",
+        "tokens/s",
+        "slowest-fastest",
+        "limit",
+        "of limit",
+        "limited by",
+        "read per pass",
+        "waiting",
+    ]);
+    for row in rows {
+        let or_dash = |text: Option<String>| text.unwrap_or_else(|| "-".to_owned());
+        let per_pass = Bytes(row.streamed_bytes.0.checked_div(row.passes).unwrap_or(0));
+        let streams = per_pass > Bytes::ZERO;
+        table.add_row([
+            row.test.clone(),
+            digits(row.tokens_per_second),
+            format!("{}-{}", digits(row.range[0]), digits(row.range[1])),
+            or_dash(row.limit_tokens_per_second.map(digits)),
+            or_dash(row.of_limit.map(percent)),
+            or_dash(row.limited_by.map(str::to_owned)),
+            or_dash(streams.then(|| per_pass.to_string())),
+            or_dash(streams.then(|| percent(row.stall_seconds / row.seconds.max(1e-9)))),
+        ]);
+    }
+    for column in table.column_iter_mut().skip(1) {
+        column.set_cell_alignment(CellAlignment::Right);
+    }
+    table
+}
+
+/// What holds for all tests, a line each.
+fn notes(run: &Run) -> Vec<String> {
+    let mut lines = Vec::new();
+    if let (Some(rate), Some([low, high])) = (run.disk_bytes_per_second, run.disk_range) {
+        lines.push(format!("disk: {rate} ({low} to {high})"));
+    }
+    if let Some(rate) = run.memory_bytes_per_second {
+        lines.push(format!("memory: {rate}"));
+    }
+    if let Some(peak) = run.peak_rss_bytes {
+        lines.push(format!("most memory in use: {peak}"));
+    }
+    lines.push(run.engine.clone());
+    lines
+}
+
+/// Three significant digits, as far as they are behind the point.
+fn digits(number: f64) -> String {
+    let digits = if number < 10.0 {
+        2
+    } else if number < 100.0 {
+        1
+    } else {
+        0
+    };
+    format!("{number:.digits$}")
+}
+
+fn percent(share: f64) -> String {
+    format!("{:.0} %", share * 100.0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cli::args::{Args, Command};
+    use clap::Parser;
+
+    fn bench_args(args: &[&str]) -> BenchArgs {
+        let all = ["airrun", "bench", "m.gguf"].iter().chain(args);
+        match Args::try_parse_from(all).unwrap().command {
+            Command::Bench(args) => args,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn the_context_holds_the_tests() {
+        let ctx = |args: &[&str]| options(&bench_args(args)).map(|options| options.ctx.unwrap());
+        assert_eq!(ctx(&[]).unwrap(), 512);
+        assert_eq!(ctx(&["-n", "600"]).unwrap(), 601);
+        assert_eq!(ctx(&["-c", "2048"]).unwrap(), 2048);
+        assert_eq!(ctx(&["-c", "0"]).unwrap(), 0);
+        assert!(ctx(&["-c", "100"]).is_err());
+        assert!(tests(&bench_args(&["-p", "0", "-n", "0"])).is_err());
+        assert_eq!(tests(&bench_args(&["-p", "0"])).unwrap().len(), 1);
+    }
+
+    #[test]
+    fn numbers_have_three_digits() {
+        for (number, want) in [(0.672, "0.67"), (9.99, "9.99"), (34.16, "34.2"), (512.4, "512")] {
+            assert_eq!(digits(number), want);
+        }
+        assert_eq!(percent(0.934), "93 %");
+    }
+}
