@@ -30,9 +30,10 @@ pub fn peak_memory() -> Bytes {
     status("VmHWM")
 }
 
-/// The addresses that this process has taken, with memory behind them or without; 0 if the system does not say.
+/// The addresses that this process may write to, with memory behind them yet or without; 0 if the system does not say. (All
+/// addresses would count what the C library sets aside for a thread that allocates for the first time, at any moment.)
 pub fn address_space() -> Bytes {
-    status("VmSize")
+    status("VmData")
 }
 
 fn meminfo(key: &str) -> Option<Bytes> {

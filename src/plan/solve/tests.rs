@@ -1,3 +1,5 @@
+//! Promises of every plan, on random models and on a usual one.
+
 use std::collections::HashSet;
 
 use proptest::prelude::*;
