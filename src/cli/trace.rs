@@ -24,14 +24,15 @@ pub(crate) struct Tracing(Option<Target>);
 struct Target {
     /// As the user wrote it.
     shown: PathBuf,
-    /// What is written to, and what that becomes: nothing else where it is no regular file, a pipe for example.
-    file: File,
-    rename: Option<(PathBuf, PathBuf)>,
+    /// What is replaced, or written into if it is no regular file: a pipe for example.
+    place: PathBuf,
+    /// What is written first, and then takes the place.
+    scratch: Option<PathBuf>,
     page: bool,
 }
 
 impl Tracing {
-    /// Opens the file, so that what is wrong with it is said before a model is loaded.
+    /// Tries the file, so that what is wrong with it is said before a model is loaded.
     ///
     /// # Errors
     ///
@@ -49,7 +50,7 @@ impl Tracing {
                 ));
             }
         };
-        let target = Target::open(path, page).map_err(|error| unwritable(path, &error))?;
+        let target = Target::find(path, page).map_err(|error| unwritable(path, &error))?;
         Ok(Tracing(Some(target)))
     }
 
@@ -72,7 +73,7 @@ impl Tracing {
         printer: &Printer,
     ) -> anyhow::Result<()> {
         let monitor = session.monitor();
-        let (Some(mut target), Some(trace)) = (self.0.take(), monitor.trace()) else {
+        let (Some(target), Some(trace)) = (self.0.take(), monitor.trace()) else {
             return Ok(());
         };
         let dropped = trace.dropped();
@@ -93,24 +94,44 @@ impl Tracing {
 }
 
 impl Target {
-    fn open(path: &Path, page: bool) -> io::Result<Target> {
-        let shown = path.to_owned();
+    /// Finds out whether it can be written to; leaves nothing behind, however the program ends.
+    fn find(path: &Path, page: bool) -> io::Result<Target> {
         // Through links, so that the file is replaced and not the link.
-        let place = fs::canonicalize(path).unwrap_or_else(|_| shown.clone());
-        if fs::metadata(&place).is_ok_and(|meta| !meta.is_file()) {
-            let file = OpenOptions::new().write(true).open(&place)?;
-            return Ok(Target { shown, file, rename: None, page });
+        let place = fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
+        let mut target = Target { shown: path.to_owned(), place, scratch: None, page };
+        if fs::metadata(&target.place).is_ok_and(|meta| !meta.is_file()) {
+            OpenOptions::new().write(true).open(&target.place)?;
+            return Ok(target);
         }
-        let mut name = place.file_name().unwrap_or_default().to_owned();
+        let mut name = target.place.file_name().unwrap_or_default().to_owned();
         name.push(format!(".{}.tmp", std::process::id()));
-        let scratch = place.with_file_name(name);
-        let file = OpenOptions::new().write(true).create_new(true).open(&scratch)?;
-        Ok(Target { shown, file, rename: Some((scratch, place)), page })
+        let scratch = target.place.with_file_name(name);
+        OpenOptions::new().write(true).create_new(true).open(&scratch)?;
+        fs::remove_file(&scratch)?;
+        target.scratch = Some(scratch);
+        Ok(target)
     }
 
     /// Writes the trace that `json` renders, with the page around it if it is to be one.
-    fn write(&mut self, json: &mut dyn FnMut(&mut dyn Write) -> io::Result<()>) -> io::Result<()> {
-        let mut out = BufWriter::new(&self.file);
+    fn write(&self, json: &mut dyn FnMut(&mut dyn Write) -> io::Result<()>) -> io::Result<()> {
+        let Some(scratch) = &self.scratch else {
+            return self.render(OpenOptions::new().write(true).open(&self.place)?, json);
+        };
+        let file = OpenOptions::new().write(true).create_new(true).open(scratch)?;
+        let written = self.render(file, json).and_then(|()| fs::rename(scratch, &self.place));
+        if written.is_err() {
+            // If it cannot be removed either, the first error says more.
+            let _ = fs::remove_file(scratch);
+        }
+        written
+    }
+
+    fn render(
+        &self,
+        file: File,
+        json: &mut dyn FnMut(&mut dyn Write) -> io::Result<()>,
+    ) -> io::Result<()> {
+        let mut out = BufWriter::new(file);
         if self.page {
             let (head, tail) = PAGE.split_once(MARK).unwrap_or((PAGE, ""));
             out.write_all(head.as_bytes())?;
@@ -119,22 +140,7 @@ impl Target {
         } else {
             json(&mut out)?;
         }
-        out.flush()?;
-        drop(out);
-        if let Some((scratch, place)) = &self.rename {
-            fs::rename(scratch, place)?;
-            self.rename = None;
-        }
-        Ok(())
-    }
-}
-
-impl Drop for Target {
-    fn drop(&mut self) {
-        if let Some((scratch, _)) = &self.rename {
-            // It was never finished. If it cannot be removed, nothing can be done about that here.
-            let _ = fs::remove_file(scratch);
-        }
+        out.flush()
     }
 }
 
@@ -169,8 +175,8 @@ mod tests {
     use super::*;
 
     fn write(path: &Path) {
-        let mut tracing = Tracing::prepare(Some(path)).unwrap();
-        let target = tracing.0.as_mut().unwrap();
+        let tracing = Tracing::prepare(Some(path)).unwrap();
+        let target = tracing.0.unwrap();
         target.write(&mut |out| out.write_all(b"{\"name\":\"</script>\"}")).unwrap();
     }
 
@@ -188,7 +194,11 @@ mod tests {
         assert!(!text.contains(MARK));
         assert_eq!(names(), 2);
 
-        drop(Tracing::prepare(Some(&dir.path().join("unfinished.json"))).unwrap());
+        Tracing::prepare(Some(&dir.path().join("unfinished.json"))).unwrap();
+        assert_eq!(names(), 2);
+        let target = Tracing::prepare(Some(&json)).unwrap().0.unwrap();
+        assert!(target.write(&mut |_| Err(io::ErrorKind::StorageFull.into())).is_err());
+        assert_eq!(fs::read_to_string(&json).unwrap(), "{\"name\":\"</script>\"}");
         assert_eq!(names(), 2);
     }
 
