@@ -51,7 +51,7 @@ impl Matmul {
         let device = Device::cpu()?;
         let mut backend = Backend::new(device, Some(threads))?;
         let weights = Tensors::new(self.matrices)?;
-        let work = Tensors::new(self.matrices + 8)?;
+        let work = Tensors::new(2 * self.matrices + 8)?;
         let known =
             i64::try_from(self.row).is_ok() && self.ty < sys::GGML_TYPE_COUNT && self.row > 0;
         // SAFETY: a type that ggml knows.

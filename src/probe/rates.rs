@@ -112,7 +112,7 @@ fn measure(kind: &Kind, threads: &Arc<Threadpool>, repack: bool) -> Option<Cost>
         let share = kind.matrix.0.div_ceil(bytes.0.max(1)).max(1);
         let rows = (kind.rows / share / 64 * 64).max(64).min(kind.rows);
         let each = (kind.matrix.0 / kind.rows).saturating_mul(rows).max(1);
-        let matrices = usize::try_from(bytes.0 / each).unwrap_or(1).clamp(1, 4096);
+        let matrices = usize::try_from(bytes.0 / each).unwrap_or(1).clamp(1, 1024);
         let (ty, row, tokens) = (kind.ty, kind.row, u64::from(tokens));
         let work = Matmul { ty, row, rows, matrices, tokens, repack };
         let (time, bytes) = work.time(threads.clone(), COMPUTE_TIME).ok()?;

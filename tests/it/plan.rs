@@ -85,7 +85,8 @@ fn too_little_memory_is_refused_with_what_would_do() {
 /// Whatever is resident and however the rest is cut, the logits are the same to the last bit.
 #[test]
 fn every_share_of_memory_computes_the_same() {
-    for name in ["tiny-chat-q8_0.gguf", "tiny-chat-q4_k_m.gguf"] {
+    // Of the smaller one everything fits as soon as anything does.
+    for (name, has_between) in [("tiny-chat-q8_0.gguf", true), ("tiny-chat-q4_k_m.gguf", false)] {
         let path = model(name);
         let logits = ["logits", &path, "--tokens", "1,2,3,4,5,6,7", "--json"];
         let with = |more: &[&str]| data(&[&logits[..], more].concat());
@@ -99,6 +100,7 @@ fn every_share_of_memory_computes_the_same() {
             let plan = json(&["plan", &path, "-c", "7", "--no-repack", "--ram", &ram, "--json"]);
             shares.push(plan["resident"]["blocks"].as_u64().unwrap());
         }
-        assert!(shares.iter().any(|&n| n > 0 && n < 6), "{name}: {shares:?}");
+        let between = shares.iter().any(|&n| n > 0 && n < 6);
+        assert!(between || !has_between, "{name}: {shares:?}");
     }
 }
