@@ -317,6 +317,14 @@ impl Exec {
     }
 }
 
+impl Drop for Exec {
+    fn drop(&mut self) {
+        // Nobody will need what is being read, and tickets wait for their reads when they are dropped: one that never
+        // ends would hold the program up.
+        self.source.cancel();
+    }
+}
+
 impl SlotMemory {
     fn new(size: Bytes, n_slots: usize) -> Result<SlotMemory, Error> {
         let host = HostBuf::new(size).map_err(|e| Error::NoMemory {
