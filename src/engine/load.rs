@@ -17,8 +17,9 @@ use crate::source::{self, WeightSource};
 use crate::stream::{self, Monitor, StreamDevice, UnitSpec, WeightPlace};
 use crate::units::Bytes;
 
-/// How long idle compute threads spin before they sleep (ggml's scale of 0 to 100).
-pub(super) const POLL: u32 = 50;
+/// How long idle compute threads spin before they sleep, on ggml's scale of 0 to 100: a few milliseconds. Longer than the gaps
+/// between runs, shorter than waiting for a disk, which needs a core now and then, too.
+pub(super) const POLL: u32 = 1;
 
 /// What the user asked for.
 #[derive(Clone, Debug)]

@@ -93,6 +93,13 @@ impl Tensor {
         unsafe { sys::ggml_set_name(self.0.as_ptr(), name.as_ptr()) };
     }
 
+    /// Whether it is the product of a matrix, which is where the time goes.
+    pub fn is_matmul(self) -> bool {
+        // SAFETY: a valid tensor.
+        let op = unsafe { (*self.0.as_ptr()).op };
+        op == sys::GGML_OP_MUL_MAT || op == sys::GGML_OP_MUL_MAT_ID
+    }
+
     /// Its operands.
     pub fn sources(self) -> impl Iterator<Item = Tensor> {
         // SAFETY: a valid tensor; `src` is copied, and holds NULL or valid tensors.

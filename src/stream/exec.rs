@@ -134,12 +134,10 @@ impl Exec {
             if self.monitor.is_stopped() {
                 return Err(ggml::Error::Aborted.into());
             }
-            if !run.units.is_empty() {
-                self.monitor.run(k, cut.runs.len());
-                self.look_ahead(&cut.runs[k..]);
-                self.begin_fills();
-                self.wait_for(&run.units)?;
-            }
+            self.monitor.run(k, cut.runs.len());
+            self.look_ahead(&cut.runs[k..]);
+            self.begin_fills();
+            self.wait_for(&run.units)?;
             self.compute_run(graph, run, &cut.patches[k])?;
         }
         if let Some(last) = self.last_unit {
@@ -195,7 +193,7 @@ impl Exec {
                 self.upcoming.push(unit);
             }
         }
-        if let Some(&last) = self.upcoming.last() {
+        if let Some(last) = self.upcoming.last().copied().or(self.last_unit) {
             self.follow(last);
         }
     }
@@ -300,7 +298,8 @@ impl Exec {
             .iter()
             .map(|n| n.sources().filter_map(|s| place_of(s).map(|p| p.unit)).collect())
             .collect();
-        let runs = split(&needs);
+        let heavy: Vec<bool> = nodes.iter().map(|n| n.is_matmul()).collect();
+        let runs = split(&needs, &heavy);
         let patches = runs.iter().map(|run| {
             let mut list: Vec<(Tensor, WeightPlace)> = nodes[run.nodes.clone()]
                 .iter()
