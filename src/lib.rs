@@ -3,6 +3,7 @@
 //! The rooms, in reading order (arrows go downward only; ARCHITECTURE.md has the map):
 //!
 //! - [`units`]: bytes and rates, parsed and printed
+//! - [`memo`]: measurements that hold for a while
 //! - [`gguf`]: what is in the file: an index of its blocks
 //! - [`plan`]: who lives where: a pure function from index, machine and wishes to a placement
 //! - [`source`]: bytes on time: reads blocks into host memory
@@ -15,6 +16,7 @@ pub mod cli;
 pub mod engine;
 pub mod ggml;
 pub mod gguf;
+pub mod memo;
 pub mod plan;
 pub mod probe;
 pub mod source;

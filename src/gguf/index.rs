@@ -139,6 +139,14 @@ impl TensorInfo {
 }
 
 impl Block {
+    /// What people call it: `block 17`; with its stack, where there are several.
+    pub fn title(&self) -> String {
+        match self.stack {
+            Stack::Main => format!("block {}", self.number),
+            _ => self.place().to_string(),
+        }
+    }
+
     /// The place that its tensors have.
     pub fn place(&self) -> Place {
         Place::Block(self.stack, self.number)

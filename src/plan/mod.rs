@@ -116,7 +116,7 @@ impl Plan {
     /// A plan that streams every block, whatever it takes: what a model is described to ggml with, to ask what it needs.
     pub fn hollow(index: &Index, n_ctx: u32) -> Plan {
         let unit = |(block, b): (usize, &Block)| Unit {
-            name: format!("block {}", b.place()),
+            name: b.title(),
             block,
             tensors: b.tensors.clone(),
             len: b.len,

@@ -44,7 +44,7 @@ pub(super) struct CutBlock {
 /// Cuts block number `i` of the index.
 pub(super) fn cut(index: &Index, i: usize, level: Level) -> CutBlock {
     let block = &index.blocks[i];
-    let name = format!("block {}", block.place());
+    let name = block.title();
     let largest = block.tensors.iter().map(|&t| index.tensors[t].len).max().unwrap_or_default();
     if level == Level::Blocks {
         let unit = Unit { name, block: i, tensors: block.tensors.clone(), len: block.len };

@@ -3,14 +3,12 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::fs;
-use std::io::Read;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
-
-use etcetera::BaseStrategy;
+use std::time::{Duration, Instant};
 
 use crate::ggml::{Matmul, Threadpool};
+use crate::memo;
 use crate::plan::{Cost, Kind};
 use crate::source::{Extent, HostBuf, WeightSource};
 use crate::units::{Bytes, MIB, Rate};
@@ -30,10 +28,6 @@ const MANY: u32 = 128;
 /// Weights that a batch is computed with.
 const MANY_BYTES: Bytes = Bytes(16 * MIB.0);
 const COMPUTE_TIME: Duration = Duration::from_millis(60);
-
-/// How long a measurement holds, and how long the file of them may be.
-const LIFE: Duration = Duration::from_secs(7 * 24 * 3600);
-const MAX_FILE: u64 = 256 << 10;
 
 /// Reads the first file of a model as streaming does, for a moment. `None` if it cannot be read, or is too short to tell.
 pub fn disk(source: &dyn WeightSource, len: Bytes) -> Option<Rate> {
@@ -76,12 +70,10 @@ pub fn disk(source: &dyn WeightSource, len: Bytes) -> Option<Rate> {
 /// Computes with matrices of these kinds, mixed by their bytes: as in the file, or repacked for this CPU. `None` if ggml can
 /// do it with none of them.
 pub fn compute(kinds: &[Kind], threads: &Arc<Threadpool>, repack: bool) -> Option<Cost> {
-    let memory = etcetera::choose_base_strategy()
-        .map(|dirs| dirs.cache_dir().join("airrun").join("rates.json"))
-        .ok();
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+    let memory = memo::path("rates.json");
+    let now = memo::now();
     let mut known = memory.as_deref().and_then(recall).unwrap_or_default();
-    known.retain(|_, m| m.measured <= now && now - m.measured < LIFE.as_secs());
+    known.retain(|_, m| memo::holds(m.measured));
     let n_known = known.len();
     let mut costs = Vec::new();
     for kind in kinds {
@@ -99,7 +91,7 @@ pub fn compute(kinds: &[Kind], threads: &Arc<Threadpool>, repack: bool) -> Optio
         costs.push((cost, kind.bytes));
     }
     if let Some(memory) = memory.filter(|_| known.len() > n_known) {
-        remember(&memory, &known);
+        memo::remember(&memory, &known);
     }
     Cost::mixed(&costs)
 }
@@ -145,25 +137,9 @@ fn cpu() -> String {
 }
 
 fn recall(memory: &Path) -> Option<BTreeMap<String, Measured>> {
-    let mut text = String::new();
-    fs::File::open(memory).ok()?.take(MAX_FILE).read_to_string(&mut text).ok()?;
-    let known: BTreeMap<String, Measured> = serde_json::from_str(&text).ok()?;
+    let known: BTreeMap<String, Measured> = memo::recall(memory)?;
     let sane = |x: f64| x.is_finite() && x > 0.0;
     Some(known.into_iter().filter(|(_, m)| sane(m.one) && sane(m.many)).collect())
-}
-
-/// Writes the measurements, complete or not at all; a place that cannot be written to means measuring again.
-fn remember(memory: &Path, known: &BTreeMap<String, Measured>) {
-    let (Some(dir), Ok(text)) = (memory.parent(), serde_json::to_string_pretty(known)) else {
-        return;
-    };
-    let fresh: PathBuf = dir.join(format!("rates.{}.tmp", std::process::id()));
-    let written = fs::create_dir_all(dir)
-        .and_then(|()| fs::write(&fresh, text))
-        .and_then(|()| fs::rename(&fresh, memory));
-    if written.is_err() {
-        drop(fs::remove_file(&fresh));
-    }
 }
 
 #[cfg(test)]
@@ -175,7 +151,8 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let memory = dir.path().join("deep").join("rates.json");
         let one = |rate| Measured { one: rate, many: 2.0, measured: 3 };
-        remember(&memory, &[("a".to_owned(), one(1.0)), ("b".to_owned(), one(0.0))].into());
+        let known = BTreeMap::from([("a".to_owned(), one(1.0)), ("b".to_owned(), one(0.0))]);
+        memo::remember(&memory, &known);
         assert_eq!(recall(&memory), Some([("a".to_owned(), one(1.0))].into()));
         fs::write(&memory, "{").unwrap();
         assert_eq!(recall(&memory), None);

@@ -201,7 +201,7 @@ fn blocks_are_cut_when_two_do_not_fit() {
     check(&index, &plan);
     let names: Vec<_> = plan.streamed[..5].iter().map(|u| u.name.as_str()).collect();
     let roles = ["attn_q", "attn_output", "ffn_up", "ffn_gate", "ffn_down"];
-    assert_eq!(names, roles.map(|r| format!("block blk.0 ({r}.weight)")));
+    assert_eq!(names, roles.map(|r| format!("block 0 ({r}.weight)")));
 }
 
 #[test]

@@ -2,23 +2,16 @@
 //! Only the choice among readers is made here; it is never needed for right answers, so nothing in here fails for good.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::fs;
-use std::io::Read;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
-
-use etcetera::BaseStrategy;
+use std::time::{Duration, Instant};
 
 use super::{OpenError, ReaderKind, start};
+use crate::memo;
 use crate::source::files::{Files, PageCache, drop_pages};
 use crate::source::{Extent, HostBuf, WeightSource};
 use crate::units::{Bytes, MIB};
 
-/// How long a verdict holds.
-const LIFE: Duration = Duration::from_secs(7 * 24 * 3600);
-/// No file of verdicts is longer than this.
-const MAX_FILE: u64 = 64 << 10;
 /// What each reader reads at most, and for how long.
 const SAMPLE: Bytes = Bytes(24 << 20);
 const SAMPLE_TIME: Duration = Duration::from_millis(30);
@@ -48,20 +41,17 @@ pub(super) fn best_reader(paths: &[PathBuf]) -> Result<ReaderKind, OpenError> {
     if files.file_len(0) < SAMPLE * 3 {
         return Ok(ReaderKind::Uring);
     }
-    let memory = etcetera::choose_base_strategy()
-        .map(|dirs| dirs.cache_dir().join("airrun").join("readers.json"))
-        .ok();
+    let memory = memo::path("readers.json");
     let key = files.device(0).map(|dev| dev.to_string()).unwrap_or_default();
-    let mut verdicts = memory.as_deref().and_then(recall).unwrap_or_default();
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
-    verdicts.retain(|_, v| v.measured <= now && now - v.measured < LIFE.as_secs());
+    let mut verdicts: Verdicts = memory.as_deref().and_then(memo::recall).unwrap_or_default();
+    verdicts.retain(|_, v| memo::holds(v.measured));
     if let Some(verdict) = verdicts.get(&key) {
         return Ok(verdict.reader);
     }
     let reader = judge(&measure(&paths[..1], &files));
-    verdicts.insert(key, Verdict { reader, measured: now });
+    verdicts.insert(key, Verdict { reader, measured: memo::now() });
     if let Some(memory) = memory {
-        remember(&memory, &verdicts);
+        memo::remember(&memory, &verdicts);
     }
     Ok(reader)
 }
@@ -129,27 +119,6 @@ fn rate(source: &dyn WeightSource, offset: u64) -> Option<f64> {
     Some(STEP.f64() * (ends.len() - 1) as f64 / seconds.max(1e-9))
 }
 
-fn recall(memory: &Path) -> Option<Verdicts> {
-    let mut text = String::new();
-    fs::File::open(memory).ok()?.take(MAX_FILE).read_to_string(&mut text).ok()?;
-    serde_json::from_str(&text).ok()
-}
-
-/// Writes the verdicts; a place that cannot be written to means measuring again next time. Complete or not at all: another
-/// process may be reading.
-fn remember(memory: &Path, verdicts: &Verdicts) {
-    let (Some(dir), Ok(text)) = (memory.parent(), serde_json::to_string_pretty(verdicts)) else {
-        return;
-    };
-    let fresh = dir.join(format!("readers.{}.tmp", std::process::id()));
-    let written = fs::create_dir_all(dir)
-        .and_then(|()| fs::write(&fresh, text))
-        .and_then(|()| fs::rename(&fresh, memory));
-    if written.is_err() {
-        drop(fs::remove_file(&fresh));
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -167,19 +136,5 @@ mod tests {
         ] {
             assert_eq!(judge(rates), want, "{rates:?}");
         }
-    }
-
-    #[test]
-    fn verdicts_are_remembered_and_rubbish_is_not() {
-        let dir = tempfile::tempdir().unwrap();
-        let memory = dir.path().join("deep").join("readers.json");
-        assert!(recall(&memory).is_none());
-        let verdicts: Verdicts =
-            [("7".to_owned(), Verdict { reader: ReaderKind::Uring, measured: 5 })].into();
-        remember(&memory, &verdicts);
-        assert_eq!(recall(&memory), Some(verdicts));
-        assert_eq!(fs::read_dir(memory.parent().unwrap()).unwrap().count(), 1);
-        fs::write(&memory, b"{\"7\": \xff").unwrap();
-        assert!(recall(&memory).is_none());
     }
 }
