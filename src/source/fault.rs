@@ -319,7 +319,7 @@ mod tests {
         source.cancel();
         assert!(matches!(is_right(stuck), Err(ReadError::Cancelled)));
         assert!(matches!(is_right(behind), Err(ReadError::Cancelled)));
-        assert!(begin.elapsed() < Duration::from_millis(200), "{:?}", begin.elapsed());
+        assert!(begin.elapsed() < Duration::from_secs(5), "{:?}", begin.elapsed());
         is_right(ask(&source)).unwrap();
     }
 
