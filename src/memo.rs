@@ -12,7 +12,7 @@ use serde::de::DeserializeOwned;
 /// How long a measurement holds.
 const LIFE: Duration = Duration::from_secs(7 * 24 * 3600);
 
-/// No file is longer than this. [bytes]
+/// No file is longer than this. (bytes)
 const MAX_FILE: u64 = 256 << 10;
 
 /// Where the file called `name` is kept; `None` where there is no place for such files.
@@ -26,7 +26,7 @@ pub fn now() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs()
 }
 
-/// Whether something measured at `then` [seconds since 1970] still holds.
+/// Whether something measured at `then` (seconds since 1970) still holds.
 pub fn holds(then: u64) -> bool {
     let now = now();
     then <= now && now - then < LIFE.as_secs()

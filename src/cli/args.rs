@@ -107,7 +107,7 @@ pub(crate) struct PlanArgs {
     /// Print everything as JSON
     #[arg(long)]
     pub(crate) json: bool,
-    /// The length of the prompt that is predicted [tokens]
+    /// The length of the prompt that is predicted (tokens)
     #[arg(short = 'p', long, value_name = "N", default_value = "512")]
     #[arg(value_parser = clap::value_parser!(u32).range(1..))]
     pub(crate) prompt: u32,

@@ -24,7 +24,7 @@ const DEFAULT_CTX: u32 = 4096;
 /// The least of it that will do where memory is short.
 const LEAST_CTX: u32 = 512;
 
-/// The context and the batches that a model is tried with, beside the wanted ones. [tokens]
+/// The context and the batches that a model is tried with, beside the wanted ones. (tokens)
 const SMALL_CTX: u32 = 256;
 const SMALL_UBATCH: u32 = 32;
 const LARGE_UBATCH: u32 = 2048;
@@ -71,7 +71,7 @@ pub fn plan(index: &Arc<Index>, options: &LoadOptions, exact: bool) -> Result<Pl
     make_plan(index, options, &Arc::new(threads), exact)
 }
 
-/// As [`plan`], for a model that was checked.
+/// As [`plan()`], for a model that was checked.
 pub(super) fn make_plan(
     index: &Index,
     options: &LoadOptions,
@@ -202,7 +202,7 @@ fn measured_needs(
     Ok((needs, seconds))
 }
 
-/// What ggml's CPU backend needs to compute a batch: the activations, converted to what the weights are multiplied with. [bytes]
+/// What ggml's CPU backend needs to compute a batch: the activations, converted to what the weights are multiplied with. (bytes)
 fn work(index: &Index, n_ubatch: u32) -> Bytes {
     // Blocks of quantised activations take up to 36 bytes for 32 values; half floats take 2 each.
     let row = |t: &TensorInfo| {

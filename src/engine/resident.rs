@@ -12,7 +12,7 @@ use crate::ggml::{RangeReader, VirtualFile};
 use crate::source::{Done, Extent, HostBuf, ReadError, Ticket, WeightSource};
 use crate::units::{Bytes, MIB};
 
-/// What is read at a time. [bytes]
+/// What is read at a time. (bytes)
 const CHUNK: u64 = 4 * MIB.0;
 
 /// Chunks in memory: one is copied from, the others are on their way.

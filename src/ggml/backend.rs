@@ -57,7 +57,7 @@ impl Device {
 }
 
 impl BufferType {
-    /// What an address of a tensor in it must be a multiple of [bytes].
+    /// What an address of a tensor in it must be a multiple of (bytes).
     pub fn alignment(self) -> u64 {
         // SAFETY: the handle is valid.
         unsafe { sys::ggml_backend_buft_get_alignment(self.0.as_ptr()) as u64 }

@@ -107,7 +107,7 @@ impl Tensor {
         src.into_iter().filter_map(|p| NonNull::new(p).map(Tensor))
     }
 
-    /// The tensor that owns the data: itself, or what it is a view of, with the offset into it [bytes].
+    /// The tensor that owns the data: itself, or what it is a view of, with the offset into it (bytes).
     pub fn root(self) -> (Tensor, u64) {
         // SAFETY: a valid tensor; ggml flattens views, so `view_src` is no view itself.
         let (src, offset) = unsafe { ((*self.0.as_ptr()).view_src, (*self.0.as_ptr()).view_offs) };

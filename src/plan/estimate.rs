@@ -84,7 +84,7 @@ impl Touched {
     }
 }
 
-/// One step of the pipeline: what must be read for it, and what it computes. [seconds]
+/// One step of the pipeline: what must be read for it, and what it computes. (seconds)
 #[derive(Clone, Copy, Debug, PartialEq)]
 struct Step {
     read: f64,

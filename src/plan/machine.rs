@@ -25,7 +25,7 @@ pub struct Wish {
     pub ram: Option<Bytes>,
     /// Tokens of context.
     pub ctx: u32,
-    /// The least that will do where memory is short, down from `ctx`. [tokens]
+    /// The least that will do where memory is short, down from `ctx`. (tokens)
     pub ctx_least: u32,
     /// Tokens per pass; `None` is as many as pay.
     pub ubatch: Option<u32>,
@@ -48,9 +48,9 @@ pub struct Needs {
 /// than the truth between, since the largest of several linear needs lies below its chords.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct ContextCost {
-    /// Context lengths that were measured, the smaller first. [tokens]
+    /// Context lengths that were measured, the smaller first. (tokens)
     pub ctx: [u32; 2],
-    /// Batches that were measured, the smaller first. [tokens]
+    /// Batches that were measured, the smaller first. (tokens)
     pub ubatch: [u32; 2],
     /// `bytes[i][j]` is the need at `ctx[i]` and `ubatch[j]`.
     pub bytes: [[Bytes; 2]; 2],

@@ -64,7 +64,7 @@ pub struct Placed {
     pub len: Bytes,
 }
 
-/// What the RAM is used for. [bytes]
+/// What the RAM is used for. (bytes)
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize)]
 pub struct Memory {
     /// What may be used.

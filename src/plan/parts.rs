@@ -20,7 +20,7 @@ pub(super) enum Level {
     Tensors,
 }
 
-/// From coarse to fine, each with its price for a streamed byte [percent]: units of unequal size keep the reader or the cores
+/// From coarse to fine, each with its price for a streamed byte (percent): units of unequal size keep the reader or the cores
 /// waiting for each other, so a finer cut must save more than it costs.
 pub(super) const LEVELS: [(Level, u64); 4] =
     [(Level::Blocks, 100), (Level::Halves, 105), (Level::Thirds, 110), (Level::Tensors, 125)];

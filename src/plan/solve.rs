@@ -42,9 +42,9 @@ pub struct Refusal {
     pub promised: bool,
     /// Whether the user wants every block resident.
     pub resident: bool,
-    /// The context that was wanted. [tokens]
+    /// The context that was wanted. (tokens)
     pub ctx: u32,
-    /// The longest context that would fit; 0 if none does. [tokens]
+    /// The longest context that would fit; 0 if none does. (tokens)
     pub fits: u32,
 }
 
