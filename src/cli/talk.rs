@@ -41,6 +41,9 @@ pub(crate) fn load(
     options: &LoadOptions,
     printer: &Printer,
 ) -> Result<Engine, engine::Error> {
+    if options.vram.is_some() {
+        printer.warn("--vram has no effect: this program computes on the CPU only");
+    }
     let file = index.files.first().and_then(|file| file.path.file_name());
     let name = file.map_or_else(|| "model".to_owned(), |name| name.display().to_string());
     let _status = Status::start(printer, Watched::Step(format!("loading {name}")));

@@ -271,7 +271,7 @@ impl Error {
     pub fn hint(&self) -> &'static str {
         match &*self.reason {
             Reason::Io(e) if e.kind() == io::ErrorKind::NotFound => {
-                "check the path; `airrun list` shows the models on this machine"
+                "check the path; a model is named by its file"
             }
             Reason::Io(e) if e.kind() == io::ErrorKind::PermissionDenied => {
                 "make the file readable for this user"
