@@ -189,6 +189,9 @@ pub(crate) struct SampleArgs {
     /// Avoid what was just said [default: 1, off]
     #[arg(long, value_name = "X", value_parser = repeat_penalty, allow_negative_numbers = true)]
     pub(crate) repeat_penalty: Option<f32>,
+    /// Go on where the model would end its answer
+    #[arg(long)]
+    pub(crate) ignore_eos: bool,
     /// Make the draw repeatable
     #[arg(long, value_name = "N")]
     pub(crate) seed: Option<u32>,

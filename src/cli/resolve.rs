@@ -30,6 +30,7 @@ pub(crate) fn sampler(args: &SampleArgs) -> SamplerSettings {
         top_p: args.top_p.unwrap_or(default.top_p),
         min_p: args.min_p.unwrap_or(default.min_p),
         repeat_penalty: args.repeat_penalty.unwrap_or(default.repeat_penalty),
+        ignore_eos: args.ignore_eos,
         seed: args.seed,
         ..default
     }

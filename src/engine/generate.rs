@@ -5,41 +5,8 @@ use std::time::Instant;
 
 use super::text::Utf8Stream;
 use super::{Error, Session};
-use crate::ggml::{Sampler, SamplerParams, Token};
+use crate::ggml::{Sampler, SamplerSettings, Token};
 use crate::units::Bytes;
-
-/// How tokens are chosen.
-#[derive(Clone, Debug, PartialEq, serde::Serialize)]
-pub struct SamplerSettings {
-    /// 0: the most likely token, always; higher: more variety.
-    pub temp: f32,
-    /// Keep the k most likely; 0: all.
-    pub top_k: i32,
-    /// Keep the most likely ones that together have this probability; 1: all.
-    pub top_p: f32,
-    /// Drop those less likely than this times the most likely; 0: none.
-    pub min_p: f32,
-    /// Divide the logits of recent tokens by this; 1: no.
-    pub repeat_penalty: f32,
-    /// How many tokens are recent.
-    pub repeat_last_n: i32,
-    /// Seed; chosen by the clock if there is none.
-    pub seed: Option<u32>,
-}
-
-impl Default for SamplerSettings {
-    fn default() -> SamplerSettings {
-        SamplerSettings {
-            temp: 0.8,
-            top_k: 40,
-            top_p: 0.95,
-            min_p: 0.05,
-            repeat_penalty: 1.0,
-            repeat_last_n: 64,
-            seed: None,
-        }
-    }
-}
 
 /// Why an answer ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -103,8 +70,7 @@ pub fn generate(
     if prompt.len() > room {
         return Err(Error::ContextTooSmall { tokens: prompt.len(), room });
     }
-    let n_vocab = session.vocab().len();
-    let mut sampler = Sampler::new(&params(settings), n_vocab).map_err(|e| session.wrap(e))?;
+    let mut sampler = session.sampler(settings)?;
     let n_reused = match session.sync(prompt) {
         Err(Error::Interrupted) => None,
         other => Some(other?),
@@ -180,20 +146,4 @@ fn extend(
         let _ = on_text(&rest);
     }
     Ok(finish)
-}
-
-fn params(settings: &SamplerSettings) -> SamplerParams {
-    let by_clock = || {
-        let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
-        now.map_or(0, |d| d.subsec_nanos() ^ d.as_secs() as u32)
-    };
-    SamplerParams {
-        temp: settings.temp,
-        top_k: settings.top_k,
-        top_p: settings.top_p,
-        min_p: settings.min_p,
-        repeat_penalty: settings.repeat_penalty,
-        repeat_last_n: settings.repeat_last_n,
-        seed: settings.seed.unwrap_or_else(by_clock),
-    }
 }

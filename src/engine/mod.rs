@@ -12,10 +12,10 @@ pub mod template;
 mod text;
 
 pub use error::Error;
-pub use generate::{Answer, Finish, SamplerSettings, generate};
+pub use generate::{Answer, Finish, generate};
 pub use load::{Engine, LoadOptions, Vocab};
 pub use session::Session;
 
-pub use crate::ggml::Token;
+pub use crate::ggml::{SamplerSettings, Token};
 pub use crate::plan::StreamMode;
 pub use crate::stream::{Monitor, Progress, Trace};

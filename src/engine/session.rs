@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use super::Error;
 use super::load::{Loaded, Vocab, ggml_error, model_name};
-use crate::ggml::{self, Context, ContextParams, Token};
+use crate::ggml::{self, Context, ContextParams, Sampler, SamplerSettings, Token};
 use crate::stream::Monitor;
 
 /// One timeline. One thread owns it.
@@ -153,6 +153,10 @@ impl Session {
 
     pub(super) fn vocab(&self) -> &Vocab {
         &self.loaded.vocab
+    }
+
+    pub(super) fn sampler(&self, settings: &SamplerSettings) -> Result<Sampler, Error> {
+        Sampler::new(settings, self.loaded.model.vocab()).map_err(|error| self.wrap(error))
     }
 
     pub(super) fn wrap(&self, error: ggml::Error) -> Error {

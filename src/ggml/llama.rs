@@ -1,4 +1,4 @@
-//! libllama: models, contexts, samplers, vocabularies.
+//! libllama: models, contexts, vocabularies.
 
 use std::ffi::{CString, c_void};
 use std::os::unix::ffi::OsStrExt;
@@ -290,7 +290,7 @@ pub struct ContextParams {
 /// One timeline of a model: its KV cache (or recurrent state) and compute buffers.
 #[derive(Debug)]
 pub struct Context {
-    ptr: NonNull<sys::llama_context>,
+    pub(super) ptr: NonNull<sys::llama_context>,
     model: Arc<Model>,
     _threads: Arc<Threadpool>,
     /// Read by compute threads through a pointer given to ggml.
@@ -423,87 +423,5 @@ impl Drop for Context {
     fn drop(&mut self) {
         // SAFETY: ours; the model is alive, because we hold it.
         unsafe { sys::llama_free(self.ptr.as_ptr()) };
-    }
-}
-
-/// What a sampler chain does, in this order: penalties, top-k, top-p, min-p, temperature, draw.
-#[derive(Clone, Debug)]
-pub struct SamplerParams {
-    /// 0 or less: the most likely token, always.
-    pub temp: f32,
-    /// Keep the k most likely; 0 or less: all.
-    pub top_k: i32,
-    /// Keep the most likely ones that together have this probability; 1: all.
-    pub top_p: f32,
-    /// Drop those less likely than this times the most likely; 0: none.
-    pub min_p: f32,
-    /// Divide the logits of recent tokens by this; 1: no.
-    pub repeat_penalty: f32,
-    /// How many tokens are recent.
-    pub repeat_last_n: i32,
-    /// Seed of the draw.
-    pub seed: u32,
-}
-
-/// A chain of libllama's samplers.
-#[derive(Debug)]
-pub struct Sampler(NonNull<sys::llama_sampler>);
-
-// SAFETY: a sampler may move between threads; its methods take `&mut self`.
-unsafe impl Send for Sampler {}
-
-impl Sampler {
-    /// Builds the chain for a vocabulary of `n_vocab` tokens.
-    pub fn new(params: &SamplerParams, n_vocab: usize) -> Result<Sampler, Error> {
-        super::init();
-        let n_vocab = i32::try_from(n_vocab).unwrap_or(i32::MAX);
-        // SAFETY: each sampler is made with plain numbers in libllama's ranges (checked where the settings are read) and
-        // handed over to the chain, which frees it.
-        unsafe {
-            let chain =
-                sys::llama_sampler_chain_init(sys::llama_sampler_chain_params { no_perf: true });
-            let sampler = Sampler(not_null("building the sampler", chain)?);
-            let add = |s| sys::llama_sampler_chain_add(chain, s);
-            #[expect(clippy::float_cmp, reason = "exactly 1 means off")]
-            if params.repeat_penalty != 1.0 && params.repeat_last_n != 0 {
-                let (last_n, repeat) = (params.repeat_last_n, params.repeat_penalty);
-                add(sys::llama_sampler_init_penalties(n_vocab, last_n, repeat, 0.0, 0.0));
-            }
-            if params.temp <= 0.0 {
-                add(sys::llama_sampler_init_greedy());
-                return Ok(sampler);
-            }
-            if params.top_k > 0 {
-                add(sys::llama_sampler_init_top_k(params.top_k));
-            }
-            if params.top_p < 1.0 {
-                add(sys::llama_sampler_init_top_p(params.top_p, 1));
-            }
-            if params.min_p > 0.0 {
-                add(sys::llama_sampler_init_min_p(params.min_p, 1));
-            }
-            add(sys::llama_sampler_init_temp(params.temp));
-            add(sys::llama_sampler_init_dist(params.seed));
-            Ok(sampler)
-        }
-    }
-
-    /// Chooses the next token from `context`'s logits and remembers it.
-    pub fn sample(&mut self, context: &mut Context) -> Result<Token, Error> {
-        // A NaN would fail an assert inside libllama; it comes from damaged weights.
-        if context.logits()?.iter().any(|l| l.is_nan()) {
-            return Err(Error::Invalid(
-                "the model computed 'not a number': its weights are damaged".into(),
-            ));
-        }
-        // SAFETY: valid handles, and the last batch left logits.
-        Ok(unsafe { sys::llama_sampler_sample(self.0.as_ptr(), context.ptr.as_ptr(), -1) })
-    }
-}
-
-impl Drop for Sampler {
-    fn drop(&mut self) {
-        // SAFETY: ours, and not part of another chain.
-        unsafe { sys::llama_sampler_free(self.0.as_ptr()) };
     }
 }

@@ -13,6 +13,7 @@ pub mod guard;
 mod llama;
 mod log;
 mod result;
+mod sampler;
 mod vfile;
 
 use std::ffi::{CStr, c_char};
@@ -22,9 +23,10 @@ pub use addresses::AddressRange;
 pub use backend::{Backend, Buffer, BufferType, Device, Threadpool};
 pub use gauge::Matmul;
 pub use graph::{Graph, Placement, Tensor};
-pub use llama::{Context, ContextParams, Model, ModelParams, Sampler, SamplerParams, Token, Vocab};
+pub use llama::{Context, ContextParams, Model, ModelParams, Token, Vocab};
 pub use log::{set_verbosity, take_messages};
 pub use result::Error;
+pub use sampler::{Sampler, SamplerSettings};
 pub use vfile::{RangeReader, Segment, SegmentKind, VirtualFile};
 
 /// Readies ggml and libllama; called by everything that creates a handle. Cheap after the first time.

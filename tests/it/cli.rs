@@ -294,9 +294,9 @@ fn wrong_command_lines_are_usage_errors() {
     }
 }
 
-/// Endless noise: the likeliest tokens are as likely as all others, the end of the answer among
-/// them.
-const NOISE: [&str; 8] = ["--temp", "100", "--top-k", "0", "--top-p", "1", "--min-p", "0"];
+/// Noise until the context is full: all tokens are about equally likely, but for those that would end the answer.
+const NOISE: [&str; 9] =
+    ["--ignore-eos", "--temp", "100", "--top-k", "0", "--top-p", "1", "--min-p", "0"];
 
 #[test]
 fn an_interrupt_ends_the_answer_and_the_program() {
