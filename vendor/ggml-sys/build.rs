@@ -10,7 +10,7 @@ fn main() {
     let include = |dir: &str| format!("-I{}", source.join(dir).display());
     let bindings = bindgen::Builder::default()
         .header("wrapper.h")
-        .clang_args(["include", "ggml/include", "ggml/src"].map(include))
+        .clang_args(["..", "include", "ggml/include", "ggml/src"].map(include))
         .clang_args(["-x", "c", "-std=c11"])
         .allowlist_function("(ggml|gguf|llama)_.*")
         .allowlist_type("(ggml|gguf|llama)_.*")
