@@ -1,5 +1,6 @@
 //! How the program ends: the exit statuses, errors with a hint, and the last line on stderr.
 
+use std::borrow::Cow;
 use std::error::Error;
 use std::io;
 use std::process::ExitCode;
@@ -47,13 +48,16 @@ impl From<ExitStatus> for ExitCode {
 #[error("{what}")]
 pub(crate) struct Failure {
     what: String,
-    hint: &'static str,
+    hint: Cow<'static, str>,
 }
 
 impl Failure {
     /// An error to return.
-    pub(crate) fn error(what: impl Into<String>, hint: &'static str) -> anyhow::Error {
-        Failure { what: what.into(), hint }.into()
+    pub(crate) fn error(
+        what: impl Into<String>,
+        hint: impl Into<Cow<'static, str>>,
+    ) -> anyhow::Error {
+        Failure { what: what.into(), hint: hint.into() }.into()
     }
 }
 
@@ -85,7 +89,7 @@ pub(crate) fn describe(error: &anyhow::Error) -> String {
 pub(crate) fn hint(error: &anyhow::Error) -> Option<String> {
     error.chain().find_map(|cause: &(dyn Error + 'static)| {
         if let Some(failure) = cause.downcast_ref::<Failure>() {
-            return Some(failure.hint.to_owned());
+            return Some(failure.hint.clone().into_owned());
         }
         if let Some(error) = cause.downcast_ref::<gguf::Error>() {
             return Some(error.hint().to_owned());

@@ -17,7 +17,7 @@ mod sampler;
 mod vfile;
 
 use std::ffi::{CStr, c_char};
-use std::sync::Once;
+use std::sync::{Once, OnceLock};
 
 pub use addresses::AddressRange;
 pub use backend::{Backend, Buffer, BufferType, Device, Threadpool};
@@ -37,6 +37,14 @@ pub fn init() {
         // SAFETY: called once, before any other call into libllama, and it takes no arguments.
         unsafe { ggml_sys::llama_backend_init() };
     });
+}
+
+/// What ggml's devices say of themselves: `CPU : AVX2 = 1 | FMA = 1 | ...`.
+pub fn system_info() -> String {
+    static TEXT: OnceLock<String> = OnceLock::new();
+    init();
+    // SAFETY: returns a C string that libllama keeps until the next call, which never comes.
+    TEXT.get_or_init(|| unsafe { owned(ggml_sys::llama_print_system_info()) }).clone()
 }
 
 /// Sets what is printed before ggml aborts the process: the file that was being worked on, for people.

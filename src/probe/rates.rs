@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use crate::ggml::{Matmul, Threadpool};
 use crate::memo;
 use crate::plan::{Cost, Kind};
-use crate::source::{Extent, HostBuf, WeightSource};
+use crate::source::{self, Extent, HostBuf, WeightSource};
 use crate::units::{Bytes, MIB, Rate};
 
 /// How long a sample of the disk takes at least, and what is asked for at a time, in turns.
@@ -65,6 +65,13 @@ pub fn disk(source: &dyn WeightSource, len: Bytes) -> Option<Rate> {
     }
     let seconds = last?.duration_since(first?).as_secs_f64();
     (bytes > 0 && seconds > 0.0).then(|| Rate(Bytes(bytes).f64() / seconds))
+}
+
+/// How a file of `len` bytes would be read when it streams, and how fast. `None` if it cannot be read, or is too short.
+pub fn file(path: &Path, len: Bytes) -> Option<(String, Rate)> {
+    let source = source::reader::open(&[path.to_owned()], source::Choice::default()).ok()?;
+    let rate = disk(&*source, len)?;
+    Some((source.describe(), rate))
 }
 
 /// Computes with matrices of these kinds, mixed by their bytes: as in the file, or repacked for this CPU. `None` if ggml can

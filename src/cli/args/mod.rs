@@ -1,9 +1,18 @@
 //! The command line as typed: clap definitions and nothing else. What it means is found in
 //! `resolve`; nothing here touches the disk or a device.
 
+mod completions;
+mod doctor;
+mod examples;
+mod man;
+
 use std::path::PathBuf;
 
-use clap::{Parser, Subcommand, ValueEnum};
+use clap::{CommandFactory, Parser, Subcommand, ValueEnum};
+
+pub(crate) use completions::CompletionsArgs;
+pub(crate) use doctor::DoctorArgs;
+pub(crate) use man::ManArgs;
 
 use crate::units::Bytes;
 
@@ -22,6 +31,22 @@ pub(crate) struct Args {
     /// Say more
     #[arg(short, long, global = true, help_heading = "Talk")]
     pub(crate) verbose: bool,
+    /// Take defaults of flags from this file
+    #[arg(long, global = true, value_name = "FILE", help_heading = "Talk")]
+    pub(crate) config: Option<PathBuf>,
+}
+
+/// The whole command line: the definitions, and what each command's help ends with.
+pub(crate) fn command() -> clap::Command {
+    let mut command = Args::command().after_help(examples::PROGRAM);
+    let names: Vec<String> =
+        command.get_subcommands().map(|sub| sub.get_name().to_owned()).collect();
+    for name in names {
+        if let Some(text) = examples::of(&name) {
+            command = command.mut_subcommand(&name, |sub| sub.after_help(text));
+        }
+    }
+    command
 }
 
 #[derive(Debug, Subcommand)]
@@ -38,6 +63,12 @@ pub(crate) enum Command {
     Plan(PlanArgs),
     /// Print the logits after the last of some tokens
     Logits(LogitsArgs),
+    /// Show what this machine has, and what makes it slow
+    Doctor(DoctorArgs),
+    /// Print a script that completes commands and flags
+    Completions(CompletionsArgs),
+    /// Print the manual, or write its pages
+    Man(ManArgs),
 }
 
 #[derive(Debug, clap::Args)]
