@@ -1,6 +1,8 @@
 //! The command line as typed: clap definitions and nothing else. What it means is found in
 //! `resolve`; nothing here touches the disk or a device.
 
+pub(crate) mod serve;
+
 use std::path::PathBuf;
 
 use clap::{Parser, Subcommand, ValueEnum};
@@ -38,6 +40,8 @@ pub(crate) enum Command {
     Plan(PlanArgs),
     /// Print the logits after the last of some tokens
     Logits(LogitsArgs),
+    /// Serve a model over HTTP, as OpenAI and Ollama do
+    Serve(serve::ServeArgs),
 }
 
 #[derive(Debug, clap::Args)]
