@@ -10,6 +10,7 @@
 //! - [`ggml`]: safe wrappers of ggml and libllama
 //! - `stream`: the stream device, a ggml device that wraps a ggml device
 //! - `engine`: a model that talks: the narrow seam that all commands use
+//! - [`serve`]: the engine behind HTTP, for the clients that people have
 //! - [`cli`]: the commands
 
 pub mod cli;
@@ -19,6 +20,7 @@ pub mod gguf;
 pub mod memo;
 pub mod plan;
 pub mod probe;
+pub mod serve;
 pub mod source;
 pub mod stream;
 pub mod units;

@@ -18,6 +18,7 @@ mod printer;
 mod progress;
 mod resolve;
 mod run;
+mod serve;
 mod talk;
 mod trace;
 
@@ -64,6 +65,7 @@ fn dispatch(
         Command::Man(args) => man::run(&args, printer),
         Command::Plan(args) => plan::run(&args, printer),
         Command::Bench(args) => bench::run(&args, printer),
+        Command::Serve(args) => serve::run(&args, printer),
         Command::Inspect(args) => {
             let index = Index::open(&args.model)?;
             inspect::run(&index, &args, &mut io::stdout().lock())?;

@@ -68,6 +68,9 @@ pub enum Error {
     /// Nothing to run.
     #[error("the prompt is empty")]
     EmptyPrompt,
+    /// A request that cannot be served as it is.
+    #[error("{0}")]
+    Request(String),
     /// Somebody asked to stop before there was a result.
     #[error("interrupted")]
     Interrupted,

@@ -26,8 +26,10 @@ pub(super) const POLL: u32 = 1;
 pub struct LoadOptions {
     /// Whether blocks stream.
     pub stream: StreamMode,
-    /// Tokens of context; 0 is what the model was trained for.
+    /// Tokens of context of each sequence; 0 is what the model was trained for.
     pub ctx: Option<u32>,
+    /// Sequences that are computed at once; 1 for a [`Session`], more for a [`batch`](super::batch).
+    pub sequences: u32,
     /// Compute threads; the machine's cores if nothing is said.
     pub threads: Option<u32>,
     /// Tokens per pass.
@@ -45,6 +47,7 @@ impl Default for LoadOptions {
         LoadOptions {
             stream: StreamMode::Auto,
             ctx: None,
+            sequences: 1,
             threads: None,
             ubatch: None,
             ram: None,
@@ -66,6 +69,7 @@ pub(super) struct Loaded {
     pub(super) stream: Option<StreamDevice>,
     pub(super) threads: Arc<Threadpool>,
     pub(super) n_threads: u32,
+    pub(super) sequences: u32,
     pub(super) monitor: Arc<Monitor>,
     pub(super) plan: Plan,
     pub(super) index: Arc<Index>,
@@ -114,6 +118,7 @@ impl Engine {
         let (model, stream, reader) =
             if plan.streamed.is_empty() { loading.resident()? } else { loading.streamed(wrap)? };
         let model = Arc::new(model);
+        let sequences = if model.batches() { options.sequences.max(1) } else { 1 };
         ggml::set_abort_context(Some(format!("running '{name}'")));
         let vocab = Vocab { model: model.clone() };
         Ok(Engine(Arc::new(Loaded {
@@ -122,6 +127,7 @@ impl Engine {
             stream,
             threads,
             n_threads,
+            sequences,
             monitor,
             plan,
             index,
@@ -156,6 +162,11 @@ impl Engine {
         self.0.model.vocab().len()
     }
 
+    /// How many sequences can be computed at once: what was asked for, or 1 where the model does not allow it.
+    pub fn sequences(&self) -> u32 {
+        self.0.sequences
+    }
+
     /// A new timeline.
     ///
     /// # Errors
@@ -163,6 +174,11 @@ impl Engine {
     /// Too little memory for the context.
     pub fn session(&self) -> Result<Session, Error> {
         Session::new(self.0.clone())
+    }
+
+    /// What other threads may look at, and stop it by.
+    pub fn monitor(&self) -> Arc<Monitor> {
+        self.0.monitor.clone()
     }
 
     /// One line: device, threads, what streams and how.

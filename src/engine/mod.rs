@@ -17,5 +17,5 @@ pub use load::{Engine, LoadOptions, Vocab};
 pub use session::Session;
 
 pub use crate::ggml::{SamplerSettings, Token};
-pub use crate::plan::StreamMode;
-pub use crate::stream::{Monitor, Progress, Trace};
+pub use crate::plan::{StreamMode, Tier};
+pub use crate::stream::{Monitor, Progress, Trace, UnitState};

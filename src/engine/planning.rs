@@ -79,12 +79,13 @@ pub(super) fn make_plan(
     exact: bool,
 ) -> Result<Planned, Error> {
     let machine = probe::machine();
-    let ctx = context_length(index, options);
+    let sequences = options.sequences.max(1);
+    let ctx = context_length(index, options).saturating_mul(sequences);
     let wish = Wish {
         stream: options.stream,
         ram: options.ram,
         ctx,
-        ctx_least: if options.ctx.is_some() { ctx } else { ctx.min(LEAST_CTX) },
+        ctx_least: if options.ctx.is_some() { ctx } else { ctx.min(LEAST_CTX * sequences) },
         ubatch: options.ubatch,
         repack: options.repack,
     };
@@ -180,7 +181,8 @@ fn measured_needs(
     }
     let need = |n_ctx: u32, n_ubatch: u32| -> Result<Bytes, Error> {
         let threads = threads.clone();
-        let params = ContextParams { n_ctx, n_ubatch, threads, n_threads: 1 };
+        let n_seqs = options.sequences;
+        let params = ContextParams { n_ctx, n_ubatch, n_seqs, threads, n_threads: 1 };
         let context = Context::new(model.clone(), &params, monitor.stop_flag());
         let _context = context.map_err(ggml_error(index))?;
         Ok(probe::address_space().saturating_sub(before) + work(index, n_ubatch))

@@ -91,6 +91,11 @@ impl Model {
         unsafe { sys::llama_model_is_diffusion(self.0.as_ptr()) }
     }
 
+    /// Whether it can compute several sequences at once: models with an encoder, and those without memory, cannot.
+    pub fn batches(&self) -> bool {
+        !self.has_encoder() && self.has_decoder() && !self.is_diffusion()
+    }
+
     /// The token that begins the decoder's text, in models with an encoder.
     pub fn decoder_start(&self) -> Option<Token> {
         // SAFETY: a valid model.
@@ -281,6 +286,8 @@ pub struct ContextParams {
     pub n_ctx: u32,
     /// Tokens per pass.
     pub n_ubatch: u32,
+    /// Sequences that share the room; each may use all of it.
+    pub n_seqs: u32,
     /// Compute threads.
     pub threads: Arc<Threadpool>,
     /// Their number.
@@ -317,7 +324,10 @@ impl Context {
         raw.n_batch = params.n_ubatch;
         raw.n_ubatch = params.n_ubatch;
         // Logits of the last token are all that is asked for; a model that reads a whole text at once gives all of them.
-        raw.n_outputs_max = if model.is_diffusion() { 0 } else { 1 };
+        raw.n_outputs_max = if model.is_diffusion() { 0 } else { params.n_seqs.max(1) };
+        raw.n_seq_max = params.n_seqs.max(1);
+        // One buffer for all sequences: with a buffer each, tokens of prompts and of answers could not share a pass.
+        raw.kv_unified = true;
         raw.n_threads = i32::try_from(params.n_threads).unwrap_or(1);
         raw.n_threads_batch = raw.n_threads;
         raw.op_offload = false;

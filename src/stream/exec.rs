@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use super::slots::{Slots, State};
 use super::split::{Run, Unit, split};
-use super::{Config, Error, Monitor, UnitSpec, WeightPlace};
+use super::{Config, Error, Monitor, UnitSpec, UnitState, WeightPlace};
 use crate::ggml::{self, Backend, Buffer, Graph, Placement, Tensor};
 use crate::source::{HostBuf, ReadError, Ticket, WeightSource};
 use crate::units::Bytes;
@@ -166,6 +166,7 @@ impl Exec {
         for &unit in &run.units {
             let slot = self.slots.find(unit).expect("the units of a run are in slots");
             self.slots.begin_use(slot);
+            self.monitor.unit_is(unit, UnitState::Computing);
         }
         let begin = Instant::now();
         let result = self.backend.compute(graph, run.nodes.clone());
@@ -174,6 +175,7 @@ impl Exec {
         for &unit in &run.units {
             let slot = self.slots.find(unit).expect("a busy slot keeps its unit");
             self.slots.end_use(slot);
+            self.monitor.unit_is(unit, UnitState::Idle);
             if let Some(last) = self.last_unit.replace(unit).filter(|&last| last != unit) {
                 self.successor[last as usize] = unit;
             }
@@ -215,6 +217,7 @@ impl Exec {
             let memory = &mut self.memory[slot];
             let host =
                 memory.host.take().expect("the memory of a slot that is not filling is at rest");
+            self.monitor.unit_is(unit, UnitState::Reading);
             let begin = Instant::now();
             let mut ticket = self.source.request(self.units[unit as usize].extents.clone(), host);
             if ticket.is_done() {
@@ -222,6 +225,18 @@ impl Exec {
                 self.monitor.waited(unit, begin);
             }
             memory.ticket = Some(ticket);
+        }
+        self.tell_arrivals();
+    }
+
+    /// Tells the monitor which of the reads under way have ended; they are taken when they are needed.
+    fn tell_arrivals(&mut self) {
+        for (slot, memory) in self.memory.iter_mut().enumerate() {
+            if let State::Filling(unit) = self.slots.state(slot)
+                && memory.ticket.as_mut().is_some_and(Ticket::is_done)
+            {
+                self.monitor.unit_is(unit, UnitState::Ready);
+            }
         }
     }
 
@@ -265,6 +280,7 @@ impl Exec {
             None => Err(ReadError::Stopped),
         };
         self.slots.end_fill(slot, outcome.is_ok());
+        self.monitor.unit_is(unit, UnitState::Idle);
         let name = &self.units[unit as usize].name;
         let stats = outcome.map_err(|error| Error::Read { unit: name.clone(), error })?;
         self.monitor.read(unit, stats.bytes, stats.span);

@@ -22,7 +22,7 @@ mod vtable;
 use std::collections::HashMap;
 use std::sync::Arc;
 
-pub use monitor::{Monitor, Progress};
+pub use monitor::{Monitor, Progress, UnitState};
 pub use split::Unit;
 pub use trace::Trace;
 pub use vtable::StreamDevice;

@@ -17,7 +17,7 @@ const UNSAFE: [&str; 6] = [
 ];
 
 /// For each room, the rooms that it may use. `units` and `memo` are for all.
-const ARROWS: [(&str, &[&str]); 9] = [
+const ARROWS: [(&str, &[&str]); 10] = [
     ("units", &[]),
     ("memo", &[]),
     ("gguf", &[]),
@@ -27,10 +27,11 @@ const ARROWS: [(&str, &[&str]); 9] = [
     ("probe", &["ggml", "source", "plan", "gguf"]),
     ("stream", &["ggml", "source"]),
     ("engine", &["stream", "ggml", "source", "plan", "gguf", "probe"]),
+    ("serve", &["engine"]),
 ];
 
 /// What `cli` may use: the seam, and what needs no model loaded.
-const CLI: &[&str] = &["engine", "gguf", "plan", "probe", "units"];
+const CLI: &[&str] = &["serve", "engine", "gguf", "plan", "probe", "units"];
 
 fn root() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR"))

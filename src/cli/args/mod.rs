@@ -5,6 +5,7 @@ mod completions;
 mod doctor;
 mod examples;
 mod man;
+pub(crate) mod serve;
 
 use std::path::PathBuf;
 
@@ -69,6 +70,8 @@ pub(crate) enum Command {
     Completions(CompletionsArgs),
     /// Print the manual, or write its pages
     Man(ManArgs),
+    /// Serve a model over HTTP, as OpenAI and Ollama do
+    Serve(serve::ServeArgs),
 }
 
 #[derive(Debug, clap::Args)]
