@@ -11,7 +11,7 @@ Examples:
 Flags may have their defaults in ~/.config/airrun/config.toml: see `airrun man`.";
 
 /// What is common to commands with a model that runs.
-const TABLE: [(&str, &str); 10] = [
+const TABLE: [(&str, &str); 9] = [
     (
         "chat",
         "\
@@ -37,14 +37,6 @@ Examples:
   airrun bench model.gguf
   airrun bench model.gguf --ram 4G -p 0 -n 32 -r 5
   airrun bench model.gguf --stream always --json > runs.jsonl",
-    ),
-    (
-        "serve",
-        "\
-Examples:
-  airrun serve model.gguf                then open http://127.0.0.1:11435
-  airrun serve model.gguf --port 8080 --ram 16G
-  curl http://127.0.0.1:11435/v1/models",
     ),
     (
         "inspect",
