@@ -38,6 +38,7 @@ function settle() {
   $("empty").hidden = talk.length > 0;
   document.body.classList.toggle("busy", running !== null);
   $("send").setAttribute("aria-label", running ? "Stop" : "Send");
+  $("send").disabled = !running && !$("question").value.trim();
   $("fresh").disabled = talk.length === 0;
   views.forEach((view, at) => view.last(at === views.length - 1 && !running, running !== null));
 }
@@ -107,6 +108,7 @@ async function answer() {
   running = { end, view, begin: performance.now(), first: 0, last: 0, pieces: 0, tokens: 0 };
   const run = running;
   settle();
+  view.note("");
   view.waiting("Waiting for the model");
   follow(true);
   const keep = setInterval(() => saveTalk(talk), KEEP);

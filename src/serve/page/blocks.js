@@ -22,8 +22,8 @@ const STATES = {
   computing: "computing",
 };
 
-/** Rates of the last half minute, ten a second. */
-const HISTORY = 300;
+/** Rates of the last twelve seconds, ten a second. */
+const HISTORY = 120;
 
 /** More cells than this begin a new row. */
 const PER_ROW = 96;
@@ -111,6 +111,7 @@ function legend(streams) {
 function teach(status, units) {
   const { blocks, n_slots: slots, slot_bytes: slot } = plan;
   const lesson = $("lesson");
+  $("stages").hidden = units.length === 0;
   if (units.length === 0) {
     lesson.textContent = `Every token needs all ${blocks.length} blocks, one after the other. This model fits, so its blocks stay in `
       + "memory and nothing streams.";
@@ -119,7 +120,7 @@ function teach(status, units) {
   const room = slots && slot ? `one of ${slots} slots of ${size(slot)}` : "memory";
   lesson.textContent = `Every token needs all ${blocks.length} blocks, one after the other, in this order. Filled ones stay in memory. The `
     + `others are read from disk into ${room} just before their turn, while the block before is computing: as long as reading keeps up, `
-    + "computing never waits. Watch the colours walk from left to right, once for each token.";
+    + "computing never waits. The colours walk from left to right once for each token.";
 }
 
 /** Shows what goes on now. */
@@ -138,7 +139,10 @@ export function update(now) {
   spark();
   const busy = (now.running ?? 0) > 0;
   $("flow").textContent = flow(now, rate, busy);
-  figures(now);
+  if (!$("blocks-more").hidden) {
+    figures(now);
+    stages(states, busy);
+  }
   const words = planInWords();
   if ($("plan").dataset.live === "yes" && $("plan").textContent !== words) $("plan").textContent = words;
   $("strip").setAttribute("aria-label", `${words}. ${busy ? `Now computing${computing ? `: ${computing}` : ""}.` : "Idle."}`);
@@ -152,27 +156,41 @@ function flow(now, rate, busy) {
 
 function spark() {
   const top = Math.max(...rates, 1);
-  const points = rates.map((rate, i) => `${(60 * i / (HISTORY - 1)).toFixed(1)} ${(15 - 14 * rate / top).toFixed(1)}`);
+  // The newest is at the right end.
+  const at = (i) => (60 * (HISTORY - rates.length + i) / (HISTORY - 1)).toFixed(1);
+  const points = rates.map((rate, i) => `${at(i)} ${(16 - 15 * rate / top).toFixed(1)}`);
   $("spark").hidden = cells.length === 0;
-  $("spark").firstElementChild.setAttribute("d", `M0 16L${points.join("L")}L${(60 * (rates.length - 1) / (HISTORY - 1)).toFixed(1)} 16Z`);
+  $("spark").firstElementChild.setAttribute("d", `M${at(0)} 16L${points.join("L")}L60 16Z`);
+}
+
+/** The three places that a streamed block passes through, and which blocks are there. */
+function stages(states, busy) {
+  const names = (state) => cells.flatMap((node, i) => states[i] === state ? [plan.units[i].name] : []);
+  const [reading, ready, computing] = [names("reading"), names("ready"), names("computing")];
+  const shown = [reading, ready, computing.length || !busy ? computing : ["a block in memory"]];
+  const list = $("stages");
+  shown.forEach((there, i) => {
+    const words = there.join(", ") || "\u2013";
+    const place = list.children[i].lastElementChild;
+    if (place.textContent !== words) place.textContent = words;
+  });
 }
 
 function figures(now) {
-  if ($("blocks-more").hidden) return;
   const pairs = [
     ["read so far", size(now.streamed_bytes ?? 0)],
-    ["passes", String(now.passes ?? 0)],
+    ["passes over the weights", String(now.passes ?? 0)],
     ["waited for the disk", `${(now.stall_seconds ?? 0).toFixed(1)} s`],
     ["tokens per second", (now.tokens_per_second ?? 0).toFixed(1)],
     ["requests", now.waiting ? `${now.running} and ${now.waiting} waiting` : String(now.running ?? 0)],
   ];
-  $("figures").replaceChildren(...pairs.flatMap(([name, value]) => {
+  $("figures").replaceChildren(...pairs.map(([name, value]) => {
     const pair = document.createElement("div");
     const [term, text] = [document.createElement("dt"), document.createElement("dd")];
     term.textContent = name;
     text.textContent = value;
     pair.append(term, text);
-    return [pair];
+    return pair;
   }));
 }
 

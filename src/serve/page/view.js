@@ -47,14 +47,21 @@ export function follow(force = false) {
   requestAnimationFrame(() => {
     scheduled = false;
     if (following) talk.scrollTop = talk.scrollHeight;
-    down.hidden = nearEnd();
+    down.hidden = following || nearEnd();
   });
 }
 
+let top = 0;
+
 talk.addEventListener("scroll", () => {
-  following = nearEnd();
+  // Only a reader moves up; the end moves away by itself while an answer grows.
+  if (nearEnd()) following = true;
+  else if (talk.scrollTop < top) following = false;
+  top = talk.scrollTop;
   down.hidden = following;
 }, { passive: true });
+
+new ResizeObserver(() => follow()).observe(talk);
 
 // --- messages
 
@@ -63,7 +70,7 @@ export function questionView(message, { edit }) {
   const back = button("Edit", edit);
   const node = element("article", "question", element("div", "bubble", message.content), element("div", "actions", back));
   node.setAttribute("aria-label", "You");
-  return { node, last() {}, get back() { return back; } };
+  return { node, last() {} };
 }
 
 /** An answer: `retry` draws it again. */
@@ -122,6 +129,7 @@ export function answerView(message, { retry }) {
       noteLine.hidden = !noteLine.textContent;
       noteLine.classList.toggle("failure", Boolean(failed));
       noteLine.setAttribute("role", failed ? "alert" : "note");
+      again.classList.toggle("framed", Boolean(failed));
     },
     /** Whether it is the last message of a conversation at rest: only then it can be drawn again. */
     last(is, busy) {
