@@ -34,7 +34,11 @@ pub(crate) fn run(args: &ServeArgs, printer: &Printer) -> anyhow::Result<ExitSta
         grace: Duration::from_secs(u64::from(args.grace)),
     };
     let index = Index::open(&args.load.model)?;
-    let options = LoadOptions { sequences: args.parallel, ..resolve::load_options(&args.load) };
+    let options = LoadOptions {
+        sequences: args.parallel,
+        embedding: true,
+        ..resolve::load_options(&args.load)
+    };
     let load = {
         let printer = *printer;
         move || Ok(talk::load(index, &options, &printer)?)

@@ -11,8 +11,9 @@ use crate::cli::printer::Printer;
 use crate::cli::progress::{Status, Watched};
 use crate::cli::resolve;
 use crate::cli::trace::Tracing;
-use crate::engine::chat::StopWord;
-use crate::engine::{self, Answer, Engine, Finish, LoadOptions, SamplerSettings, Session, Token};
+use crate::engine::{
+    self, Answer, Engine, Finish, LoadOptions, SamplerSettings, Session, StopWords, Token,
+};
 use crate::gguf::Index;
 use crate::units::{Bytes, Rate};
 
@@ -103,10 +104,11 @@ impl Talk {
         let status = Status::start(&self.printer, Watched::Session(monitor));
         let mut shown = Shown { text: String::new(), failed: None };
         let mut stopped = false;
-        let mut stop = StopWord::new(stop);
+        let mut stop = StopWords::new(stop);
         let (printer, interrupt) = (&self.printer, &self.interrupt);
         let mut on_text = |piece: &str| {
-            let (text, ended) = stop.push(piece);
+            let (text, word) = stop.push(piece);
+            let ended = word.is_some();
             let failed = status.show(printer, || shown.print(printer, &text)).is_break();
             // The interrupt may have come before the engine began to listen for it.
             stopped = ended;

@@ -5,13 +5,14 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
+use super::batch::Grammar;
 use super::planning::{self, make_plan};
 use super::resident::NoSource;
 use super::{Error, Session};
 use crate::ggml::{
     self, Device, Model, ModelParams, Segment, SegmentKind, Threadpool, Token, VirtualFile,
 };
-use crate::gguf::Index;
+use crate::gguf::{Index, Purpose};
 use crate::plan::{Plan, StreamMode, Tier};
 use crate::source::{self, WeightSource};
 use crate::stream::{self, Monitor, StreamDevice, UnitSpec, WeightPlace};
@@ -40,6 +41,8 @@ pub struct LoadOptions {
     pub vram: Option<Bytes>,
     /// Lets ggml repack resident weights for this CPU.
     pub repack: bool,
+    /// Takes also models that make vectors of texts.
+    pub embedding: bool,
 }
 
 impl Default for LoadOptions {
@@ -53,6 +56,7 @@ impl Default for LoadOptions {
             ram: None,
             vram: None,
             repack: true,
+            embedding: false,
         }
     }
 }
@@ -104,7 +108,9 @@ impl Engine {
     ) -> Result<Engine, Error> {
         index.check_model()?;
         let name = model_name(&index);
-        if let Some(what) = index.purpose().not_for_text() {
+        let purpose = index.purpose();
+        let wanted = options.embedding && purpose == Purpose::Embedding;
+        if let Some(what) = purpose.not_for_text().filter(|_| !wanted) {
             return Err(Error::NotForText { model: name, what });
         }
         ggml::set_abort_context(Some(format!("model '{name}'")));
@@ -160,6 +166,27 @@ impl Engine {
     /// Number of tokens in the vocabulary, also of a file without a tokenizer.
     pub fn n_vocab(&self) -> usize {
         self.0.model.vocab().len()
+    }
+
+    /// Whether a grammar makes sense.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Request`] if not.
+    pub fn check_grammar(&self, grammar: &Grammar) -> Result<(), Error> {
+        let vocab = self.0.model.vocab();
+        let sampler = ggml::Sampler::new(&ggml::SamplerSettings::default(), vocab);
+        let obeyed = sampler.and_then(|mut s| s.obey(&grammar.rules, &grammar.root, vocab));
+        obeyed.map_err(|error| Error::Request(error.to_string()))
+    }
+
+    /// Whether it continues texts; otherwise it makes vectors of them.
+    pub fn writes_text(&self) -> bool {
+        self.0.index.purpose().not_for_text().is_none()
+    }
+
+    pub(super) fn loaded(&self) -> Arc<Loaded> {
+        self.0.clone()
     }
 
     /// How many sequences can be computed at once: what was asked for, or 1 where the model does not allow it.
@@ -221,9 +248,14 @@ impl Vocab {
         self.model.vocab().piece(token, false)
     }
 
+    /// The bytes of a token, control tokens too.
+    pub fn bytes(&self, token: Token) -> Vec<u8> {
+        self.model.vocab().piece(token, true)
+    }
+
     /// The text of a token, control tokens too.
     pub fn text(&self, token: Token) -> String {
-        String::from_utf8_lossy(&self.model.vocab().piece(token, true)).into_owned()
+        String::from_utf8_lossy(&self.bytes(token)).into_owned()
     }
 
     /// The token whose text is exactly `text`, a control token for example.

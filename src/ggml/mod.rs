@@ -7,7 +7,9 @@
 
 mod addresses;
 mod backend;
+mod batch;
 mod gauge;
+mod grammar;
 mod graph;
 pub mod guard;
 mod llama;
@@ -21,9 +23,11 @@ use std::sync::{Once, OnceLock};
 
 pub use addresses::AddressRange;
 pub use backend::{Backend, Buffer, BufferType, Device, Threadpool};
+pub use batch::BatchToken;
 pub use gauge::Matmul;
+pub use grammar::grammar_of_schema;
 pub use graph::{Graph, Placement, Tensor};
-pub use llama::{Context, ContextParams, Model, ModelParams, Token, Vocab};
+pub use llama::{Context, ContextParams, Model, ModelParams, Pooling, Token, Vocab};
 pub use log::{set_verbosity, take_messages};
 pub use result::Error;
 pub use sampler::{Sampler, SamplerSettings};

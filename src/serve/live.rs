@@ -113,7 +113,7 @@ fn now(server: &Server, served: &Served, samples: &mut Vec<Sample>) -> Value {
         "tokens": tokens,
         "tokens_per_second": rate(old.tokens, new.tokens),
         "running": server.metrics.running.get(),
-        "waiting": server.metrics.waiting.get(),
+        "waiting": server.waiting(),
     })
 }
 

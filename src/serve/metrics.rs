@@ -1,6 +1,6 @@
 //! Counters of what was served, and their text for Prometheus.
 
-use std::fmt::{Display, Write};
+use std::fmt::Write;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -8,6 +8,7 @@ use std::time::Duration;
 use axum::http::StatusCode;
 
 use crate::engine::Progress;
+use crate::engine::batch::Tally;
 
 /// What was served since the start.
 #[derive(Debug, Default)]
@@ -26,8 +27,8 @@ pub(super) struct Metrics {
     pub(super) steps: Counter,
     pub(super) step_requests: Counter,
     step_nanos: Counter,
-    /// Requests that wait, and those that are being answered.
-    pub(super) waiting: Counter,
+    /// Texts that were taken from the queue and wait for a place, and those that are being written.
+    pub(super) pending: Counter,
     pub(super) running: Counter,
 }
 
@@ -81,6 +82,17 @@ impl Metrics {
         }
     }
 
+    /// What a step of the worker has done.
+    pub(super) fn count(&self, tally: &Tally) {
+        let [finished, cancelled, failed] = tally.ended;
+        self.finished.add(finished);
+        self.cancelled.add(cancelled);
+        self.failed.add(failed);
+        self.prompt_tokens.add(tally.prompt);
+        self.reused_tokens.add(tally.reused);
+        self.generated_tokens.add(tally.generated);
+    }
+
     /// The worker made a step for `requests` of them.
     pub(super) fn stepped(&self, requests: usize, took: Duration) {
         self.steps.add(1);
@@ -88,8 +100,8 @@ impl Metrics {
         self.step_nanos.add(usize::try_from(took.as_nanos()).unwrap_or(0));
     }
 
-    /// All of it as text, with what the streaming of weights has done.
-    pub(super) fn text(&self, weights: &Progress) -> String {
+    /// All of it as text, with what the streaming of weights has done, and how many requests are `waiting`.
+    pub(super) fn text(&self, weights: &Progress, waiting: usize) -> String {
         let mut out = String::new();
         let mut metric = |name: &str, kind: &str, help: &str, values: &[(String, f64)]| {
             let _ = writeln!(out, "# HELP airrun_{name} {help}\n# TYPE airrun_{name} {kind}");
@@ -140,7 +152,7 @@ impl Metrics {
             "Time that computing waited for weights.",
             &one(weights.stall_seconds),
         );
-        metric("waiting_requests", "gauge", "Requests in the queue.", &count(&self.waiting));
+        metric("waiting_requests", "gauge", "Requests in the queue.", &one(exact(waiting as u64)));
         metric("running_requests", "gauge", "Texts being written.", &count(&self.running));
         out
     }
@@ -153,9 +165,3 @@ fn exact(n: u64) -> f64 {
 
 /// What Prometheus calls its text.
 pub(super) const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
-
-impl Display for Counter {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        self.get().fmt(f)
-    }
-}

@@ -5,14 +5,22 @@
 //! `listen` accepts connections, `guard` lets requests in, `openai` and `ollama` translate, `prompt` and `tools` make text of
 //! conversations, `worker` computes, `live` and `metrics` tell what goes on, `page` is what a browser sees.
 
+mod answers;
+mod embeddings;
 mod error;
+mod fields;
 mod guard;
 mod listen;
 mod live;
 mod metrics;
+mod ollama;
+mod openai;
+mod order;
 mod page;
+mod prompt;
 mod routes;
 mod server;
+mod tools;
 mod worker;
 
 use std::net::{IpAddr, SocketAddr};
@@ -101,11 +109,11 @@ async fn serve(
     let server = Arc::new(server);
     let mut signals = listen::Signals::new().context("cannot listen for signals")?;
     tell(News::Listening(address));
-    let worker = worker::start(server.clone(), jobs, open)?;
+    let loaded = worker::start(server.clone(), jobs, open)?;
     let connections = tokio::spawn(listen::accept(listener, server.clone()));
     tokio::select! {
         () = signals.first() => {}
-        loaded = worker.loaded => match loaded {
+        loaded = loaded => match loaded {
             Ok(Ok(engine)) => {
                 tell(News::Ready(&engine));
                 drop(engine);

@@ -6,19 +6,32 @@ use axum::extract::{Request, State};
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::middleware;
 use axum::response::{IntoResponse, Response};
-use axum::routing::get;
+use axum::routing::{get, post};
 use axum::{Json, Router};
 use serde_json::json;
 
 use super::error::ApiError;
 use super::server::Server;
-use super::{guard, live, metrics, page};
+use super::{embeddings, guard, live, metrics, ollama, openai, page};
 
 /// All paths.
 pub(super) fn router(server: Arc<Server>) -> Router {
     Router::new()
         .route("/health", get(health))
         .route("/metrics", get(metrics))
+        .route("/v1/models", get(openai::models))
+        .route("/v1/models/{*name}", get(openai::model))
+        .route("/v1/chat/completions", post(openai::chat))
+        .route("/v1/completions", post(openai::completions))
+        .route("/v1/embeddings", post(embeddings::openai))
+        .route("/api/chat", post(ollama::chat))
+        .route("/api/generate", post(ollama::generate))
+        .route("/api/embed", post(embeddings::ollama))
+        .route("/api/embeddings", post(embeddings::ollama_old))
+        .route("/api/tags", get(ollama::tags))
+        .route("/api/show", post(ollama::show))
+        .route("/api/ps", get(ollama::ps))
+        .route("/api/version", get(ollama::version))
         .route("/api/airrun/status", get(live::status))
         .route("/api/airrun/events", get(live::events))
         .fallback(file)
@@ -34,7 +47,7 @@ async fn health(State(server): State<Arc<Server>>) -> Result<Response, ApiError>
 
 async fn metrics(State(server): State<Arc<Server>>) -> Response {
     let weights = server.model().map(|m| m.engine.monitor().snapshot()).unwrap_or_default();
-    let text = server.metrics.text(&weights);
+    let text = server.metrics.text(&weights, server.waiting());
     ([(header::CONTENT_TYPE, metrics::CONTENT_TYPE)], text).into_response()
 }
 
