@@ -2,6 +2,7 @@
 #
 #   make chat              set up, build, and chat with the small model in models/ (MODEL=path for another)
 #   make test              set up, build, and run all tests
+#   make test-browser      test the web page in Chromium, where there is one or it can be installed
 
 MODEL ?= models/tiny-chat-q4_k_m.gguf
 
@@ -12,7 +13,7 @@ export CMAKE_CXX_COMPILER_LAUNCHER ?= ccache
 export CCACHE_NOHASHDIR ?= 1
 endif
 
-.PHONY: chat test build check setup help
+.PHONY: chat test test-browser build check setup help
 
 chat: build
 	@target/release/airrun chat $(MODEL)
@@ -22,6 +23,9 @@ test: setup
 
 build: setup
 	cargo build --release
+
+test-browser: build
+	sh tests/browser/run.sh
 
 # What CI adds to the tests.
 check: setup

@@ -24,6 +24,8 @@ let model = "";
 let now = null;
 /** The answer under way: its message, and how to end it. */
 let running = null;
+/** Whether the page is being left, which breaks connections that are nobody's fault. */
+let leaving = false;
 
 // --- the conversation
 
@@ -119,6 +121,7 @@ async function answer() {
     if (!message.content && !message.thought) throw new Failure("The model said nothing.");
     say(message.content);
   } catch (error) {
+    if (leaving) return;
     if (end.signal.aborted) {
       message.note = "stopped";
       view.end(summary(run));
@@ -350,7 +353,11 @@ $("fresh").addEventListener("click", () => {
   $("question").focus();
 });
 $("down").addEventListener("click", () => follow(true));
-addEventListener("pagehide", () => saveTalk(talk));
+addEventListener("pagehide", () => {
+  leaving = true;
+  saveTalk(talk);
+});
+addEventListener("pageshow", () => { leaving = false; });
 
 $("ideas").append(...IDEAS.map((idea) => {
   const item = document.createElement("li");
