@@ -308,8 +308,9 @@ fn hostile_templates_end_soon() {
     let fields = long("x", ".x", "");
     let calls = long("x", "()", "");
     let tests = long("1", " is odd", "");
-    let percent = long("'%s'", "%1", "");
-    let tuples = long("'%s'", "%('%s',", "");
+    let percent = format!("{{{{ '%s'{} }}}}", "%1".repeat(3000));
+    let tuples = format!("{{{{ '%s'{} }}}}", "%('%s',".repeat(1500));
+    let percents = long("'%s'", "%1", "");
     let either = long("1", " or 1", "");
     let choice = long("1", " if 0 else 1", "");
     for hostile in [
@@ -348,6 +349,7 @@ fn hostile_templates_end_soon() {
         &either,
         &percent,
         &tuples,
+        &percents,
         &choice,
     ] {
         let start = std::time::Instant::now();

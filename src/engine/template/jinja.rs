@@ -67,7 +67,9 @@ impl Jinja {
         if source.len() > MAX_SOURCE {
             return Err(TemplateError::Limit("its own length"));
         }
-        let source = plain_generation_tags(&percent::replaced(source));
+        let source =
+            percent::replaced(source).ok_or(TemplateError::Limit("an expression's length"))?;
+        let source = plain_generation_tags(&source);
         let env = watched(move || {
             let mut env = environment();
             env.add_template_owned("chat", source).map_err(|e| explain(&e))?;

@@ -11,14 +11,12 @@ pub(super) const NAME: &str = "percent__";
 /// Operators that are replaced in one template; each is found by reading its expression anew.
 const MAX_REPLACED: usize = 64;
 
-/// The longest expression that is looked at, in bytes.
-const MAX_EXPRESSION: usize = 16 << 10;
+/// The longest expression, in tokens; the longest in use have some hundred. minijinja takes seconds for some that are ten times
+/// as long.
+const MAX_TOKENS: usize = 8192;
 
-/// `source` with its operators replaced.
-pub(super) fn replaced(source: &str) -> Cow<'_, str> {
-    if !source.contains('%') {
-        return source.into();
-    }
+/// `source` with its operators replaced; `None` if one of its expressions is too long.
+pub(super) fn replaced(source: &str) -> Option<String> {
     let mut out = String::with_capacity(source.len());
     let (mut rest, mut left) = (source, MAX_REPLACED);
     while let Some(at) = rest.find('{') {
@@ -27,8 +25,8 @@ pub(super) fn replaced(source: &str) -> Cow<'_, str> {
         let len = match tag.as_bytes().get(1) {
             Some(b'#') => tag.find("#}").map_or(tag.len(), |end| end + 2),
             Some(b'%') if is_raw(&tag[2..]) => raw_len(tag),
-            Some(b'{') => expression(tag, "}}", &mut left, &mut out),
-            Some(b'%') => expression(tag, "%}", &mut left, &mut out),
+            Some(b'{') => expression(tag, "}}", &mut left, &mut out)?,
+            Some(b'%') => expression(tag, "%}", &mut left, &mut out)?,
             _ => 1,
         };
         if !tag.starts_with("{{") && (!tag.starts_with("{%") || is_raw(&tag[2..])) {
@@ -37,7 +35,7 @@ pub(super) fn replaced(source: &str) -> Cow<'_, str> {
         rest = &tag[len..];
     }
     out.push_str(rest);
-    out.into()
+    Some(out)
 }
 
 fn is_raw(after: &str) -> bool {
@@ -59,24 +57,26 @@ fn raw_len(tag: &str) -> usize {
     tag.len()
 }
 
-/// Writes the tag at the beginning of `tag`, which `end` ends, with its operators replaced. Returns its length.
-fn expression(tag: &str, end: &str, left: &mut usize, out: &mut String) -> usize {
+/// Writes the tag at the beginning of `tag`, which `end` ends, with its operators replaced. Returns its length, unless there is
+/// too much in it.
+fn expression(tag: &str, end: &str, left: &mut usize, out: &mut String) -> Option<usize> {
     // After the sign that trims what is before, not the sign of a number.
     let head = if tag[2..].starts_with(['-', '+']) { 3 } else { 2 };
-    let len = head + lex(&tag[head..], end).1;
-    let mut text = Cow::Borrowed(&tag[..len]);
-    while *left > 0 && text.len() < MAX_EXPRESSION && text[head..].contains('%') {
-        let tokens = lex(&text[head..], end).0;
-        let Some([a, b]) = find(&text[head..], &tokens) else { break };
-        let (all, inner) = (head + a.start..head + b.end, &text[head..]);
-        let call = format!("{NAME}({}, {})", &inner[a], &inner[b]);
-        let mut changed = text.clone().into_owned();
-        changed.replace_range(all, &call);
-        text = changed.into();
+    let (mut tokens, len) = lex(&tag[head..], end);
+    if tokens.len() > MAX_TOKENS {
+        return None;
+    }
+    let mut text = Cow::Borrowed(&tag[..head + len]);
+    while *left > 0 && text[head..].contains('%') {
+        let inner = &text[head..];
+        let Some([a, b]) = find(inner, &tokens) else { break };
+        let call = format!("{NAME}({}, {})", &inner[a.clone()], &inner[b.clone()]);
+        text.to_mut().replace_range(head + a.start..head + b.end, &call);
+        tokens = lex(&text[head..], end).0;
         *left -= 1;
     }
     out.push_str(&text);
-    len
+    Some(head + len)
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -271,8 +271,15 @@ mod tests {
             ("{{ (i + 1) % 3 }}", "{{ percent__((i + 1), 3) }}"),
             ("{% if x == 'a%s' % 'b' 'c' %}", "{% if x == percent__('a%s', 'b' 'c') %}"),
         ] {
-            assert_eq!(replaced(source), want);
+            assert_eq!(replaced(source).unwrap(), want);
         }
+    }
+
+    #[test]
+    fn expressions_have_an_end() {
+        assert_eq!(replaced(&format!("{{{{ 1{} }}}}", "+1".repeat(MAX_TOKENS))), None);
+        let text = format!("{{{{ '{}' }}}}", "long ".repeat(MAX_TOKENS));
+        assert_eq!(replaced(&text), Some(text));
     }
 
     #[test]
@@ -289,7 +296,7 @@ mod tests {
             "{{ )) % (( }}",
             "{",
         ] {
-            assert_eq!(replaced(source), source);
+            assert_eq!(replaced(source).unwrap(), source);
         }
     }
 }
