@@ -1,6 +1,7 @@
 //! Asks the system what the machine has. The only room that does; everything else is told.
 
 pub mod memory;
+pub mod quick;
 pub mod rates;
 
 pub use memory::{address_space, available_memory, machine, peak_memory};

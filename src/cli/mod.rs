@@ -8,6 +8,7 @@ mod exit;
 mod input;
 mod inspect;
 mod interrupt;
+mod list;
 mod logits;
 mod plan;
 mod printer;
@@ -25,8 +26,6 @@ use clap::Parser;
 use args::{Args, Command};
 use exit::ExitStatus;
 use printer::Printer;
-
-use crate::gguf::Index;
 
 /// Runs the program with the process's arguments.
 pub fn main() -> ExitCode {
@@ -51,8 +50,9 @@ fn dispatch(command: Command, printer: &Printer) -> anyhow::Result<ExitStatus> {
         Command::Logits(args) => logits::run(&args, printer),
         Command::Plan(args) => plan::run(&args, printer),
         Command::Bench(args) => bench::run(&args, printer),
+        Command::List(args) => list::run(&args, printer),
         Command::Inspect(args) => {
-            let index = Index::open(&args.model)?;
+            let index = resolve::model(&args.model)?.index;
             inspect::run(&index, &args, &mut io::stdout().lock())?;
             Ok(ExitStatus::Ok)
         }

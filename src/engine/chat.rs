@@ -227,20 +227,22 @@ impl Conversation {
 /// Cuts a text that comes in pieces at a stop word, which may be spread over several pieces.
 #[derive(Debug)]
 pub struct StopWord {
-    word: Option<&'static str>,
+    word: Option<String>,
     held: String,
 }
 
 impl StopWord {
     /// Stops at `word`; without one, all text passes.
-    pub fn new(word: Option<&'static str>) -> StopWord {
-        StopWord { word, held: String::new() }
+    pub fn new(word: Option<&str>) -> StopWord {
+        StopWord { word: word.map(str::to_owned), held: String::new() }
     }
 
     /// Takes a piece. Returns what may be shown by now, and whether the word has come.
     pub fn push(&mut self, piece: &str) -> (String, bool) {
         self.held.push_str(piece);
-        let Some(word) = self.word else { return (std::mem::take(&mut self.held), false) };
+        let Some(word) = self.word.as_deref() else {
+            return (std::mem::take(&mut self.held), false);
+        };
         if let Some(at) = self.held.find(word) {
             self.held.truncate(at);
             return (std::mem::take(&mut self.held), true);

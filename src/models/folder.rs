@@ -11,9 +11,13 @@ const NAMELESS: [&str; 2] = ["model", "ggml-model"];
 /// The models under a place.
 pub(super) fn scan(place: &Place) -> Catalog {
     let mut notes = Vec::new();
-    let listed = walk::list(&place.dir, &mut notes);
-    let mut models: Vec<Model> =
-        listed.into_iter().filter(|l| !is_projector(&l.stem)).map(|l| model(place, l)).collect();
+    let mut listed = walk::list(&place.dir, &mut notes);
+    listed.retain(|l| !is_projector(&l.stem));
+    if place.kind == Kind::LlamaCpp {
+        // Its old cache is flat; what lies deeper is its new one, which is the hub's.
+        listed.retain(|l| l.path.parent().is_some_and(|dir| dir == place.dir));
+    }
+    let mut models: Vec<Model> = listed.into_iter().map(|l| model(place, l)).collect();
     models.sort_by(|a, b| a.name.cmp(&b.name));
     Catalog { models, notes }
 }

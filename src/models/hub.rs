@@ -19,6 +19,12 @@ pub fn repo_dir(cache: &Path, repo: &str) -> PathBuf {
     cache.join(format!("models--{}", repo.replace('/', "--")))
 }
 
+/// Whether `dir` looks like a cache.
+pub(super) fn is_cache(dir: &Path) -> bool {
+    let repo = |p: &PathBuf| p.join("snapshots").is_dir();
+    walk::entries(dir, &mut Vec::new()).iter().any(repo)
+}
+
 /// The models of the cache at `dir`.
 pub(super) fn scan(dir: &Path) -> Catalog {
     let mut catalog = Catalog::default();

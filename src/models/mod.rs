@@ -21,7 +21,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 pub use facts::{Facts, Library};
-pub use find::FindError;
+pub use find::{FindError, PREFERRED};
 pub use ollama::Settings;
 pub use outlook::{How, Outlook, Room};
 pub use places::{Kind, Place};
@@ -93,6 +93,9 @@ impl Catalog {
             let Catalog { models, notes } = match place.kind {
                 Kind::Ollama => ollama::scan(&place.dir),
                 Kind::Hub => hub::scan(&place.dir),
+                // The user may name a tool's store as well as a directory of files.
+                Kind::Named if ollama::is_store(&place.dir) => ollama::scan(&place.dir),
+                Kind::Named if hub::is_cache(&place.dir) => hub::scan(&place.dir),
                 _ => folder::scan(place),
             };
             catalog.notes.extend(notes);

@@ -62,6 +62,11 @@ pub struct Settings {
     pub notes: Vec<String>,
 }
 
+/// Whether `dir` looks like a store.
+pub(super) fn is_store(dir: &Path) -> bool {
+    dir.join("manifests").is_dir() && dir.join("blobs").is_dir()
+}
+
 /// The models of the store at `dir`.
 pub(super) fn scan(dir: &Path) -> Catalog {
     let mut catalog = Catalog::default();

@@ -17,10 +17,12 @@ const UNSAFE: [&str; 6] = [
 ];
 
 /// For each room, the rooms that it may use. `units` and `memo` are for all.
-const ARROWS: [(&str, &[&str]); 9] = [
+const ARROWS: [(&str, &[&str]); 11] = [
     ("units", &[]),
     ("memo", &[]),
     ("gguf", &[]),
+    ("models", &["gguf"]),
+    ("hub", &["models"]),
     ("plan", &["gguf"]),
     ("source", &[]),
     ("ggml", &[]),
@@ -30,7 +32,7 @@ const ARROWS: [(&str, &[&str]); 9] = [
 ];
 
 /// What `cli` may use: the seam, and what needs no model loaded.
-const CLI: &[&str] = &["engine", "gguf", "plan", "probe", "units"];
+const CLI: &[&str] = &["engine", "gguf", "hub", "models", "plan", "probe", "units"];
 
 fn root() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR"))

@@ -1,9 +1,13 @@
 //! The command line as typed: clap definitions and nothing else. What it means is found in
 //! `resolve`; nothing here touches the disk or a device.
 
+mod list;
+
 use std::path::PathBuf;
 
 use clap::{Parser, Subcommand, ValueEnum};
+
+pub(crate) use list::ListArgs;
 
 use crate::units::Bytes;
 
@@ -32,6 +36,8 @@ pub(crate) enum Command {
     Run(RunArgs),
     /// Measure the speed of a model, beside what the hardware allows
     Bench(BenchArgs),
+    /// List the models on this machine, and how each would run here
+    List(ListArgs),
     /// Show what is in a model file
     Inspect(InspectArgs),
     /// Show where a model's blocks will live, and how fast it will be
@@ -87,7 +93,7 @@ pub(crate) struct BenchArgs {
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct InspectArgs {
-    /// The model: a GGUF file (of a split one, the first part)
+    /// The model: a name that `airrun list` shows, or a GGUF file
     pub(crate) model: PathBuf,
     /// Print everything as JSON
     #[arg(long)]
@@ -129,7 +135,7 @@ pub(crate) struct LogitsArgs {
 /// Where the model is, and how it is loaded.
 #[derive(Debug, clap::Args)]
 pub(crate) struct LoadArgs {
-    /// The model: a GGUF file (of a split one, the first part)
+    /// The model: a name that `airrun list` shows, or a GGUF file
     pub(crate) model: PathBuf,
     /// Compute on this device: auto or cpu
     #[arg(long, value_enum, default_value = "auto", hide_possible_values = true)]
