@@ -3,6 +3,7 @@
 pub mod memory;
 pub mod quick;
 pub mod rates;
+pub mod space;
 
 pub use memory::{address_space, available_memory, machine, peak_memory};
 

@@ -13,6 +13,7 @@ mod logits;
 mod plan;
 mod printer;
 mod progress;
+mod pull;
 mod resolve;
 mod run;
 mod talk;
@@ -50,6 +51,7 @@ fn dispatch(command: Command, printer: &Printer) -> anyhow::Result<ExitStatus> {
         Command::Logits(args) => logits::run(&args, printer),
         Command::Plan(args) => plan::run(&args, printer),
         Command::Bench(args) => bench::run(&args, printer),
+        Command::Pull(args) => pull::run(&args, printer),
         Command::List(args) => list::run(&args, printer),
         Command::Inspect(args) => {
             let index = resolve::model(&args.model)?.index;

@@ -25,6 +25,7 @@ pub use find::{FindError, PREFERRED};
 pub use ollama::Settings;
 pub use outlook::{How, Outlook, Room};
 pub use places::{Kind, Place};
+pub use walk::split as split_name;
 
 use crate::units::Bytes;
 

@@ -149,7 +149,7 @@ fn join_parts(files: Vec<PathBuf>, notes: &mut Vec<Note>) -> Vec<Listed> {
 }
 
 /// `NAME` and `5` of `NAME-00002-of-00005`.
-pub(super) fn split(stem: &str) -> Option<(&str, u64)> {
+pub fn split(stem: &str) -> Option<(&str, u64)> {
     let (head, count) = stem.rsplit_once("-of-")?;
     let (prefix, number) = head.rsplit_once('-')?;
     let is_number = |t: &str| t.len() == 5 && t.bytes().all(|b| b.is_ascii_digit());

@@ -2,12 +2,14 @@
 //! `resolve`; nothing here touches the disk or a device.
 
 mod list;
+mod pull;
 
 use std::path::PathBuf;
 
 use clap::{Parser, Subcommand, ValueEnum};
 
 pub(crate) use list::ListArgs;
+pub(crate) use pull::PullArgs;
 
 use crate::units::Bytes;
 
@@ -38,6 +40,8 @@ pub(crate) enum Command {
     Bench(BenchArgs),
     /// List the models on this machine, and how each would run here
     List(ListArgs),
+    /// Download a model from the Hugging Face hub
+    Pull(PullArgs),
     /// Show what is in a model file
     Inspect(InspectArgs),
     /// Show where a model's blocks will live, and how fast it will be
