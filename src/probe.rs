@@ -2,7 +2,9 @@
 
 pub mod bandwidth;
 pub mod memory;
+pub mod quick;
 pub mod rates;
+pub mod space;
 pub mod system;
 
 pub use memory::{address_space, available_memory, machine, peak_memory};

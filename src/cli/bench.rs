@@ -99,7 +99,7 @@ enum Kind {
 pub(crate) fn run(args: &BenchArgs, printer: &Printer) -> anyhow::Result<ExitStatus> {
     let interrupt = Interrupt::new()?;
     let mut tests = tests(args)?;
-    let index = Index::open(&args.load.model)?;
+    let index = resolve::model(&args.load.model)?.index;
     let options = options(args)?;
     let mut tracing = Tracing::prepare(args.load.trace.as_deref())?;
     let mut disk = DiskProbe::open(&index)?;

@@ -84,11 +84,7 @@ pub fn compute(kinds: &[Kind], threads: &Arc<Threadpool>, repack: bool) -> Optio
     let n_known = known.len();
     let mut costs = Vec::new();
     for kind in kinds {
-        let layout = if repack { "repacked" } else { "plain" };
-        let Kind { ty, row, rows, .. } = *kind;
-        let n_threads = threads.n_threads();
-        let version = env!("CARGO_PKG_VERSION");
-        let key = format!("{ty} {row}x{rows} {layout}, {n_threads} threads, {}, {version}", cpu());
+        let key = key(kind, threads.n_threads(), repack);
         let Some(cost) =
             known.get(&key).map(|m| m.cost()).or_else(|| measure(kind, threads, repack))
         else {
@@ -101,6 +97,21 @@ pub fn compute(kinds: &[Kind], threads: &Arc<Threadpool>, repack: bool) -> Optio
         memo::remember(&memory, &known);
     }
     Cost::mixed(&costs)
+}
+
+/// What a measurement is remembered as: the type, the shape, and all that is the same for every kind.
+pub(super) fn key(kind: &Kind, n_threads: u32, repack: bool) -> String {
+    let layout = if repack { "repacked" } else { "plain" };
+    let Kind { ty, row, rows, .. } = *kind;
+    let version = env!("CARGO_PKG_VERSION");
+    format!("{ty} {row}x{rows} {layout}, {n_threads} threads, {}, {version}", cpu())
+}
+
+/// One token's rates that are remembered, by [`key`].
+pub(super) fn remembered() -> BTreeMap<String, Rate> {
+    let known = memo::path("rates.json").as_deref().and_then(recall).unwrap_or_default();
+    let holding = known.into_iter().filter(|(_, m)| memo::holds(m.measured));
+    holding.map(|(key, m)| (key, m.cost().one)).collect()
 }
 
 fn measure(kind: &Kind, threads: &Arc<Threadpool>, repack: bool) -> Option<Cost> {

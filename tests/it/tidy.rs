@@ -17,10 +17,12 @@ const UNSAFE: [&str; 6] = [
 ];
 
 /// For each room, the rooms that it may use. `units` and `memo` are for all.
-const ARROWS: [(&str, &[&str]); 10] = [
+const ARROWS: [(&str, &[&str]); 12] = [
     ("units", &[]),
     ("memo", &[]),
     ("gguf", &[]),
+    ("models", &["gguf"]),
+    ("hub", &["models"]),
     ("plan", &["gguf"]),
     ("source", &[]),
     ("ggml", &[]),
@@ -31,7 +33,7 @@ const ARROWS: [(&str, &[&str]); 10] = [
 ];
 
 /// What `cli` may use: the seam, and what needs no model loaded.
-const CLI: &[&str] = &["serve", "engine", "gguf", "plan", "probe", "units"];
+const CLI: &[&str] = &["serve", "engine", "gguf", "hub", "models", "plan", "probe", "units"];
 
 fn root() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR"))

@@ -4,7 +4,9 @@
 mod completions;
 mod doctor;
 mod examples;
+mod list;
 mod man;
+mod pull;
 pub(crate) mod serve;
 
 use std::path::PathBuf;
@@ -13,7 +15,9 @@ use clap::{CommandFactory, Parser, Subcommand, ValueEnum};
 
 pub(crate) use completions::CompletionsArgs;
 pub(crate) use doctor::DoctorArgs;
+pub(crate) use list::ListArgs;
 pub(crate) use man::ManArgs;
+pub(crate) use pull::PullArgs;
 
 use crate::units::Bytes;
 
@@ -58,6 +62,10 @@ pub(crate) enum Command {
     Run(RunArgs),
     /// Measure the speed of a model, beside what the hardware allows
     Bench(BenchArgs),
+    /// List the models on this machine, and how each would run here
+    List(ListArgs),
+    /// Download a model from the Hugging Face hub
+    Pull(PullArgs),
     /// Show what is in a model file
     Inspect(InspectArgs),
     /// Show where a model's blocks will live, and how fast it will be
@@ -121,7 +129,7 @@ pub(crate) struct BenchArgs {
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct InspectArgs {
-    /// The model: a GGUF file (of a split one, the first part)
+    /// The model: a name that `airrun list` shows, or a GGUF file
     pub(crate) model: PathBuf,
     /// Print everything as JSON
     #[arg(long)]
@@ -163,7 +171,7 @@ pub(crate) struct LogitsArgs {
 /// Where the model is, and how it is loaded.
 #[derive(Debug, clap::Args)]
 pub(crate) struct LoadArgs {
-    /// The model: a GGUF file (of a split one, the first part)
+    /// The model: a name that `airrun list` shows, or a GGUF file
     pub(crate) model: PathBuf,
     /// Compute on this device: auto or cpu
     #[arg(long, value_enum, default_value = "auto", hide_possible_values = true)]
