@@ -89,7 +89,7 @@ fn look_ahead(rows: &mut [Row]) {
         let compute = speeds.mixed(types);
         let without = row.facts.outlook(&Room { memory, disk: None }, compute);
         let disk = match without.how {
-            How::StreamsFromDisk => quick::disk_of(&row.model.path, row.model.size),
+            How::StreamsFromDisk => quick::disk_of(&row.model.path),
             How::Fits | How::TooLarge => None,
         };
         row.outlook = Some(row.facts.outlook(&Room { memory, disk }, compute));

@@ -245,14 +245,13 @@ pub fn forecast(
     let threads = Arc::new(Threadpool::new(n_threads, POLL).map_err(ggml_error(index))?);
     let paths: Vec<_> = index.files.iter().map(|f| f.path.clone()).collect();
     let source = source::open(&paths, source::Choice::default())?;
-    let len = index.files.first().map_or(Bytes::ZERO, |f| f.len);
     let kinds = Kind::most(index);
     let streamed = probe::rates::compute(&kinds, &threads, false).unwrap_or(UNKNOWN_COST);
     let resident = match options.repack {
         true => probe::rates::compute(&kinds, &threads, true).unwrap_or(streamed),
         false => streamed,
     };
-    let disk = probe::rates::disk(source.as_ref(), len).unwrap_or(UNKNOWN_DISK);
+    let disk = probe::rates::disk(source.as_ref(), &paths).unwrap_or(UNKNOWN_DISK);
     let rates =
         Rates { disk, resident, streamed, open_seconds: planned.open_seconds.unwrap_or(0.0) };
     let touched = Touched::of(index);

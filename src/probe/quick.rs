@@ -83,7 +83,7 @@ struct Disk {
 
 /// How fast the disk that holds `file` is read past the page cache: remembered for a week, by the number that the system gives
 /// it, else measured with this file, which takes a fifth of a second. `None` for a file too short to tell.
-pub fn disk_of(file: &Path, len: Bytes) -> Option<Rate> {
+pub fn disk_of(file: &Path) -> Option<Rate> {
     let memory = memo::path("disks.json");
     let device = std::fs::metadata(file).ok()?.dev().to_string();
     let known = memory.as_deref().and_then(memo::recall::<BTreeMap<String, Disk>>);
@@ -92,8 +92,9 @@ pub fn disk_of(file: &Path, len: Bytes) -> Option<Rate> {
     if let Some(disk) = known.get(&device) {
         return Some(Rate(disk.rate));
     }
-    let source = source::open(&[file.to_owned()], source::Choice::default()).ok()?;
-    let rate = rates::disk(source.as_ref(), len)?;
+    let paths = [file.to_owned()];
+    let source = source::open(&paths, source::Choice::default()).ok()?;
+    let rate = rates::disk(source.as_ref(), &paths)?;
     known.insert(device, Disk { rate: rate.0, measured: memo::now() });
     if let Some(memory) = memory {
         memo::remember(&memory, &known);

@@ -1,23 +1,21 @@
-//! How fast this machine reads the model's disk, and computes with the model's kinds of weights. Reading takes a fifth of a
-//! second each time; computing takes about a second the first time, and is then remembered for a week.
+//! How fast this machine reads the model's disk, and computes with the model's kinds of weights. Reading takes a fifth to
+//! half a second each time; computing takes about a second the first time, and is then remembered for a week.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::BTreeMap;
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use crate::ggml::{Matmul, Threadpool};
 use crate::memo;
 use crate::plan::{Cost, Kind};
-use crate::source::{self, Extent, HostBuf, WeightSource};
+use crate::source::sample::{Effort, Ground, sample};
+use crate::source::{self, WeightSource};
 use crate::units::{Bytes, MIB, Rate};
 
-/// How long a sample of the disk takes at least, and what is asked for at a time, in turns.
-const DISK_TIME: Duration = Duration::from_millis(200);
-const DISK_STEP: Bytes = Bytes(16 * MIB.0);
-/// Requests in flight, as when blocks stream.
-const DISK_QUEUE: usize = 2;
+/// How long the disk is measured for a plan.
+const DISK: Effort = Effort { least: Duration::from_millis(200), most: Duration::from_millis(500) };
 
 /// Weights that one token is computed with: more than caches hold.
 const ONE_BYTES: Bytes = Bytes(320 * MIB.0);
@@ -29,48 +27,17 @@ const MANY: u32 = 128;
 const MANY_BYTES: Bytes = Bytes(16 * MIB.0);
 const COMPUTE_TIME: Duration = Duration::from_millis(60);
 
-/// Reads the first file of a model as streaming does, for a moment. `None` if it cannot be read, or is too short to tell.
-pub fn disk(source: &dyn WeightSource, len: Bytes) -> Option<Rate> {
-    let step = DISK_STEP.0.min(len.0 / 8 / 4096 * 4096);
-    if step == 0 {
-        return None;
-    }
-    let n_steps = len.0 / step;
-    // Not from the beginning on: what was read for the header may be cached somewhere on the way.
-    let request = |i: u64, buf| {
-        let offset = (i + n_steps / 3) % n_steps * step;
-        source.request(Arc::new([Extent { file: 0, offset, len: step, dst: 0, need: step }]), buf)
-    };
-    let mut tickets = VecDeque::new();
-    let mut asked = 0;
-    for _ in 0..DISK_QUEUE {
-        let mut buf = HostBuf::new(Bytes(step)).ok()?;
-        buf.as_mut_slice().fill(1); // the first touch of its pages is not part of reading
-        tickets.push_back(request(asked, buf));
-        asked += 1;
-    }
-    let (mut first, mut last, mut bytes) = (None, None, 0);
-    let begin = Instant::now();
-    while let Some(ticket) = tickets.pop_front() {
-        let done = ticket.wait()?;
-        let end = done.outcome.ok()?.span.1;
-        if first.replace(first.unwrap_or(end)).is_some() {
-            bytes += step;
-        }
-        last = Some(end);
-        if begin.elapsed() < DISK_TIME && asked < n_steps {
-            tickets.push_back(request(asked, done.buf));
-            asked += 1;
-        }
-    }
-    let seconds = last?.duration_since(first?).as_secs_f64();
-    (bytes > 0 && seconds > 0.0).then(|| Rate(Bytes(bytes).f64() / seconds))
+/// Reads the files of a model as streaming does, for a moment. `None` if they cannot be read, or are too short to tell.
+pub fn disk(source: &dyn WeightSource, paths: &[PathBuf]) -> Option<Rate> {
+    let mut ground = Ground::survey(paths).ok()?;
+    sample(source, &mut ground, DISK).ok().map(|sample| sample.rate())
 }
 
-/// How a file of `len` bytes would be read when it streams, and how fast. `None` if it cannot be read, or is too short.
-pub fn file(path: &Path, len: Bytes) -> Option<(String, Rate)> {
-    let source = source::reader::open(&[path.to_owned()], source::Choice::default()).ok()?;
-    let rate = disk(&*source, len)?;
+/// How a file would be read when it streams, and how fast. `None` if it cannot be read, or is too short.
+pub fn file(path: &Path) -> Option<(String, Rate)> {
+    let paths = [path.to_owned()];
+    let source = source::reader::open(&paths, source::Choice::default()).ok()?;
+    let rate = disk(&*source, &paths)?;
     Some((source.describe(), rate))
 }
 
