@@ -14,7 +14,7 @@ use crate::ggml::{
 use crate::gguf::Index;
 use crate::plan::{Plan, StreamMode, Tier};
 use crate::source::{self, WeightSource};
-use crate::stream::{self, Monitor, StreamDevice, UnitSpec, WeightPlace};
+use crate::stream::{self, Home, Monitor, StreamDevice, UnitSpec, WeightPlace};
 use crate::units::Bytes;
 
 /// How long idle compute threads spin before they sleep, on ggml's scale of 0 to 100: a few milliseconds. Longer than the gaps
@@ -376,6 +376,7 @@ impl Loading<'_> {
                 name: unit.name.clone(),
                 extents: laid.extents.into(),
                 size: laid.size,
+                home: Home::Disk,
             });
         }
         (units, weights)

@@ -31,6 +31,16 @@ use crate::ggml;
 use crate::source::{Extent, ReadError, WeightSource};
 use crate::units::Bytes;
 
+/// Where the bytes of a unit are between the passes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Home {
+    /// In the model's files: read for every pass.
+    #[default]
+    Disk,
+    /// In pinned host memory, read once, during the first pass; for devices with memory of their own.
+    Ram,
+}
+
 /// What streams together: a block, or a part of one.
 #[derive(Clone, Debug)]
 pub struct UnitSpec {
@@ -40,6 +50,8 @@ pub struct UnitSpec {
     pub extents: Arc<[Extent]>,
     /// Bytes of slot it takes.
     pub size: Bytes,
+    /// Where its bytes come from in each pass.
+    pub home: Home,
 }
 
 /// Where a streamed tensor is found once its unit is in a slot.
