@@ -1,5 +1,6 @@
 //! Asks the system what the machine has. The only room that does; everything else is told.
 
+pub mod link;
 pub mod memory;
 pub mod rates;
 

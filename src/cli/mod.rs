@@ -4,6 +4,7 @@
 mod args;
 mod bench;
 mod chat;
+mod devices;
 mod exit;
 mod input;
 mod inspect;
@@ -49,6 +50,7 @@ fn dispatch(command: Command, printer: &Printer) -> anyhow::Result<ExitStatus> {
         Command::Chat(args) => chat::run(&args, printer),
         Command::Run(args) => run::run(&args, printer),
         Command::Logits(args) => logits::run(&args, printer),
+        Command::Devices(args) => devices::run(&args, printer),
         Command::Plan(args) => plan::run(&args, printer),
         Command::Bench(args) => bench::run(&args, printer),
         Command::Inspect(args) => {

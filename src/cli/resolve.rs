@@ -7,6 +7,7 @@ use crate::units::Bytes;
 /// What the engine is told.
 pub(crate) fn load_options(args: &LoadArgs) -> LoadOptions {
     LoadOptions {
+        device: args.device,
         stream: match args.stream {
             StreamArg::Auto => StreamMode::Auto,
             StreamArg::Always => StreamMode::Always,

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
+use super::devices::DeviceChoice;
 use super::planning::{self, make_plan};
 use super::resident::NoSource;
 use super::{Error, Session};
@@ -24,6 +25,8 @@ pub(super) const POLL: u32 = 1;
 /// What the user asked for.
 #[derive(Clone, Debug)]
 pub struct LoadOptions {
+    /// What computes.
+    pub device: DeviceChoice,
     /// Whether blocks stream.
     pub stream: StreamMode,
     /// Tokens of context; 0 is what the model was trained for.
@@ -43,6 +46,7 @@ pub struct LoadOptions {
 impl Default for LoadOptions {
     fn default() -> LoadOptions {
         LoadOptions {
+            device: DeviceChoice::Auto,
             stream: StreamMode::Auto,
             ctx: None,
             threads: None,

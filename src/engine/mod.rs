@@ -2,6 +2,7 @@
 
 pub mod bench;
 pub mod chat;
+pub mod devices;
 mod error;
 mod generate;
 mod load;
@@ -11,6 +12,7 @@ mod session;
 pub mod template;
 mod text;
 
+pub use devices::{DeviceChoice, GpuBackend};
 pub use error::Error;
 pub use generate::{Answer, Finish, generate};
 pub use load::{Engine, LoadOptions, Vocab};

@@ -245,9 +245,10 @@ pub fn forecast(
     let source = source::open(&paths, source::Choice::default())?;
     let len = index.files.first().map_or(Bytes::ZERO, |f| f.len);
     let kinds = Kind::most(index);
-    let streamed = probe::rates::compute(&kinds, &threads, false).unwrap_or(UNKNOWN_COST);
+    let cpu = Device::cpu().map_err(ggml_error(index))?;
+    let streamed = probe::rates::compute(&kinds, cpu, &threads, false).unwrap_or(UNKNOWN_COST);
     let resident = match options.repack {
-        true => probe::rates::compute(&kinds, &threads, true).unwrap_or(streamed),
+        true => probe::rates::compute(&kinds, cpu, &threads, true).unwrap_or(streamed),
         false => streamed,
     };
     let disk = probe::rates::disk(source.as_ref(), len).unwrap_or(UNKNOWN_DISK);

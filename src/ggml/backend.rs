@@ -54,6 +54,13 @@ impl Device {
         let buft = unsafe { sys::ggml_backend_dev_buffer_type(self.0.as_ptr()) };
         BufferType(NonNull::new(buft).expect("every ggml device has a buffer type"))
     }
+
+    /// Host memory that it can copy from by itself, if there is such.
+    pub fn host_buffer_type(self) -> Option<BufferType> {
+        // SAFETY: the handle is valid; NULL is the answer of devices without.
+        let buft = unsafe { sys::ggml_backend_dev_host_buffer_type(self.0.as_ptr()) };
+        NonNull::new(buft).map(BufferType)
+    }
 }
 
 impl BufferType {
@@ -155,6 +162,10 @@ impl Backend {
         // SAFETY: the view borrows `graph`, whose nodes are valid, and the backend is ours alone during the call.
         let status = unsafe { sys::ggml_backend_graph_compute(self.ptr.as_ptr(), &raw mut view) };
         check("computing a part of the graph", status)
+    }
+
+    pub(crate) fn as_ptr(&self) -> *mut sys::ggml_backend {
+        self.ptr.as_ptr()
     }
 
     /// Waits until everything asked of the backend is done.

@@ -7,6 +7,7 @@
 
 mod addresses;
 mod backend;
+mod devices;
 mod gauge;
 mod graph;
 pub mod guard;
@@ -14,6 +15,8 @@ mod llama;
 mod log;
 mod result;
 mod sampler;
+mod tensors;
+mod upload;
 mod vfile;
 
 use std::ffi::{CStr, c_char};
@@ -21,12 +24,14 @@ use std::sync::Once;
 
 pub use addresses::AddressRange;
 pub use backend::{Backend, Buffer, BufferType, Device, Threadpool};
+pub use devices::{DeviceKind, DeviceMemory};
 pub use gauge::Matmul;
 pub use graph::{Graph, Placement, Tensor};
 pub use llama::{Context, ContextParams, Model, ModelParams, Token, Vocab};
 pub use log::{set_verbosity, take_messages};
 pub use result::Error;
 pub use sampler::{Sampler, SamplerSettings};
+pub use upload::{Upload, measure_upload};
 pub use vfile::{RangeReader, Segment, SegmentKind, VirtualFile};
 
 /// Readies ggml and libllama; called by everything that creates a handle. Cheap after the first time.

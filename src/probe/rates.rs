@@ -7,7 +7,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::ggml::{Matmul, Threadpool};
+use crate::ggml::{Device, DeviceKind, Matmul, Threadpool};
 use crate::memo;
 use crate::plan::{Cost, Kind};
 use crate::source::{Extent, HostBuf, WeightSource};
@@ -67,9 +67,14 @@ pub fn disk(source: &dyn WeightSource, len: Bytes) -> Option<Rate> {
     (bytes > 0 && seconds > 0.0).then(|| Rate(Bytes(bytes).f64() / seconds))
 }
 
-/// Computes with matrices of these kinds, mixed by their bytes: as in the file, or repacked for this CPU. `None` if ggml can
-/// do it with none of them.
-pub fn compute(kinds: &[Kind], threads: &Arc<Threadpool>, repack: bool) -> Option<Cost> {
+/// Computes on `device` with matrices of these kinds, mixed by their bytes: as in the file, or repacked where the device does
+/// that. `None` if ggml can do it with none of them.
+pub fn compute(
+    kinds: &[Kind],
+    device: Device,
+    threads: &Arc<Threadpool>,
+    repack: bool,
+) -> Option<Cost> {
     let memory = memo::path("rates.json");
     let now = memo::now();
     let mut known = memory.as_deref().and_then(recall).unwrap_or_default();
@@ -79,14 +84,10 @@ pub fn compute(kinds: &[Kind], threads: &Arc<Threadpool>, repack: bool) -> Optio
     for kind in kinds {
         let layout = if repack { "repacked" } else { "plain" };
         let Kind { ty, row, rows, .. } = *kind;
-        let n_threads = threads.n_threads();
         let version = env!("CARGO_PKG_VERSION");
-        let key = format!("{ty} {row}x{rows} {layout}, {n_threads} threads, {}, {version}", cpu());
-        let Some(cost) =
-            known.get(&key).map(|m| m.cost()).or_else(|| measure(kind, threads, repack))
-        else {
-            continue;
-        };
+        let key = format!("{ty} {row}x{rows} {layout}, {}, {version}", worker(device, threads));
+        let measure = || measure(kind, device, threads, repack);
+        let Some(cost) = known.get(&key).map(|m| m.cost()).or_else(measure) else { continue };
         known.entry(key).or_insert(Measured { one: cost.one.0, many: cost.many.0, measured: now });
         costs.push((cost, kind.bytes));
     }
@@ -96,8 +97,25 @@ pub fn compute(kinds: &[Kind], threads: &Arc<Threadpool>, repack: bool) -> Optio
     Cost::mixed(&costs)
 }
 
-fn measure(kind: &Kind, threads: &Arc<Threadpool>, repack: bool) -> Option<Cost> {
-    let room = Bytes(super::available_memory().0 / MEMORY_SHARE);
+/// What a measurement belongs to: the threads of a processor, or a GPU.
+fn worker(device: Device, threads: &Threadpool) -> String {
+    match device.kind() {
+        DeviceKind::Cpu => format!("{} threads, {}", threads.n_threads(), cpu()),
+        _ => format!("{}, {}", device.backend_name(), device.description()),
+    }
+}
+
+fn measure(
+    kind: &Kind,
+    device: Device,
+    threads: &Arc<Threadpool>,
+    repack: bool,
+) -> Option<Cost> {
+    let free = match device.kind() {
+        DeviceKind::Cpu => super::available_memory(),
+        _ => device.memory().free.min(super::available_memory()),
+    };
+    let room = Bytes(free.0 / MEMORY_SHARE);
     let rate = |bytes: Bytes, tokens: u32| {
         let bytes = bytes.min(room);
         // Of a matrix that is too large, some rows.
@@ -106,7 +124,7 @@ fn measure(kind: &Kind, threads: &Arc<Threadpool>, repack: bool) -> Option<Cost>
         let each = (kind.matrix.0 / kind.rows).saturating_mul(rows).max(1);
         let matrices = usize::try_from(bytes.0 / each).unwrap_or(1).clamp(1, 1024);
         let (ty, row, tokens) = (kind.ty, kind.row, u64::from(tokens));
-        let work = Matmul { ty, row, rows, matrices, tokens, repack };
+        let work = Matmul { ty, row, rows, matrices, tokens, repack, device };
         let (time, bytes) = work.time(threads.clone(), COMPUTE_TIME).ok()?;
         Some(bytes.f64() / time.as_secs_f64().max(1e-9))
     };
@@ -161,7 +179,9 @@ mod tests {
     #[test]
     fn a_machine_can_compute() {
         let threads = Arc::new(Threadpool::new(1, 0).unwrap());
-        let work = Matmul { ty: 8, row: 256, rows: 64, matrices: 2, tokens: 3, repack: true };
+        let device = Device::cpu().unwrap();
+        let work =
+            Matmul { ty: 8, row: 256, rows: 64, matrices: 2, tokens: 3, repack: true, device };
         let (time, bytes) = work.time(threads.clone(), Duration::ZERO).unwrap();
         assert!(time > Duration::ZERO && bytes == Bytes(2 * 64 * 8 * 34), "{time:?} {bytes}");
         let odd = Matmul { row: 250, ..work };
