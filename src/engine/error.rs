@@ -97,7 +97,9 @@ impl Error {
                 "check the disk and the file; what was said so far is kept".to_owned()
             }
             Error::NoDevice { there, build, .. } => {
-                let make = build.map(|b| format!("; `make {b}` builds one that does")).filter(|_| *build != Some("metal"));
+                let make = build
+                    .map(|b| format!("; `make {b}` builds one that does"))
+                    .filter(|_| *build != Some("metal"));
                 format!("there is {there}{}", make.unwrap_or_default())
             }
             Error::NotForText { .. } => "airrun runs models that continue a text".to_owned(),

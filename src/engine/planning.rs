@@ -83,6 +83,7 @@ pub(super) fn make_plan(
     let wish = Wish {
         stream: options.stream,
         ram: options.ram,
+        vram: options.vram,
         ctx,
         ctx_least: if options.ctx.is_some() { ctx } else { ctx.min(LEAST_CTX) },
         ubatch: options.ubatch,
@@ -147,6 +148,7 @@ fn rough_needs(index: &Index, wish: &Wish) -> Needs {
         process: PROCESS + header * 8,
         context: ContextCost { ctx, ubatch, bytes },
         read_ahead: READ_AHEAD,
+        gpu: None,
     }
 }
 
@@ -197,7 +199,7 @@ fn measured_needs(
         // A system that does not tell; the bounds have to do.
         rough_needs(index, wish)
     } else {
-        Needs { process, context, read_ahead: READ_AHEAD }
+        Needs { process, context, read_ahead: READ_AHEAD, gpu: None }
     };
     Ok((needs, seconds))
 }
@@ -252,8 +254,13 @@ pub fn forecast(
         false => streamed,
     };
     let disk = probe::rates::disk(source.as_ref(), len).unwrap_or(UNKNOWN_DISK);
-    let rates =
-        Rates { disk, resident, streamed, open_seconds: planned.open_seconds.unwrap_or(0.0) };
+    let rates = Rates {
+        disk,
+        resident,
+        streamed,
+        gpu: None,
+        open_seconds: planned.open_seconds.unwrap_or(0.0),
+    };
     let touched = Touched::of(index);
     let estimate = plan::estimate(&planned.plan, &rates, touched, n_prompt);
     let advice = advice(index, planned)?.map(|(more_ram, better)| {

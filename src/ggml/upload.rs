@@ -50,8 +50,7 @@ pub fn measure_upload(device: Device) -> Result<Upload, Error> {
     let tensors = Tensors::new(1)?;
     let size = i64::try_from(ROOM.0).unwrap_or(i64::MAX);
     // SAFETY: a context with room for one tensor.
-    let tensor =
-        unsafe { sys::ggml_new_tensor_1d(tensors.as_ptr(), sys::GGML_TYPE_I8, size) };
+    let tensor = unsafe { sys::ggml_new_tensor_1d(tensors.as_ptr(), sys::GGML_TYPE_I8, size) };
     let tensor = not_null("measuring the link", tensor)?;
     let _memory = Memory::new(&tensors, device.buffer_type())?;
     // SAFETY: a host buffer of this size, whose pages are touched before they are measured.

@@ -210,8 +210,9 @@ mod tests {
     fn a_report_reads_like_this() {
         let (index, plan) = whole_plan();
         let cost = Cost { one: Rate(10e9), many: Rate(500e9) };
-        let rates = Rates { disk: Rate(2e9), resident: cost, streamed: cost, open_seconds: 0.5 };
-        let touched = Touched { of_block: 1.0, output: MIB * 100 };
+        let rates =
+            Rates { disk: Rate(2e9), resident: cost, streamed: cost, gpu: None, open_seconds: 0.5 };
+        let touched = Touched { of_block: 1.0, of_ffn: 1.0, output: MIB * 100 };
         let estimate = estimate(&plan, &rates, touched, 512);
         let advice = Some(Advice { more_ram: GIB * 2, tokens_per_second: 2.345 });
         let report = Report {

@@ -105,12 +105,7 @@ fn worker(device: Device, threads: &Threadpool) -> String {
     }
 }
 
-fn measure(
-    kind: &Kind,
-    device: Device,
-    threads: &Arc<Threadpool>,
-    repack: bool,
-) -> Option<Cost> {
+fn measure(kind: &Kind, device: Device, threads: &Arc<Threadpool>, repack: bool) -> Option<Cost> {
     let free = match device.kind() {
         DeviceKind::Cpu => super::available_memory(),
         _ => device.memory().free.min(super::available_memory()),
