@@ -27,7 +27,7 @@ pub use backend::{Backend, Buffer, BufferType, Device, Threadpool};
 pub use devices::{DeviceKind, DeviceMemory};
 pub use gauge::Matmul;
 pub use graph::{Graph, Placement, Tensor};
-pub use llama::{Context, ContextParams, Model, ModelParams, Token, Vocab};
+pub use llama::{Context, ContextParams, Model, ModelParams, Taken, Token, Vocab};
 pub use log::{set_verbosity, take_messages};
 pub use result::Error;
 pub use sampler::{Sampler, SamplerSettings};
