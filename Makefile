@@ -2,8 +2,14 @@
 #
 #   make chat              set up, build, and chat with the small model in models/ (MODEL=path for another)
 #   make test              set up, build, and run all tests
+#   make vulkan            set up and build with Vulkan: target/release/airrun then knows such GPUs, too
+#   make test-vulkan       run the tests of streaming on a Vulkan device made of the CPU
 
 MODEL ?= models/tiny-chat-q4_k_m.gguf
+
+# The software Vulkan device of Mesa, and the tests that run on it.
+LAVAPIPE ?= $$(echo /usr/share/vulkan/icd.d/lvp_icd*.json)
+VULKAN_TESTS ?= stream archs device
 
 # A compiler cache makes the second build of ggml a matter of seconds; its results do not depend on where the tree lies.
 ifneq ($(shell command -v ccache),)
@@ -12,7 +18,7 @@ export CMAKE_CXX_COMPILER_LAUNCHER ?= ccache
 export CCACHE_NOHASHDIR ?= 1
 endif
 
-.PHONY: chat test build check setup help
+.PHONY: chat test build vulkan test-vulkan check setup help
 
 chat: build
 	@target/release/airrun chat $(MODEL)
@@ -22,6 +28,18 @@ test: setup
 
 build: setup
 	cargo build --release
+
+# Headers that are new enough are found by the script, and given to CMake where the system's are older.
+vulkan: setup
+	headers=$$(sh tools/setup-vulkan.sh) && CMAKE_INCLUDE_PATH=$$headers cargo build --release --features vulkan
+
+# ggml leaves out Vulkan devices that are CPUs, unless they are named: the number is among those that the loader finds. It is
+# named after the build, which would compile ggml again for another variable whose name begins with GGML.
+test-vulkan: setup
+	headers=$$(sh tools/setup-vulkan.sh --tests) && export CMAKE_INCLUDE_PATH=$$headers && \
+	cargo test --release --features vulkan --test it --no-run && \
+	AIRRUN_TEST_DEVICE=vulkan GGML_VK_VISIBLE_DEVICES=0 VK_DRIVER_FILES=$(LAVAPIPE) VK_ICD_FILENAMES=$(LAVAPIPE) \
+		cargo test --release --features vulkan --test it -- $(VULKAN_TESTS)
 
 # What CI adds to the tests.
 check: setup
