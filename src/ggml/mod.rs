@@ -7,24 +7,29 @@
 
 mod addresses;
 mod backend;
+mod event;
 mod gauge;
 mod graph;
 pub mod guard;
 mod llama;
 mod log;
+mod memory;
 mod result;
 mod sampler;
+mod tensors;
 mod vfile;
 
 use std::ffi::{CStr, c_char};
 use std::sync::Once;
 
 pub use addresses::AddressRange;
-pub use backend::{Backend, Buffer, BufferType, Device, Threadpool};
+pub use backend::{Backend, Buffer, BufferType, Capabilities, Device, Threadpool};
+pub use event::Event;
 pub use gauge::Matmul;
 pub use graph::{Graph, Placement, Tensor};
 pub use llama::{Context, ContextParams, Model, ModelParams, Token, Vocab};
-pub use log::{set_verbosity, take_messages};
+pub use log::{set_verbosity, take_messages, warn};
+pub use memory::{Area, Pinned};
 pub use result::Error;
 pub use sampler::{Sampler, SamplerSettings};
 pub use vfile::{RangeReader, Segment, SegmentKind, VirtualFile};
