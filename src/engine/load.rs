@@ -379,6 +379,7 @@ impl Loading<'_> {
             units.push(UnitSpec {
                 name: unit.name.clone(),
                 extents: laid.extents.into(),
+                zeros: Arc::default(),
                 size: laid.size,
                 home: Home::Disk,
             });

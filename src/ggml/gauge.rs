@@ -35,7 +35,7 @@ pub struct Matmul {
 }
 
 /// Memory that ggml allocated for tensors.
-pub(super) struct Memory(pub(super) NonNull<sys::ggml_backend_buffer>);
+struct Memory(NonNull<sys::ggml_backend_buffer>);
 
 impl Matmul {
     /// The shortest time that all matrices took, of at least two rounds and of as many as `limit` allows, and their bytes.
@@ -167,7 +167,7 @@ type ExtraTypes =
 
 impl Memory {
     /// Memory for all tensors of a context that have none.
-    pub(super) fn new(tensors: &Tensors, kind: BufferType) -> Result<Memory, Error> {
+    fn new(tensors: &Tensors, kind: BufferType) -> Result<Memory, Error> {
         // SAFETY: a valid context and buffer type.
         let buffer = unsafe {
             sys::ggml_backend_alloc_ctx_tensors_from_buft(tensors.as_ptr(), kind.0.as_ptr())
