@@ -41,13 +41,15 @@ pub(crate) fn load(
     options: &LoadOptions,
     printer: &Printer,
 ) -> Result<Engine, engine::Error> {
-    if options.vram.is_some() {
-        printer.warn("--vram has no effect: this program computes on the CPU only");
-    }
     let file = index.files.first().and_then(|file| file.path.file_name());
     let name = file.map_or_else(|| "model".to_owned(), |name| name.display().to_string());
-    let _status = Status::start(printer, Watched::Step(format!("loading {name}")));
-    Engine::open(Arc::new(index), options)
+    let status = Status::start(printer, Watched::Step(format!("loading {name}")));
+    let engine = Engine::open(Arc::new(index), options)?;
+    drop(status);
+    if options.vram.is_some() && engine.plan().gpu.is_none() {
+        printer.warn("--vram has no effect: the CPU computes");
+    }
+    Ok(engine)
 }
 
 impl Talk {

@@ -473,4 +473,4 @@ fn spread(tiers: &[Tier], from: Tier, to: Tier, n: usize) -> Vec<Tier> {
 }
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

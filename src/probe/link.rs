@@ -1,9 +1,12 @@
 //! The link between a device and the machine's memory: what the bus says of itself, and how fast copies really are.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 
 use crate::ggml::{self, Device, Upload};
+use crate::memo;
+use crate::units::Rate;
 
 /// A PCI Express link as the kernel describes it.
 #[derive(Clone, Copy, Debug, PartialEq, serde::Serialize)]
@@ -34,6 +37,33 @@ pub fn link(device: Device) -> Option<Link> {
 /// Copies to the device for up to a second.
 pub fn upload(device: Device) -> Option<Upload> {
     ggml::measure_upload(device).ok()
+}
+
+/// As [`upload`], or what it was within the last week.
+pub fn remembered_upload(device: Device) -> Option<Rate> {
+    let memory = memo::path("links.json");
+    let key = format!("{}, {}", device.backend_name(), device.description());
+    let known: Option<BTreeMap<String, Known>> = memory.as_deref().and_then(memo::recall);
+    let mut known = known.unwrap_or_default();
+    known.retain(|_, k| memo::holds(k.measured) && k.rate.is_finite() && k.rate > 0.0);
+    if let Some(known) = known.get(&key) {
+        return Some(Rate(known.rate));
+    }
+    let rate = upload(device)?.rate;
+    known.insert(key, Known { rate: rate.0, measured: memo::now() });
+    if let Some(memory) = memory {
+        memo::remember(&memory, &known);
+    }
+    Some(rate)
+}
+
+/// A measurement that is remembered.
+#[derive(Clone, Copy, Debug, serde::Serialize, serde::Deserialize)]
+struct Known {
+    /// Bytes per second.
+    rate: f64,
+    /// Seconds since 1970.
+    measured: u64,
 }
 
 /// The link of a device's directory in `/sys`.

@@ -247,6 +247,13 @@ fn the_cpu_helps_the_link() {
     assert!(cpu > 30 && host > 10, "{cpu} on the CPU, {host} over the link");
 }
 
+/// Blocks of all tiers.
+pub(in crate::plan) fn mixed_plan() -> (Index, Machine, Plan) {
+    let machine = machine(8e9, 10e9, 9e9, 1000e9);
+    let plan = solve_it(&large(), &machine, &wish(GIB * 8, GIB * 20)).unwrap();
+    (large(), machine, plan)
+}
+
 #[test]
 fn what_ram_has_no_room_for_is_on_disk() {
     let machine = machine(2e9, 25e9, 5e9, 1000e9);
