@@ -1,6 +1,7 @@
 //! Asks the system what the machine has. The only room that does; everything else is told.
 
 pub mod bandwidth;
+pub mod link;
 pub mod memory;
 pub mod quick;
 pub mod rates;

@@ -52,7 +52,7 @@ struct Row {
 struct Run {
     peak_rss_bytes: Bytes,
     peak_device_bytes: Bytes,
-    device: &'static str,
+    device: String,
     threads: u32,
     engine: String,
     plan: Placement,
@@ -280,9 +280,9 @@ impl Run {
     fn new(engine: &Engine, options: &LoadOptions, peak_rss: Bytes) -> Run {
         Run {
             peak_rss_bytes: peak_rss,
-            // The CPU's memory is RAM, which is in the peak above.
-            peak_device_bytes: Bytes::ZERO,
-            device: "cpu",
+            // The CPU's memory is RAM, which is in the peak above. A GPU's is taken once, and given back at the end.
+            peak_device_bytes: engine.device_memory().unwrap_or_default(),
+            device: engine.device().to_owned(),
             threads: options.threads.unwrap_or_else(probe::physical_cores).max(1),
             engine: engine.describe(),
             plan: Placement::of(engine),

@@ -6,6 +6,7 @@ mod bench;
 mod chat;
 mod completions;
 mod config;
+mod devices;
 mod doctor;
 mod exit;
 mod input;
@@ -63,6 +64,7 @@ fn dispatch(
         Command::Doctor(args) => doctor::run(&args, config, printer),
         Command::Completions(args) => completions::run(&args, printer),
         Command::Man(args) => man::run(&args, printer),
+        Command::Devices(args) => devices::run(&args, printer),
         Command::Plan(args) => plan::run(&args, printer),
         Command::Bench(args) => bench::run(&args, printer),
         Command::Serve(args) => serve::run(&args, printer),

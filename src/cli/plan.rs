@@ -26,6 +26,7 @@ pub(crate) fn run(args: &PlanArgs, printer: &Printer) -> anyhow::Result<ExitStat
     drop(status);
     let report = Report {
         name: &printable(index.name().as_bytes()),
+        device: &planned.device(),
         weights: index.bytes(),
         plan: &planned.plan,
         rates: &forecast.rates,
@@ -51,6 +52,10 @@ fn look() -> Look {
     let color = std::io::stdout().is_terminal() && !dumb && var("NO_COLOR").is_none();
     Look {
         blocks: if utf8 { UNICODE } else { ASCII },
-        paint: if color { ["\x1b[32m", "\x1b[33m", "\x1b[0m"] } else { [""; 3] },
+        paint: if color {
+            ["\x1b[32m", "\x1b[34m", "\x1b[36m", "\x1b[33m", "\x1b[0m"]
+        } else {
+            [""; 5]
+        },
     }
 }

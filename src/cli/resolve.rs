@@ -32,6 +32,7 @@ pub(crate) fn model(text: &Path) -> anyhow::Result<Chosen> {
 /// What the engine is told.
 pub(crate) fn load_options(args: &LoadArgs) -> LoadOptions {
     LoadOptions {
+        device: args.device,
         stream: match args.stream {
             StreamArg::Auto => StreamMode::Auto,
             StreamArg::Always => StreamMode::Always,

@@ -46,11 +46,13 @@ pub(crate) fn load(
     options: &LoadOptions,
     printer: &Printer,
 ) -> Result<Engine, engine::Error> {
-    if options.vram.is_some() {
-        printer.warn("--vram has no effect: this program computes on the CPU only");
+    let status = Status::start(printer, Watched::Step(format!("loading {}", index.title())));
+    let engine = Engine::open(Arc::new(index), options)?;
+    drop(status);
+    if options.vram.is_some() && engine.plan().gpu.is_none() {
+        printer.warn("--vram has no effect: the CPU computes");
     }
-    let _status = Status::start(printer, Watched::Step(format!("loading {}", index.title())));
-    Engine::open(Arc::new(index), options)
+    Ok(engine)
 }
 
 impl Talk {

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use serde::{Deserialize, Serialize};
 
 use super::rates;
-use crate::ggml::Threadpool;
+use crate::ggml::{Device, Threadpool};
 use crate::memo;
 use crate::plan::Kind;
 use crate::source;
@@ -37,9 +37,9 @@ impl Speeds {
             }
         }
         let threads = (!new.is_empty()).then(|| Threadpool::new(n_threads, 0).ok()).flatten();
-        if let Some(threads) = threads.map(Arc::new) {
+        if let (Some(threads), Ok(cpu)) = (threads.map(Arc::new), Device::cpu()) {
             for kind in new.iter().take_while(|_| begin.elapsed() < time) {
-                if let Some(cost) = rates::compute(&[*kind], &threads, true) {
+                if let Some(cost) = rates::compute(&[*kind], cpu, &threads, true) {
                     by_type.insert(kind.ty, cost.one);
                 }
             }
@@ -63,7 +63,7 @@ impl Speeds {
 
 /// What was measured with these matrices, else with others of the same type.
 fn recall(known: &BTreeMap<String, Rate>, kind: &Kind, n_threads: u32) -> Option<Rate> {
-    let key = rates::key(kind, n_threads, true);
+    let key = rates::key(kind, &rates::processor(n_threads), true);
     if let Some(rate) = known.get(&key) {
         return Some(*rate);
     }
@@ -113,9 +113,9 @@ mod tests {
     #[test]
     fn other_matrices_of_the_type_will_do() {
         let known = BTreeMap::from([
-            (rates::key(&kind(12, 4096), 2, true), Rate(7.0)),
-            (rates::key(&kind(12, 256), 4, true), Rate(8.0)),
-            (rates::key(&kind(8, 4096), 2, false), Rate(9.0)),
+            (rates::key(&kind(12, 4096), &rates::processor(2), true), Rate(7.0)),
+            (rates::key(&kind(12, 256), &rates::processor(4), true), Rate(8.0)),
+            (rates::key(&kind(8, 4096), &rates::processor(2), false), Rate(9.0)),
         ]);
         let rate = |kind: Kind| recall(&known, &kind, 2).map(|r| r.0);
         assert_eq!(rate(kind(12, 4096)), Some(7.0));

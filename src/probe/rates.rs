@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::ggml::{Matmul, Threadpool};
+use crate::ggml::{Device, DeviceKind, Matmul, Threadpool};
 use crate::memo;
 use crate::plan::{Cost, Kind};
 use crate::source::sample::{Effort, Ground, sample};
@@ -41,9 +41,14 @@ pub fn file(path: &Path) -> Option<(String, Rate)> {
     Some((source.describe(), rate))
 }
 
-/// Computes with matrices of these kinds, mixed by their bytes: as in the file, or repacked for this CPU. `None` if ggml can
-/// do it with none of them.
-pub fn compute(kinds: &[Kind], threads: &Arc<Threadpool>, repack: bool) -> Option<Cost> {
+/// Computes on `device` with matrices of these kinds, mixed by their bytes: as in the file, or repacked where the device does
+/// that. `None` if ggml can do it with none of them.
+pub fn compute(
+    kinds: &[Kind],
+    device: Device,
+    threads: &Arc<Threadpool>,
+    repack: bool,
+) -> Option<Cost> {
     let memory = memo::path("rates.json");
     let now = memo::now();
     let mut known = memory.as_deref().and_then(recall).unwrap_or_default();
@@ -51,12 +56,9 @@ pub fn compute(kinds: &[Kind], threads: &Arc<Threadpool>, repack: bool) -> Optio
     let n_known = known.len();
     let mut costs = Vec::new();
     for kind in kinds {
-        let key = key(kind, threads.n_threads(), repack);
-        let Some(cost) =
-            known.get(&key).map(|m| m.cost()).or_else(|| measure(kind, threads, repack))
-        else {
-            continue;
-        };
+        let key = key(kind, &worker(device, threads.n_threads()), repack);
+        let measure = || measure(kind, device, threads, repack);
+        let Some(cost) = known.get(&key).map(|m| m.cost()).or_else(measure) else { continue };
         known.entry(key).or_insert(Measured { one: cost.one.0, many: cost.many.0, measured: now });
         costs.push((cost, kind.bytes));
     }
@@ -66,12 +68,24 @@ pub fn compute(kinds: &[Kind], threads: &Arc<Threadpool>, repack: bool) -> Optio
     Cost::mixed(&costs)
 }
 
-/// What a measurement is remembered as: the type, the shape, and all that is the same for every kind.
-pub(super) fn key(kind: &Kind, n_threads: u32, repack: bool) -> String {
+/// What a measurement is remembered as: the type, the shape, and who computed.
+pub(super) fn key(kind: &Kind, worker: &str, repack: bool) -> String {
     let layout = if repack { "repacked" } else { "plain" };
     let Kind { ty, row, rows, .. } = *kind;
-    let version = env!("CARGO_PKG_VERSION");
-    format!("{ty} {row}x{rows} {layout}, {n_threads} threads, {}, {version}", cpu())
+    format!("{ty} {row}x{rows} {layout}, {worker}, {}", env!("CARGO_PKG_VERSION"))
+}
+
+/// Who computed: the threads of a processor, or a GPU.
+fn worker(device: Device, n_threads: u32) -> String {
+    match device.kind() {
+        DeviceKind::Cpu => processor(n_threads),
+        _ => format!("{}, {}", device.backend_name(), device.description()),
+    }
+}
+
+/// This machine's processor with so many threads, for [`key`].
+pub(super) fn processor(n_threads: u32) -> String {
+    format!("{n_threads} threads, {}", cpu())
 }
 
 /// One token's rates that are remembered, by [`key`].
@@ -81,8 +95,12 @@ pub(super) fn remembered() -> BTreeMap<String, Rate> {
     holding.map(|(key, m)| (key, m.cost().one)).collect()
 }
 
-fn measure(kind: &Kind, threads: &Arc<Threadpool>, repack: bool) -> Option<Cost> {
-    let room = Bytes(super::available_memory().0 / MEMORY_SHARE);
+fn measure(kind: &Kind, device: Device, threads: &Arc<Threadpool>, repack: bool) -> Option<Cost> {
+    let free = match device.kind() {
+        DeviceKind::Cpu => super::available_memory(),
+        _ => device.memory().free.min(super::available_memory()),
+    };
+    let room = Bytes(free.0 / MEMORY_SHARE);
     let rate = |bytes: Bytes, tokens: u32| {
         let bytes = bytes.min(room);
         // Of a matrix that is too large, some rows.
@@ -91,7 +109,7 @@ fn measure(kind: &Kind, threads: &Arc<Threadpool>, repack: bool) -> Option<Cost>
         let each = (kind.matrix.0 / kind.rows).saturating_mul(rows).max(1);
         let matrices = usize::try_from(bytes.0 / each).unwrap_or(1).clamp(1, 1024);
         let (ty, row, tokens) = (kind.ty, kind.row, u64::from(tokens));
-        let work = Matmul { ty, row, rows, matrices, tokens, repack };
+        let work = Matmul { ty, row, rows, matrices, tokens, repack, device };
         let (time, bytes) = work.time(threads.clone(), COMPUTE_TIME).ok()?;
         Some(bytes.f64() / time.as_secs_f64().max(1e-9))
     };
@@ -146,7 +164,9 @@ mod tests {
     #[test]
     fn a_machine_can_compute() {
         let threads = Arc::new(Threadpool::new(1, 0).unwrap());
-        let work = Matmul { ty: 8, row: 256, rows: 64, matrices: 2, tokens: 3, repack: true };
+        let device = Device::cpu().unwrap();
+        let work =
+            Matmul { ty: 8, row: 256, rows: 64, matrices: 2, tokens: 3, repack: true, device };
         let (time, bytes) = work.time(threads.clone(), Duration::ZERO).unwrap();
         assert!(time > Duration::ZERO && bytes == Bytes(2 * 64 * 8 * 34), "{time:?} {bytes}");
         let odd = Matmul { row: 250, ..work };

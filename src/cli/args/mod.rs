@@ -2,6 +2,7 @@
 //! `resolve`; nothing here touches the disk or a device.
 
 mod completions;
+mod devices;
 mod doctor;
 mod examples;
 mod list;
@@ -19,7 +20,10 @@ pub(crate) use list::ListArgs;
 pub(crate) use man::ManArgs;
 pub(crate) use pull::PullArgs;
 
+use crate::engine::DeviceChoice;
 use crate::units::Bytes;
+
+pub(crate) use devices::DevicesArgs;
 
 /// The longest text of a measurement.
 const MAX_BENCH_TOKENS: i64 = 1 << 20;
@@ -70,6 +74,8 @@ pub(crate) enum Command {
     Inspect(InspectArgs),
     /// Show where a model's blocks will live, and how fast it will be
     Plan(PlanArgs),
+    /// List the devices that can compute, and how fast they are fed
+    Devices(DevicesArgs),
     /// Print the logits after the last of some tokens
     Logits(LogitsArgs),
     /// Show what this machine has, and what makes it slow
@@ -173,10 +179,10 @@ pub(crate) struct LogitsArgs {
 pub(crate) struct LoadArgs {
     /// The model: a name that `airrun list` shows, or a GGUF file
     pub(crate) model: PathBuf,
-    /// Compute on this device: auto or cpu
-    #[arg(long, value_enum, default_value = "auto", hide_possible_values = true)]
-    #[arg(value_name = "NAME", hide_default_value = true, help_heading = "Memory")]
-    pub(crate) device: DeviceArg,
+    /// Compute on auto, cpu, cuda[:N], vulkan[:N] or metal
+    #[arg(long, default_value = "auto", value_name = "NAME")]
+    #[arg(hide_default_value = true, help_heading = "Memory")]
+    pub(crate) device: DeviceChoice,
     /// Stream blocks if they do not fit: auto, always, never
     #[arg(long, value_enum, default_value = "auto", hide_possible_values = true)]
     #[arg(value_name = "WHEN", hide_default_value = true, help_heading = "Memory")]
@@ -245,13 +251,6 @@ pub(crate) enum StreamArg {
     Auto,
     Always,
     Never,
-}
-
-/// `--device`: this build computes on the CPU only, so both mean it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub(crate) enum DeviceArg {
-    Auto,
-    Cpu,
 }
 
 /// `--vram`, `--ram`.
