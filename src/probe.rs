@@ -1,8 +1,11 @@
 //! Asks the system what the machine has. The only room that does; everything else is told.
 
 pub mod bandwidth;
+pub mod link;
 pub mod memory;
+pub mod quick;
 pub mod rates;
+pub mod space;
 pub mod system;
 
 pub use memory::{address_space, available_memory, machine, peak_memory};

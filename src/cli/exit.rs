@@ -7,7 +7,8 @@ use std::process::ExitCode;
 
 use crate::cli::printer::Printer;
 use crate::engine::chat::ChatError;
-use crate::{engine, gguf};
+use crate::models::FindError;
+use crate::{engine, gguf, hub};
 
 /// Room for an answer in the context that a hint proposes, in tokens.
 const SPARE: usize = 256;
@@ -93,6 +94,12 @@ pub(crate) fn hint(error: &anyhow::Error) -> Option<String> {
         }
         if let Some(error) = cause.downcast_ref::<gguf::Error>() {
             return Some(error.hint().to_owned());
+        }
+        if let Some(error) = cause.downcast_ref::<hub::Error>() {
+            return Some(error.hint());
+        }
+        if let Some(error) = cause.downcast_ref::<FindError>() {
+            return Some(error.hint());
         }
         match cause.downcast_ref::<ChatError>() {
             Some(ChatError::Engine(error)) => error.hint(),

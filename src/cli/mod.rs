@@ -6,16 +6,19 @@ mod bench;
 mod chat;
 mod completions;
 mod config;
+mod devices;
 mod doctor;
 mod exit;
 mod input;
 mod inspect;
 mod interrupt;
+mod list;
 mod logits;
 mod man;
 mod plan;
 mod printer;
 mod progress;
+mod pull;
 mod resolve;
 mod run;
 mod serve;
@@ -29,8 +32,6 @@ use std::process::ExitCode;
 use args::Command;
 use exit::ExitStatus;
 use printer::Printer;
-
-use crate::gguf::Index;
 
 /// Runs the program with the process's arguments.
 pub fn main() -> ExitCode {
@@ -63,11 +64,14 @@ fn dispatch(
         Command::Doctor(args) => doctor::run(&args, config, printer),
         Command::Completions(args) => completions::run(&args, printer),
         Command::Man(args) => man::run(&args, printer),
+        Command::Devices(args) => devices::run(&args, printer),
         Command::Plan(args) => plan::run(&args, printer),
         Command::Bench(args) => bench::run(&args, printer),
         Command::Serve(args) => serve::run(&args, printer),
+        Command::Pull(args) => pull::run(&args, printer),
+        Command::List(args) => list::run(&args, printer),
         Command::Inspect(args) => {
-            let index = Index::open(&args.model)?;
+            let index = resolve::model(&args.model)?.index;
             inspect::run(&index, &args, &mut io::stdout().lock())?;
             Ok(ExitStatus::Ok)
         }

@@ -44,6 +44,25 @@ pub fn take_messages() -> Vec<String> {
     state().messages.drain(..).map(|(_, text)| text).collect()
 }
 
+/// Keeps a warning of airrun's own with those of ggml, and prints it where warnings are printed.
+pub fn warn(text: &str) {
+    let mut state = state();
+    state.keep(ggml_sys::GGML_LOG_LEVEL_WARN, text);
+    drop(state);
+    if VERBOSITY.load(Ordering::Relaxed) >= 1 {
+        drop(writeln!(std::io::stderr(), "{text}"));
+    }
+}
+
+impl State {
+    fn keep(&mut self, level: ggml_log_level, text: &str) {
+        self.messages.push((level, text.trim_end().to_owned()));
+        if self.messages.len() > MAX_KEPT {
+            self.messages.remove(0);
+        }
+    }
+}
+
 /// The most telling of the kept messages as one sentence, for an error.
 pub(super) fn take_reason() -> String {
     let messages = std::mem::take(&mut state().messages);
@@ -84,10 +103,7 @@ unsafe extern "C" fn on_log(level: ggml_log_level, text: *const c_char, _: *mut 
         if serious {
             match state.messages.last_mut() {
                 Some((_, last)) if continued => last.push_str(&text),
-                _ => state.messages.push((level, text.trim_end().to_owned())),
-            }
-            if state.messages.len() > MAX_KEPT {
-                state.messages.remove(0);
+                _ => state.keep(level, &text),
             }
         }
         drop(state);

@@ -8,29 +8,38 @@
 mod addresses;
 mod backend;
 mod batch;
+mod devices;
+mod event;
 mod gauge;
 mod grammar;
 mod graph;
 pub mod guard;
 mod llama;
 mod log;
+mod memory;
 mod result;
 mod sampler;
+mod tensors;
+mod upload;
 mod vfile;
 
 use std::ffi::{CStr, c_char};
 use std::sync::{Once, OnceLock};
 
 pub use addresses::AddressRange;
-pub use backend::{Backend, Buffer, BufferType, Device, Threadpool};
+pub use backend::{Backend, Buffer, BufferType, Capabilities, Device, Threadpool};
 pub use batch::BatchToken;
+pub use devices::{DeviceKind, DeviceMemory};
+pub use event::Event;
 pub use gauge::Matmul;
 pub use grammar::grammar_of_schema;
 pub use graph::{Graph, Placement, Tensor};
-pub use llama::{Context, ContextParams, Model, ModelParams, Pooling, Token, Vocab};
-pub use log::{set_verbosity, take_messages};
+pub use llama::{Context, ContextParams, Model, ModelParams, Pooling, Taken, Token, Vocab};
+pub use log::{set_verbosity, take_messages, warn};
+pub use memory::{Area, Pinned};
 pub use result::Error;
 pub use sampler::{Sampler, SamplerSettings};
+pub use upload::{Upload, measure_upload};
 pub use vfile::{RangeReader, Segment, SegmentKind, VirtualFile};
 
 /// Readies ggml and libllama; called by everything that creates a handle. Cheap after the first time.

@@ -16,7 +16,7 @@ pub fn machine() -> Machine {
         Some(group) if group < system => (group, Bytes(group.0 / 20).max(MIB * 32)),
         _ => (system, tenth.max(GIB.min(Bytes(system.0 / 4)))),
     };
-    Machine { ram: available + own, reserve }
+    Machine { ram: available + own, reserve, gpu: None }
 }
 
 /// Memory that can be used without pushing anything out: the system's estimate, or what the control group leaves.

@@ -9,17 +9,26 @@
 //! compute  |  (wait)     | run 1 in A  | run 2 in B  | run 3 in A ...
 //! ```
 //!
-//! Where bytes are is all that changes; what is computed never does. `split` and `slots` are pure, `exec` is the loop,
-//! `vtable` is what C sees. `monitor` and `trace` only tell what happens.
+//! A device with memory of its own has a third actor, the copy queue, which brings what was read, or what RAM holds, to the slots.
+//!
+//! Where bytes are is all that changes; what is computed never does. `split`, `slots` and `chunks` are pure, `exec` is the loop,
+//! `memory` is what it asks of slots, `host` and `device` are the two kinds of them, `vtable` is what C sees. `monitor` and `trace`
+//! only tell what happens.
 
+mod chunks;
+mod device;
 mod exec;
+mod host;
+mod memory;
 pub mod monitor;
 pub mod slots;
 pub mod split;
+mod staging;
 pub mod trace;
 mod vtable;
 
 use std::collections::HashMap;
+use std::ops::Range;
 use std::sync::Arc;
 
 pub use monitor::{Monitor, Progress, UnitState};
@@ -31,15 +40,31 @@ use crate::ggml;
 use crate::source::{Extent, ReadError, WeightSource};
 use crate::units::Bytes;
 
+/// Where the bytes of a unit are between the passes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Home {
+    /// In the model's files: read for every pass.
+    #[default]
+    Disk,
+    /// In pinned host memory, read once, during the first pass; for devices with memory of their own.
+    Ram,
+}
+
 /// What streams together: a block, or a part of one.
 #[derive(Clone, Debug)]
 pub struct UnitSpec {
     /// What people call it: `block 17`.
     pub name: String,
-    /// What to read into a slot.
+    /// What to read into a slot. Where slots are host memory, each extent is read straight to its place, and is best aligned for
+    /// O_DIRECT; elsewhere it is copied there, and need not be.
     pub extents: Arc<[Extent]>,
+    /// Stretches of the slot that are to be zero: what the device's kernels read beyond the end of a tensor. Where slots are host
+    /// memory, there are none.
+    pub zeros: Arc<[Range<u64>]>,
     /// Bytes of slot it takes.
     pub size: Bytes,
+    /// Where its bytes come from in each pass.
+    pub home: Home,
 }
 
 /// Where a streamed tensor is found once its unit is in a slot.
@@ -54,7 +79,8 @@ pub struct WeightPlace {
 /// What a stream device is made of.
 #[derive(Debug)]
 pub struct Config {
-    /// The device that computes; its memory must be host memory.
+    /// The device that computes. Units are read straight into its memory if that is the host's, and copied there by a queue of
+    /// their own if it is not.
     pub inner: ggml::Device,
     /// Its threads.
     pub threads: Arc<ggml::Threadpool>,

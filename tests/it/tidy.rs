@@ -7,20 +7,25 @@ use std::path::{Path, PathBuf};
 const MAX_FUNCTION: usize = 70;
 
 /// Files that may hold `unsafe` code.
-const UNSAFE: [&str; 6] = [
+const UNSAFE: [&str; 9] = [
     "src/ggml/",
     "src/source/align.rs",
     "src/source/files.rs",
     "src/source/reader/uring.rs",
+    "src/stream/device.rs",
     "src/stream/exec.rs",
+    "src/stream/host.rs",
+    "src/stream/staging.rs",
     "src/stream/vtable.rs",
 ];
 
 /// For each room, the rooms that it may use. `units` and `memo` are for all.
-const ARROWS: [(&str, &[&str]); 10] = [
+const ARROWS: [(&str, &[&str]); 12] = [
     ("units", &[]),
     ("memo", &[]),
     ("gguf", &[]),
+    ("models", &["gguf"]),
+    ("hub", &["models"]),
     ("plan", &["gguf"]),
     ("source", &[]),
     ("ggml", &[]),
@@ -31,7 +36,7 @@ const ARROWS: [(&str, &[&str]); 10] = [
 ];
 
 /// What `cli` may use: the seam, and what needs no model loaded.
-const CLI: &[&str] = &["serve", "engine", "gguf", "plan", "probe", "units"];
+const CLI: &[&str] = &["serve", "engine", "gguf", "hub", "models", "plan", "probe", "units"];
 
 fn root() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR"))

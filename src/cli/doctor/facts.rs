@@ -150,7 +150,7 @@ impl Folder {
         }
         let (n_models, largest) = models(&path);
         let sample = largest.filter(|(_, len)| measure && *len >= LEAST_SAMPLE);
-        let measured = sample.and_then(|(file, len)| rates::file(&file, len));
+        let measured = sample.and_then(|(file, _)| rates::file(&file));
         let (reader, rate) = measured.unzip();
         Folder {
             exists: true,
