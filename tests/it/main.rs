@@ -9,6 +9,7 @@ mod gguf_types;
 mod gguf_writer;
 mod golden;
 mod plan;
+mod pull;
 mod stream;
 mod template;
 mod tidy;
