@@ -4,6 +4,7 @@
 mod args;
 mod bench;
 mod chat;
+mod check_tokenizer;
 mod exit;
 mod input;
 mod inspect;
@@ -14,6 +15,7 @@ mod plan;
 mod printer;
 mod progress;
 mod pull;
+mod quantize;
 mod resolve;
 mod run;
 mod talk;
@@ -51,12 +53,19 @@ fn dispatch(command: Command, printer: &Printer) -> anyhow::Result<ExitStatus> {
         Command::Logits(args) => logits::run(&args, printer),
         Command::Plan(args) => plan::run(&args, printer),
         Command::Bench(args) => bench::run(&args, printer),
+        Command::Quantize(args) => quantize::run(&args, printer),
+        Command::QuantizeWorker(args) => quantize::work(&args, printer),
         Command::Pull(args) => pull::run(&args, printer),
         Command::List(args) => list::run(&args, printer),
         Command::Inspect(args) => {
             let index = resolve::model(&args.model)?.index;
-            inspect::run(&index, &args, &mut io::stdout().lock())?;
-            Ok(ExitStatus::Ok)
+            match &args.check_tokenizer {
+                Some(file) => check_tokenizer::run(index, file, args.json, printer),
+                None => {
+                    inspect::run(&index, &args, &mut io::stdout().lock())?;
+                    Ok(ExitStatus::Ok)
+                }
+            }
         }
     }
 }

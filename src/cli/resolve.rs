@@ -43,6 +43,7 @@ pub(crate) fn load_options(args: &LoadArgs) -> LoadOptions {
         ram: bytes(args.ram),
         vram: bytes(args.vram),
         repack: !args.no_repack,
+        tokenizer: args.tokenizer.clone(),
     }
 }
 

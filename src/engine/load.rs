@@ -7,6 +7,7 @@ use std::sync::atomic::AtomicBool;
 
 use super::planning::{self, make_plan};
 use super::resident::NoSource;
+use super::tokenizer::OwnTokenizer;
 use super::{Error, Session};
 use crate::ggml::{
     self, Device, Model, ModelParams, Segment, SegmentKind, Threadpool, Token, VirtualFile,
@@ -38,6 +39,8 @@ pub struct LoadOptions {
     pub vram: Option<Bytes>,
     /// Lets ggml repack resident weights for this CPU.
     pub repack: bool,
+    /// A `tokenizer.json` to be used instead of the file's tokenizer.
+    pub tokenizer: Option<PathBuf>,
 }
 
 impl Default for LoadOptions {
@@ -50,6 +53,7 @@ impl Default for LoadOptions {
             ram: None,
             vram: None,
             repack: true,
+            tokenizer: None,
         }
     }
 }
@@ -76,6 +80,8 @@ pub(super) struct Loaded {
 #[derive(Clone, Debug)]
 pub struct Vocab {
     model: Arc<Model>,
+    /// Speaks instead of the model's own.
+    own: Option<Arc<OwnTokenizer>>,
 }
 
 impl Engine {
@@ -103,6 +109,7 @@ impl Engine {
         if let Some(what) = index.purpose().not_for_text() {
             return Err(Error::NotForText { model: name, what });
         }
+        let own = options.tokenizer.as_deref().map(OwnTokenizer::open).transpose()?.map(Arc::new);
         ggml::set_abort_context(Some(format!("model '{name}'")));
         let n_threads = options.threads.unwrap_or_else(crate::probe::physical_cores).max(1);
         let threads = Threadpool::new(n_threads, POLL).map_err(ggml_error(&index))?;
@@ -115,7 +122,8 @@ impl Engine {
             if plan.streamed.is_empty() { loading.resident()? } else { loading.streamed(wrap)? };
         let model = Arc::new(model);
         ggml::set_abort_context(Some(format!("running '{name}'")));
-        let vocab = Vocab { model: model.clone() };
+        let own = own.map(|own| own.check(model.vocab().len()).map(|()| own)).transpose()?;
+        let vocab = Vocab { own, ..Vocab::of(model.clone()) };
         Ok(Engine(Arc::new(Loaded {
             vocab,
             model,
@@ -145,10 +153,19 @@ impl Engine {
     ///
     /// The file has no tokenizer.
     pub fn vocab(&self) -> Result<&Vocab, Error> {
-        if self.0.model.vocab().is_none() {
+        if self.0.vocab.own.is_none() && self.0.model.vocab().is_none() {
             return Err(Error::NoTokenizer { model: model_name(&self.0.index) });
         }
         Ok(&self.0.vocab)
+    }
+
+    /// What is odd about a tokenizer of the user's own, if one is used and something is.
+    pub fn tokenizer_warning(&self) -> Option<String> {
+        let own = self.0.vocab.own.as_ref()?;
+        let (differ, n) = own.differing(&self.0.index).filter(|(differ, _)| *differ > 0)?;
+        Some(format!(
+            "{differ} of the tokenizer's {n} tokens are others than the model's: is it the right one?"
+        ))
     }
 
     /// Number of tokens in the vocabulary, also of a file without a tokenizer.
@@ -185,6 +202,11 @@ impl Engine {
 }
 
 impl Vocab {
+    /// The vocabulary of a model.
+    pub(super) fn of(model: Arc<Model>) -> Vocab {
+        Vocab { model, own: None }
+    }
+
     /// Text to tokens. `add_special` adds what the model wants around a text; `parse_special` reads control tokens' texts.
     ///
     /// # Errors
@@ -196,22 +218,35 @@ impl Vocab {
         add_special: bool,
         parse_special: bool,
     ) -> Result<Vec<Token>, Error> {
+        if let Some(own) = &self.own {
+            return own.tokenize(text, add_special, parse_special);
+        }
         let tokens = self.model.vocab().tokenize(text, add_special, parse_special);
         tokens.map_err(|error| Error::Ggml { model: "the tokenizer".into(), error })
     }
 
     /// The bytes of a token as they appear in an answer: none for control tokens, not always whole characters.
     pub fn piece(&self, token: Token) -> Vec<u8> {
-        self.model.vocab().piece(token, false)
+        match &self.own {
+            Some(own) => own.piece(token, false),
+            None => self.model.vocab().piece(token, false),
+        }
     }
 
     /// The text of a token, control tokens too.
     pub fn text(&self, token: Token) -> String {
-        String::from_utf8_lossy(&self.model.vocab().piece(token, true)).into_owned()
+        let bytes = match &self.own {
+            Some(own) => own.piece(token, true),
+            None => self.model.vocab().piece(token, true),
+        };
+        String::from_utf8_lossy(&bytes).into_owned()
     }
 
     /// The token whose text is exactly `text`, a control token for example.
     pub fn find(&self, text: &str) -> Option<Token> {
+        if let Some(own) = &self.own {
+            return own.find(text);
+        }
         match self.model.vocab().tokenize(text, false, true).as_deref() {
             Ok(&[token]) => Some(token),
             _ => None,
@@ -220,22 +255,34 @@ impl Vocab {
 
     /// Whether a token ends the answer.
     pub fn is_eog(&self, token: Token) -> bool {
-        self.model.vocab().is_eog(token)
+        match &self.own {
+            Some(own) => own.is_eog(token),
+            None => self.model.vocab().is_eog(token),
+        }
     }
 
     /// Beginning of sequence.
     pub fn bos(&self) -> Option<Token> {
-        self.model.vocab().bos()
+        match &self.own {
+            Some(own) => own.bos(),
+            None => self.model.vocab().bos(),
+        }
     }
 
     /// End of sequence.
     pub fn eos(&self) -> Option<Token> {
-        self.model.vocab().eos()
+        match &self.own {
+            Some(own) => own.eos(),
+            None => self.model.vocab().eos(),
+        }
     }
 
     /// Whether texts begin with BOS.
     pub fn adds_bos(&self) -> bool {
-        self.model.vocab().adds_bos()
+        match &self.own {
+            Some(own) => own.bos().is_some(),
+            None => self.model.vocab().adds_bos(),
+        }
     }
 
     /// Number of tokens.

@@ -6,10 +6,12 @@ mod error;
 mod generate;
 mod load;
 pub mod planning;
+pub mod quantize;
 mod resident;
 mod session;
 pub mod template;
 mod text;
+pub mod tokenizer;
 
 pub use error::Error;
 pub use generate::{Answer, Finish, generate};
