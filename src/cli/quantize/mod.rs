@@ -38,10 +38,6 @@ pub(crate) fn run(args: &QuantizeArgs, printer: &Printer) -> anyhow::Result<Exit
     let index = resolve::model(&args.model)?.index;
     index.check_model()?;
     check_output(args, &index)?;
-    let ty = match args.ty {
-        TypeArg::Named(ty) => ty,
-        TypeArg::Auto => largest_that_fits(args, &index, printer)?,
-    };
     if quantize::is_quantised_already(&index) {
         if !args.requantize {
             return Err(Failure::error(
@@ -53,19 +49,18 @@ pub(crate) fn run(args: &QuantizeArgs, printer: &Printer) -> anyhow::Result<Exit
             "the model is quantised already: quantising the original would give a better one",
         );
     }
-    let job = |output: PathBuf, dry_run| Job {
-        model: index.files[0].path.clone(),
-        output,
-        ty,
-        threads: args.threads.unwrap_or_else(probe::physical_cores).max(1),
-        requantize: args.requantize,
-        dry_run,
+    let ty = match args.ty {
+        TypeArg::Named(ty) => ty,
+        TypeArg::Auto => largest_that_fits(args, &index, &interrupt, printer)?,
     };
-    let size = Worker::start(&job(args.output.clone(), true), &interrupt)?.finish()?;
+    let job = job(args, &index, ty);
     let header: Bytes = index.files.iter().map(|f| Bytes(f.data_offset)).sum();
-    check_space(&args.output, size.unwrap_or_else(|| ty.estimate(&index)) + header)?;
+    check_space(
+        &args.output,
+        size_of(&Job { dry_run: true, ..job.clone() }, &interrupt)? + header,
+    )?;
     let part = part_of(&args.output);
-    convert(&job(part.clone(), false), &interrupt, printer)
+    convert(&Job { output: part.clone(), ..job }, &interrupt, printer)
         .and_then(|()| name_it(&part, &args.output))
         .inspect_err(|_| drop(fs::remove_file(&part)))?;
     let (before, after) = (index.bytes(), fs::metadata(&args.output).map_or(0, |m| m.len()));
@@ -115,6 +110,7 @@ fn check_output(args: &QuantizeArgs, index: &Index) -> anyhow::Result<()> {
 fn largest_that_fits(
     args: &QuantizeArgs,
     index: &Index,
+    interrupt: &Interrupt,
     printer: &Printer,
 ) -> anyhow::Result<&'static QuantType> {
     let ram = match args.ram {
@@ -130,24 +126,45 @@ fn largest_that_fits(
             "name a type, such as --type q8_0, to make it smaller all the same",
         ));
     }
-    let Some((ty, size)) = quantize::would_fit(index, room) else {
-        return Err(Failure::error(
-            format!("model '{name}': no type makes it fit: {room} are left for its weights"),
-            "a smaller model is the better choice; airrun also runs it as it is, from disk",
-        ));
-    };
-    let why = format!("{size} of weights and {overhead} beside them fit {budget}");
-    printer.dim(format!("taking {}: {why}", ty.name));
-    Ok(ty)
+    for ty in quantize::smaller(index) {
+        let size = size_of(&Job { dry_run: true, ..job(args, index, ty) }, interrupt)?;
+        if size <= room {
+            let why = format!("{size} of weights and {overhead} beside them fit {budget}");
+            printer.dim(format!("taking {}: {why}", ty.name));
+            return Ok(ty);
+        }
+    }
+    Err(Failure::error(
+        format!("model '{name}': no type makes it fit: {room} are left for its weights"),
+        "a smaller model is the better choice; airrun also runs it as it is, from disk",
+    ))
 }
 
-/// The memory that may be used, and what a model needs of it beside its weights.
+/// What is to be done, with the output under its own name.
+fn job(args: &QuantizeArgs, index: &Index, ty: &'static QuantType) -> Job {
+    Job {
+        model: index.files[0].path.clone(),
+        output: args.output.clone(),
+        ty,
+        threads: args.threads.unwrap_or_else(probe::physical_cores).max(1),
+        requantize: args.requantize,
+        dry_run: false,
+    }
+}
+
+/// What the weights will take, to the hundredth of a MiB: libllama chooses the type of each tensor.
+fn size_of(job: &Job, interrupt: &Interrupt) -> anyhow::Result<Bytes> {
+    let size = Worker::start(job, interrupt)?.finish()?;
+    size.context("the process that quantises told no size")
+}
+
+/// The memory that may be used, and what a model needs of it beside its weights, at the context that it would get.
 fn budget(index: &Index, ram: Option<Bytes>) -> (Bytes, Bytes) {
-    let options = LoadOptions { ram, ..LoadOptions::default() };
-    match planning::plan(&Arc::new(index.clone()), &options, true) {
+    // A plan without the user's budget: with it, a model that does not fit may have no plan at all.
+    match planning::plan(&Arc::new(index.clone()), &LoadOptions::default(), true) {
         Ok(planned) => {
             let memory = planned.plan.memory;
-            (memory.budget, memory.process + memory.context)
+            (ram.unwrap_or(memory.budget), memory.process + memory.context)
         }
         Err(_) => {
             let machine = probe::machine();

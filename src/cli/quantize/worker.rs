@@ -27,6 +27,7 @@ pub(super) const COMMAND: &str = "quantize-worker";
 const MAX_LINE: u64 = 64 << 10;
 
 /// What a worker is to do.
+#[derive(Clone)]
 pub(super) struct Job {
     pub(super) model: PathBuf,
     pub(super) output: PathBuf,
