@@ -44,6 +44,7 @@ pub(crate) fn load_options(args: &LoadArgs) -> LoadOptions {
         ram: bytes(args.ram),
         vram: bytes(args.vram),
         repack: !args.no_repack,
+        tokenizer: args.tokenizer.clone(),
         ..LoadOptions::default()
     }
 }

@@ -69,6 +69,9 @@ impl Talk {
         }
         let tracing = Tracing::prepare(load.trace.as_deref())?;
         let engine = load_kept(index, load, settings.ctx, &printer)?;
+        if let Some(warning) = engine.tokenizer_warning() {
+            printer.warn(warning);
+        }
         printer.detail(engine.describe());
         let session = engine.session()?;
         tracing.begin(&session);
