@@ -28,5 +28,11 @@ has_libclang() {
 # bindgen also wants the compiler's own headers (stddef.h), which come with libclang-dev.
 has_libclang || need libclang-dev
 
-[ -z "$missing" ] && exit 0
-install_packages "$missing" "Fedora: cmake gcc-c++ make clang-devel"
+[ -z "$missing" ] || install_packages "$missing" "Fedora: cmake gcc-c++ make clang-devel"
+
+# What CMake could not configure for want of something is tried again, which the crate that calls it would not do by itself.
+for build in "${CARGO_TARGET_DIR:-target}"/*/build/llama-cpp-sys-2-*/out/build; do
+    if [ -e "$build/CMakeCache.txt" ] && [ ! -e "$build/Makefile" ] && [ ! -e "$build/build.ninja" ]; then
+        rm -rf "$build"
+    fi
+done

@@ -27,6 +27,18 @@ pub enum Error {
         /// Why.
         error: stream::Error,
     },
+    /// The device that was asked for is not there.
+    #[error("device '{wanted}': {why}")]
+    NoDevice {
+        /// What was asked for.
+        wanted: String,
+        /// Why not.
+        why: String,
+        /// The devices that there are.
+        there: String,
+        /// What airrun would have to be built with.
+        build: Option<&'static str>,
+    },
     /// A model that is not made to write text.
     #[error("model '{model}': it is {what}")]
     NotForText {
@@ -68,6 +80,12 @@ pub enum Error {
     /// Nothing to run.
     #[error("the prompt is empty")]
     EmptyPrompt,
+    /// A request that cannot be served as it is.
+    #[error("{0}")]
+    Request(String),
+    /// A computation for several texts failed; this one was among them.
+    #[error("{0}")]
+    Failed(String),
     /// Somebody asked to stop before there was a result.
     #[error("interrupted")]
     Interrupted,
@@ -83,6 +101,12 @@ impl Error {
             }
             Error::Stream { error: stream::Error::Read { .. }, .. } => {
                 "check the disk and the file; what was said so far is kept".to_owned()
+            }
+            Error::NoDevice { there, build, .. } => {
+                let make = build
+                    .map(|b| format!("; `make {b}` builds one that does"))
+                    .filter(|_| *build != Some("metal"));
+                format!("there is {there}{}", make.unwrap_or_default())
             }
             Error::NotForText { .. } => "airrun runs models that continue a text".to_owned(),
             Error::Plan { refusal, .. } => refusal.hint(),

@@ -7,7 +7,7 @@
 use std::sync::Arc;
 
 use super::load::Loading;
-use super::planning::{self, READ_AHEAD};
+use super::needs::{self, READ_AHEAD};
 use crate::ggml::{RangeReader, VirtualFile};
 use crate::source::{Done, Extent, HostBuf, ReadError, Ticket, WeightSource};
 use crate::units::{Bytes, MIB};
@@ -58,7 +58,10 @@ impl Loading<'_> {
             (0..tensors.len()).filter(|t| !streamed.contains(t)).collect();
         let repacked = |&t: &usize| {
             let tensor = &tensors[t];
-            self.options.repack && planning::is_quantised(tensor.ty) && tensor.shape.len() > 1
+            self.gpu.is_none()
+                && self.options.repack
+                && needs::is_quantised(tensor.ty)
+                && tensor.shape.len() > 1
         };
         resident.sort_by_key(|t| match repacked(t) {
             true => (0, u64::MAX - tensors[*t].len.0),

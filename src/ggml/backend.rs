@@ -235,14 +235,14 @@ impl Backend {
         check("computing a part of the graph", status)
     }
 
+    pub(crate) fn as_ptr(&self) -> *mut sys::ggml_backend {
+        self.ptr.as_ptr()
+    }
+
     /// Waits until everything asked of the backend is done.
     pub fn synchronize(&mut self) {
         // SAFETY: a valid backend.
         unsafe { sys::ggml_backend_synchronize(self.ptr.as_ptr()) };
-    }
-
-    pub(crate) fn as_ptr(&self) -> *mut sys::ggml_backend {
-        self.ptr.as_ptr()
     }
 
     /// Sets how many threads a CPU backend computes with; no effect elsewhere. At most the thread pool's.

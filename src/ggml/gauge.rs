@@ -1,5 +1,5 @@
-//! How fast this machine multiplies: a matrix of some type and shape times a few columns, timed on ggml's CPU device with the
-//! threads that will compute the model.
+//! How fast a device multiplies: a matrix of some type and shape times a few columns, timed on the CPU with the threads that
+//! will compute the model, or on a GPU.
 #![allow(unsafe_code)]
 
 use std::ffi::c_void;
@@ -28,8 +28,10 @@ pub struct Matmul {
     pub matrices: usize,
     /// Columns that each is multiplied with: tokens of a batch.
     pub tokens: u64,
-    /// Whether the matrices are repacked for this CPU, where ggml can.
+    /// Whether the matrices are repacked for this device, where ggml can.
     pub repack: bool,
+    /// Where to multiply.
+    pub device: Device,
 }
 
 /// Memory that ggml allocated for tensors.
@@ -40,13 +42,13 @@ impl Matmul {
     ///
     /// # Errors
     ///
-    /// A type that ggml does not know, or too little memory.
+    /// A type that ggml does not know or the device cannot multiply with, or too little memory.
     pub fn time(
         &self,
         threads: Arc<Threadpool>,
         limit: Duration,
     ) -> Result<(Duration, Bytes), Error> {
-        let device = Device::cpu()?;
+        let device = self.device;
         let mut backend = Backend::new(device, Some(threads))?;
         let weights = Tensors::new(self.matrices)?;
         let work = Tensors::new(2 * self.matrices + 8)?;
@@ -81,6 +83,9 @@ impl Matmul {
             let graph = Graph::from_raw(graph);
             let repacked =
                 if self.repack { repacked_type(device, &graph, matrices[0]) } else { None };
+            if !sys::ggml_backend_dev_supports_op(device.0.as_ptr(), graph.node(0).as_ptr()) {
+                return Err(Error::Invalid(format!("weights of type {}", self.ty)));
+            }
             let plain = device.buffer_type();
             let _weights = Memory::new(&weights, repacked.unwrap_or(plain))?;
             let bytes = sys::ggml_nbytes(matrices[0]);
