@@ -515,6 +515,7 @@ impl Loading<'_> {
             weights,
             source,
             n_slots: self.plan.n_slots,
+            staging: stream::Staging::default(),
             monitor: self.monitor.clone(),
         })
         .map_err(|error| Error::Stream { model: model_name(self.index), error })

@@ -11,13 +11,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use super::chunks::{self, Chunk, Copy};
 use crate::ggml::{self, Backend, Device, Event, Pinned};
 use crate::source::{DIRECT_ALIGN, HostBuf};
-use crate::units::{Bytes, MIB};
-
-/// What is read at a time: long enough for the link, short enough that a unit's copies begin long before its last read.
-pub(super) const CHUNK: Bytes = Bytes(4 * MIB.0);
-
-/// Reads that are under way at a time, and staging buffers: more than a disk needs to be busy, while some are being copied from.
-pub(super) const IN_FLIGHT: usize = 8;
+use crate::units::Bytes;
 
 /// Buffers that are read into and then copied from, over and over.
 #[derive(Debug, Default)]
