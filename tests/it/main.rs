@@ -1,6 +1,7 @@
 //! One binary of integration tests; each module drives one part of the program.
 
 mod archs;
+mod batch;
 mod bench;
 mod cli;
 mod gguf_corrupt;
@@ -9,6 +10,7 @@ mod gguf_types;
 mod gguf_writer;
 mod golden;
 mod plan;
+mod serve;
 mod stream;
 mod template;
 mod tidy;
