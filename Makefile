@@ -12,13 +12,17 @@ export CMAKE_CXX_COMPILER_LAUNCHER ?= ccache
 export CCACHE_NOHASHDIR ?= 1
 endif
 
-.PHONY: chat test build check setup help
+.PHONY: chat test test-clients build check setup help
 
 chat: build
 	@target/release/airrun chat $(MODEL)
 
 test: setup
 	cargo test --release --workspace
+
+# The clients that people have, against the server: PyPI's openai and ollama. Skipped where pip cannot install them.
+test-clients: build
+	sh tests/clients/run.sh
 
 build: setup
 	cargo build --release

@@ -79,13 +79,13 @@ pub(super) fn make_plan(
     exact: bool,
 ) -> Result<Planned, Error> {
     let machine = probe::machine();
-    let sequences = options.sequences.max(1);
-    let ctx = context_length(index, options).saturating_mul(sequences);
+    let shares = options.shares();
+    let ctx = context_length(index, options).saturating_mul(shares);
     let wish = Wish {
         stream: options.stream,
         ram: options.ram,
         ctx,
-        ctx_least: if options.ctx.is_some() { ctx } else { ctx.min(LEAST_CTX * sequences) },
+        ctx_least: if options.ctx.is_some() { ctx } else { ctx.min(LEAST_CTX * shares) },
         ubatch: options.ubatch,
         repack: options.repack,
     };
