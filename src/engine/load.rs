@@ -33,9 +33,10 @@ pub struct LoadOptions {
     pub device: DeviceChoice,
     /// Whether blocks stream.
     pub stream: StreamMode,
-    /// Tokens of context of each sequence; 0 is what the model was trained for.
+    /// Tokens of context that each sequence may have; 0 is what the model was trained for.
     pub ctx: Option<u32>,
-    /// Sequences that are computed at once; 1 for a [`Session`], more for a [`batch`](super::batch).
+    /// Sequences that are computed at once; 1 for a [`Session`], more for a [`batch`](super::batch). Room is made for four of full
+    /// length at most, which they share.
     pub sequences: u32,
     /// Compute threads; the machine's cores if nothing is said.
     pub threads: Option<u32>,
@@ -51,6 +52,16 @@ pub struct LoadOptions {
     pub embedding: bool,
     /// A `tokenizer.json` to be used instead of the file's tokenizer.
     pub tokenizer: Option<PathBuf>,
+}
+
+/// Sequences whose full context is in the plan. There may be more: few texts are long at the same time.
+const FULL_SEQUENCES: u32 = 4;
+
+impl LoadOptions {
+    /// Into how many contexts of full length the context is divided.
+    pub(super) fn shares(&self) -> u32 {
+        self.sequences.clamp(1, FULL_SEQUENCES)
+    }
 }
 
 impl Default for LoadOptions {
@@ -84,6 +95,7 @@ pub(super) struct Loaded {
     pub(super) threads: Arc<Threadpool>,
     pub(super) n_threads: u32,
     pub(super) sequences: u32,
+    shares: u32,
     pub(super) monitor: Arc<Monitor>,
     pub(super) plan: Plan,
     pub(super) index: Arc<Index>,
@@ -92,6 +104,13 @@ pub(super) struct Loaded {
     device: String,
     /// The GPU that computes, and what it had free before the model was loaded.
     gpu: Option<(Device, Bytes)>,
+}
+
+impl Loaded {
+    /// Tokens of context that each sequence may have.
+    pub(super) fn n_ctx_each(&self) -> u32 {
+        self.plan.n_ctx / self.shares
+    }
 }
 
 /// A model's vocabulary: text to tokens and back.
@@ -148,7 +167,10 @@ impl Engine {
         let (model, stream, reader) =
             if plan.streamed.is_empty() { loading.resident()? } else { loading.streamed(wrap)? };
         let model = Arc::new(model);
-        let sequences = if model.batches() { options.sequences.max(1) } else { 1 };
+        let (sequences, shares) = match model.batches() {
+            true => (options.sequences.max(1), options.shares()),
+            false => (1, 1),
+        };
         ggml::set_abort_context(Some(format!("running '{name}'")));
         let own = own.map(|own| own.check(model.vocab().len()).map(|()| own)).transpose()?;
         let vocab = Vocab { own, ..Vocab::of(model.clone()) };
@@ -159,6 +181,7 @@ impl Engine {
             threads,
             n_threads,
             sequences,
+            shares,
             monitor,
             plan,
             index,
@@ -219,6 +242,11 @@ impl Engine {
     /// Whether it continues texts; otherwise it makes vectors of them.
     pub fn writes_text(&self) -> bool {
         self.0.index.purpose().not_for_text().is_none()
+    }
+
+    /// Tokens of context that each sequence may have.
+    pub fn n_ctx_each(&self) -> u32 {
+        self.0.n_ctx_each()
     }
 
     pub(super) fn loaded(&self) -> Arc<Loaded> {

@@ -241,7 +241,7 @@ impl Vocab<'_> {
 
     /// The bytes a token stands for: not always whole UTF-8. Control tokens give nothing unless `special`.
     pub fn piece(self, token: Token, special: bool) -> Vec<u8> {
-        if !self.contains(token) {
+        if !self.contains(token) || self.is_none() {
             return Vec::new();
         }
         let mut bytes = vec![0_u8; 32];

@@ -123,6 +123,8 @@ impl Server {
     pub(super) fn cut(&self) {
         self.phase.send_replace(Phase::Cut);
         self.stop_pass();
+        // A worker that waits for jobs sees that there are none; one that works sees it by itself.
+        let _ = self.jobs.try_send(Job::Stop);
     }
 
     pub(super) fn is_draining(&self) -> bool {
@@ -161,7 +163,7 @@ impl Served {
         Ok(Served {
             name: config.name.clone().unwrap_or(stem),
             parallel,
-            n_ctx: engine.plan().n_ctx / parallel,
+            n_ctx: engine.n_ctx_each(),
             tools: tools.then(|| Form::of(source)),
             template,
             engine,

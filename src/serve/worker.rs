@@ -28,6 +28,8 @@ pub(super) enum Job {
     Write(Vec<Request>),
     /// Vectors of texts.
     Embed(Embed),
+    /// Nothing: the server was cut, which is to be looked at.
+    Stop,
 }
 
 /// Texts whose vectors are wanted.
@@ -40,13 +42,22 @@ pub(super) struct Embed {
     pub(super) reply: oneshot::Sender<Result<Vec<Vec<f32>>, ApiError>>,
 }
 
+/// A worker that was started.
+pub(super) struct Started {
+    /// The model, once it is loaded.
+    pub(super) loaded: oneshot::Receiver<anyhow::Result<Engine>>,
+    /// Comes when nothing is computed any more.
+    pub(super) ended: oneshot::Receiver<()>,
+}
+
 /// Starts the worker: it loads the model, tells that it did, and works until the server ends.
 pub(super) fn start(
     server: Arc<Server>,
     jobs: mpsc::Receiver<Job>,
     open: impl FnOnce() -> anyhow::Result<Engine> + Send + 'static,
-) -> anyhow::Result<oneshot::Receiver<anyhow::Result<Engine>>> {
+) -> anyhow::Result<Started> {
     let (tell, loaded) = oneshot::channel();
+    let (end, ended) = oneshot::channel();
     let work = move || {
         let (engine, served, batcher) = match load(&server, open) {
             Ok(loaded) => loaded,
@@ -58,12 +69,14 @@ pub(super) fn start(
         let worker = Worker { server, jobs, batcher, embedder, embeds: VecDeque::new() };
         let _ = tell.send(Ok(engine));
         worker.work();
+        // Whoever waited may have run out of patience.
+        let _ = end.send(());
     };
     thread::Builder::new()
         .name("worker".to_owned())
         .spawn(work)
         .context("cannot start the worker")?;
-    Ok(loaded)
+    Ok(Started { loaded, ended })
 }
 
 type Loaded = (Engine, Served, Option<Batcher>);
@@ -88,7 +101,7 @@ impl Worker {
     fn work(mut self) {
         loop {
             if self.server.is_cut() {
-                self.cut();
+                return self.cut();
             }
             if !self.take_jobs() {
                 return;
@@ -137,7 +150,7 @@ impl Worker {
                 requests.into_iter().for_each(|r| batcher.add(r))
             }
             // Who asks is told by the handler that this model writes no text.
-            (Job::Write(_), None) => {}
+            (Job::Write(_), None) | (Job::Stop, _) => {}
             (Job::Embed(embed), _) => self.embeds.push_back(embed),
         }
     }
@@ -183,7 +196,7 @@ impl Worker {
     }
 
     /// Ends everything.
-    fn cut(&mut self) {
+    fn cut(mut self) {
         if let Some(batcher) = &mut self.batcher {
             batcher.cut();
         }

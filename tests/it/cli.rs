@@ -176,7 +176,7 @@ fn models_that_are_not_there_are_refused() {
 }
 
 /// The tiny model with another template, written over its own.
-fn model_with_template(dir: &Path, template: &str) -> String {
+pub(crate) fn model_with_template(dir: &Path, template: &str) -> String {
     let mut bytes = std::fs::read(tiny()).unwrap();
     let key = b"tokenizer.chat_template";
     let at = bytes.windows(key.len()).position(|w| w == key).unwrap() + key.len();

@@ -1,6 +1,7 @@
 //! One binary of integration tests; each module drives one part of the program.
 
 mod archs;
+mod batch;
 mod bench;
 mod cli;
 mod comfort;
@@ -14,6 +15,7 @@ mod models;
 mod plan;
 mod pull;
 mod quantize;
+mod serve;
 mod stream;
 mod template;
 mod tidy;
