@@ -3,11 +3,13 @@
 mod archs;
 mod bench;
 mod cli;
+mod faults;
 mod gguf_corrupt;
 mod gguf_index;
 mod gguf_types;
 mod gguf_writer;
 mod golden;
+mod memory;
 mod plan;
 mod stream;
 mod template;
