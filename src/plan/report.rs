@@ -349,7 +349,7 @@ faster        with 2.00 GiB more RAM: 2.35 tokens/s
         for part in [
             "\nGPU           ",
             ", cuda:0\n",
-            " computed by the CPU  o ",
+            " computed by the CPU\n              o ",
             "\n  for slots   ",
             "\n  slots       ",
             "\n  staging     ",
