@@ -5,20 +5,26 @@
 //! - [`units`]: bytes and rates, parsed and printed
 //! - [`memo`]: measurements that hold for a while
 //! - [`gguf`]: what is in the file: an index of its blocks
+//! - [`models`]: the models that are on this machine already
+//! - [`hub`]: downloads models from the Hugging Face hub
 //! - [`plan`]: who lives where: a pure function from index, machine and wishes to a placement
 //! - [`source`]: bytes on time: reads blocks into host memory
 //! - [`ggml`]: safe wrappers of ggml and libllama
 //! - `stream`: the stream device, a ggml device that wraps a ggml device
 //! - `engine`: a model that talks: the narrow seam that all commands use
+//! - [`serve`]: the engine behind HTTP, for the clients that people have
 //! - [`cli`]: the commands
 
 pub mod cli;
 pub mod engine;
 pub mod ggml;
 pub mod gguf;
+pub mod hub;
 pub mod memo;
+pub mod models;
 pub mod plan;
 pub mod probe;
+pub mod serve;
 pub mod source;
 pub mod stream;
 pub mod units;

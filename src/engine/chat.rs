@@ -108,6 +108,21 @@ pub struct Prompt {
     pub n_dropped: usize,
 }
 
+/// Tokens of a text that a template made.
+///
+/// # Errors
+/// As [`Vocab::tokenize`].
+pub fn prompt_tokens(text: &str, vocab: &Vocab) -> Result<Vec<Token>, super::Error> {
+    let mut tokens = vocab.tokenize(text, false, true)?;
+    // Most templates write the first token themselves; it must be there once.
+    if let Some(bos) = vocab.bos().filter(|_| vocab.adds_bos())
+        && tokens.first() != Some(&bos)
+    {
+        tokens.insert(0, bos);
+    }
+    Ok(tokens)
+}
+
 impl Conversation {
     /// An empty one.
     pub fn new(system: Option<String>) -> Conversation {
@@ -207,55 +222,13 @@ impl Conversation {
         let system = self.system.iter().map(|text| Message::new(Role::System, text.as_str()));
         let messages: Vec<Message> = system.chain(self.messages[first..].iter().cloned()).collect();
         let text = template.render(&messages, None, true)?;
-        let mut tokens = vocab.tokenize(&text, false, true)?;
-        // Most templates write the first token themselves; it must be there once.
-        if let Some(bos) = vocab.bos().filter(|_| vocab.adds_bos())
-            && tokens.first() != Some(&bos)
-        {
-            tokens.insert(0, bos);
-        }
-        Ok(tokens)
+        Ok(prompt_tokens(&text, vocab)?)
     }
 
     /// Where the turn after the one at `first` begins, if there is one.
     fn next_turn(&self, first: usize) -> Option<usize> {
         let later = self.messages.iter().enumerate().skip(first + 1);
         later.filter(|(_, m)| m.role == Role::User).map(|(i, _)| i).next()
-    }
-}
-
-/// Cuts a text that comes in pieces at a stop word, which may be spread over several pieces.
-#[derive(Debug)]
-pub struct StopWord {
-    word: Option<&'static str>,
-    held: String,
-}
-
-impl StopWord {
-    /// Stops at `word`; without one, all text passes.
-    pub fn new(word: Option<&'static str>) -> StopWord {
-        StopWord { word, held: String::new() }
-    }
-
-    /// Takes a piece. Returns what may be shown by now, and whether the word has come.
-    pub fn push(&mut self, piece: &str) -> (String, bool) {
-        self.held.push_str(piece);
-        let Some(word) = self.word else { return (std::mem::take(&mut self.held), false) };
-        if let Some(at) = self.held.find(word) {
-            self.held.truncate(at);
-            return (std::mem::take(&mut self.held), true);
-        }
-        let longest = word.len().min(self.held.len() + 1) - 1;
-        let kept = (1..=longest)
-            .rev()
-            .find(|&n| word.is_char_boundary(n) && self.held.ends_with(&word[..n]));
-        let rest = self.held.split_off(self.held.len() - kept.unwrap_or(0));
-        (std::mem::replace(&mut self.held, rest), false)
-    }
-
-    /// What was held back, when the text has ended without the word.
-    pub fn finish(self) -> String {
-        self.held
     }
 }
 

@@ -80,6 +80,12 @@ pub enum Error {
     /// Nothing to run.
     #[error("the prompt is empty")]
     EmptyPrompt,
+    /// A request that cannot be served as it is.
+    #[error("{0}")]
+    Request(String),
+    /// A computation for several texts failed; this one was among them.
+    #[error("{0}")]
+    Failed(String),
     /// Somebody asked to stop before there was a result.
     #[error("interrupted")]
     Interrupted,

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
+use super::batch::Grammar;
 use super::devices::{self, DeviceChoice};
 use super::layout::lay_out;
 use super::planning::{Planned, make_plan};
@@ -14,7 +15,7 @@ use crate::ggml::{
     self, BufferType, Device, Model, ModelParams, Segment, SegmentKind, Threadpool, Token,
     VirtualFile,
 };
-use crate::gguf::Index;
+use crate::gguf::{Index, Purpose};
 use crate::plan::{Plan, StreamMode, Tier};
 use crate::source::{self, WeightSource};
 use crate::stream::{self, Home, Monitor, StreamDevice, UnitSpec, WeightPlace};
@@ -31,8 +32,10 @@ pub struct LoadOptions {
     pub device: DeviceChoice,
     /// Whether blocks stream.
     pub stream: StreamMode,
-    /// Tokens of context; 0 is what the model was trained for.
+    /// Tokens of context of each sequence; 0 is what the model was trained for.
     pub ctx: Option<u32>,
+    /// Sequences that are computed at once; 1 for a [`Session`], more for a [`batch`](super::batch).
+    pub sequences: u32,
     /// Compute threads; the machine's cores if nothing is said.
     pub threads: Option<u32>,
     /// Tokens per pass.
@@ -43,6 +46,8 @@ pub struct LoadOptions {
     pub vram: Option<Bytes>,
     /// Lets ggml repack resident weights for this CPU.
     pub repack: bool,
+    /// Takes also models that make vectors of texts.
+    pub embedding: bool,
 }
 
 impl Default for LoadOptions {
@@ -51,11 +56,13 @@ impl Default for LoadOptions {
             device: DeviceChoice::Auto,
             stream: StreamMode::Auto,
             ctx: None,
+            sequences: 1,
             threads: None,
             ubatch: None,
             ram: None,
             vram: None,
             repack: true,
+            embedding: false,
         }
     }
 }
@@ -72,6 +79,7 @@ pub(super) struct Loaded {
     pub(super) stream: Option<StreamDevice>,
     pub(super) threads: Arc<Threadpool>,
     pub(super) n_threads: u32,
+    pub(super) sequences: u32,
     pub(super) monitor: Arc<Monitor>,
     pub(super) plan: Plan,
     pub(super) index: Arc<Index>,
@@ -110,7 +118,9 @@ impl Engine {
     ) -> Result<Engine, Error> {
         index.check_model()?;
         let name = model_name(&index);
-        if let Some(what) = index.purpose().not_for_text() {
+        let purpose = index.purpose();
+        let wanted = options.embedding && purpose == Purpose::Embedding;
+        if let Some(what) = purpose.not_for_text().filter(|_| !wanted) {
             return Err(Error::NotForText { model: name, what });
         }
         ggml::set_abort_context(Some(format!("model '{name}'")));
@@ -131,6 +141,7 @@ impl Engine {
         let (model, stream, reader) =
             if plan.streamed.is_empty() { loading.resident()? } else { loading.streamed(wrap)? };
         let model = Arc::new(model);
+        let sequences = if model.batches() { options.sequences.max(1) } else { 1 };
         ggml::set_abort_context(Some(format!("running '{name}'")));
         let vocab = Vocab { model: model.clone() };
         Ok(Engine(Arc::new(Loaded {
@@ -139,6 +150,7 @@ impl Engine {
             stream,
             threads,
             n_threads,
+            sequences,
             monitor,
             plan,
             index,
@@ -175,6 +187,32 @@ impl Engine {
         self.0.model.vocab().len()
     }
 
+    /// Whether a grammar makes sense.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Request`] if not.
+    pub fn check_grammar(&self, grammar: &Grammar) -> Result<(), Error> {
+        let vocab = self.0.model.vocab();
+        let sampler = ggml::Sampler::new(&ggml::SamplerSettings::default(), vocab);
+        let obeyed = sampler.and_then(|mut s| s.obey(&grammar.rules, &grammar.root, vocab));
+        obeyed.map_err(|error| Error::Request(error.to_string()))
+    }
+
+    /// Whether it continues texts; otherwise it makes vectors of them.
+    pub fn writes_text(&self) -> bool {
+        self.0.index.purpose().not_for_text().is_none()
+    }
+
+    pub(super) fn loaded(&self) -> Arc<Loaded> {
+        self.0.clone()
+    }
+
+    /// How many sequences can be computed at once: what was asked for, or 1 where the model does not allow it.
+    pub fn sequences(&self) -> u32 {
+        self.0.sequences
+    }
+
     /// A new timeline.
     ///
     /// # Errors
@@ -182,6 +220,11 @@ impl Engine {
     /// Too little memory for the context.
     pub fn session(&self) -> Result<Session, Error> {
         Session::new(self.0.clone())
+    }
+
+    /// What other threads may look at, and stop it by.
+    pub fn monitor(&self) -> Arc<Monitor> {
+        self.0.monitor.clone()
     }
 
     /// What computes: `cpu`, or what `--device` calls the GPU.
@@ -262,9 +305,14 @@ impl Vocab {
         self.model.vocab().piece(token, false)
     }
 
+    /// The bytes of a token, control tokens too.
+    pub fn bytes(&self, token: Token) -> Vec<u8> {
+        self.model.vocab().piece(token, true)
+    }
+
     /// The text of a token, control tokens too.
     pub fn text(&self, token: Token) -> String {
-        String::from_utf8_lossy(&self.model.vocab().piece(token, true)).into_owned()
+        String::from_utf8_lossy(&self.bytes(token)).into_owned()
     }
 
     /// The token whose text is exactly `text`, a control token for example.

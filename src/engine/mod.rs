@@ -1,8 +1,10 @@
 //! A model that talks: [`Engine`] is a loaded model, [`Session`] one timeline of it. The commands use nothing below this seam.
 
+pub mod batch;
 pub mod bench;
 pub mod chat;
 pub mod devices;
+pub mod embed;
 mod error;
 mod generate;
 mod layout;
@@ -12,6 +14,7 @@ pub mod planning;
 mod rates;
 mod resident;
 mod session;
+mod stop;
 pub mod template;
 mod text;
 
@@ -20,7 +23,8 @@ pub use error::Error;
 pub use generate::{Answer, Finish, generate};
 pub use load::{Engine, LoadOptions, Vocab};
 pub use session::Session;
+pub use stop::StopWords;
 
-pub use crate::ggml::{SamplerSettings, Token};
-pub use crate::plan::StreamMode;
-pub use crate::stream::{Monitor, Progress, Trace};
+pub use crate::ggml::{SamplerSettings, Token, grammar_of_schema};
+pub use crate::plan::{StreamMode, Tier};
+pub use crate::stream::{Monitor, Progress, Trace, UnitState};

@@ -99,7 +99,14 @@ pub(super) fn measured_needs(
     }
     let need = |n_ctx: u32, n_ubatch: u32| -> Result<Bytes, Error> {
         let threads = threads.clone();
-        let params = ContextParams { n_ctx, n_ubatch, threads, n_threads: 1, offload: false };
+        let params = ContextParams {
+            n_ctx,
+            n_ubatch,
+            n_seqs: options.sequences,
+            threads,
+            n_threads: 1,
+            offload: false,
+        };
         let context = Context::new(model.clone(), &params, monitor.stop_flag());
         let _context = context.map_err(ggml_error(index))?;
         Ok(probe::address_space().saturating_sub(before) + work(index, n_ubatch))
@@ -153,7 +160,14 @@ pub(super) fn described_needs(
     let need = |n_ctx: u32, n_ubatch: u32| -> Result<[Bytes; 2], Error> {
         let threads = threads.clone();
         let n_ubatch = n_ubatch.min(n_ctx);
-        let params = ContextParams { n_ctx, n_ubatch, threads, n_threads: 1, offload: false };
+        let params = ContextParams {
+            n_ctx,
+            n_ubatch,
+            n_seqs: options.sequences,
+            threads,
+            n_threads: 1,
+            offload: false,
+        };
         let context = Context::new(model.clone(), &params, monitor.stop_flag());
         let mut sums = [work(index, n_ubatch), Bytes::ZERO];
         for taken in context.map_err(ggml_error(index))?.taken() {

@@ -10,7 +10,7 @@ use crate::gguf::Index;
 use crate::plan::{Beside, Cost, Kind, Rates};
 use crate::probe;
 use crate::source;
-use crate::units::{Bytes, Rate};
+use crate::units::Rate;
 
 /// What is assumed of a disk whose file is too short to measure it, of a link that could not be measured, and of kinds of weights
 /// that nothing could be measured with: any number will do for a file that small, and for one that cannot be computed with.
@@ -40,12 +40,11 @@ pub(super) fn measure(
 ) -> Result<Rates, Error> {
     let paths: Vec<_> = index.files.iter().map(|f| f.path.clone()).collect();
     let source = source::open(&paths, source::Choice::default())?;
-    let len = index.files.first().map_or(Bytes::ZERO, |f| f.len);
     let kinds = Kind::most(index);
     let cpu = Device::cpu().map_err(ggml_error(index))?;
     let compute = |device, repack| probe::rates::compute(&kinds, device, threads, repack);
     let plain = compute(cpu, false).unwrap_or(UNKNOWN_COST);
-    let disk = probe::rates::disk(source.as_ref(), len).unwrap_or(UNKNOWN_DISK);
+    let disk = probe::rates::disk(source.as_ref(), &paths).unwrap_or(UNKNOWN_DISK);
     let rates = Rates { disk, resident: plain, streamed: plain, gpu: None, open_seconds: 0.0 };
     Ok(match gpu {
         None if repack => Rates { resident: compute(cpu, true).unwrap_or(plain), ..rates },

@@ -166,6 +166,45 @@ impl ChatTemplate {
         }
     }
 
+    /// As [`render`](Self::render), for messages as the protocols have them: objects with `role`, `content` (a text) and whatever
+    /// else the template may know, such as `tool_calls`.
+    ///
+    /// # Errors
+    /// As [`render`](Self::render).
+    pub fn render_json(
+        &self,
+        messages: &[serde_json::Value],
+        tools: Option<&serde_json::Value>,
+    ) -> Result<String, TemplateError> {
+        let content = |m: &serde_json::Value| m["content"].as_str().unwrap_or_default().to_owned();
+        let mut messages = messages.to_vec();
+        if let [system, user, ..] = messages.as_slice()
+            && self.folds_system
+            && system["role"] == "system"
+            && user["role"] == "user"
+        {
+            let folded = format!("{}\n\n{}", content(system), content(user));
+            messages.remove(0);
+            messages[0]["content"] = folded.into();
+        }
+        if self.wants_parts {
+            for message in &mut messages {
+                message["content"] =
+                    serde_json::json!([{"type": "text", "text": content(message)}]);
+            }
+        }
+        self.fill(messages.iter().map(value_of).collect(), tools, true)
+    }
+
+    /// Whether it tells the model of tools.
+    pub fn takes_tools(&self) -> bool {
+        let user = serde_json::json!({"role": "user", "content": "?"});
+        let tools = serde_json::json!([{"type": "function", "function": {
+            "name": PROBE, "description": "", "parameters": {"type": "object", "properties": {}},
+        }}]);
+        self.render_json(&[user], Some(&tools)).is_ok_and(|text| text.contains(PROBE))
+    }
+
     /// Where it comes from.
     pub fn origin(&self) -> Origin {
         self.origin
@@ -196,8 +235,18 @@ impl ChatTemplate {
             };
             Value::from_pairs([("role", Value::from(m.role.as_str())), ("content", content)])
         });
+        self.fill(messages.collect(), tools, add_generation_prompt)
+    }
+
+    /// The text for `messages` that have the form that the template wants.
+    fn fill(
+        &self,
+        messages: Value,
+        tools: Option<&serde_json::Value>,
+        add_generation_prompt: bool,
+    ) -> Result<String, TemplateError> {
         let mut context = vec![
-            ("messages", messages.collect::<Value>()),
+            ("messages", messages),
             ("tools", tools.map_or(Value::from(()), value_of)),
             ("documents", Value::from(())),
             ("add_generation_prompt", Value::from(add_generation_prompt)),

@@ -88,10 +88,24 @@ impl Model {
         unsafe { sys::llama_model_has_decoder(self.0.as_ptr()) }
     }
 
+    /// Whether what it remembers of a sequence is, wholly or partly, one state, which cannot be taken apart by tokens.
+    pub fn has_state(&self) -> bool {
+        // SAFETY: a valid model.
+        unsafe {
+            sys::llama_model_is_recurrent(self.0.as_ptr())
+                || sys::llama_model_is_hybrid(self.0.as_ptr())
+        }
+    }
+
     /// Whether it fills in a whole text at once instead of adding token after token; such models keep no memory.
     pub fn is_diffusion(&self) -> bool {
         // SAFETY: a valid model.
         unsafe { sys::llama_model_is_diffusion(self.0.as_ptr()) }
+    }
+
+    /// Whether it can compute several sequences at once: models with an encoder, and those without memory, cannot.
+    pub fn batches(&self) -> bool {
+        !self.has_encoder() && self.has_decoder() && !self.is_diffusion()
     }
 
     /// The token that begins the decoder's text, in models with an encoder.
@@ -175,6 +189,10 @@ impl Vocab<'_> {
     pub fn len(self) -> usize {
         // SAFETY: a valid vocabulary.
         usize::try_from(unsafe { sys::llama_vocab_n_tokens(self.0.as_ptr()) }).unwrap_or(0)
+    }
+
+    pub(super) fn as_ptr(self) -> *const sys::llama_vocab {
+        self.0.as_ptr()
     }
 
     /// Whether it can turn text into tokens at all.
@@ -285,6 +303,8 @@ pub struct ContextParams {
     pub n_ctx: u32,
     /// Tokens per pass.
     pub n_ubatch: u32,
+    /// Sequences that share the room; each may use all of it.
+    pub n_seqs: u32,
     /// Compute threads.
     pub threads: Arc<Threadpool>,
     /// Their number.
@@ -309,6 +329,8 @@ pub struct Taken {
 pub struct Context {
     pub(super) ptr: NonNull<sys::llama_context>,
     model: Arc<Model>,
+    n_seqs: u32,
+    n_outputs: usize,
     _threads: Arc<Threadpool>,
     /// Read by compute threads through a pointer given to ggml.
     stop: Arc<AtomicBool>,
@@ -317,11 +339,51 @@ pub struct Context {
 // SAFETY: a context may move between threads; all methods that change it take `&mut self`.
 unsafe impl Send for Context {}
 
+/// What becomes of the vectors of a text's tokens.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Pooling {
+    /// Each is kept.
+    None,
+    /// They become one as the model was made for, or else their mean.
+    OfModel,
+    /// Their mean is taken.
+    Mean,
+}
+
 impl Context {
     /// A context of `model`. When `stop` becomes true, a computation under way ends with [`Error::Aborted`].
     pub fn new(
         model: Arc<Model>,
         params: &ContextParams,
+        stop: Arc<AtomicBool>,
+    ) -> Result<Context, Error> {
+        Context::create(model, params, None, stop)
+    }
+
+    /// A context that makes vectors of texts.
+    pub fn for_vectors(
+        model: Arc<Model>,
+        params: &ContextParams,
+        pooling: Pooling,
+        stop: Arc<AtomicBool>,
+    ) -> Result<Context, Error> {
+        let context = Context::create(model.clone(), params, Some(pooling), stop.clone())?;
+        // SAFETY: a valid context.
+        let kind = unsafe { sys::llama_pooling_type(context.ptr.as_ptr()) };
+        // What ranks texts makes a number of two of them, and no vector.
+        let no_vector =
+            [sys::LLAMA_POOLING_TYPE_NONE, sys::LLAMA_POOLING_TYPE_RANK].contains(&kind);
+        if pooling == Pooling::OfModel && no_vector {
+            drop(context);
+            return Context::create(model, params, Some(Pooling::Mean), stop);
+        }
+        Ok(context)
+    }
+
+    fn create(
+        model: Arc<Model>,
+        params: &ContextParams,
+        vectors: Option<Pooling>,
         stop: Arc<AtomicBool>,
     ) -> Result<Context, Error> {
         unsafe extern "C" fn on_abort(stop: *mut c_void) -> bool {
@@ -334,7 +396,19 @@ impl Context {
         raw.n_batch = params.n_ubatch;
         raw.n_ubatch = params.n_ubatch;
         // Logits of the last token are all that is asked for; a model that reads a whole text at once gives all of them.
-        raw.n_outputs_max = if model.is_diffusion() { 0 } else { 1 };
+        raw.n_outputs_max = if model.is_diffusion() { 0 } else { params.n_seqs.max(1) };
+        if let Some(pooling) = vectors {
+            raw.embeddings = true;
+            raw.n_outputs_max = 0;
+            raw.pooling_type = match pooling {
+                Pooling::None => sys::LLAMA_POOLING_TYPE_NONE,
+                Pooling::OfModel => sys::LLAMA_POOLING_TYPE_UNSPECIFIED,
+                Pooling::Mean => sys::LLAMA_POOLING_TYPE_MEAN,
+            };
+        }
+        raw.n_seq_max = params.n_seqs.max(1);
+        // One buffer for all sequences: with a buffer each, tokens of prompts and of answers could not share a pass.
+        raw.kv_unified = true;
         raw.n_threads = i32::try_from(params.n_threads).unwrap_or(1);
         raw.n_threads_batch = raw.n_threads;
         raw.op_offload = params.offload;
@@ -347,7 +421,18 @@ impl Context {
         let pool = params.threads.as_ptr();
         // SAFETY: a valid context and a pool that is kept alive with it.
         unsafe { sys::llama_attach_threadpool(ptr.as_ptr(), pool, pool) };
-        Ok(Context { ptr, model, _threads: params.threads.clone(), stop })
+        let (n_seqs, n_outputs) = (raw.n_seq_max, raw.n_outputs_max as usize);
+        Ok(Context { ptr, model, n_seqs, n_outputs, _threads: params.threads.clone(), stop })
+    }
+
+    /// Sequences it has room for.
+    pub fn n_seqs(&self) -> u32 {
+        self.n_seqs
+    }
+
+    /// Tokens of a batch that may have results.
+    pub(super) fn n_outputs(&self) -> usize {
+        self.n_outputs
     }
 
     /// Tokens it has room for; may be more than asked.
@@ -411,7 +496,13 @@ impl Context {
             i32::try_from(tokens.len()).map_err(|_| Error::Invalid("too many tokens".into()))?;
         // SAFETY: libllama only reads the tokens, although its type says otherwise.
         let batch = unsafe { sys::llama_batch_get_one(tokens.as_ptr().cast_mut(), n) };
-        match call(self.ptr.as_ptr(), batch) {
+        let code = call(self.ptr.as_ptr(), batch);
+        self.outcome(what, code)
+    }
+
+    /// What libllama's answer to a batch means.
+    pub(super) fn outcome(&self, what: &'static str, code: i32) -> Result<(), Error> {
+        match code {
             0 => Ok(()),
             1 => Err(Error::Invalid("the context is full".into())),
             2 => Err(Error::Aborted),
@@ -428,6 +519,29 @@ impl Context {
         let logits = not_null("reading the logits", logits)?;
         // SAFETY: libllama says that the row holds as many numbers as the vocabulary has tokens, until the next batch.
         Ok(unsafe { std::slice::from_raw_parts(logits.as_ptr(), self.model.vocab().len()) })
+    }
+
+    /// The vector of the last text, in a context whose pooling makes one.
+    pub fn vector(&self) -> Result<&[f32], Error> {
+        // SAFETY: a valid context; NULL if there is none.
+        let vector = unsafe { sys::llama_get_embeddings_seq(self.ptr.as_ptr(), 0) };
+        self.row(vector)
+    }
+
+    /// The vector of token `i` of the last batch, in a context without pooling.
+    pub fn vector_of(&self, i: usize) -> Result<&[f32], Error> {
+        let i = i32::try_from(i).unwrap_or(i32::MAX);
+        // SAFETY: a valid context; NULL if there is none.
+        let vector = unsafe { sys::llama_get_embeddings_ith(self.ptr.as_ptr(), i) };
+        self.row(vector)
+    }
+
+    fn row(&self, vector: *mut f32) -> Result<&[f32], Error> {
+        let vector = not_null("reading the vector", vector)?;
+        // SAFETY: a valid model.
+        let n = unsafe { sys::llama_model_n_embd_out(self.model.0.as_ptr()) };
+        // SAFETY: libllama says that a vector has so many numbers, until the next batch.
+        Ok(unsafe { std::slice::from_raw_parts(vector.as_ptr(), usize::try_from(n).unwrap_or(0)) })
     }
 
     /// Forgets everything from position `n` on. False if this memory cannot forget a part (recurrent states): then nothing

@@ -1,6 +1,7 @@
-//! How the next token is chosen: libllama's chain of samplers, from plain settings.
+//! How the next token is chosen: libllama's chain of samplers, from plain settings, and a grammar that the text must fit.
 #![allow(unsafe_code)]
 
+use std::ffi::CString;
 use std::ptr::NonNull;
 
 use ggml_sys as sys;
@@ -8,7 +9,7 @@ use ggml_sys as sys;
 use super::llama::{Context, Token, Vocab};
 use super::result::{Error, not_null};
 
-/// How tokens are chosen, in this order: bans, penalties, top-k, top-p, min-p, temperature, draw.
+/// How tokens are chosen, in this order: biases, penalties, top-k, top-p, min-p, temperature, draw.
 #[derive(Clone, Debug, PartialEq, serde::Serialize)]
 pub struct SamplerSettings {
     /// 0: the most likely token, always; higher: more variety.
@@ -21,8 +22,14 @@ pub struct SamplerSettings {
     pub min_p: f32,
     /// Divide the logits of recent tokens by this; 1: no.
     pub repeat_penalty: f32,
+    /// Taken from the logits of recent tokens for each time that they occur; 0: no.
+    pub frequency_penalty: f32,
+    /// Taken from the logits of recent tokens; 0: no.
+    pub presence_penalty: f32,
     /// How many tokens are recent.
     pub repeat_last_n: i32,
+    /// Added to the logits of these tokens.
+    pub logit_bias: Vec<(Token, f32)>,
     /// Never choose a token that would end the answer.
     pub ignore_eos: bool,
     /// Seed; chosen by the clock if there is none.
@@ -37,7 +44,10 @@ impl Default for SamplerSettings {
             top_p: 0.95,
             min_p: 0.05,
             repeat_penalty: 1.0,
+            frequency_penalty: 0.0,
+            presence_penalty: 0.0,
             repeat_last_n: 64,
+            logit_bias: Vec::new(),
             ignore_eos: false,
             seed: None,
         }
@@ -53,11 +63,35 @@ impl SamplerSettings {
         };
         self.seed.unwrap_or_else(by_clock)
     }
+
+    #[expect(clippy::float_cmp, reason = "exactly 1 and exactly 0 mean off")]
+    fn penalises(&self) -> bool {
+        let off = self.repeat_penalty == 1.0
+            && self.frequency_penalty == 0.0
+            && self.presence_penalty == 0.0;
+        !off && self.repeat_last_n != 0
+    }
+}
+
+/// One of libllama's samplers, or a chain of them.
+#[derive(Debug)]
+struct Raw(NonNull<sys::llama_sampler>);
+
+impl Drop for Raw {
+    fn drop(&mut self) {
+        // SAFETY: ours, and not part of a chain.
+        unsafe { sys::llama_sampler_free(self.0.as_ptr()) };
+    }
 }
 
 /// A chain of libllama's samplers.
 #[derive(Debug)]
-pub struct Sampler(NonNull<sys::llama_sampler>);
+pub struct Sampler {
+    chain: Raw,
+    grammar: Option<Raw>,
+    /// The vocabulary with its logits: used by each draw, and kept so that none allocates.
+    candidates: Vec<sys::llama_token_data>,
+}
 
 // SAFETY: a sampler may move between threads; its methods take `&mut self`.
 unsafe impl Send for Sampler {}
@@ -67,22 +101,24 @@ impl Sampler {
     pub fn new(params: &SamplerSettings, vocab: Vocab<'_>) -> Result<Sampler, Error> {
         super::init();
         let n_vocab = i32::try_from(vocab.len()).unwrap_or(i32::MAX);
-        let bans = if params.ignore_eos { bans(vocab) } else { Vec::new() };
+        let biases = biases(params, vocab);
         // SAFETY: each sampler is made with plain numbers in libllama's ranges (checked where the settings are read) and
         // handed over to the chain, which frees it.
         unsafe {
             let chain =
                 sys::llama_sampler_chain_init(sys::llama_sampler_chain_params { no_perf: true });
-            let sampler = Sampler(not_null("building the sampler", chain)?);
+            let raw = Raw(not_null("building the sampler", chain)?);
+            let sampler = Sampler { chain: raw, grammar: None, candidates: Vec::new() };
             let add = |s| sys::llama_sampler_chain_add(chain, s);
-            if !bans.is_empty() {
-                let n = i32::try_from(bans.len()).unwrap_or(i32::MAX);
-                add(sys::llama_sampler_init_logit_bias(n_vocab, n, bans.as_ptr()));
+            if !biases.is_empty() {
+                let n = i32::try_from(biases.len()).unwrap_or(i32::MAX);
+                add(sys::llama_sampler_init_logit_bias(n_vocab, n, biases.as_ptr()));
             }
-            #[expect(clippy::float_cmp, reason = "exactly 1 means off")]
-            if params.repeat_penalty != 1.0 && params.repeat_last_n != 0 {
-                let (last_n, repeat) = (params.repeat_last_n, params.repeat_penalty);
-                add(sys::llama_sampler_init_penalties(n_vocab, last_n, repeat, 0.0, 0.0));
+            if params.penalises() {
+                let SamplerSettings { repeat_last_n, repeat_penalty, .. } = *params;
+                let (often, once) = (params.frequency_penalty, params.presence_penalty);
+                let n = repeat_last_n;
+                add(sys::llama_sampler_init_penalties(n_vocab, n, repeat_penalty, often, once));
             }
             if params.temp <= 0.0 {
                 add(sys::llama_sampler_init_greedy());
@@ -103,31 +139,118 @@ impl Sampler {
         }
     }
 
+    /// Lets only pass what fits `grammar` (GBNF) from its rule `root` on.
+    ///
+    /// # Errors
+    ///
+    /// libllama does not understand the grammar.
+    pub fn obey(&mut self, grammar: &str, root: &str, vocab: Vocab<'_>) -> Result<(), Error> {
+        let wrong = || Error::Invalid("the grammar makes no sense".into());
+        let grammar = CString::new(grammar).map_err(|_| wrong())?;
+        let root = CString::new(root).map_err(|_| wrong())?;
+        // SAFETY: a valid vocabulary that outlives the sampler (the context holds its model), and C strings.
+        let raw = unsafe {
+            sys::llama_rs_sampler_init_grammar(vocab.as_ptr(), grammar.as_ptr(), root.as_ptr())
+        };
+        self.grammar = Some(Raw(NonNull::new(raw).ok_or_else(wrong)?));
+        Ok(())
+    }
+
     /// Chooses the next token from `context`'s logits and remembers it.
     pub fn sample(&mut self, context: &mut Context) -> Result<Token, Error> {
+        self.choose(context.logits()?)
+    }
+
+    /// Chooses the next token from the logits of a vocabulary, and remembers it.
+    ///
+    /// # Errors
+    ///
+    /// Logits that are not numbers, or a grammar that no token fits.
+    pub fn choose(&mut self, logits: &[f32]) -> Result<Token, Error> {
         // A NaN would fail an assert inside libllama; it comes from damaged weights.
-        if context.logits()?.iter().any(|l| l.is_nan()) {
+        if logits.iter().any(|l| l.is_nan()) {
             return Err(Error::Invalid(
                 "the model computed 'not a number': its weights are damaged".into(),
             ));
         }
-        // SAFETY: valid handles, and the last batch left logits.
-        Ok(unsafe { sys::llama_sampler_sample(self.0.as_ptr(), context.ptr.as_ptr(), -1) })
+        let mut token = self.draw(logits, false)?;
+        // Checking one token is cheap, checking the whole vocabulary is not.
+        if !self.allows(token) {
+            token = self.draw(logits, true)?;
+            if !self.allows(token) {
+                return Err(Error::Invalid("no token fits the format that was asked for".into()));
+            }
+        }
+        self.accept(token)?;
+        Ok(token)
+    }
+
+    /// Draws from all tokens, or from those that the grammar allows.
+    fn draw(&mut self, logits: &[f32], by_grammar: bool) -> Result<Token, Error> {
+        let ids = 0..Token::try_from(logits.len()).unwrap_or(Token::MAX);
+        let entry = |(id, &logit): (Token, &f32)| sys::llama_token_data { id, logit, p: 0.0 };
+        self.candidates.clear();
+        self.candidates.extend(ids.zip(logits).map(entry));
+        let mut array = array(&mut self.candidates);
+        let grammar = self.grammar.as_ref().filter(|_| by_grammar);
+        // SAFETY: valid samplers, and an array that they may reorder and shorten.
+        unsafe {
+            if let Some(grammar) = grammar {
+                sys::llama_sampler_apply(grammar.0.as_ptr(), &raw mut array);
+            }
+            sys::llama_sampler_apply(self.chain.0.as_ptr(), &raw mut array);
+        }
+        let chosen = usize::try_from(array.selected).ok().filter(|&i| i < array.size);
+        let chosen = chosen.ok_or(Error::Failed { what: "choosing a token" })?;
+        // The samplers move entries only within the array.
+        Ok(self.candidates[chosen].id)
+    }
+
+    /// Whether the grammar, if there is one, lets `token` come next.
+    fn allows(&self, token: Token) -> bool {
+        let Some(grammar) = &self.grammar else { return true };
+        let mut one = [sys::llama_token_data { id: token, logit: 1.0, p: 0.0 }];
+        let mut array = array(&mut one);
+        // SAFETY: a valid sampler, and an array of one.
+        unsafe { sys::llama_sampler_apply(grammar.0.as_ptr(), &raw mut array) };
+        one[0].logit > f32::NEG_INFINITY
+    }
+
+    /// Remembers a token that was chosen. The grammar must allow it: libllama aborts otherwise.
+    fn accept(&mut self, token: Token) -> Result<(), Error> {
+        // SAFETY: valid samplers, and a token of the vocabulary; C++'s exceptions end inside.
+        let status = unsafe {
+            sys::llama_sampler_accept(self.chain.0.as_ptr(), token);
+            match &self.grammar {
+                Some(grammar) => sys::llama_rs_sampler_accept(grammar.0.as_ptr(), token),
+                None => sys::LLAMA_RS_STATUS_OK,
+            }
+        };
+        match status {
+            sys::LLAMA_RS_STATUS_OK => Ok(()),
+            _ => Err(Error::Invalid("the grammar came to no end".into())),
+        }
     }
 }
 
-impl Drop for Sampler {
-    fn drop(&mut self) {
-        // SAFETY: ours, and not part of another chain.
-        unsafe { sys::llama_sampler_free(self.0.as_ptr()) };
+fn array(of: &mut [sys::llama_token_data]) -> sys::llama_token_data_array {
+    sys::llama_token_data_array {
+        data: of.as_mut_ptr(),
+        size: of.len(),
+        selected: -1,
+        sorted: false,
     }
 }
 
-/// Every token that ends an answer, made impossible.
-fn bans(vocab: Vocab<'_>) -> Vec<sys::llama_logit_bias> {
-    let tokens = 0..Token::try_from(vocab.len()).unwrap_or(Token::MAX);
-    tokens
-        .filter(|&t| vocab.is_eog(t))
-        .map(|token| sys::llama_logit_bias { token, bias: f32::NEG_INFINITY })
-        .collect()
+/// What is added to logits; every token that ends an answer is made impossible if so wanted.
+fn biases(params: &SamplerSettings, vocab: Vocab<'_>) -> Vec<sys::llama_logit_bias> {
+    let known = params.logit_bias.iter().filter(|(token, _)| vocab.contains(*token));
+    let mut biases: Vec<_> =
+        known.map(|&(token, bias)| sys::llama_logit_bias { token, bias }).collect();
+    if params.ignore_eos {
+        let tokens = 0..Token::try_from(vocab.len()).unwrap_or(Token::MAX);
+        let ends = tokens.filter(|&t| vocab.is_eog(t));
+        biases.extend(ends.map(|token| sys::llama_logit_bias { token, bias: f32::NEG_INFINITY }));
+    }
+    biases
 }

@@ -10,6 +10,7 @@ mod files;
 pub mod layout;
 pub mod reader;
 mod retry;
+pub mod sample;
 
 use std::fmt;
 use std::io;

@@ -347,6 +347,10 @@ impl SlotMemory for DeviceMemory {
         outcome
     }
 
+    fn has_arrived(&mut self, slot: usize) -> bool {
+        self.slots[slot].outcome.is_some()
+    }
+
     fn begin_use(&mut self, slot: usize, backend: &mut Backend) {
         let slot = &self.slots[slot];
         if let (true, Some(filled)) = (slot.is_fresh, &slot.filled) {

@@ -11,7 +11,7 @@ use super::host::HostMemory;
 use super::memory::{SlotMemory, Supply};
 use super::slots::{Slots, State};
 use super::split::{Run, Unit, split};
-use super::{Config, Error, Monitor, WeightPlace};
+use super::{Config, Error, Monitor, UnitState, WeightPlace};
 use crate::ggml::{self, Backend, Device, Graph, Placement, Tensor};
 
 /// A graph's cut, kept as long as libllama reuses the graph.
@@ -160,6 +160,7 @@ impl Exec {
         for &unit in &run.units {
             let slot = self.slots.find(unit).expect("the units of a run are in slots");
             self.slots.begin_use(slot);
+            self.monitor.unit_is(unit, UnitState::Computing);
             self.memory.begin_use(slot, &mut self.backend);
         }
         let begin = Instant::now();
@@ -174,6 +175,7 @@ impl Exec {
             let slot = self.slots.find(unit).expect("a busy slot keeps its unit");
             self.memory.end_use(slot, &mut self.backend);
             self.slots.end_use(slot);
+            self.monitor.unit_is(unit, UnitState::Idle);
             if let Some(last) = self.last_unit.replace(unit).filter(|&last| last != unit) {
                 self.successor[last as usize] = unit;
             }
@@ -212,7 +214,20 @@ impl Exec {
     /// Starts reading what is upcoming into the slots that are free for it.
     fn begin_fills(&mut self) {
         while let Some((slot, unit)) = self.slots.begin_fill(&self.upcoming) {
+            self.monitor.unit_is(unit, UnitState::Reading);
             self.memory.begin_fill(slot, unit);
+        }
+        self.tell_arrivals();
+    }
+
+    /// Tells the monitor which of the reads under way have ended; they are taken when they are needed.
+    fn tell_arrivals(&mut self) {
+        for slot in 0..self.slots.len() {
+            if let State::Filling(unit) = self.slots.state(slot)
+                && self.memory.has_arrived(slot)
+            {
+                self.monitor.unit_is(unit, UnitState::Ready);
+            }
         }
     }
 
@@ -238,8 +253,11 @@ impl Exec {
     fn finish_fill(&mut self, slot: usize, unit: Unit) -> Result<(), Error> {
         let outcome = self.memory.finish_fill(slot, unit).ok_or(ggml::Error::Aborted)?;
         self.slots.end_fill(slot, outcome.is_ok());
-        let unit = &self.supply.unit(unit).name;
-        outcome.map_err(|error| Error::Read { unit: unit.clone(), error })
+        let name = &self.supply.unit(unit).name;
+        outcome.map_err(|error| {
+            self.monitor.unit_is(unit, UnitState::Idle);
+            Error::Read { unit: name.clone(), error }
+        })
     }
 
     /// The graph's cut, from the cache if it was seen before.

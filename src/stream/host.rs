@@ -75,6 +75,10 @@ impl SlotMemory for HostMemory {
         Some(done.outcome.map(|stats| monitor.read(unit, stats.bytes, stats.span)))
     }
 
+    fn has_arrived(&mut self, slot: usize) -> bool {
+        self.slots[slot].ticket.as_mut().is_some_and(Ticket::is_done)
+    }
+
     fn place(&self, slot: usize) -> (&Buffer, NonNull<u8>) {
         let Slot { buffer, base, .. } = &self.slots[slot];
         (buffer, *base)

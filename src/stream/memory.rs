@@ -21,6 +21,9 @@ pub(super) trait SlotMemory: Send + fmt::Debug {
     /// the fill goes on. An error ends it.
     fn finish_fill(&mut self, slot: usize, unit: Unit) -> Option<Result<(), ReadError>>;
 
+    /// Whether the fill of `slot` is over, without waiting for it.
+    fn has_arrived(&mut self, slot: usize) -> bool;
+
     /// What `backend` is asked to compute from now on uses the slot.
     fn begin_use(&mut self, slot: usize, backend: &mut Backend) {
         let _ = (slot, backend);

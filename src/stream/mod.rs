@@ -31,7 +31,7 @@ use std::collections::HashMap;
 use std::ops::Range;
 use std::sync::Arc;
 
-pub use monitor::{Monitor, Progress};
+pub use monitor::{Monitor, Progress, UnitState};
 pub use split::Unit;
 pub use trace::Trace;
 pub use vtable::StreamDevice;

@@ -1,6 +1,6 @@
 //! What a run is doing right now, for other threads to look at; and the flag by which they stop it.
 
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
@@ -22,7 +22,23 @@ pub struct Monitor {
     stalled_nanos: AtomicU64,
     /// The names of the units, once a stream device has them.
     units: OnceLock<Vec<String>>,
+    /// What each unit is doing, as a [`UnitState`].
+    states: OnceLock<Box<[AtomicU8]>>,
     trace: OnceLock<Trace>,
+}
+
+/// What a streamed unit is doing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum UnitState {
+    /// On disk, or in a slot that nobody waits for.
+    Idle,
+    /// On its way into a slot.
+    Reading,
+    /// In a slot, before it is computed with.
+    Ready,
+    /// Being computed with.
+    Computing,
 }
 
 /// A copy of a [`Monitor`]'s counters.
@@ -123,6 +139,26 @@ impl Monitor {
     pub(super) fn name_units(&self, units: &[UnitSpec]) {
         // A monitor belongs to one device, whose units never change.
         let _ = self.units.set(units.iter().map(|unit| unit.name.clone()).collect());
+        let _ = self.states.set(units.iter().map(|_| AtomicU8::new(0)).collect());
+    }
+
+    /// What every streamed unit is doing, in their order.
+    pub fn states(&self) -> Vec<UnitState> {
+        let states = self.states.get().map_or(&[][..], |states| states);
+        let state = |state: &AtomicU8| match state.load(Ordering::Relaxed) {
+            1 => UnitState::Reading,
+            2 => UnitState::Ready,
+            3 => UnitState::Computing,
+            _ => UnitState::Idle,
+        };
+        states.iter().map(state).collect()
+    }
+
+    /// `unit` does something else now.
+    pub(super) fn unit_is(&self, unit: Unit, now: UnitState) {
+        if let Some(state) = self.states.get().and_then(|states| states.get(unit as usize)) {
+            state.store(now as u8, Ordering::Relaxed);
+        }
     }
 
     /// A run with the weights of `unit` is over.
@@ -135,6 +171,7 @@ impl Monitor {
     /// A read of `unit` has arrived.
     pub(super) fn read(&self, unit: Unit, bytes: Bytes, (begin, end): (Instant, Instant)) {
         self.streamed.fetch_add(bytes.0, Ordering::Relaxed);
+        self.unit_is(unit, UnitState::Ready);
         if let Some(trace) = self.trace.get() {
             trace.record(What::Read { unit, bytes }, begin, end);
         }

@@ -3,6 +3,7 @@
 mod archs;
 mod bench;
 mod cli;
+mod comfort;
 mod gguf_corrupt;
 mod gguf_index;
 mod gguf_types;

@@ -4,7 +4,8 @@
 use std::io::Write;
 use std::process::{Command, Stdio};
 
-use airrun::engine::chat::{Message, Role, StopWord};
+use airrun::engine::StopWords;
+use airrun::engine::chat::{Message, Role};
 use airrun::engine::template::{ChatTemplate, Origin, SpecialTokens, TemplateError};
 use serde_json::{Value, json};
 
@@ -296,18 +297,18 @@ fn hostile_templates_end_soon() {
 #[test]
 fn a_stop_word_is_cut_wherever_the_pieces_end() {
     for pieces in [&["a\nUser: b"][..], &["a", "\n", "U", "ser", ":", "x"], &["a\nUs", "er:"]] {
-        let mut stop = StopWord::new(Some("\nUser:"));
+        let mut stop = StopWords::new(Some("\nUser:"));
         let mut shown = String::new();
         let ended = pieces.iter().any(|piece| {
             let (text, end) = stop.push(piece);
             shown += &text;
-            end
+            end.is_some()
         });
         assert!(ended);
         assert_eq!(shown, "a");
     }
-    let mut stop = StopWord::new(Some("\nUser:"));
-    assert_eq!(stop.push("x\nUse"), ("x".to_owned(), false));
-    assert_eq!(stop.push("d é\n"), ("\nUsed é".to_owned(), false));
+    let mut stop = StopWords::new(Some("\nUser:"));
+    assert_eq!(stop.push("x\nUse"), ("x".to_owned(), None));
+    assert_eq!(stop.push("d é\n"), ("\nUsed é".to_owned(), None));
     assert_eq!(stop.finish(), "\n");
 }

@@ -20,20 +20,23 @@ const UNSAFE: [&str; 9] = [
 ];
 
 /// For each room, the rooms that it may use. `units` and `memo` are for all.
-const ARROWS: [(&str, &[&str]); 9] = [
+const ARROWS: [(&str, &[&str]); 12] = [
     ("units", &[]),
     ("memo", &[]),
     ("gguf", &[]),
+    ("models", &["gguf"]),
+    ("hub", &["models"]),
     ("plan", &["gguf"]),
     ("source", &[]),
     ("ggml", &[]),
     ("probe", &["ggml", "source", "plan", "gguf"]),
     ("stream", &["ggml", "source"]),
     ("engine", &["stream", "ggml", "source", "plan", "gguf", "probe"]),
+    ("serve", &["engine"]),
 ];
 
 /// What `cli` may use: the seam, and what needs no model loaded.
-const CLI: &[&str] = &["engine", "gguf", "plan", "probe", "units"];
+const CLI: &[&str] = &["serve", "engine", "gguf", "hub", "models", "plan", "probe", "units"];
 
 fn root() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR"))

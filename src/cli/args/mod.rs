@@ -1,11 +1,24 @@
 //! The command line as typed: clap definitions and nothing else. What it means is found in
 //! `resolve`; nothing here touches the disk or a device.
 
+mod completions;
 mod devices;
+mod doctor;
+mod examples;
+mod list;
+mod man;
+mod pull;
+pub(crate) mod serve;
 
 use std::path::PathBuf;
 
-use clap::{Parser, Subcommand, ValueEnum};
+use clap::{CommandFactory, Parser, Subcommand, ValueEnum};
+
+pub(crate) use completions::CompletionsArgs;
+pub(crate) use doctor::DoctorArgs;
+pub(crate) use list::ListArgs;
+pub(crate) use man::ManArgs;
+pub(crate) use pull::PullArgs;
 
 use crate::engine::DeviceChoice;
 use crate::units::Bytes;
@@ -27,6 +40,22 @@ pub(crate) struct Args {
     /// Say more
     #[arg(short, long, global = true, help_heading = "Talk")]
     pub(crate) verbose: bool,
+    /// Take defaults of flags from this file
+    #[arg(long, global = true, value_name = "FILE", help_heading = "Talk")]
+    pub(crate) config: Option<PathBuf>,
+}
+
+/// The whole command line: the definitions, and what each command's help ends with.
+pub(crate) fn command() -> clap::Command {
+    let mut command = Args::command().after_help(examples::PROGRAM);
+    let names: Vec<String> =
+        command.get_subcommands().map(|sub| sub.get_name().to_owned()).collect();
+    for name in names {
+        if let Some(text) = examples::of(&name) {
+            command = command.mut_subcommand(&name, |sub| sub.after_help(text));
+        }
+    }
+    command
 }
 
 #[derive(Debug, Subcommand)]
@@ -37,6 +66,10 @@ pub(crate) enum Command {
     Run(RunArgs),
     /// Measure the speed of a model, beside what the hardware allows
     Bench(BenchArgs),
+    /// List the models on this machine, and how each would run here
+    List(ListArgs),
+    /// Download a model from the Hugging Face hub
+    Pull(PullArgs),
     /// Show what is in a model file
     Inspect(InspectArgs),
     /// Show where a model's blocks will live, and how fast it will be
@@ -45,6 +78,14 @@ pub(crate) enum Command {
     Devices(DevicesArgs),
     /// Print the logits after the last of some tokens
     Logits(LogitsArgs),
+    /// Show what this machine has, and what makes it slow
+    Doctor(DoctorArgs),
+    /// Print a script that completes commands and flags
+    Completions(CompletionsArgs),
+    /// Print the manual, or write its pages
+    Man(ManArgs),
+    /// Serve a model over HTTP, as OpenAI and Ollama do
+    Serve(serve::ServeArgs),
 }
 
 #[derive(Debug, clap::Args)]
@@ -94,7 +135,7 @@ pub(crate) struct BenchArgs {
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct InspectArgs {
-    /// The model: a GGUF file (of a split one, the first part)
+    /// The model: a name that `airrun list` shows, or a GGUF file
     pub(crate) model: PathBuf,
     /// Print everything as JSON
     #[arg(long)]
@@ -136,7 +177,7 @@ pub(crate) struct LogitsArgs {
 /// Where the model is, and how it is loaded.
 #[derive(Debug, clap::Args)]
 pub(crate) struct LoadArgs {
-    /// The model: a GGUF file (of a split one, the first part)
+    /// The model: a name that `airrun list` shows, or a GGUF file
     pub(crate) model: PathBuf,
     /// Compute on auto, cpu, cuda[:N], vulkan[:N] or metal
     #[arg(long, default_value = "auto", value_name = "NAME")]

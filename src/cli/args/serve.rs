@@ -1,0 +1,59 @@
+//! What `airrun serve` takes.
+
+use std::net::IpAddr;
+
+use clap::value_parser;
+
+use super::LoadArgs;
+use crate::units::Bytes;
+
+#[derive(Debug, clap::Args)]
+#[command(after_help = EXAMPLES)]
+pub(crate) struct ServeArgs {
+    #[command(flatten)]
+    pub(crate) load: LoadArgs,
+    /// Listen on this address
+    #[arg(long, value_name = "IP", default_value = "127.0.0.1", help_heading = "Serving")]
+    pub(crate) host: IpAddr,
+    /// Listen on this port; 0 picks a free one
+    #[arg(long, value_name = "N", default_value_t = 11435, help_heading = "Serving")]
+    pub(crate) port: u16,
+    /// Requests that are computed together, each with a context (-c) of its own
+    #[arg(long, value_name = "N", default_value_t = 4, help_heading = "Serving")]
+    #[arg(value_parser = value_parser!(u32).range(1..=64))]
+    pub(crate) parallel: u32,
+    /// Requests that may wait; more are told to come back later
+    #[arg(long, value_name = "N", default_value_t = 64, help_heading = "Serving")]
+    #[arg(value_parser = value_parser!(u32).range(1..=65536))]
+    pub(crate) queue: u32,
+    /// Clients must show this key
+    #[arg(long, value_name = "KEY", env = "AIRRUN_API_KEY", hide_env_values = true)]
+    #[arg(help_heading = "Serving")]
+    pub(crate) api_key: Option<String>,
+    /// Let everyone in, although others than this machine can connect
+    #[arg(long, conflicts_with = "api_key", help_heading = "Serving")]
+    pub(crate) no_api_key: bool,
+    /// Let pages of this origin (or *) call from browsers
+    #[arg(long, value_name = "ORIGIN", help_heading = "Serving")]
+    pub(crate) cors: Option<String>,
+    /// The name that clients know the model by [default: the file's]
+    #[arg(long, value_name = "NAME", help_heading = "Serving")]
+    pub(crate) name: Option<String>,
+    /// Instructions for conversations that bring none
+    #[arg(long, value_name = "TEXT", help_heading = "Serving")]
+    pub(crate) system: Option<String>,
+    /// The largest request
+    #[arg(long, value_name = "SIZE", default_value = "16M", help_heading = "Serving")]
+    pub(crate) max_body: Bytes,
+    /// Seconds that running answers get when the server is told to stop
+    #[arg(long, value_name = "SECONDS", default_value_t = 10, help_heading = "Serving")]
+    #[arg(value_parser = value_parser!(u32).range(0..=86400))]
+    pub(crate) grace: u32,
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  airrun serve model.gguf
+  airrun serve model.gguf --ram 4G --parallel 8 -c 2048
+  curl http://127.0.0.1:11435/v1/chat/completions -d \\
+    '{\"messages\":[{\"role\":\"user\",\"content\":\"Hello\"}]}'";

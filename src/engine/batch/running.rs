@@ -1,0 +1,269 @@
+//! One text of a batch: what was asked for, how far it is, and to whom it goes. It computes nothing.
+
+use std::time::{Duration, Instant};
+
+use crate::engine::load::{Loaded, Vocab, ggml_error};
+use crate::engine::text::Utf8Stream;
+use crate::engine::{Error, Finish, SamplerSettings, StopWords, Token};
+use crate::ggml::{self, Sampler};
+
+/// A text to be continued.
+#[derive(Debug)]
+pub struct Request {
+    /// What it begins with.
+    pub prompt: Vec<Token>,
+    /// How tokens are chosen.
+    pub settings: SamplerSettings,
+    /// What the continuation must fit.
+    pub grammar: Option<Grammar>,
+    /// The most tokens that are added.
+    pub max_tokens: Option<usize>,
+    /// Texts that end it.
+    pub stops: StopWords,
+    /// With how likely each token was, and as many alternatives.
+    pub logprobs: Option<usize>,
+    /// With the texts of control tokens, where these are more than markup.
+    pub control: bool,
+    /// To whom it goes.
+    pub sink: Box<dyn Sink>,
+}
+
+/// A grammar in libllama's form (GBNF).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Grammar {
+    /// Its rules.
+    pub rules: String,
+    /// The rule that the text must fit.
+    pub root: String,
+}
+
+/// Whether a listener can take more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Room {
+    /// It can take a piece and the end.
+    Free,
+    /// Not now.
+    Full,
+    /// It will never again.
+    Gone,
+}
+
+/// Who listens to a text. None of its methods may wait.
+pub trait Sink: Send + std::fmt::Debug {
+    /// Whether it can take more.
+    fn room(&self) -> Room;
+    /// A piece of the text; only after [`Room::Free`].
+    fn piece(&mut self, piece: Piece);
+    /// The end.
+    fn end(self: Box<Self>, end: Result<Ended, Error>);
+}
+
+/// A piece of a text.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Piece {
+    /// Whole characters; none while a stop word may be coming.
+    pub text: String,
+    /// The token it came with, if probabilities were asked for.
+    pub scored: Option<Scored>,
+}
+
+/// A token and how likely it was.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Scored {
+    /// The token that was chosen.
+    pub chosen: Alternative,
+    /// The likeliest ones, best first.
+    pub top: Vec<Alternative>,
+}
+
+/// A token that could have come.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Alternative {
+    /// Its bytes, which may be a part of a character.
+    pub bytes: Vec<u8>,
+    /// The logarithm of its probability, before any sampling rule.
+    pub logprob: f32,
+}
+
+/// How a text ended.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Ended {
+    /// Why.
+    pub finish: Finish,
+    /// The stop word that ended it.
+    pub stop: Option<String>,
+    /// Tokens of the prompt ...
+    pub n_prompt: usize,
+    /// ... of which so many were there from before.
+    pub n_reused: usize,
+    /// Tokens that were added.
+    pub n_generated: usize,
+    /// All tokens, as far as the context has seen them.
+    pub tokens: Vec<Token>,
+    /// Time from the beginning to the first token, and from there to the end.
+    pub seconds: [f64; 2],
+}
+
+/// Whether a text goes on.
+#[derive(Debug, PartialEq)]
+pub(super) enum Going {
+    On,
+    End(Finish, Option<String>),
+}
+
+/// A text that is being written.
+#[derive(Debug)]
+pub(super) struct Running {
+    sampler: Sampler,
+    utf8: Utf8Stream,
+    stops: StopWords,
+    max_tokens: Option<usize>,
+    logprobs: Option<usize>,
+    control: bool,
+    n_prompt: usize,
+    n_reused: usize,
+    n_generated: usize,
+    begun: Instant,
+    /// When the first token came.
+    first: Option<Instant>,
+    /// Since when the listener takes nothing.
+    blocked: Option<Instant>,
+    sink: Box<dyn Sink>,
+}
+
+impl Running {
+    /// Begins a text of which the context has `n_reused` tokens.
+    pub(super) fn new(
+        request: Request,
+        n_reused: usize,
+        loaded: &Loaded,
+    ) -> Result<Running, (Box<dyn Sink>, Error)> {
+        let vocab = loaded.model.vocab();
+        let sampler = Sampler::new(&request.settings, vocab).and_then(|mut sampler| {
+            if let Some(grammar) = &request.grammar {
+                sampler.obey(&grammar.rules, &grammar.root, vocab)?;
+            }
+            Ok(sampler)
+        });
+        let sampler = match sampler {
+            Ok(sampler) => sampler,
+            Err(ggml::Error::Invalid(why)) => return Err((request.sink, Error::Request(why))),
+            Err(error) => return Err((request.sink, ggml_error(&loaded.index)(error))),
+        };
+        Ok(Running {
+            sampler,
+            utf8: Utf8Stream::default(),
+            stops: request.stops,
+            max_tokens: request.max_tokens,
+            logprobs: request.logprobs,
+            control: request.control,
+            n_prompt: request.prompt.len(),
+            n_reused,
+            n_generated: 0,
+            begun: Instant::now(),
+            first: None,
+            blocked: None,
+            sink: request.sink,
+        })
+    }
+
+    /// Whether its prompt is still being read.
+    pub(super) fn reads(&self) -> bool {
+        self.first.is_none()
+    }
+
+    /// Whether it can use another token now.
+    pub(super) fn may_go_on(&mut self) -> bool {
+        let free = self.sink.room() == Room::Free;
+        self.blocked = if free { None } else { self.blocked.or_else(|| Some(Instant::now())) };
+        free
+    }
+
+    /// Whether its listener has gone, or has taken nothing for longer than `patience`.
+    pub(super) fn is_abandoned(&self, patience: Duration) -> bool {
+        let lost = self.blocked.is_some_and(|since| since.elapsed() > patience);
+        lost || self.sink.room() == Room::Gone
+    }
+
+    pub(super) fn into_sink(self) -> Box<dyn Sink> {
+        self.sink
+    }
+
+    /// Chooses the next token from `logits` and hands its text out. Returns the token, unless it ends the text, and whether the
+    /// text goes on.
+    pub(super) fn next(
+        &mut self,
+        logits: &[f32],
+        vocab: &Vocab,
+    ) -> Result<(Option<Token>, Going), ggml::Error> {
+        self.first.get_or_insert_with(Instant::now);
+        let is_last = |n: usize| self.max_tokens.is_some_and(|max| n >= max);
+        if is_last(self.n_generated) {
+            return Ok((None, Going::End(Finish::Length, None)));
+        }
+        let token = self.sampler.choose(logits)?;
+        if vocab.is_eog(token) {
+            return Ok((None, Going::End(Finish::Stop, None)));
+        }
+        self.n_generated += 1;
+        let last = is_last(self.n_generated);
+        let bytes = if self.control { vocab.bytes(token) } else { vocab.piece(token) };
+        let (text, stop) = self.stops.push(&self.utf8.push(&bytes));
+        let scored = self.logprobs.map(|n| score(logits, token, n, vocab));
+        if !text.is_empty() || scored.is_some() {
+            self.sink.piece(Piece { text, scored });
+        }
+        let going = match stop {
+            Some(word) => Going::End(Finish::Stop, Some(word)),
+            None if last => Going::End(Finish::Length, None),
+            None => Going::On,
+        };
+        Ok((Some(token), going))
+    }
+
+    /// Hands out what was held back, and the end.
+    pub(super) fn end(mut self, finish: Finish, stop: Option<String>, tokens: Vec<Token>) {
+        if stop.is_none() {
+            let (mut text, late) = self.stops.push(&self.utf8.finish());
+            if late.is_none() {
+                text += &self.stops.finish();
+            }
+            if !text.is_empty() {
+                self.sink.piece(Piece { text, scored: None });
+            }
+        }
+        let now = Instant::now();
+        let first = self.first.unwrap_or(now);
+        self.sink.end(Ok(Ended {
+            finish,
+            stop,
+            n_prompt: self.n_prompt,
+            n_reused: self.n_reused,
+            n_generated: self.n_generated,
+            tokens,
+            seconds: [(first - self.begun).as_secs_f64(), (now - first).as_secs_f64()],
+        }));
+    }
+}
+
+/// How likely `token` was, and the `n` likeliest ones.
+fn score(logits: &[f32], token: Token, n: usize, vocab: &Vocab) -> Scored {
+    let most = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+    let sum: f64 = logits.iter().map(|&l| f64::from(l - most).exp()).sum();
+    #[expect(clippy::cast_possible_truncation, reason = "a logarithm of at most 18 bits")]
+    let rest = most + sum.ln() as f32;
+    let alternative = |id: usize| Alternative {
+        bytes: vocab.bytes(Token::try_from(id).unwrap_or(0)),
+        logprob: logits[id] - rest,
+    };
+    let mut ids: Vec<usize> = (0..logits.len()).collect();
+    let by_logit = |&a: &usize, &b: &usize| logits[b].total_cmp(&logits[a]).then(a.cmp(&b));
+    let n = n.min(ids.len());
+    if n > 0 && n < ids.len() {
+        ids.select_nth_unstable_by(n - 1, by_logit);
+    }
+    ids.truncate(n);
+    ids.sort_unstable_by(by_logit);
+    let chosen = alternative(usize::try_from(token).unwrap_or(0).min(logits.len() - 1));
+    Scored { chosen, top: ids.into_iter().map(alternative).collect() }
+}

@@ -1,0 +1,116 @@
+//! Several sequences in one context: batches that mix their tokens, and what a context remembers of each.
+#![allow(unsafe_code)]
+
+use ggml_sys as sys;
+
+use super::llama::{Context, Token};
+use super::result::{Error, not_null};
+
+/// One token of a batch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BatchToken {
+    /// The token.
+    pub token: Token,
+    /// Its place in its sequence: the number of tokens before it.
+    pub position: usize,
+    /// Its sequence.
+    pub sequence: u32,
+    /// Whether the logits after it are wanted.
+    pub output: bool,
+}
+
+/// The arrays that C wants of a batch.
+struct Columns {
+    tokens: Vec<Token>,
+    positions: Vec<sys::llama_pos>,
+    counts: Vec<i32>,
+    sequences: Vec<sys::llama_seq_id>,
+    outputs: Vec<i8>,
+}
+
+impl Columns {
+    fn of(batch: &[BatchToken]) -> Columns {
+        let number = |n: usize| i32::try_from(n).unwrap_or(i32::MAX);
+        Columns {
+            tokens: batch.iter().map(|t| t.token).collect(),
+            positions: batch.iter().map(|t| number(t.position)).collect(),
+            counts: vec![1; batch.len()],
+            sequences: batch.iter().map(|t| number(t.sequence as usize)).collect(),
+            outputs: batch.iter().map(|t| i8::from(t.output)).collect(),
+        }
+    }
+}
+
+impl Context {
+    /// Computes a batch: each sequence's tokens in order, behind what the context has of it. Afterwards the logits that were
+    /// wanted are there.
+    pub fn decode_batch(&mut self, batch: &[BatchToken]) -> Result<(), Error> {
+        self.check(batch)?;
+        let mut columns = Columns::of(batch);
+        let mut rows: Vec<*mut sys::llama_seq_id> =
+            columns.sequences.iter_mut().map(std::ptr::from_mut).collect();
+        let raw = sys::llama_batch {
+            n_tokens: i32::try_from(batch.len()).unwrap_or(i32::MAX),
+            token: columns.tokens.as_mut_ptr(),
+            embd: std::ptr::null_mut(),
+            pos: columns.positions.as_mut_ptr(),
+            n_seq_id: columns.counts.as_mut_ptr(),
+            seq_id: rows.as_mut_ptr(),
+            logits: columns.outputs.as_mut_ptr(),
+        };
+        // SAFETY: a valid context; every column has as many entries as the batch, and lives during the call.
+        let code = unsafe { sys::llama_decode(self.ptr.as_ptr(), raw) };
+        self.outcome("computing the answers", code)
+    }
+
+    /// What libllama would fail an assert on.
+    fn check(&self, batch: &[BatchToken]) -> Result<(), Error> {
+        let vocab = self.model().vocab();
+        // SAFETY: a valid context.
+        let most = unsafe { sys::llama_n_batch(self.ptr.as_ptr()) } as usize;
+        let outputs = batch.iter().filter(|t| t.output).count();
+        let wrong = |t: &BatchToken| !vocab.contains(t.token) || t.sequence >= self.n_seqs();
+        if batch.is_empty() || batch.len() > most || batch.iter().any(wrong) {
+            return Err(Error::Invalid("a batch that does not fit the context".into()));
+        }
+        if outputs > self.n_outputs() {
+            return Err(Error::Invalid("more results than the context has room for".into()));
+        }
+        Ok(())
+    }
+
+    /// The logits after token `i` of the last batch, for which they were wanted.
+    pub fn logits_of(&self, i: usize) -> Result<&[f32], Error> {
+        let i = i32::try_from(i).unwrap_or(i32::MAX);
+        // SAFETY: a valid context; NULL if there are none for this token.
+        let logits = unsafe { sys::llama_get_logits_ith(self.ptr.as_ptr(), i) };
+        let logits = not_null("reading the logits", logits)?;
+        // SAFETY: the row holds as many numbers as the vocabulary has tokens, until the next batch.
+        Ok(unsafe { std::slice::from_raw_parts(logits.as_ptr(), self.model().vocab().len()) })
+    }
+
+    /// Forgets what `sequence` has from position `n` on. False if this memory cannot forget a part; then nothing changed, and
+    /// `n` = 0 is the way out.
+    pub fn truncate_sequence(&mut self, sequence: u32, n: usize) -> bool {
+        // SAFETY: a valid context; its memory is NULL for models that keep none.
+        let memory = unsafe { sys::llama_get_memory(self.ptr.as_ptr()) };
+        let (Ok(id), Ok(n)) = (i32::try_from(sequence), i32::try_from(n)) else { return false };
+        if memory.is_null() || sequence >= self.n_seqs() {
+            return memory.is_null();
+        }
+        // SAFETY: a valid memory, and one of its sequences.
+        unsafe { sys::llama_memory_seq_rm(memory, id, n, -1) }
+    }
+
+    /// Lets `to` begin with all that `from` has; what `to` had is forgotten.
+    pub fn copy_sequence(&mut self, from: u32, to: u32) {
+        // SAFETY: a valid context; its memory is NULL for models that keep none.
+        let memory = unsafe { sys::llama_get_memory(self.ptr.as_ptr()) };
+        let known = from < self.n_seqs() && to < self.n_seqs();
+        if memory.is_null() || !known || from == to || !self.truncate_sequence(to, 0) {
+            return;
+        }
+        // SAFETY: a valid memory, and two of its sequences; all of it is copied, which every kind of memory can.
+        unsafe { sys::llama_memory_seq_cp(memory, from.cast_signed(), to.cast_signed(), -1, -1) };
+    }
+}

@@ -1,0 +1,125 @@
+//! JSON schemas to grammars, by libllama's converter. Schemas are checked first: the converter and the parser of its grammars go as
+//! deep as what they are given.
+#![allow(unsafe_code)]
+
+use std::ffi::{CStr, CString, c_char};
+use std::ptr::null_mut;
+use std::thread;
+
+use ggml_sys as sys;
+use serde_json::Value;
+
+use super::result::Error;
+
+/// The longest schema that is converted. (bytes)
+const MAX_LEN: usize = 64 << 10;
+/// How deep objects and lists may be nested in it.
+const MAX_DEPTH: usize = 48;
+/// The most members of an object or list.
+const MAX_MEMBERS: usize = 512;
+/// The longest text in it. (bytes)
+const MAX_TEXT: usize = 4 << 10;
+/// How deep brackets of a regular expression may be nested.
+const MAX_BRACKETS: usize = 32;
+/// Room for the recursion of the converter. (bytes)
+const STACK: usize = 32 << 20;
+
+/// The grammar (GBNF, its root called `root`) of what fits a JSON schema.
+///
+/// # Errors
+///
+/// The schema is too large or too deep, or uses what libllama does not know.
+pub fn grammar_of_schema(schema: &Value) -> Result<String, Error> {
+    super::init();
+    let text = schema.to_string();
+    if text.len() > MAX_LEN {
+        return Err(invalid("is too long"));
+    }
+    check(schema, 0)?;
+    // No Rust string of JSON text has a NUL: they are escaped.
+    let text = CString::new(text).map_err(|_| invalid("has a NUL byte"))?;
+    let convert = move || convert(&text);
+    let thread = thread::Builder::new().name("schema".to_owned()).stack_size(STACK).spawn(convert);
+    let thread = thread.map_err(|_| Error::NoMemory { what: "the schema's grammar" })?;
+    thread.join().map_err(|_| invalid("cannot be converted"))?
+}
+
+fn invalid(why: &str) -> Error {
+    Error::Invalid(format!("the JSON schema {why}"))
+}
+
+fn check(schema: &Value, depth: usize) -> Result<(), Error> {
+    if depth > MAX_DEPTH {
+        return Err(invalid("is nested too deeply"));
+    }
+    match schema {
+        Value::String(text) => check_text(text),
+        Value::Array(items) if items.len() > MAX_MEMBERS => Err(invalid("has too long a list")),
+        Value::Array(items) => items.iter().try_for_each(|item| check(item, depth + 1)),
+        Value::Object(map) if map.len() > MAX_MEMBERS => Err(invalid("has too many members")),
+        Value::Object(map) => map.iter().try_for_each(|(name, value)| {
+            check_text(name)?;
+            check(value, depth + 1)
+        }),
+        _ => Ok(()),
+    }
+}
+
+fn check_text(text: &str) -> Result<(), Error> {
+    if text.len() > MAX_TEXT {
+        return Err(invalid("has too long a text"));
+    }
+    match text.bytes().filter(|b| *b == b'(').count() > MAX_BRACKETS {
+        true => Err(invalid("has too many brackets in a text")),
+        false => Ok(()),
+    }
+}
+
+fn convert(schema: &CStr) -> Result<String, Error> {
+    let mut out: *mut c_char = null_mut();
+    // SAFETY: a C string, and a place for another; C++'s exceptions end inside.
+    let status =
+        unsafe { sys::llama_rs_json_schema_to_grammar(schema.as_ptr(), true, &raw mut out) };
+    if status != sys::LLAMA_RS_STATUS_OK || out.is_null() {
+        return Err(invalid("uses what cannot be turned into a grammar"));
+    }
+    // SAFETY: a C string that is ours now, freed once by the function made for it.
+    unsafe {
+        let grammar = CStr::from_ptr(out).to_string_lossy().into_owned();
+        sys::llama_rs_string_free(out);
+        Ok(grammar)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn schemas_become_grammars() {
+        let schema =
+            json!({"type": "object", "properties": {"a": {"type": "integer"}}, "required": ["a"]});
+        let grammar = grammar_of_schema(&schema).unwrap();
+        assert!(grammar.contains("root ::="), "{grammar}");
+    }
+
+    #[test]
+    fn hostile_schemas_are_refused() {
+        let mut deep = json!({});
+        for _ in 0..100 {
+            deep = json!({"items": deep, "type": "array"});
+        }
+        let many: Value = (0..2000).map(|i| (format!("p{i}"), json!({}))).collect();
+        for schema in [
+            deep,
+            json!({"properties": many}),
+            json!({"type": "string", "pattern": format!("^{}$", "(".repeat(5000))}),
+            json!({"type": "nonsense"}),
+            json!({"const": "x".repeat(100_000)}),
+            json!({"$ref": "#/nowhere/at/all"}),
+        ] {
+            assert!(grammar_of_schema(&schema).is_err(), "{:.80}", schema.to_string());
+        }
+    }
+}

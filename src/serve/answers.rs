@@ -1,0 +1,140 @@
+//! From the worker to a client: the pieces of all texts of one request, through a bounded channel. A client that does not read
+//! makes its texts wait; one that goes ends them.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Context, Poll};
+
+use tokio::sync::mpsc;
+use tokio_stream::Stream;
+
+use super::error::ApiError;
+use super::server::Server;
+use crate::engine::Error;
+use crate::engine::batch::{Ended, Piece, Room, Sink};
+
+/// Messages of each text that may wait for the client.
+const BUFFER: usize = 64;
+
+/// Messages that one step of a text may bring: its last piece, what was held back, and the end.
+const PER_STEP: usize = 3;
+
+/// Something about one of a request's texts.
+#[derive(Debug)]
+pub(super) struct Message {
+    /// Which text.
+    pub(super) choice: usize,
+    pub(super) news: News,
+}
+
+/// What happened to a text.
+#[derive(Debug)]
+pub(super) enum News {
+    Piece(Piece),
+    End(Result<Ended, ApiError>),
+}
+
+/// What comes of a request. Dropping it tells the worker that nobody listens.
+#[derive(Debug)]
+pub(super) struct Answers {
+    receiver: mpsc::Receiver<Message>,
+    server: Arc<Server>,
+    /// Texts that have not ended.
+    left: usize,
+}
+
+impl Answers {
+    /// The answers of `n` texts, and who sends them.
+    pub(super) fn new(server: &Arc<Server>, n: usize) -> (Answers, Vec<Box<dyn Sink>>) {
+        let (sender, receiver) = mpsc::channel(BUFFER * n);
+        let gone = Arc::new(AtomicBool::new(false));
+        let sink = |choice| -> Box<dyn Sink> {
+            Box::new(Sender {
+                choice,
+                spare: PER_STEP * n,
+                sender: sender.clone(),
+                gone: gone.clone(),
+            })
+        };
+        let sinks = (0..n).map(sink).collect();
+        server.listeners.fetch_add(1, Ordering::Relaxed);
+        (Answers { receiver, server: server.clone(), left: n }, sinks)
+    }
+
+    /// The next message; none after the last text's end.
+    pub(super) async fn next(&mut self) -> Option<Message> {
+        std::future::poll_fn(|context| self.poll(context)).await
+    }
+
+    fn poll(&mut self, context: &mut Context<'_>) -> Poll<Option<Message>> {
+        if self.left == 0 {
+            return Poll::Ready(None);
+        }
+        let message = std::task::ready!(self.receiver.poll_recv(context));
+        match &message {
+            Some(Message { news: News::End(_), .. }) => self.left -= 1,
+            Some(_) => {}
+            None => self.left = 0,
+        }
+        Poll::Ready(message)
+    }
+}
+
+impl Stream for Answers {
+    type Item = Message;
+
+    fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Message>> {
+        self.poll(context)
+    }
+}
+
+impl Drop for Answers {
+    fn drop(&mut self) {
+        self.receiver.close();
+        let others = self.server.listeners.fetch_sub(1, Ordering::Relaxed) - 1;
+        if self.left > 0 && others == 0 {
+            // Nobody at all listens: the pass under way, which may take minutes, is for nobody.
+            self.server.stop_pass();
+        }
+    }
+}
+
+/// The worker's end of the channel, for one text.
+#[derive(Debug)]
+struct Sender {
+    choice: usize,
+    /// Places that must be free before a step.
+    spare: usize,
+    sender: mpsc::Sender<Message>,
+    /// Set when a message could not be sent: then some of the text is missing, and it must not go on.
+    gone: Arc<AtomicBool>,
+}
+
+impl Sender {
+    fn send(&self, news: News) {
+        if self.sender.try_send(Message { choice: self.choice, news }).is_err() {
+            self.gone.store(true, Ordering::Relaxed);
+        }
+    }
+}
+
+impl Sink for Sender {
+    fn room(&self) -> Room {
+        if self.sender.is_closed() || self.gone.load(Ordering::Relaxed) {
+            Room::Gone
+        } else if self.sender.capacity() >= self.spare {
+            Room::Free
+        } else {
+            Room::Full
+        }
+    }
+
+    fn piece(&mut self, piece: Piece) {
+        self.send(News::Piece(piece));
+    }
+
+    fn end(self: Box<Self>, end: Result<Ended, Error>) {
+        self.send(News::End(end.map_err(|error| ApiError::engine(&error))));
+    }
+}

@@ -1,0 +1,117 @@
+//! Vectors of texts, for OpenAI's clients and for Ollama's.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use axum::Json;
+use axum::extract::{Request, State};
+use base64::Engine as _;
+use base64::prelude::BASE64_STANDARD;
+use serde_json::{Value, json};
+use tokio::sync::oneshot;
+
+use super::error::ApiError;
+use super::fields::{self, Fields};
+use super::prompt;
+use super::server::{Served, Server};
+use super::worker::{Embed, Job};
+use crate::engine::{Error, Token};
+
+/// The most texts of one request.
+const MAX_INPUTS: usize = 2048;
+
+/// `/v1/embeddings`.
+pub(super) async fn openai(
+    State(server): State<Arc<Server>>,
+    request: Request,
+) -> Result<Json<Value>, ApiError> {
+    let served = server.model()?;
+    let body = fields::read(&server, request).await?;
+    let fields = Fields::of(&body);
+    served.named(fields.text("model")?)?;
+    let base64 = match fields.text("encoding_format")? {
+        None | Some("float") => false,
+        Some("base64") => true,
+        Some(_) => return Err(fields.wrong("encoding_format", "float or base64")),
+    };
+    let texts = prompt::inputs(served, fields, "input", MAX_INPUTS)?;
+    let n_tokens: usize = texts.iter().map(Vec::len).sum();
+    let vectors = vectors(&server, served, texts).await?;
+    let wanted = fields.whole("dimensions", 1, 1 << 20)?;
+    let given = vectors.first().map_or(0, Vec::len);
+    if wanted.is_some_and(|n| usize::try_from(n) != Ok(given)) {
+        return Err(fields.wrong("dimensions", &format!("{given}, as the model makes them")));
+    }
+    let entry = |(index, vector): (usize, Vec<f32>)| {
+        let embedding = if base64 { packed(&vector).into() } else { json!(vector) };
+        json!({"object": "embedding", "index": index, "embedding": embedding})
+    };
+    let data: Vec<Value> = vectors.into_iter().enumerate().map(entry).collect();
+    Ok(Json(json!({
+        "object": "list", "data": data, "model": served.name,
+        "usage": {"prompt_tokens": n_tokens, "total_tokens": n_tokens},
+    })))
+}
+
+/// Little-endian floats in base64.
+fn packed(vector: &[f32]) -> String {
+    let bytes: Vec<u8> = vector.iter().flat_map(|x| x.to_le_bytes()).collect();
+    BASE64_STANDARD.encode(bytes)
+}
+
+/// `/api/embed`.
+pub(super) async fn ollama(
+    State(server): State<Arc<Server>>,
+    request: Request,
+) -> Result<Json<Value>, ApiError> {
+    let begin = Instant::now();
+    let served = server.model()?;
+    let body = fields::read(&server, request).await?;
+    let fields = Fields::of(&body);
+    served.named(fields.text("model")?)?;
+    let mut texts = prompt::inputs(served, fields, "input", MAX_INPUTS)?;
+    if fields.flag("truncate")?.unwrap_or(true) {
+        texts.iter_mut().for_each(|text| text.truncate(served.n_ctx as usize));
+    }
+    let n_tokens: usize = texts.iter().map(Vec::len).sum();
+    let vectors = vectors(&server, served, texts).await?;
+    Ok(Json(json!({
+        "model": served.name, "embeddings": vectors, "load_duration": 0,
+        "total_duration": u64::try_from(begin.elapsed().as_nanos()).unwrap_or(u64::MAX),
+        "prompt_eval_count": n_tokens,
+    })))
+}
+
+/// `/api/embeddings`, Ollama's older way.
+pub(super) async fn ollama_old(
+    State(server): State<Arc<Server>>,
+    request: Request,
+) -> Result<Json<Value>, ApiError> {
+    let served = server.model()?;
+    let body = fields::read(&server, request).await?;
+    let fields = Fields::of(&body);
+    served.named(fields.text("model")?)?;
+    let text = fields.text("prompt")?.ok_or_else(|| fields.wrong("prompt", "there"))?;
+    let tokens = prompt::text_tokens(served, text)?;
+    let mut vectors = vectors(&server, served, vec![tokens]).await?;
+    Ok(Json(json!({ "embedding": vectors.pop() })))
+}
+
+async fn vectors(
+    server: &Server,
+    served: &Served,
+    texts: Vec<Vec<Token>>,
+) -> Result<Vec<Vec<f32>>, ApiError> {
+    let room = served.n_ctx as usize;
+    if texts.iter().any(Vec::is_empty) {
+        return Err(ApiError::field("input", Error::EmptyPrompt.to_string()));
+    }
+    if let Some(tokens) = texts.iter().map(Vec::len).find(|n| *n > room) {
+        let error = ApiError::engine(&Error::ContextTooSmall { tokens, room });
+        return Err(ApiError { param: Some("input".to_owned()), ..error });
+    }
+    let (reply, answer) = oneshot::channel();
+    server.submit(Job::Embed(Embed { texts: texts.into(), vectors: Vec::new(), reply }))?;
+    // Dropped without an answer: the server was told to stop.
+    answer.await.unwrap_or_else(|_| Err(ApiError::unavailable("the server is stopping")))
+}

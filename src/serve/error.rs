@@ -1,0 +1,175 @@
+//! What a request is told when it cannot be served, in the words of its protocol.
+
+use axum::Json;
+use axum::http::{HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use serde_json::{Value, json};
+
+use crate::engine;
+
+/// Whose words to use.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Protocol {
+    OpenAi,
+    Ollama,
+}
+
+impl Protocol {
+    /// The protocol that a path belongs to.
+    pub(super) fn of(path: &str) -> Protocol {
+        let ollama = path.starts_with("/api/") && !path.starts_with("/api/airrun/");
+        if ollama { Protocol::Ollama } else { Protocol::OpenAi }
+    }
+}
+
+/// Why a request is not served.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct ApiError {
+    pub(super) status: StatusCode,
+    /// OpenAI's `code`, for programs.
+    pub(super) code: Option<&'static str>,
+    pub(super) message: String,
+    /// The field that is wrong.
+    pub(super) param: Option<String>,
+}
+
+/// Seconds after which a client may try again.
+const RETRY_AFTER: HeaderValue = HeaderValue::from_static("1");
+
+impl ApiError {
+    fn new(status: StatusCode, code: Option<&'static str>, message: impl Into<String>) -> ApiError {
+        ApiError { status, code, message: message.into(), param: None }
+    }
+
+    /// 400: the request makes no sense.
+    pub(super) fn bad(message: impl Into<String>) -> ApiError {
+        ApiError::new(StatusCode::BAD_REQUEST, None, message)
+    }
+
+    /// 400: this field is wrong.
+    pub(super) fn field(param: impl Into<String>, message: impl Into<String>) -> ApiError {
+        ApiError { param: Some(param.into()), ..ApiError::bad(message) }
+    }
+
+    /// 401: without the key.
+    pub(super) fn unauthorized() -> ApiError {
+        let message = "this server wants its API key: 'Authorization: Bearer KEY'";
+        ApiError::new(StatusCode::UNAUTHORIZED, Some("invalid_api_key"), message)
+    }
+
+    /// 403: from somewhere that may not ask.
+    pub(super) fn forbidden(message: impl Into<String>) -> ApiError {
+        ApiError::new(StatusCode::FORBIDDEN, Some("forbidden"), message)
+    }
+
+    /// 404: another model.
+    pub(super) fn no_model(name: &str, served: &str) -> ApiError {
+        let message = format!("model '{name}' not found; this server has '{served}'");
+        let error = ApiError::new(StatusCode::NOT_FOUND, Some("model_not_found"), message);
+        ApiError { param: Some("model".to_owned()), ..error }
+    }
+
+    /// 404: no such path.
+    pub(super) fn no_path(path: &str) -> ApiError {
+        ApiError::new(
+            StatusCode::NOT_FOUND,
+            Some("not_found"),
+            format!("there is no '{path}' here"),
+        )
+    }
+
+    /// 405: the path exists, for another method.
+    pub(super) fn no_method(method: &str, path: &str) -> ApiError {
+        let message = format!("'{path}' does not take {method}");
+        ApiError::new(StatusCode::METHOD_NOT_ALLOWED, Some("method_not_allowed"), message)
+    }
+
+    /// 408: the body does not come.
+    pub(super) fn slow() -> ApiError {
+        ApiError::new(StatusCode::REQUEST_TIMEOUT, None, "the request took too long to arrive")
+    }
+
+    /// 413: the body is too large.
+    pub(super) fn large(limit: impl std::fmt::Display) -> ApiError {
+        let message = format!("the request is larger than {limit}");
+        ApiError::new(StatusCode::PAYLOAD_TOO_LARGE, Some("request_too_large"), message)
+    }
+
+    /// 429: no room in the queue.
+    pub(super) fn busy() -> ApiError {
+        let message = "too many requests are waiting; try again later";
+        ApiError::new(StatusCode::TOO_MANY_REQUESTS, Some("queue_full"), message)
+    }
+
+    /// 503: loading, or about to end.
+    pub(super) fn unavailable(message: &str) -> ApiError {
+        ApiError::new(StatusCode::SERVICE_UNAVAILABLE, Some("unavailable"), message)
+    }
+
+    /// 500: our fault.
+    pub(super) fn internal(message: impl Into<String>) -> ApiError {
+        ApiError::new(StatusCode::INTERNAL_SERVER_ERROR, Some("internal_error"), message)
+    }
+
+    /// What the engine says, with the status that fits.
+    pub(super) fn engine(error: &engine::Error) -> ApiError {
+        use engine::Error as E;
+        let message = match error.hint() {
+            Some(hint) => format!("{error} ({hint})"),
+            None => error.to_string(),
+        };
+        match error {
+            E::ContextTooSmall { .. } => ApiError {
+                code: Some("context_length_exceeded"),
+                param: Some("messages".to_owned()),
+                ..ApiError::bad(error.to_string())
+            },
+            E::EmptyPrompt | E::NoSuchToken { .. } | E::NoTokenizer { .. } | E::Request(_) => {
+                ApiError::bad(message)
+            }
+            E::NotForText { .. } => ApiError::bad(message),
+            E::Interrupted => ApiError::unavailable("the server is stopping"),
+            _ => ApiError::internal(message),
+        }
+    }
+
+    /// The body.
+    pub(super) fn json(&self, protocol: Protocol) -> Value {
+        let kind = match self.status.as_u16() {
+            401 => "authentication_error",
+            403 => "permission_error",
+            429 => "rate_limit_error",
+            400..=499 => "invalid_request_error",
+            _ => "server_error",
+        };
+        let Self { message, param, code, .. } = self;
+        match protocol {
+            Protocol::OpenAi => {
+                json!({"error": {"message": message, "type": kind, "param": param, "code": code}})
+            }
+            Protocol::Ollama => json!({ "error": message }),
+        }
+    }
+
+    /// The answer.
+    pub(super) fn response(&self, protocol: Protocol) -> Response {
+        let mut response = (self.status, Json(self.json(protocol))).into_response();
+        let headers = response.headers_mut();
+        if matches!(self.status.as_u16(), 429 | 503) {
+            headers.insert(header::RETRY_AFTER, RETRY_AFTER);
+        }
+        if self.status == StatusCode::UNAUTHORIZED {
+            headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+        }
+        response
+    }
+}
+
+/// Leaves the body to `guard`, which knows the protocol.
+impl IntoResponse for ApiError {
+    fn into_response(self) -> Response {
+        let mut response = self.status.into_response();
+        response.extensions_mut().insert(self);
+        response
+    }
+}

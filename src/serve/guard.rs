@@ -1,0 +1,191 @@
+//! What every request passes on its way in, and every answer on its way out: where it comes from, the key, pages of other
+//! origins, panics, and errors in the words of their protocol.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use axum::extract::{Request, State};
+use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, header};
+use axum::middleware::Next;
+use axum::response::{IntoResponse, Response};
+use sha2::{Digest, Sha256};
+use tokio::task::JoinHandle;
+
+use super::error::{ApiError, Protocol};
+use super::server::Server;
+
+/// Lets a request in, and dresses its answer.
+pub(super) async fn guard(
+    State(server): State<Arc<Server>>,
+    request: Request,
+    next: Next,
+) -> Response {
+    let path = request.uri().path().to_owned();
+    let protocol = Protocol::of(&path);
+    let origin = request.headers().get(header::ORIGIN).cloned();
+    let mut response = match admit(&server, &request) {
+        Err(error) => error.into_response(),
+        Ok(()) if is_preflight(&request) => StatusCode::NO_CONTENT.into_response(),
+        // Answers while the model loads would have nothing to say; the page and what tells how far it is are there.
+        Ok(()) => caught(next.run(request)).await,
+    };
+    if let Some(error) = response.extensions_mut().remove::<ApiError>() {
+        response = error.response(protocol);
+    }
+    server.metrics.answered(&path, response.status());
+    share(&server, origin.as_ref(), &mut response);
+    response
+}
+
+fn admit(server: &Server, request: &Request) -> Result<(), ApiError> {
+    let headers = request.headers();
+    if server.address.ip().is_loopback() && !is_local(headers) {
+        return Err(ApiError::forbidden("this server answers to localhost only"));
+    }
+    if !same_origin(headers) && !shared_with(server, headers.get(header::ORIGIN)) {
+        return Err(ApiError::forbidden("pages of this origin may not call; see --cors"));
+    }
+    if is_preflight(request) {
+        return Ok(());
+    }
+    if server.is_draining() {
+        return Err(ApiError::unavailable("the server is stopping"));
+    }
+    match &server.config.api_key {
+        Some(key) if !is_public(request.uri().path()) && !shows(headers, key) => {
+            Err(ApiError::unauthorized())
+        }
+        _ => Ok(()),
+    }
+}
+
+/// What needs no key: whether the server lives, and the page that asks for the key.
+fn is_public(path: &str) -> bool {
+    path == "/health" || path == "/" || path.starts_with("/assets/")
+}
+
+/// Whether a request shows the key. Hashes are compared, so that the time tells nothing of where they differ.
+fn shows(headers: &HeaderMap, key: &str) -> bool {
+    let bearer =
+        headers.get(header::AUTHORIZATION).and_then(|v| v.as_bytes().strip_prefix(b"Bearer "));
+    let shown = bearer.or(headers.get("x-api-key").map(HeaderValue::as_bytes)).unwrap_or_default();
+    let differ =
+        Sha256::digest(shown).iter().zip(Sha256::digest(key)).fold(0, |d, (a, b)| d | (a ^ b));
+    differ == 0
+}
+
+/// Whether a request was meant for this machine: a page that made its own name point here says its name.
+fn is_local(headers: &HeaderMap) -> bool {
+    let Some(host) = headers.get(header::HOST) else { return true };
+    host.to_str().is_ok_and(|host| {
+        let name = without_port(host);
+        let ip: Option<IpAddr> = name.trim_matches(['[', ']']).parse().ok();
+        name.eq_ignore_ascii_case("localhost") || ip.is_some_and(|ip| ip.is_loopback())
+    })
+}
+
+/// `[::1]:80` and `localhost:80` without the port.
+fn without_port(host: &str) -> &str {
+    match host.rfind(':') {
+        Some(at) if !host[at..].contains(']') => &host[..at],
+        _ => host,
+    }
+}
+
+/// Whether a request comes from no page, or from a page of this server.
+fn same_origin(headers: &HeaderMap) -> bool {
+    let Some(origin) = headers.get(header::ORIGIN) else { return true };
+    let host = headers.get(header::HOST).map_or(&b""[..], HeaderValue::as_bytes);
+    let origin = origin.as_bytes();
+    let rest = origin.strip_prefix(b"http://").or(origin.strip_prefix(b"https://"));
+    rest.is_some_and(|rest| rest.eq_ignore_ascii_case(host))
+}
+
+fn shared_with(server: &Server, origin: Option<&HeaderValue>) -> bool {
+    let allowed = server.config.cors.as_deref();
+    allowed.is_some_and(|a| a == "*" || origin.is_some_and(|o| o.as_bytes() == a.as_bytes()))
+}
+
+fn is_preflight(request: &Request) -> bool {
+    request.method() == Method::OPTIONS && request.headers().contains_key(header::ORIGIN)
+}
+
+/// Tells browsers that pages of `origin` may read the answer, if they may.
+fn share(server: &Server, origin: Option<&HeaderValue>, response: &mut Response) {
+    let Some(origin) = origin.filter(|o| shared_with(server, Some(o))) else { return };
+    let headers = response.headers_mut();
+    headers.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, origin.clone());
+    headers.insert(header::VARY, HeaderValue::from_static("Origin"));
+    let methods = HeaderValue::from_static("GET, POST, HEAD, OPTIONS");
+    headers.insert(header::ACCESS_CONTROL_ALLOW_METHODS, methods);
+    let allowed = HeaderValue::from_static("Authorization, Content-Type, X-Api-Key");
+    headers.insert(header::ACCESS_CONTROL_ALLOW_HEADERS, allowed);
+}
+
+/// A task that ends with whoever waits for it: when the client goes, its handler goes.
+struct Owned(JoinHandle<Response>);
+
+impl Drop for Owned {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+/// Runs a handler; if it panics, that is its answer.
+async fn caught(handler: impl Future<Output = Response> + Send + 'static) -> Response {
+    let mut task = Owned(tokio::spawn(handler));
+    match (&mut task.0).await {
+        Ok(response) => response,
+        Err(_) => ApiError::internal("this request made the server stumble").into_response(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn headers(of: &[(header::HeaderName, &str)]) -> HeaderMap {
+        of.iter().map(|(name, value)| (name.clone(), value.parse().unwrap())).collect()
+    }
+
+    #[test]
+    fn only_names_of_this_machine_are_local() {
+        for host in
+            ["localhost", "LOCALHOST:80", "127.0.0.1:11435", "127.8.8.8", "[::1]", "[::1]:80"]
+        {
+            assert!(is_local(&headers(&[(header::HOST, host)])), "{host}");
+        }
+        for host in ["evil.example", "localhost.evil.example", "10.0.0.1", "[::2]:80", "", ":80"] {
+            assert!(!is_local(&headers(&[(header::HOST, host)])), "{host}");
+        }
+        assert!(is_local(&HeaderMap::new()));
+    }
+
+    #[test]
+    fn pages_of_other_origins_are_told_apart() {
+        for (origin, same) in [
+            ("http://localhost:80", true),
+            ("https://localhost:80", true),
+            ("http://localhost:81", false),
+            ("http://evil.example", false),
+            ("null", false),
+        ] {
+            let of = [(header::HOST, "localhost:80"), (header::ORIGIN, origin)];
+            assert_eq!(same_origin(&headers(&of)), same, "{origin}");
+        }
+    }
+
+    #[test]
+    fn keys_are_shown_in_two_ways() {
+        for (name, value, right) in [
+            (header::AUTHORIZATION, "Bearer secret", true),
+            (header::AUTHORIZATION, "Bearer Secret", false),
+            (header::AUTHORIZATION, "Basic secret", false),
+            (header::HeaderName::from_static("x-api-key"), "secret", true),
+            (header::HeaderName::from_static("x-api-key"), "", false),
+        ] {
+            assert_eq!(shows(&headers(&[(name, value)]), "secret"), right, "{value}");
+        }
+        assert!(!shows(&HeaderMap::new(), "secret"));
+    }
+}

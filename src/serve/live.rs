@@ -1,0 +1,145 @@
+//! What goes on, for the page: the model and its plan once, and ten times a second what each block is doing.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use axum::Json;
+use axum::body::{Body, Bytes};
+use axum::extract::State;
+use axum::http::header;
+use axum::response::{IntoResponse, Response};
+use serde_json::{Value, json};
+use tokio::sync::mpsc;
+use tokio_stream::StreamExt;
+use tokio_stream::wrappers::ReceiverStream;
+
+use super::error::ApiError;
+use super::server::{Served, Server};
+use crate::engine::{Tier, UnitState};
+
+/// Time between two events.
+const INTERVAL: Duration = Duration::from_millis(100);
+
+/// Rates are those of this many intervals.
+const WINDOW: usize = 10;
+
+/// `/api/airrun/status`: the model, where it lives, and the rates.
+pub(super) async fn status(State(server): State<Arc<Server>>) -> Result<Response, ApiError> {
+    let served = server.model()?;
+    let mut status = describe(served);
+    status["now"] = now(&server, served, &mut Vec::new());
+    Ok(Json(status).into_response())
+}
+
+/// The model and its plan.
+fn describe(served: &Served) -> Value {
+    let engine = &served.engine;
+    let (index, plan) = (engine.index(), engine.plan());
+    let blocks = plan.blocks.iter().map(|block| {
+        json!({"name": block.place.to_string(), "tier": tier(block.tier), "bytes": block.len})
+    });
+    let units = plan
+        .streamed
+        .iter()
+        .map(|unit| json!({"name": unit.name, "block": unit.block, "bytes": unit.len}));
+    json!({
+        "model": served.name,
+        "title": index.name(),
+        "architecture": index.architecture(),
+        "quantisation": index.file_type_name(),
+        "parameters": index.parameters(),
+        "bytes": index.bytes(),
+        "where": engine.describe(),
+        "plan": {
+            "n_ctx": plan.n_ctx,
+            "n_ctx_per_request": served.n_ctx,
+            "parallel": served.parallel,
+            "n_slots": plan.n_slots,
+            "slot_bytes": plan.slot,
+            "n_ubatch": plan.n_ubatch,
+            "ram": plan.memory,
+            "peak_bytes": plan.memory.peak(),
+            "streamed_bytes": plan.streamed_bytes(),
+            "blocks": blocks.collect::<Value>(),
+            "units": units.collect::<Value>(),
+        },
+    })
+}
+
+fn tier(tier: Tier) -> &'static str {
+    match tier {
+        Tier::Resident => "resident",
+        Tier::Cpu => "cpu",
+        Tier::Host => "host",
+        Tier::Streamed => "streamed",
+    }
+}
+
+fn state(state: UnitState) -> &'static str {
+    match state {
+        UnitState::Idle => "idle",
+        UnitState::Reading => "reading",
+        UnitState::Ready => "ready",
+        UnitState::Computing => "computing",
+    }
+}
+
+/// Counters at a time.
+struct Sample {
+    at: Instant,
+    bytes: f64,
+    tokens: f64,
+}
+
+/// What goes on right now; rates are taken from the oldest of `samples` on.
+fn now(server: &Server, served: &Served, samples: &mut Vec<Sample>) -> Value {
+    let monitor = served.engine.monitor();
+    let progress = monitor.snapshot();
+    #[expect(clippy::cast_precision_loss, reason = "rates need no exact counts")]
+    let tokens = server.metrics.generated_tokens.get() as f64;
+    samples.push(Sample { at: Instant::now(), bytes: progress.streamed.f64(), tokens });
+    if samples.len() > WINDOW {
+        samples.remove(0);
+    }
+    let (old, new) = (&samples[0], &samples[samples.len() - 1]);
+    let seconds = (new.at - old.at).as_secs_f64();
+    let rate = |old: f64, new: f64| if seconds > 0.0 { (new - old) / seconds } else { 0.0 };
+    json!({
+        "units": monitor.states().into_iter().map(state).collect::<Vec<_>>(),
+        "run": progress.block,
+        "n_runs": progress.n_blocks,
+        "passes": progress.passes,
+        "streamed_bytes": progress.streamed,
+        "stall_seconds": progress.stall_seconds,
+        "bytes_per_second": rate(old.bytes, new.bytes),
+        "tokens": tokens,
+        "tokens_per_second": rate(old.tokens, new.tokens),
+        "running": server.metrics.running.get(),
+        "waiting": server.waiting(),
+    })
+}
+
+/// `/api/airrun/events`: what `status` calls `now`, as server-sent events, until the client or the server goes.
+pub(super) async fn events(State(server): State<Arc<Server>>) -> Result<Response, ApiError> {
+    server.model()?;
+    let (sender, receiver) = mpsc::channel::<Bytes>(1);
+    tokio::spawn(async move {
+        let mut samples = Vec::new();
+        let mut ticks = tokio::time::interval(INTERVAL);
+        ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                _ = ticks.tick() => {}
+                () = server.draining() => return,
+                () = sender.closed() => return,
+            }
+            let Ok(served) = server.model() else { return };
+            let event = format!("data: {}\n\n", now(&server, served, &mut samples));
+            // A client that is slower than the ticks gets fewer events.
+            let _ = sender.try_send(event.into());
+        }
+    });
+    let body = Body::from_stream(ReceiverStream::new(receiver).map(Ok::<_, std::io::Error>));
+    let head = [(header::CONTENT_TYPE, "text/event-stream"), (header::CACHE_CONTROL, "no-store")];
+    Ok((head, body).into_response())
+}

@@ -1,0 +1,167 @@
+//! Counters of what was served, and their text for Prometheus.
+
+use std::fmt::Write;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use axum::http::StatusCode;
+
+use crate::engine::Progress;
+use crate::engine::batch::Tally;
+
+/// What was served since the start.
+#[derive(Debug, Default)]
+pub(super) struct Metrics {
+    /// Answers by what was asked for and the status.
+    answers: Mutex<Vec<((&'static str, u16), u64)>>,
+    /// Answers that the worker ended, by how.
+    pub(super) finished: Counter,
+    pub(super) cancelled: Counter,
+    pub(super) failed: Counter,
+    /// Tokens of prompts that were computed, and of those that were there from before.
+    pub(super) prompt_tokens: Counter,
+    pub(super) reused_tokens: Counter,
+    pub(super) generated_tokens: Counter,
+    /// Steps of the worker, and the requests in them.
+    pub(super) steps: Counter,
+    pub(super) step_requests: Counter,
+    step_nanos: Counter,
+    /// Texts that were taken from the queue and wait for a place, and those that are being written.
+    pub(super) pending: Counter,
+    pub(super) running: Counter,
+}
+
+/// A number that threads add to.
+#[derive(Debug, Default)]
+pub(super) struct Counter(AtomicU64);
+
+impl Counter {
+    pub(super) fn add(&self, n: usize) {
+        self.0.fetch_add(n as u64, Ordering::Relaxed);
+    }
+
+    pub(super) fn set(&self, n: usize) {
+        self.0.store(n as u64, Ordering::Relaxed);
+    }
+
+    pub(super) fn get(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+/// The paths that are counted by name; all others are one.
+const PATHS: [&str; 16] = [
+    "/",
+    "/health",
+    "/metrics",
+    "/v1/models",
+    "/v1/chat/completions",
+    "/v1/completions",
+    "/v1/embeddings",
+    "/api/chat",
+    "/api/generate",
+    "/api/tags",
+    "/api/show",
+    "/api/ps",
+    "/api/version",
+    "/api/embed",
+    "/api/embeddings",
+    "/api/airrun/status",
+];
+
+impl Metrics {
+    /// A request was answered.
+    pub(super) fn answered(&self, path: &str, status: StatusCode) {
+        let path = PATHS.into_iter().find(|known| *known == path).unwrap_or("other");
+        let key = (path, status.as_u16());
+        let mut answers = self.answers.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        match answers.iter_mut().find(|(known, _)| *known == key) {
+            Some((_, n)) => *n += 1,
+            None => answers.push((key, 1)),
+        }
+    }
+
+    /// What a step of the worker has done.
+    pub(super) fn count(&self, tally: &Tally) {
+        let [finished, cancelled, failed] = tally.ended;
+        self.finished.add(finished);
+        self.cancelled.add(cancelled);
+        self.failed.add(failed);
+        self.prompt_tokens.add(tally.prompt);
+        self.reused_tokens.add(tally.reused);
+        self.generated_tokens.add(tally.generated);
+    }
+
+    /// The worker made a step for `requests` of them.
+    pub(super) fn stepped(&self, requests: usize, took: Duration) {
+        self.steps.add(1);
+        self.step_requests.add(requests);
+        self.step_nanos.add(usize::try_from(took.as_nanos()).unwrap_or(0));
+    }
+
+    /// All of it as text, with what the streaming of weights has done, and how many requests are `waiting`.
+    pub(super) fn text(&self, weights: &Progress, waiting: usize) -> String {
+        let mut out = String::new();
+        let mut metric = |name: &str, kind: &str, help: &str, values: &[(String, f64)]| {
+            let _ = writeln!(out, "# HELP airrun_{name} {help}\n# TYPE airrun_{name} {kind}");
+            for (labels, value) in values {
+                let _ = writeln!(out, "airrun_{name}{labels} {value}");
+            }
+        };
+        let one = |value: f64| [(String::new(), value)];
+        let count = |counter: &Counter| one(exact(counter.get()));
+        let answers =
+            self.answers.lock().unwrap_or_else(std::sync::PoisonError::into_inner).clone();
+        let label = |((path, status), n): ((&str, u16), u64)| {
+            (format!("{{path=\"{path}\",status=\"{status}\"}}"), exact(n))
+        };
+        let requests: Vec<_> = answers.into_iter().map(label).collect();
+        metric("requests_total", "counter", "Answers, by path and status.", &requests);
+        let by =
+            |how: &str, counter: &Counter| (format!("{{end=\"{how}\"}}"), exact(counter.get()));
+        let ends = [
+            by("finished", &self.finished),
+            by("cancelled", &self.cancelled),
+            by("failed", &self.failed),
+        ];
+        metric("answers_total", "counter", "Texts that were written, by their end.", &ends);
+        let t = "counter";
+        metric(
+            "prompt_tokens_total",
+            t,
+            "Tokens of prompts computed.",
+            &count(&self.prompt_tokens),
+        );
+        metric(
+            "reused_tokens_total",
+            t,
+            "Tokens of prompts kept from before.",
+            &count(&self.reused_tokens),
+        );
+        metric("generated_tokens_total", t, "Tokens written.", &count(&self.generated_tokens));
+        metric("steps_total", t, "Batches computed.", &count(&self.steps));
+        metric("step_requests_total", t, "Requests in those batches.", &count(&self.step_requests));
+        let seconds = exact(self.step_nanos.get()) / 1e9;
+        metric("step_seconds_total", t, "Time that batches took.", &one(seconds));
+        metric("passes_total", t, "Passes over the weights.", &one(exact(weights.passes)));
+        metric("streamed_bytes_total", t, "Bytes of weights read.", &one(weights.streamed.f64()));
+        metric(
+            "stall_seconds_total",
+            t,
+            "Time that computing waited for weights.",
+            &one(weights.stall_seconds),
+        );
+        metric("waiting_requests", "gauge", "Requests in the queue.", &one(exact(waiting as u64)));
+        metric("running_requests", "gauge", "Texts being written.", &count(&self.running));
+        out
+    }
+}
+
+#[expect(clippy::cast_precision_loss, reason = "Prometheus counts in floats")]
+fn exact(n: u64) -> f64 {
+    n as f64
+}
+
+/// What Prometheus calls its text.
+pub(super) const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";

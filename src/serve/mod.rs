@@ -1,0 +1,148 @@
+//! `airrun serve`: the engine behind HTTP, in the words of OpenAI's clients and of Ollama's. HTTP threads read and check requests; one
+//! worker thread owns the model's context and computes all of them together (`engine::batch`), so that they share every pass over
+//! the weights. It prints nothing: what there is to say goes to the caller.
+//!
+//! `listen` accepts connections, `guard` lets requests in, `openai` and `ollama` translate, `prompt` and `tools` make text of
+//! conversations, `worker` computes, `live` and `metrics` tell what goes on, `page` is what a browser sees.
+
+mod answers;
+mod embeddings;
+mod error;
+mod fields;
+mod guard;
+mod listen;
+mod live;
+mod metrics;
+mod ollama;
+mod openai;
+mod order;
+mod page;
+mod prompt;
+mod routes;
+mod server;
+mod tools;
+mod worker;
+
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use tokio::net::TcpListener;
+
+use crate::engine::Engine;
+use crate::units::Bytes;
+use server::Server;
+
+/// How to serve.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// The address to listen on.
+    pub host: IpAddr,
+    /// The port; 0 picks a free one.
+    pub port: u16,
+    /// Requests that may wait.
+    pub queue: usize,
+    /// What clients must show.
+    pub api_key: Option<String>,
+    /// The origin (or `*`) whose pages may call.
+    pub cors: Option<String>,
+    /// The name that clients know the model by; that of the file if none.
+    pub name: Option<String>,
+    /// Instructions for conversations that bring none.
+    pub system: Option<String>,
+    /// The largest request.
+    pub max_body: Bytes,
+    /// How long running answers may go on when the server is told to stop.
+    pub grace: Duration,
+}
+
+/// What there is to say while serving.
+#[derive(Debug)]
+pub enum News<'a> {
+    /// Connections are accepted at this address; the model is being loaded.
+    Listening(SocketAddr),
+    /// The model is loaded: requests are answered.
+    Ready(&'a Engine),
+    /// Told to stop: running answers get some time.
+    Stopping,
+}
+
+/// Serves until the process is told to stop (SIGINT, SIGTERM). `open` loads the model, on a thread of its own, while `/health` says
+/// that it is being loaded.
+///
+/// # Errors
+///
+/// The address cannot be listened on, or the model cannot be loaded.
+pub fn run(
+    config: Config,
+    open: impl FnOnce() -> anyhow::Result<Engine> + Send + 'static,
+    tell: &(dyn Fn(News<'_>) + Sync),
+) -> anyhow::Result<()> {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(HTTP_THREADS)
+        .thread_name("http")
+        .enable_all()
+        .build()
+        .context("cannot start the threads that serve")?;
+    let result = runtime.block_on(serve(config, open, tell));
+    // Connections that nobody reads from are not worth waiting for.
+    runtime.shutdown_background();
+    result
+}
+
+/// Threads that speak HTTP: they only parse and copy.
+const HTTP_THREADS: usize = 2;
+
+async fn serve(
+    config: Config,
+    open: impl FnOnce() -> anyhow::Result<Engine> + Send + 'static,
+    tell: &(dyn Fn(News<'_>) + Sync),
+) -> anyhow::Result<()> {
+    let address = SocketAddr::new(config.host, config.port);
+    let listener = TcpListener::bind(address)
+        .await
+        .with_context(|| format!("cannot listen on '{address}'"))?;
+    let address = listener.local_addr().context("cannot tell the port")?;
+    let grace = config.grace;
+    let (server, jobs) = Server::new(config, address);
+    let server = Arc::new(server);
+    let mut signals = listen::Signals::new().context("cannot listen for signals")?;
+    tell(News::Listening(address));
+    let loaded = worker::start(server.clone(), jobs, open)?;
+    let connections = tokio::spawn(listen::accept(listener, server.clone()));
+    tokio::select! {
+        () = signals.first() => {}
+        loaded = loaded => match loaded {
+            Ok(Ok(engine)) => {
+                tell(News::Ready(&engine));
+                drop(engine);
+                signals.first().await;
+            }
+            Ok(Err(error)) => return Err(error),
+            Err(_) => anyhow::bail!("the worker ended before the model was loaded"),
+        },
+    }
+    tell(News::Stopping);
+    server.drain();
+    let ended = async {
+        let _ = connections.await;
+    };
+    tokio::select! {
+        () = signals.second() => return Ok(()),
+        () = finish(&server, grace, ended) => {}
+    }
+    Ok(())
+}
+
+/// Waits until all connections have ended; after `grace`, cuts the running answers short so that they do.
+async fn finish(server: &Server, grace: Duration, ended: impl Future<Output = ()>) {
+    tokio::pin!(ended);
+    if tokio::time::timeout(grace, &mut ended).await.is_err() {
+        server.cut();
+        let _ = tokio::time::timeout(LAST_WORDS, ended).await;
+    }
+}
+
+/// How long streams that were cut short get to say so.
+const LAST_WORDS: Duration = Duration::from_secs(2);

@@ -1,0 +1,168 @@
+//! Ollama's protocol: chat, generate, and what its clients ask about models. Answers are lines of JSON.
+
+mod reply;
+mod shelf;
+
+use std::sync::Arc;
+
+use axum::Json;
+use axum::body::Body;
+use axum::extract::{Request, State};
+use axum::http::header;
+use axum::response::{IntoResponse, Response};
+use serde_json::{Map, Value, json};
+
+use super::error::ApiError;
+use super::fields::{self, Fields};
+use super::order::{self, Order};
+use super::prompt;
+use super::server::{Served, Server};
+use super::tools::{Scanner, Tools};
+use crate::engine::batch::Grammar;
+use crate::engine::chat::prompt_tokens;
+use crate::engine::{SamplerSettings, Token};
+use reply::{Kind, Reply};
+pub(super) use shelf::{ps, show, tags, version};
+
+/// `/api/chat`.
+pub(super) async fn chat(
+    State(server): State<Arc<Server>>,
+    request: Request,
+) -> Result<Response, ApiError> {
+    let served = server.model()?;
+    let body = fields::read(&server, request).await?;
+    let fields = Fields::of(&body);
+    served.named(fields.text("model")?)?;
+    if fields.list("messages")?.is_none_or(<[Value]>::is_empty) {
+        return Ok(Json(Reply::new(Kind::Chat, served.name.clone(), None).loaded()).into_response());
+    }
+    let (order, stream, tools) = read(&body)?;
+    let tokens = prompt::chat_tokens(&server, served, prompt::messages(fields)?, tools.as_ref())?;
+    let (template, _) = served.writer()?;
+    let mut order = Order { prompts: vec![tokens], control: tools.is_some(), ..order };
+    order.stops.extend(template.stop().map(str::to_owned));
+    let scanner = served.tools.zip(tools).map(|(form, tools)| Scanner::new(form, tools));
+    answer(&server, served, order, Reply::new(Kind::Chat, served.name.clone(), scanner), stream)
+        .await
+}
+
+/// `/api/generate`.
+pub(super) async fn generate(
+    State(server): State<Arc<Server>>,
+    request: Request,
+) -> Result<Response, ApiError> {
+    let served = server.model()?;
+    let body = fields::read(&server, request).await?;
+    let fields = Fields::of(&body);
+    served.named(fields.text("model")?)?;
+    let prompt = fields.text("prompt")?.unwrap_or_default();
+    let reply = Reply::new(Kind::Generate, served.name.clone(), None);
+    if prompt.is_empty() {
+        return Ok(Json(reply.loaded()).into_response());
+    }
+    let (order, stream, _) = read(&body)?;
+    let tokens = generate_tokens(&server, served, fields, prompt)?;
+    let order = Order { prompts: vec![tokens], ..order };
+    answer(&server, served, order, reply, stream).await
+}
+
+/// The prompt of `/api/generate`: one question with the template, or the text itself where that is wanted.
+fn generate_tokens(
+    server: &Server,
+    served: &Served,
+    fields: Fields<'_>,
+    prompt: &str,
+) -> Result<Vec<Token>, ApiError> {
+    if fields.list("images")?.is_some_and(|images| !images.is_empty()) {
+        return Err(fields.wrong("images", "left out: this model reads text only"));
+    }
+    if fields.text("suffix")?.is_some_and(|suffix| !suffix.is_empty()) {
+        return Err(fields.wrong("suffix", "left out: this server does not know it"));
+    }
+    let (_, vocab) = served.writer()?;
+    let system = fields.text("system")?.filter(|text| !text.is_empty());
+    let before = context(served, fields)?;
+    let tokens = if fields.flag("raw")?.unwrap_or(false) {
+        prompt::text_tokens(served, prompt)?
+    } else {
+        let system = system.map(|text| json!({"role": "system", "content": text}));
+        let user = json!({"role": "user", "content": prompt});
+        let messages = system.into_iter().chain([user]).collect();
+        prompt::chat_tokens(server, served, messages, None)?
+    };
+    if before.is_empty() {
+        return Ok(tokens);
+    }
+    // What was said before has its first token already.
+    let bos = prompt_tokens("", vocab).map_err(|error| ApiError::engine(&error))?;
+    let rest = tokens.strip_prefix(bos.as_slice()).unwrap_or(&tokens);
+    Ok([before.as_slice(), rest].concat())
+}
+
+/// `context`: the tokens of an earlier answer.
+fn context(served: &Served, fields: Fields<'_>) -> Result<Vec<Token>, ApiError> {
+    if fields.list("context")?.is_none_or(<[Value]>::is_empty) {
+        return Ok(Vec::new());
+    }
+    let mut contexts = prompt::inputs(served, fields, "context", 1)?;
+    Ok(contexts.pop().unwrap_or_default())
+}
+
+/// What a request asks for, but for its prompt; whether it wants lines as they come; its tools. Knows no model.
+pub(super) fn read(body: &Map<String, Value>) -> Result<(Order, bool, Option<Tools>), ApiError> {
+    let fields = Fields::of(body);
+    let stream = fields.flag("stream")?.unwrap_or(true);
+    let empty = Map::new();
+    let options = fields.object("options", "options.")?.unwrap_or(Fields::of(&empty));
+    // Negative numbers mean no limit.
+    let max = options.whole("num_predict", -2, i64::from(u32::MAX))?;
+    let settings = order::settings(options)?;
+    let order = Order {
+        prompts: Vec::new(),
+        settings: SamplerSettings {
+            // Ollama's defaults, where they differ.
+            repeat_penalty: options.number("repeat_penalty", 1e-3, 100.0)?.unwrap_or(1.1),
+            top_p: options.number("top_p", 0.0, 1.0)?.map_or(0.9, |_| settings.top_p),
+            min_p: options.number("min_p", 0.0, 1.0)?.unwrap_or(0.0),
+            ..settings
+        },
+        max_tokens: max.and_then(|max| usize::try_from(max).ok()),
+        stops: order::stops(options)?,
+        logprobs: None,
+        grammar: format(fields)?,
+        control: false,
+        n: 1,
+    };
+    Ok((order, stream, prompt::tools(fields)?))
+}
+
+/// `format`: `json`, or a schema.
+fn format(fields: Fields<'_>) -> Result<Option<Grammar>, ApiError> {
+    match fields.any("format") {
+        None => Ok(None),
+        Some(Value::String(name)) if name.is_empty() => Ok(None),
+        Some(Value::String(name)) if name == "json" => {
+            order::schema_grammar("format", &json!({"type": "object"})).map(Some)
+        }
+        Some(schema @ Value::Object(_)) => order::schema_grammar("format", schema).map(Some),
+        Some(_) => Err(fields.wrong("format", "'json' or a JSON schema")),
+    }
+}
+
+async fn answer(
+    server: &Arc<Server>,
+    served: &Served,
+    order: Order,
+    mut reply: Reply,
+    stream: bool,
+) -> Result<Response, ApiError> {
+    let mut answers = order.submit(server, served)?;
+    if stream {
+        let head = [(header::CONTENT_TYPE, "application/x-ndjson")];
+        return Ok((head, Body::from_stream(reply.lines(answers))).into_response());
+    }
+    while let Some(message) = answers.next().await {
+        reply.take(message)?;
+    }
+    Ok(Json(reply.whole()?).into_response())
+}

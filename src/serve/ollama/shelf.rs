@@ -1,0 +1,131 @@
+//! What Ollama's clients ask about models: which there are, which are loaded, and what they are made of.
+
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use axum::Json;
+use axum::extract::{Request, State};
+use chrono::{DateTime, SecondsFormat, TimeDelta, Utc};
+use serde_json::{Map, Value, json};
+use sha2::{Digest, Sha256};
+
+use super::super::error::ApiError;
+use super::super::fields::{self, Fields};
+use super::super::server::{Served, Server};
+
+/// The time, as Ollama writes it.
+pub(super) fn now() -> String {
+    Utc::now().to_rfc3339_opts(SecondsFormat::Nanos, true)
+}
+
+/// `/api/version`.
+pub(in super::super) async fn version() -> Json<Value> {
+    Json(json!({ "version": env!("CARGO_PKG_VERSION") }))
+}
+
+/// `/api/tags`.
+pub(in super::super) async fn tags(
+    State(server): State<Arc<Server>>,
+) -> Result<Json<Value>, ApiError> {
+    Ok(Json(json!({ "models": [entry(server.model()?)] })))
+}
+
+/// `/api/ps`.
+pub(in super::super) async fn ps(
+    State(server): State<Arc<Server>>,
+) -> Result<Json<Value>, ApiError> {
+    let served = server.model()?;
+    let mut entry = entry(served);
+    // It stays as long as the server.
+    let later = Utc::now() + TimeDelta::days(365);
+    entry["expires_at"] = later.to_rfc3339_opts(SecondsFormat::Nanos, true).into();
+    entry["size_vram"] = 0.into();
+    entry["context_length"] = served.n_ctx.into();
+    Ok(Json(json!({ "models": [entry] })))
+}
+
+/// `/api/show`.
+pub(in super::super) async fn show(
+    State(server): State<Arc<Server>>,
+    request: Request,
+) -> Result<Json<Value>, ApiError> {
+    let served = server.model()?;
+    let body = fields::read(&server, request).await?;
+    let fields = Fields::of(&body);
+    let name = fields.text("model")?.or(fields.text("name")?);
+    served.named(Some(name.ok_or_else(|| fields.wrong("model", "there"))?))?;
+    let index = served.engine.index();
+    let mut info = Map::new();
+    for (key, value) in &index.metadata.entries {
+        // Lists, such as the vocabulary, are too long to be of use.
+        if let Some(scalar) = scalar(value.str(), value.bool(), value.uint(), value.float()) {
+            info.insert(key.clone(), scalar);
+        }
+    }
+    info.remove("tokenizer.chat_template");
+    info.insert("general.parameter_count".to_owned(), index.parameters().into());
+    let mut capabilities =
+        vec![if served.engine.writes_text() { "completion" } else { "embedding" }];
+    capabilities.extend(served.tools.map(|_| "tools"));
+    Ok(Json(json!({
+        "license": index.meta_str("general.license").unwrap_or_default(),
+        "modelfile": format!("FROM {}\n", served.name),
+        "parameters": format!("num_ctx {}", served.n_ctx),
+        "template": index.chat_template().unwrap_or_default(),
+        "details": details(served),
+        "model_info": info,
+        "capabilities": capabilities,
+        "modified_at": modified(served),
+    })))
+}
+
+fn scalar(
+    text: Option<&str>,
+    flag: Option<bool>,
+    whole: Option<u64>,
+    number: Option<f64>,
+) -> Option<Value> {
+    let flag = flag.map(Value::from);
+    text.map(Value::from).or(flag).or(whole.map(Value::from)).or(number.map(Value::from))
+}
+
+fn entry(served: &Served) -> Value {
+    json!({
+        "name": served.name, "model": served.name, "modified_at": modified(served),
+        "size": served.engine.index().bytes(), "digest": digest(served), "details": details(served),
+    })
+}
+
+fn details(served: &Served) -> Value {
+    let index = served.engine.index();
+    json!({
+        "parent_model": "", "format": "gguf", "family": index.architecture(),
+        "families": [index.architecture()], "parameter_size": count(index.parameters()),
+        "quantization_level": index.file_type_name(),
+    })
+}
+
+/// `5.8M`, `7.2B`.
+fn count(n: u64) -> String {
+    #[expect(clippy::cast_precision_loss, reason = "three digits are shown")]
+    let x = n as f64;
+    if x >= 1e9 { format!("{:.1}B", x / 1e9) } else { format!("{:.1}M", x / 1e6) }
+}
+
+fn modified(served: &Served) -> String {
+    let file = served.engine.index().files.first();
+    let time = file.and_then(|file| std::fs::metadata(&file.path).ok()?.modified().ok());
+    DateTime::<Utc>::from(time.unwrap_or(SystemTime::UNIX_EPOCH))
+        .to_rfc3339_opts(SecondsFormat::Nanos, true)
+}
+
+/// A name for this file as it is: of its path, size and time. Its bytes are too many to be hashed for a list.
+fn digest(served: &Served) -> String {
+    let mut hash = Sha256::new();
+    for file in &served.engine.index().files {
+        hash.update(file.path.as_os_str().as_encoded_bytes());
+        hash.update(file.len.0.to_le_bytes());
+    }
+    hash.update(modified(served));
+    hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
+}

@@ -1,0 +1,322 @@
+//! What the worker says, in OpenAI's words: one object at the end, or an event for each piece.
+
+use std::convert::Infallible;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use axum::body::Bytes;
+use serde_json::{Value, json};
+use tokio_stream::{Stream, StreamExt, once};
+
+use super::super::answers::{Answers, Message, News};
+use super::super::error::{ApiError, Protocol};
+use super::super::tools::{Call, Scanner};
+use crate::engine::Finish;
+use crate::engine::batch::{Alternative, Ended, Piece, Scored};
+
+/// Which of the two.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Kind {
+    Chat,
+    Text,
+}
+
+impl Kind {
+    pub(super) fn id_prefix(self) -> &'static str {
+        match self {
+            Kind::Chat => "chatcmpl-",
+            Kind::Text => "cmpl-",
+        }
+    }
+
+    fn object(self, stream: bool) -> &'static str {
+        match (self, stream) {
+            (Kind::Chat, false) => "chat.completion",
+            (Kind::Chat, true) => "chat.completion.chunk",
+            (Kind::Text, _) => "text_completion",
+        }
+    }
+}
+
+/// An answer that is coming.
+#[derive(Debug)]
+pub(super) struct Reply {
+    kind: Kind,
+    id: String,
+    model: String,
+    created: u64,
+    /// Of as many prompts each choice's is one.
+    n_prompts: usize,
+    choices: Vec<Choice>,
+}
+
+#[derive(Debug, Default)]
+struct Choice {
+    text: String,
+    calls: Vec<Call>,
+    scored: Vec<Scored>,
+    scanner: Option<Scanner>,
+    ended: Option<Ended>,
+}
+
+impl Reply {
+    /// One with a choice for each of `scanners`, which find the tool calls in them.
+    pub(super) fn new(
+        kind: Kind,
+        id: String,
+        model: String,
+        n_prompts: usize,
+        scanners: Vec<Option<Scanner>>,
+    ) -> Reply {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH);
+        let choice = |scanner| Choice { scanner, ..Choice::default() };
+        let choices = scanners.into_iter().map(choice).collect();
+        Reply { kind, id, model, created: now.map_or(0, |d| d.as_secs()), n_prompts, choices }
+    }
+
+    /// Takes what the worker says.
+    pub(super) fn take(&mut self, message: Message) -> Result<(), ApiError> {
+        let choice = &mut self.choices[message.choice];
+        match message.news {
+            News::Piece(piece) => {
+                let text = choice.seen(piece.text);
+                choice.text += &text;
+                choice.scored.extend(piece.scored);
+            }
+            News::End(ended) => {
+                let (text, calls) = choice.finish();
+                choice.text += &text;
+                choice.calls = calls;
+                choice.ended = Some(ended?);
+            }
+        }
+        Ok(())
+    }
+
+    /// The whole answer.
+    pub(super) fn whole(self) -> Result<Value, ApiError> {
+        if self.choices.iter().any(|choice| choice.ended.is_none()) {
+            return Err(ApiError::internal("the answer was lost"));
+        }
+        let usage = self.usage();
+        let choices: Vec<Value> = self
+            .choices
+            .iter()
+            .enumerate()
+            .map(|(i, choice)| self.whole_choice(i, choice))
+            .collect();
+        let mut whole = self.head(false);
+        whole["choices"] = choices.into();
+        whole["usage"] = usage;
+        Ok(whole)
+    }
+
+    fn whole_choice(&self, index: usize, choice: &Choice) -> Value {
+        let finish = choice.finish_reason();
+        match self.kind {
+            Kind::Text => json!({
+                "index": index, "text": choice.text, "finish_reason": finish,
+                "logprobs": text_logprobs(&choice.scored),
+            }),
+            Kind::Chat => {
+                let mut message = json!({"role": "assistant", "content": choice.text});
+                if !choice.calls.is_empty() {
+                    if choice.text.trim().is_empty() {
+                        message["content"] = Value::Null;
+                    }
+                    message["tool_calls"] = self.calls(index, choice, false);
+                }
+                json!({
+                    "index": index, "message": message, "finish_reason": finish,
+                    "logprobs": chat_logprobs(&choice.scored),
+                })
+            }
+        }
+    }
+
+    fn calls(&self, index: usize, choice: &Choice, stream: bool) -> Value {
+        let call = |(i, call): (usize, &Call)| {
+            let mut out = json!({
+                "id": format!("call_{}_{index}_{i}", &self.id[self.kind.id_prefix().len()..]),
+                "type": "function",
+                "function": {"name": call.name, "arguments": call.arguments.to_string()},
+            });
+            if stream {
+                out["index"] = i.into();
+            }
+            out
+        };
+        choice.calls.iter().enumerate().map(call).collect()
+    }
+
+    fn head(&self, stream: bool) -> Value {
+        json!({
+            "id": self.id, "object": self.kind.object(stream), "created": self.created, "model": self.model,
+        })
+    }
+
+    fn usage(&self) -> Value {
+        let ended = |i: usize| self.choices[i].ended.as_ref();
+        let per_prompt = self.choices.len() / self.n_prompts.max(1);
+        let firsts = (0..self.choices.len()).step_by(per_prompt.max(1));
+        let prompt: usize = firsts.clone().filter_map(ended).map(|e| e.n_prompt).sum();
+        let cached: usize = firsts.filter_map(ended).map(|e| e.n_reused).sum();
+        let all = (0..self.choices.len()).filter_map(ended);
+        let written: usize = all.map(|e| e.n_generated).sum();
+        json!({
+            "prompt_tokens": prompt, "completion_tokens": written, "total_tokens": prompt + written,
+            "prompt_tokens_details": {"cached_tokens": cached},
+        })
+    }
+
+    /// The answer as server-sent events.
+    pub(super) fn events(
+        mut self,
+        answers: Answers,
+        include_usage: bool,
+    ) -> impl Stream<Item = Result<Bytes, Infallible>> + Send + 'static {
+        let mut opening = String::new();
+        if self.kind == Kind::Chat {
+            for index in 0..self.choices.len() {
+                let delta = json!({"role": "assistant", "content": ""});
+                opening += &self.event(index, delta, Value::Null, Value::Null);
+            }
+        }
+        let mut left = self.choices.len();
+        let events = answers.map(move |message| {
+            let is_end = matches!(message.news, News::End(_));
+            let mut events = match self.told(message) {
+                Ok(events) => events,
+                Err(error) => format!("data: {}\n\n", error.json(Protocol::OpenAi)),
+            };
+            left -= usize::from(is_end);
+            if left == 0 && self.choices.iter().all(|choice| choice.ended.is_some()) {
+                if include_usage {
+                    let mut usage = self.head(true);
+                    usage["choices"] = json!([]);
+                    usage["usage"] = self.usage();
+                    events += &format!("data: {usage}\n\n");
+                }
+                events += "data: [DONE]\n\n";
+            }
+            events
+        });
+        let all = once(opening).chain(events).filter(|text| !text.is_empty());
+        all.map(|text| Ok(Bytes::from(text)))
+    }
+
+    /// The events of a message.
+    fn told(&mut self, message: Message) -> Result<String, ApiError> {
+        let index = message.choice;
+        let choice = &mut self.choices[index];
+        match message.news {
+            News::Piece(Piece { text, scored }) => {
+                let text = choice.seen(text);
+                if text.is_empty() && scored.is_none() {
+                    return Ok(String::new());
+                }
+                let scored: Vec<Scored> = scored.into_iter().collect();
+                Ok(self.piece(index, &text, &scored))
+            }
+            News::End(ended) => {
+                let (text, calls) = choice.finish();
+                choice.calls = calls;
+                choice.ended = Some(ended?);
+                let mut events =
+                    if text.is_empty() { String::new() } else { self.piece(index, &text, &[]) };
+                let choice = &self.choices[index];
+                if !choice.calls.is_empty() {
+                    let delta = json!({"tool_calls": self.calls(index, choice, true)});
+                    events += &self.event(index, delta, Value::Null, Value::Null);
+                }
+                let finish = self.choices[index].finish_reason().into();
+                events += &match self.kind {
+                    Kind::Chat => self.event(index, json!({}), Value::Null, finish),
+                    Kind::Text => self.event(index, json!(""), Value::Null, finish),
+                };
+                Ok(events)
+            }
+        }
+    }
+
+    fn piece(&self, index: usize, text: &str, scored: &[Scored]) -> String {
+        match self.kind {
+            Kind::Chat => {
+                self.event(index, json!({"content": text}), chat_logprobs(scored), Value::Null)
+            }
+            Kind::Text => self.event(index, json!(text), text_logprobs(scored), Value::Null),
+        }
+    }
+
+    fn event(&self, index: usize, delta: Value, logprobs: Value, finish: Value) -> String {
+        let mut event = self.head(true);
+        let key = if self.kind == Kind::Chat { "delta" } else { "text" };
+        event["choices"] =
+            json!([{"index": index, key: delta, "logprobs": logprobs, "finish_reason": finish}]);
+        format!("data: {event}\n\n")
+    }
+}
+
+impl Choice {
+    /// What of a piece is text for sure.
+    fn seen(&mut self, piece: String) -> String {
+        match &mut self.scanner {
+            Some(scanner) => scanner.push(&piece),
+            None => piece,
+        }
+    }
+
+    fn finish(&mut self) -> (String, Vec<Call>) {
+        self.scanner.take().map(Scanner::finish).unwrap_or_default()
+    }
+
+    fn finish_reason(&self) -> &'static str {
+        match self.ended.as_ref().map(|ended| ended.finish) {
+            _ if !self.calls.is_empty() => "tool_calls",
+            Some(Finish::Stop) => "stop",
+            _ => "length",
+        }
+    }
+}
+
+fn token_text(alternative: &Alternative) -> String {
+    String::from_utf8_lossy(&alternative.bytes).into_owned()
+}
+
+fn chat_logprobs(scored: &[Scored]) -> Value {
+    if scored.is_empty() {
+        return Value::Null;
+    }
+    let one = |a: &Alternative| json!({"token": token_text(a), "logprob": finite(a.logprob), "bytes": a.bytes});
+    let entry = |scored: &Scored| {
+        let mut entry = one(&scored.chosen);
+        entry["top_logprobs"] = scored.top.iter().map(one).collect();
+        entry
+    };
+    json!({"content": scored.iter().map(entry).collect::<Vec<_>>(), "refusal": null})
+}
+
+fn text_logprobs(scored: &[Scored]) -> Value {
+    if scored.is_empty() {
+        return Value::Null;
+    }
+    let top = |scored: &Scored| -> Value {
+        scored.top.iter().map(|a| (token_text(a), json!(finite(a.logprob)))).collect()
+    };
+    let mut offset = 0;
+    let offsets = scored.iter().map(|scored| {
+        let at = offset;
+        offset += token_text(&scored.chosen).chars().count();
+        at
+    });
+    json!({
+        "text_offset": offsets.collect::<Vec<_>>(),
+        "tokens": scored.iter().map(|s| token_text(&s.chosen)).collect::<Vec<_>>(),
+        "token_logprobs": scored.iter().map(|s| finite(s.chosen.logprob)).collect::<Vec<_>>(),
+        "top_logprobs": scored.iter().map(top).collect::<Vec<_>>(),
+    })
+}
+
+/// OpenAI's word for impossible; JSON has no infinity.
+fn finite(logprob: f32) -> f32 {
+    logprob.max(-9999.0)
+}

@@ -1,0 +1,72 @@
+//! Which path is answered by whom.
+
+use std::sync::Arc;
+
+use axum::extract::{Request, State};
+use axum::http::{HeaderValue, StatusCode, header};
+use axum::middleware;
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post};
+use axum::{Json, Router};
+use serde_json::json;
+
+use super::error::ApiError;
+use super::server::Server;
+use super::{embeddings, guard, live, metrics, ollama, openai, page};
+
+/// All paths.
+pub(super) fn router(server: Arc<Server>) -> Router {
+    Router::new()
+        .route("/health", get(health))
+        .route("/metrics", get(metrics))
+        .route("/v1/models", get(openai::models))
+        .route("/v1/models/{*name}", get(openai::model))
+        .route("/v1/chat/completions", post(openai::chat))
+        .route("/v1/completions", post(openai::completions))
+        .route("/v1/embeddings", post(embeddings::openai))
+        .route("/api/chat", post(ollama::chat))
+        .route("/api/generate", post(ollama::generate))
+        .route("/api/embed", post(embeddings::ollama))
+        .route("/api/embeddings", post(embeddings::ollama_old))
+        .route("/api/tags", get(ollama::tags))
+        .route("/api/show", post(ollama::show))
+        .route("/api/ps", get(ollama::ps))
+        .route("/api/version", get(ollama::version))
+        .route("/api/airrun/status", get(live::status))
+        .route("/api/airrun/events", get(live::events))
+        .fallback(file)
+        .method_not_allowed_fallback(no_method)
+        .layer(middleware::from_fn_with_state(server.clone(), guard::guard))
+        .with_state(server)
+}
+
+async fn health(State(server): State<Arc<Server>>) -> Result<Response, ApiError> {
+    server.model()?;
+    Ok(Json(json!({"status": "ok"})).into_response())
+}
+
+async fn metrics(State(server): State<Arc<Server>>) -> Response {
+    let weights = server.model().map(|m| m.engine.monitor().snapshot()).unwrap_or_default();
+    let text = server.metrics.text(&weights, server.waiting());
+    ([(header::CONTENT_TYPE, metrics::CONTENT_TYPE)], text).into_response()
+}
+
+/// A file of the page, or nothing.
+async fn file(request: Request) -> Result<Response, ApiError> {
+    let path = request.uri().path();
+    let asset = page::find(path).ok_or_else(|| ApiError::no_path(path))?;
+    if !matches!(request.method().as_str(), "GET" | "HEAD") {
+        return Err(ApiError::no_method(request.method().as_str(), path));
+    }
+    let mut response = (StatusCode::OK, asset.bytes).into_response();
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(asset.kind));
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache"));
+    headers.insert(header::CONTENT_SECURITY_POLICY, HeaderValue::from_static(page::POLICY));
+    headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    Ok(response)
+}
+
+async fn no_method(request: Request) -> ApiError {
+    ApiError::no_method(request.method().as_str(), request.uri().path())
+}
