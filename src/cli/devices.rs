@@ -80,7 +80,7 @@ mod tests {
 cuda:0     NVIDIA GeForce
            7.00 GiB free of 8.00 GiB, what --device auto takes
            PCIe 4.0 x16, at this moment PCIe 1.0 x16
-           25.0 GB/s from pinned memory
+           25.00 GB/s from pinned memory
 ";
         assert_eq!(describe(&device), want);
         let bare = Listed { link: None, upload: None, pinned: None, auto: false, ..device };

@@ -50,7 +50,7 @@ impl GpuBackend {
     }
 
     /// What ggml calls it.
-    fn ggml_name(self) -> &'static str {
+    pub(super) fn ggml_name(self) -> &'static str {
         match self {
             GpuBackend::Cuda => "CUDA",
             GpuBackend::Vulkan => "Vulkan",

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::Error;
+use super::devices::GpuBackend;
 use super::load::{LoadOptions, Loading, ggml_error};
 use crate::ggml::{Context, ContextParams, Device, Threadpool};
 use crate::gguf::{GgmlType, Index, TensorInfo};
@@ -29,9 +30,10 @@ pub(super) const READ_AHEAD: Bytes = Bytes(16 * MIB.0);
 /// What a GPU's driver takes in RAM where nobody measured.
 const GPU_PROCESS: Bytes = Bytes(512 * MIB.0);
 
-/// What a GPU's libraries take of its memory for themselves, beyond what an idle program takes: work space of cuBLAS (32 MiB on the
-/// largest GPUs), kernels that are loaded when they are first used, recorded graphs.
-const GPU_LIBRARIES: Bytes = Bytes(128 * MIB.0);
+/// What a GPU's libraries take of its memory for themselves, beyond what an idle program takes. CUDA: work space of cuBLAS (32 MiB
+/// on the largest GPUs), kernels that are loaded when they are first used, recorded graphs. Others have less of that.
+const CUDA_LIBRARIES: Bytes = Bytes(128 * MIB.0);
+const OTHER_LIBRARIES: Bytes = Bytes(32 * MIB.0);
 
 /// Pinned memory that what is read from disk passes through, and some on top for what alignment costs.
 const STAGING: Bytes = Bytes(48 * MIB.0);
@@ -127,9 +129,9 @@ pub(super) fn measured_needs(
 }
 
 /// As [`rough_needs`], for a machine whose GPU computes.
-pub(super) fn rough_gpu_needs(index: &Index, wish: &Wish) -> Needs {
+pub(super) fn rough_gpu_needs(index: &Index, wish: &Wish, device: Device) -> Needs {
     let needs = rough_needs(index, wish);
-    let driver = driver_needs(index, wish);
+    let driver = driver_needs(index, wish, device);
     let gpu = GpuNeeds { context: needs.context, driver, staging: STAGING };
     Needs { process: needs.process + GPU_PROCESS, gpu: Some(gpu), ..needs }
 }
@@ -185,14 +187,17 @@ pub(super) fn described_needs(
     let peak = probe::peak_memory();
     let process = if peak == Bytes::ZERO { PROCESS + GPU_PROCESS } else { peak + SLACK };
     let [context, on_gpu] = costs;
-    let gpu = GpuNeeds { context: on_gpu, driver: driver_needs(index, wish), staging: STAGING };
+    let gpu =
+        GpuNeeds { context: on_gpu, driver: driver_needs(index, wish, device), staging: STAGING };
     Ok((Needs { process, context, read_ahead: READ_AHEAD, gpu: Some(gpu) }, seconds))
 }
 
 /// What a GPU's libraries and kernels take beyond what ggml allocates by name: a batch's activations as they are converted to be
 /// multiplied with, and the products, each once more because pools do not give back what does not fit the next size.
-fn driver_needs(index: &Index, wish: &Wish) -> ContextCost {
+fn driver_needs(index: &Index, wish: &Wish, device: Device) -> ContextCost {
     let (ctx, ubatch) = corners(wish);
+    let is_cuda = device.backend_name() == GpuBackend::Cuda.ggml_name();
+    let libraries = if is_cuda { CUDA_LIBRARIES } else { OTHER_LIBRARIES };
     let longest = |side: usize| {
         let blocks = index.blocks.iter().flat_map(|b| &b.tensors);
         let sides = blocks.filter_map(|&t| index.tensors[t].shape.get(side).copied());
@@ -200,7 +205,7 @@ fn driver_needs(index: &Index, wish: &Wish) -> ContextCost {
     };
     // Inputs as half floats, outputs as floats.
     let token = (Bytes(2) * longest(0) + Bytes(4) * longest(1)) * 2;
-    let need = |n_ubatch: u32| GPU_LIBRARIES + token * u64::from(n_ubatch);
+    let need = |n_ubatch: u32| libraries + token * u64::from(n_ubatch);
     ContextCost { ctx, ubatch, bytes: [ubatch.map(need); 2] }
 }
 

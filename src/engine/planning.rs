@@ -150,7 +150,7 @@ impl Problem<'_> {
             Planned { plan, gpu, machine, wish, needs, open_seconds }
         };
         let all_here = |plan: &Plan| plan.streamed.is_empty() && plan.by_cpu.is_empty();
-        let rough = needs::rough_gpu_needs(index, &wish);
+        let rough = needs::rough_gpu_needs(index, &wish, device);
         if let Ok(plan) = plan::solve(index, &machine, &rough, &wish, &size)
             && !exact
             && plan.n_ctx == wish.ctx

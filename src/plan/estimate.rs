@@ -170,6 +170,7 @@ fn steps(plan: &Plan, rates: &Rates, touched: Touched, tokens: u32) -> Vec<Step>
                 steps.push(Step::computing(seconds));
             }
             (Tier::Host | Tier::Streamed, gpu) => {
+                let mut kept = block.len;
                 while let Some(unit) = units.next_if(|u| u.block == i) {
                     let compute = rates.streamed.seconds(used(unit.len), tokens);
                     let on_disk = block.tier == Tier::Streamed;
@@ -179,6 +180,11 @@ fn steps(plan: &Plan, rates: &Rates, touched: Touched, tokens: u32) -> Vec<Step>
                     let read = disk.max(link);
                     let disk = if disk_is_slower { disk } else { 0.0 };
                     steps.push(Step { read, disk, compute });
+                    kept = kept.saturating_sub(unit.len);
+                }
+                // Small tensors that stay where they are computed with.
+                if kept > Bytes::ZERO {
+                    steps.push(Step::computing(rates.resident.seconds(used(kept), tokens)));
                 }
             }
         }

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 
 use super::Unit;
-use crate::gguf::Index;
+use crate::gguf::{Index, TensorInfo};
 use crate::units::{Bytes, KIB};
 
 /// How finely blocks are cut; each level needs smaller slots than the one before.
@@ -37,20 +37,20 @@ pub(super) struct CutBlock {
     pub(super) kept: Bytes,
     /// Its largest tensor.
     pub(super) largest: Bytes,
-    /// The tensors of its feed-forward network that are not small.
+    /// The matrices of its feed-forward network, but for routers.
     pub(super) ffn: Vec<usize>,
     /// Its bytes.
     pub(super) len: Bytes,
 }
 
-/// Cuts block number `i` of the index. With `keep_small`, small tensors are resident even if the block is not cut.
+/// Cuts block number `i` of the index. With `keep_small`, norms, biases and routers are resident even if the block is not cut.
 pub(super) fn cut(index: &Index, i: usize, level: Level, keep_small: bool) -> CutBlock {
     let block = &index.blocks[i];
     let name = block.title();
     let largest = block.tensors.iter().map(|&t| index.tensors[t].len).max().unwrap_or_default();
-    let large = |t: &usize| index.tensors[*t].len >= SMALL;
     let in_ffn = |t: &usize| is_ffn(index.tensors[*t].role());
-    let ffn = block.tensors.iter().copied().filter(|t| large(t) && in_ffn(t)).collect();
+    let matrix = |t: &usize| !is_vector(&index.tensors[*t]);
+    let ffn = block.tensors.iter().copied().filter(|t| matrix(t) && in_ffn(t)).collect();
     if level == Level::Blocks && !keep_small {
         let unit = Unit { name, block: i, tensors: block.tensors.clone(), len: block.len };
         let kept = Bytes::ZERO;
@@ -60,7 +60,11 @@ pub(super) fn cut(index: &Index, i: usize, level: Level, keep_small: bool) -> Cu
     let mut kept = Bytes::ZERO;
     for &t in &block.tensors {
         let tensor = &index.tensors[t];
-        if tensor.len < SMALL {
+        let small = match level {
+            Level::Blocks => is_vector(tensor),
+            _ => tensor.len < SMALL,
+        };
+        if small {
             kept += tensor.len;
         } else {
             parts.entry(key(tensor.role(), level)).or_default().push(t);
@@ -73,6 +77,11 @@ pub(super) fn cut(index: &Index, i: usize, level: Level, keep_small: bool) -> Cu
         Unit { name, block: i, tensors, len }
     });
     CutBlock { units: units.collect(), kept, largest, ffn, len: block.len }
+}
+
+/// Whether a tensor is one of the small ones by its kind: norms and biases, which have one dimension, and routers.
+fn is_vector(tensor: &TensorInfo) -> bool {
+    tensor.shape.len() < 2 || tensor.role().starts_with("ffn_gate_inp")
 }
 
 /// Whether a tensor of this role belongs to the feed-forward network.

@@ -130,7 +130,7 @@ impl Report<'_> {
         let Memory { process, outside, blocks, slots, host, staging, context, loading, .. } =
             *memory;
         let mut shares = vec![("process", process, "the program and the vocabulary".to_owned())];
-        let count = |tier| format!("{} blocks", self.plan.count(tier));
+        let count = |tier| blocks(self.plan.count(tier));
         if self.plan.gpu.is_some() {
             let output = if self.plan.output_by_cpu { "embedding and output" } else { "embedding" };
             shares.push(("outside", outside, output.to_owned()));
@@ -159,7 +159,7 @@ impl Report<'_> {
         let Plan { slot, n_slots, n_ctx, n_ubatch, .. } = self.plan;
         let GpuMemory { outside, blocks, slots, context, driver, visiting, .. } = *memory;
         let output = if self.plan.output_by_cpu { "final norm" } else { "output" };
-        let resident = format!("{} blocks", self.plan.count(Tier::Resident));
+        let resident = blocks(self.plan.count(Tier::Resident));
         let mut shares = vec![
             ("outside", outside, output.to_owned()),
             ("resident", blocks, resident),
@@ -261,6 +261,10 @@ fn legend(plan: &Plan, look: Look) -> Vec<String> {
     lines.into_iter().map(|(line, _)| line).collect()
 }
 
+fn blocks(n: usize) -> String {
+    if n == 1 { "1 block".to_owned() } else { format!("{n} blocks") }
+}
+
 fn speed(speed: &Speed) -> String {
     tokens_per_second(speed.tokens_per_second)
 }
@@ -349,7 +353,7 @@ faster        with 2.00 GiB more RAM: 2.35 tokens/s
         for part in [
             "\nGPU           ",
             ", cuda:0\n",
-            " computed by the CPU  o ",
+            " computed by the CPU\n              o ",
             "\n  for slots   ",
             "\n  slots       ",
             "\n  staging     ",

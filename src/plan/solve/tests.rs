@@ -20,7 +20,8 @@ pub(in crate::plan) fn model(blocks: &[Vec<(&str, Bytes)>]) -> Index {
     let mut offset = 0;
     let mut add = |index: &mut Index, name: String, len: Bytes, place: Place| {
         let ty = GgmlType(0);
-        index.tensors.push(TensorInfo { name, ty, shape: vec![1], file: 0, offset, len, place });
+        let shape = if name.contains("norm") { vec![1] } else { vec![1, 1] };
+        index.tensors.push(TensorInfo { name, ty, shape, file: 0, offset, len, place });
         offset += len.0;
         index.tensors.len() - 1
     };
