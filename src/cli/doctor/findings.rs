@@ -90,6 +90,17 @@ fn build(facts: &Facts, all: &mut Vec<Finding>) {
             "build on this machine with RUSTFLAGS='-C target-cpu=native', as .cargo/config.toml does; it is several times faster",
         );
     }
+    for device in facts.devices.iter().filter(|device| device.pinned == Some(false)) {
+        say(
+            all,
+            Level::Slow,
+            format!(
+                "{} cannot read this machine's memory by itself, which halves its feed",
+                device.name
+            ),
+            "allow more memory to be locked (ulimit -l), and keep its driver up to date",
+        );
+    }
     if facts.build.features.is_empty() && !facts.gpus.is_empty() {
         let feature = match facts.gpus.contains(&"NVIDIA") {
             true => "cuda",
