@@ -48,6 +48,8 @@ pub struct LoadOptions {
     pub repack: bool,
     /// Takes also models that make vectors of texts.
     pub embedding: bool,
+    /// Keeps blocks that stream from RAM there. Without, they are read for every pass all the same: for tests, and to measure.
+    pub keep: bool,
 }
 
 impl Default for LoadOptions {
@@ -63,6 +65,7 @@ impl Default for LoadOptions {
             vram: None,
             repack: true,
             embedding: false,
+            keep: true,
         }
     }
 }
@@ -516,7 +519,7 @@ impl Loading<'_> {
                 extents: laid.extents.into(),
                 zeros: laid.zeros.into(),
                 size: laid.size,
-                home: if tier == Tier::Host { Home::Ram } else { Home::Disk },
+                home: if tier == Tier::Host && self.options.keep { Home::Ram } else { Home::Disk },
             });
         }
         (units, weights)

@@ -12,5 +12,6 @@ mod golden;
 mod plan;
 mod stream;
 mod template;
+mod test_device;
 mod tidy;
 mod tiny_models;
