@@ -52,6 +52,8 @@ pub struct LoadOptions {
     pub embedding: bool,
     /// A `tokenizer.json` to be used instead of the file's tokenizer.
     pub tokenizer: Option<PathBuf>,
+    /// Keeps blocks that stream from RAM there. Without, they are read for every pass all the same: for tests, and to measure.
+    pub keep: bool,
 }
 
 /// Sequences whose full context is in the plan. There may be more: few texts are long at the same time.
@@ -78,6 +80,7 @@ impl Default for LoadOptions {
             repack: true,
             embedding: false,
             tokenizer: None,
+            keep: true,
         }
     }
 }
@@ -590,7 +593,7 @@ impl Loading<'_> {
                 extents: laid.extents.into(),
                 zeros: laid.zeros.into(),
                 size: laid.size,
-                home: if tier == Tier::Host { Home::Ram } else { Home::Disk },
+                home: if tier == Tier::Host && self.options.keep { Home::Ram } else { Home::Disk },
             });
         }
         (units, weights)

@@ -16,7 +16,7 @@ use super::chunks::{Chunk, chunks};
 use super::host::STOP_INTERVAL;
 use super::memory::{SlotMemory, Supply};
 use super::split::Unit;
-use super::staging::{Home, Ring};
+use super::staging::{self, Home, Ring};
 use super::{Error, Home as At, Staging};
 use crate::ggml::{Area, Backend, Buffer, Device, Event};
 use crate::source::{DIRECT_ALIGN, Done, HostBuf, ReadError, Ticket};
@@ -36,8 +36,8 @@ pub(super) struct DeviceMemory {
     in_flight: usize,
     /// ... of at most this many.
     max_in_flight: usize,
-    /// As many zeros as anything needs at once.
-    zeros: HostBuf,
+    /// As many zeros as anything needs at once; none if nothing does.
+    zeros: Option<HostBuf>,
     supply: Supply,
 }
 
@@ -96,9 +96,9 @@ impl DeviceMemory {
         device: Device,
         n_slots: usize,
         size: Bytes,
-        staging: Staging,
+        by: Staging,
     ) -> Result<DeviceMemory, Error> {
-        let max_in_flight = staging.n_buffers.max(1);
+        let max_in_flight = by.n_buffers.max(1);
         let no_memory =
             |e: std::io::Error| Error::NoMemory { n_slots, size, message: e.to_string() };
         let queue = Backend::new(device, None)?;
@@ -116,7 +116,7 @@ impl DeviceMemory {
         };
         let slots = (0..n_slots).map(slot).collect::<Result<Vec<_>, Error>>()?;
         let events = slots.iter().all(|s| s.filled.is_some() && s.used.is_some());
-        let chunk = staging.chunk.max(Bytes(DIRECT_ALIGN)).align_up(DIRECT_ALIGN).0;
+        let chunk = by.chunk.max(Bytes(DIRECT_ALIGN)).align_up(DIRECT_ALIGN).0;
         let origin = |unit: &super::UnitSpec| {
             let chunks = chunks(&unit.extents, chunk);
             let home = match unit.home {
@@ -131,7 +131,8 @@ impl DeviceMemory {
         let n_staged = staged.count().min(max_in_flight);
         let ring = Ring::new(device, n_staged, longest, events).map_err(no_memory)?;
         let zeros = supply.units.iter().flat_map(|u| u.zeros.iter()).map(|r| r.end - r.start);
-        let zeros = HostBuf::new(Bytes(zeros.max().unwrap_or(0))).map_err(no_memory)?;
+        let zeros = zeros.max().map(|longest| staging::zeros(device, Bytes(longest)));
+        let zeros = zeros.transpose().map_err(no_memory)?;
         let fills = VecDeque::new();
         let in_flight = 0;
         let mut this = DeviceMemory {
@@ -280,8 +281,9 @@ impl DeviceMemory {
         fill.begin(&mut self.slots, &mut self.queue);
         let slot = &mut self.slots[fill.slot];
         for r in self.supply.unit(fill.unit).zeros.iter() {
+            let zeros = self.zeros.as_ref().expect("there are zeros if any are needed").start();
             // SAFETY: as many zeros as the longest stretch, never written. The queue waits for the slot, see above.
-            unsafe { self.queue.copy(&slot.area, r.start, self.zeros.start(), r.end - r.start) };
+            unsafe { self.queue.copy(&slot.area, r.start, zeros, r.end - r.start) };
         }
         if let Some(filled) = &mut slot.filled {
             filled.synchronize();

@@ -129,6 +129,13 @@ impl Home {
     }
 }
 
+/// As many zeros, pinned where that is possible.
+pub(super) fn zeros(device: Device, len: Bytes) -> std::io::Result<HostBuf> {
+    let mut zeros = host_memory(device, &[len])?.0.remove(0);
+    zeros.as_mut_slice().fill(0);
+    Ok(zeros)
+}
+
 /// Host memory in one piece, divided into buffers of `sizes`; and its address. Pinned for `device` where that is possible.
 fn host_memory(device: Device, sizes: &[Bytes]) -> std::io::Result<(Vec<HostBuf>, NonNull<u8>)> {
     let len: Bytes = sizes.iter().map(|s| s.align_up(DIRECT_ALIGN)).sum();
@@ -144,7 +151,8 @@ fn host_memory(device: Device, sizes: &[Bytes]) -> std::io::Result<(Vec<HostBuf>
         };
     let mut at = 0;
     let mut buffer = |size: &Bytes| {
-        // SAFETY: the buffers are inside the memory, whose length is the sum of theirs, do not overlap, and keep it alive.
+        // SAFETY: the buffers are inside the memory, whose length is the sum of theirs, do not overlap, and keep it alive. Its bytes
+        // have some value, because a device driver or the system gave them.
         let buf = unsafe {
             HostBuf::from_foreign(start.add(at), size.usize(), Box::new(Arc::clone(&owner)))
         };

@@ -20,6 +20,7 @@ mod quantize;
 mod serve;
 mod stream;
 mod template;
+mod test_device;
 mod tidy;
 mod tiny_models;
 mod tokenizer;

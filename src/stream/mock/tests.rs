@@ -95,11 +95,11 @@ impl Model {
             let mut output = input;
             for &unit in &shape.order {
                 let first: usize = shape.units[..unit].iter().sum();
-                for k in first..first + shape.units[unit] {
-                    let mut weight = weights[k];
+                for (k, &whole) in weights.iter().enumerate().skip(first).take(shape.units[unit]) {
+                    let mut weight = whole;
                     if shape.views && k % 2 == 1 {
-                        let row = (*weight).nb[1];
-                        weight = sys::ggml_view_2d(contexts[1], weight, WIDTH, WIDTH, row, 0);
+                        let row = (*whole).nb[1];
+                        weight = sys::ggml_view_2d(contexts[1], whole, WIDTH, WIDTH, row, 0);
                     }
                     output = sys::ggml_mul_mat(contexts[1], weight, output);
                 }
