@@ -130,7 +130,7 @@ impl Report<'_> {
         let Memory { process, outside, blocks, slots, host, staging, context, loading, .. } =
             *memory;
         let mut shares = vec![("process", process, "the program and the vocabulary".to_owned())];
-        let count = |tier| blocks(self.plan.count(tier));
+        let count = |tier| n_blocks(self.plan.count(tier));
         if self.plan.gpu.is_some() {
             let output = if self.plan.output_by_cpu { "embedding and output" } else { "embedding" };
             shares.push(("outside", outside, output.to_owned()));
@@ -159,7 +159,7 @@ impl Report<'_> {
         let Plan { slot, n_slots, n_ctx, n_ubatch, .. } = self.plan;
         let GpuMemory { outside, blocks, slots, context, driver, visiting, .. } = *memory;
         let output = if self.plan.output_by_cpu { "final norm" } else { "output" };
-        let resident = blocks(self.plan.count(Tier::Resident));
+        let resident = n_blocks(self.plan.count(Tier::Resident));
         let mut shares = vec![
             ("outside", outside, output.to_owned()),
             ("resident", blocks, resident),
@@ -261,7 +261,7 @@ fn legend(plan: &Plan, look: Look) -> Vec<String> {
     lines.into_iter().map(|(line, _)| line).collect()
 }
 
-fn blocks(n: usize) -> String {
+fn n_blocks(n: usize) -> String {
     if n == 1 { "1 block".to_owned() } else { format!("{n} blocks") }
 }
 
