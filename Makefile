@@ -13,7 +13,7 @@ MODEL ?= models/tiny-chat-q4_k_m.gguf
 
 # The software Vulkan device of Mesa, and the tests that run on it.
 LAVAPIPE ?= $$(echo /usr/share/vulkan/icd.d/lvp_icd*.json)
-VULKAN_TESTS ?= stream archs device
+VULKAN_TESTS ?= stream archs golden devices
 
 # A compiler cache makes the second build of ggml a matter of seconds; its results do not depend on where the tree lies.
 ifneq ($(shell command -v ccache),)

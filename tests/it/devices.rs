@@ -1,0 +1,116 @@
+//! `--device`, `--vram` and `airrun devices`. What needs a GPU runs on the one that `AIRRUN_TEST_DEVICE` names.
+
+use std::path::PathBuf;
+use std::process::{Command, Output};
+
+use serde_json::Value;
+
+const QUESTION: &str = "What is the capital of Mongolia?";
+const ANSWER: &str = "The capital of Mongolia is Ulaanbaatar.\n";
+
+fn model(name: &str) -> String {
+    let path: PathBuf = [env!("CARGO_MANIFEST_DIR"), "models", name].iter().collect();
+    path.display().to_string()
+}
+
+fn airrun(args: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_airrun")).args(args).env("LC_ALL", "C").output().unwrap()
+}
+
+fn stderr(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+#[track_caller]
+fn data(args: &[&str]) -> String {
+    let output = airrun(args);
+    assert_eq!(output.status.code(), Some(0), "{args:?}: {}", stderr(&output));
+    String::from_utf8(output.stdout).unwrap()
+}
+
+/// The device to test with, if there is one.
+fn test_device() -> Option<String> {
+    let device = std::env::var("AIRRUN_TEST_DEVICE").ok().filter(|d| !d.is_empty() && d != "cpu");
+    if device.is_none() {
+        #[expect(clippy::print_stderr, reason = "whoever runs the tests should know")]
+        {
+            eprintln!("skipped: AIRRUN_TEST_DEVICE names no GPU");
+        }
+    }
+    device
+}
+
+#[test]
+fn the_cpu_is_always_there() {
+    let list: Value = serde_json::from_str(&data(&["devices", "--json"])).unwrap();
+    let list = list["devices"].as_array().unwrap();
+    let cpu = list.last().unwrap();
+    assert_eq!(cpu["name"], "cpu");
+    assert!(cpu["memory_free"].as_u64() <= cpu["memory_total"].as_u64(), "{cpu}");
+    assert_eq!(list.iter().filter(|d| d["auto"] == true).count(), 1);
+    let text = data(&["devices"]);
+    assert!(text.lines().last().unwrap().starts_with("    "), "{text}");
+    assert!(text.lines().any(|l| l.starts_with("cpu  ")), "{text}");
+    let answer =
+        data(&["run", &model("tiny-chat-q8_0.gguf"), QUESTION, "--temp", "0", "--device", "cpu"]);
+    assert_eq!(answer, ANSWER);
+}
+
+#[test]
+fn a_device_that_is_not_there_is_refused_with_those_that_are() {
+    let path = model("tiny-chat-q8_0.gguf");
+    for device in ["cuda:77", "vulkan:77", "metal:77"] {
+        let output = airrun(&["run", &path, QUESTION, "--device", device]);
+        assert_eq!(output.status.code(), Some(1));
+        let text = stderr(&output);
+        assert!(text.starts_with(&format!("airrun: device '{device}': ")), "{text}");
+        assert!(text.contains("\n\nhint: there is cpu"), "{text}");
+    }
+    for device in ["gpu", "cpu:1", "cuda:", "cuda:-1", ""] {
+        let output = airrun(&["plan", &path, "--device", device]);
+        assert_eq!(output.status.code(), Some(2), "{device}");
+    }
+}
+
+#[test]
+fn a_gpu_answers_as_the_cpu_does() {
+    let Some(device) = test_device() else { return };
+    for name in ["tiny-chat-q8_0.gguf", "tiny-chat-q4_k_m.gguf"] {
+        for more in [&[][..], &["--stream", "always"], &["--stream", "never"]] {
+            let path = model(name);
+            let args = ["run", &path, QUESTION, "--temp", "0", "--device", &device];
+            assert_eq!(data(&[&args[..], more].concat()), ANSWER, "{name} {more:?}");
+        }
+    }
+}
+
+/// From the least that will do to everything resident: no plan is over its budget, and each gives the answer.
+#[test]
+fn every_share_of_a_gpus_memory_will_do() {
+    let Some(device) = test_device() else { return };
+    let path = model("tiny-chat-q8_0.gguf");
+    let args = [&path[..], "--device", &device, "-c", "256"];
+    let refused = airrun(&[&["plan"], &args[..], &["--vram", "1M"]].concat());
+    let text = stderr(&refused);
+    assert_eq!(refused.status.code(), Some(1), "{text}");
+    assert!(text.contains("--vram allows 1.00 MiB"), "{text}");
+    let hint = text.split_once("hint: this would fit: --vram ").expect("a hint").1;
+    let least: u64 = hint.split_once('M').unwrap().0.parse().unwrap();
+    let mut tiers = std::collections::BTreeSet::new();
+    for mib in [least, least + 2, least + 4, least + 40] {
+        let vram = format!("{mib}M");
+        let budget = ["--vram", &vram];
+        let plan = data(&[&["plan"], &args[..], &budget, &["--json"]].concat());
+        let plan: Value = serde_json::from_str(&plan).unwrap();
+        assert!(plan["gpu"]["peak"].as_u64() <= Some(mib << 20), "{plan}");
+        assert_eq!(plan["device"].as_str().unwrap().split(':').next(), device.split(':').next());
+        for block in plan["blocks"].as_array().unwrap() {
+            tiers.insert(block["tier"].as_str().unwrap().to_owned());
+        }
+        let answer = data(
+            &[&["run"], &args[..1], &[QUESTION], &args[1..], &budget, &["--temp", "0"]].concat(),
+        );
+        assert_eq!(answer, ANSWER, "--vram {vram}");
+    }
+    assert!(tiers.len() > 1, "{tiers:?}");
+}
