@@ -1,5 +1,5 @@
-//! A tokenizer of the user's own (`tokenizer.json`), for files whose tokenizer is missing or wrong; and the comparison of the two.
-//! libllama's is the reference for GGUF files, and is used wherever nobody names another.
+//! A tokenizer of the user's own (`tokenizer.json`), for files whose tokenizer is missing or wrong; and the comparison of the
+//! two. libllama's is the reference for GGUF files, and is used wherever nobody names another.
 
 use std::fs::File;
 use std::io::Read;

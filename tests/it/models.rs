@@ -137,7 +137,7 @@ fn trouble_in_one_place_hides_no_other() {
     symlink("nowhere", home.at("models/lost.gguf")).unwrap();
     symlink(home.at("models"), home.at("models/loop")).unwrap();
     fs::create_dir_all(home.at("models/closed")).unwrap();
-    fs::set_permissions(home.at("models/closed"), fs::Permissions::from_mode(0)).unwrap();
+    fs::set_permissions(home.at("models/closed"), fs::Permissions::from_mode(0o0)).unwrap();
     let output = home.run(&["list", "-v"]);
     let (stdout, stderr) = (check_success(&output), text(&output.stderr));
     fs::set_permissions(home.at("models/closed"), fs::Permissions::from_mode(0o755)).unwrap();

@@ -57,7 +57,7 @@ pub(crate) fn run(args: &QuantizeArgs, printer: &Printer) -> anyhow::Result<Exit
     let header: Bytes = index.files.iter().map(|f| Bytes(f.data_offset)).sum();
     check_space(
         &args.output,
-        size_of(&Job { dry_run: true, ..job.clone() }, &interrupt)? + header,
+        size_of(&Job { dry_run: true, ..job.clone() }, &interrupt, printer)? + header,
     )?;
     let part = part_of(&args.output);
     convert(&Job { output: part.clone(), ..job }, &interrupt, printer)
@@ -127,7 +127,7 @@ fn largest_that_fits(
         ));
     }
     for ty in quantize::smaller(index) {
-        let size = size_of(&Job { dry_run: true, ..job(args, index, ty) }, interrupt)?;
+        let size = size_of(&Job { dry_run: true, ..job(args, index, ty) }, interrupt, printer)?;
         if size <= room {
             let why = format!("{size} of weights and {overhead} beside them fit {budget}");
             printer.dim(format!("taking {}: {why}", ty.name));
@@ -153,8 +153,8 @@ fn job(args: &QuantizeArgs, index: &Index, ty: &'static QuantType) -> Job {
 }
 
 /// What the weights will take, to the hundredth of a MiB: libllama chooses the type of each tensor.
-fn size_of(job: &Job, interrupt: &Interrupt) -> anyhow::Result<Bytes> {
-    let size = Worker::start(job, interrupt)?.finish()?;
+fn size_of(job: &Job, interrupt: &Interrupt, printer: &Printer) -> anyhow::Result<Bytes> {
+    let size = Worker::start(job, interrupt, printer)?.finish()?;
     size.context("the process that quantises told no size")
 }
 
@@ -194,7 +194,7 @@ fn parent(path: &Path) -> &Path {
 
 /// Has it written under a status line. An interrupt ends both processes, and leaves nothing.
 fn convert(job: &Job, interrupt: &Interrupt, printer: &Printer) -> anyhow::Result<()> {
-    let worker = Worker::start(job, interrupt)?;
+    let worker = Worker::start(job, interrupt, printer)?;
     let step = worker.step();
     let what = format!("quantising to {}", job.ty.name);
     let line = move || {

@@ -61,7 +61,11 @@ pub(super) struct Worker {
 
 impl Worker {
     /// Starts it. From now on Ctrl-C ends it, removes what it has written, and ends this program.
-    pub(super) fn start(job: &Job, interrupt: &Interrupt) -> anyhow::Result<Worker> {
+    pub(super) fn start(
+        job: &Job,
+        interrupt: &Interrupt,
+        printer: &Printer,
+    ) -> anyhow::Result<Worker> {
         let program = std::env::current_exe().context("this program's own file")?;
         let mut command = Command::new(program);
         command.arg(COMMAND).arg(&job.model).arg(&job.output);
@@ -74,7 +78,9 @@ impl Worker {
         let lines = child.stdout.take().context("the process that quantises has no stdout")?;
         let child = Arc::new(Mutex::new(child));
         let (held, part) = (Arc::clone(&child), (!job.dry_run).then(|| job.output.clone()));
+        let last = *printer;
         interrupt.cleans_up(move || {
+            last.clear_line();
             let mut child = held.lock().unwrap_or_else(PoisonError::into_inner);
             drop(child.kill().and_then(|()| child.wait()));
             part.map(fs::remove_file);
