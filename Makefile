@@ -2,20 +2,31 @@
 #
 #   make chat              set up, build, and chat with the small model in models/ (MODEL=path for another)
 #   make test              set up, build, and run all tests
+#   make vulkan            set up and build with Vulkan: target/release/airrun then knows such GPUs, too
+#   make cuda              set up and build with CUDA (ARCH=90-real for one kind of GPU; an hour on 2 cores without a GPU to ask)
+#   make test-vulkan       run the tests of streaming on a Vulkan device made of the CPU
+#   make test-clients      test the server with PyPI's openai and ollama, where pip can install them
+#   make test-browser      test the web page in Chromium, where there is one or it can be installed
 
+TARGET = $(or $(CARGO_TARGET_DIR),target)
 MODEL ?= models/tiny-chat-q4_k_m.gguf
+
+# The software Vulkan device of Mesa, and the tests that run on it.
+LAVAPIPE ?= $$(echo /usr/share/vulkan/icd.d/lvp_icd*.json)
+VULKAN_TESTS ?= stream archs device
 
 # A compiler cache makes the second build of ggml a matter of seconds; its results do not depend on where the tree lies.
 ifneq ($(shell command -v ccache),)
 export CMAKE_C_COMPILER_LAUNCHER ?= ccache
 export CMAKE_CXX_COMPILER_LAUNCHER ?= ccache
+export CMAKE_CUDA_COMPILER_LAUNCHER ?= ccache
 export CCACHE_NOHASHDIR ?= 1
 endif
 
-.PHONY: chat test test-clients build check setup help
+.PHONY: chat test build vulkan cuda test-vulkan test-clients test-browser check setup help
 
 chat: build
-	@target/release/airrun chat $(MODEL)
+	@$(TARGET)/release/airrun chat $(MODEL)
 
 test: setup
 	cargo test --release --workspace
@@ -26,6 +37,35 @@ test-clients: build
 
 build: setup
 	cargo build --release
+
+test-browser: build
+	sh tests/browser/run.sh
+
+# Headers that are new enough are found by the script, and given to CMake where the system's are older.
+vulkan: setup
+	headers=$$(sh tools/setup-vulkan.sh) && CMAKE_INCLUDE_PATH=$$headers cargo build --release --features vulkan
+
+# The kinds of GPU to compile for: those of this machine; without one, from GTX 16 and RTX 20 on, newer ones than RTX 40 through the
+# driver's compiler. `cargo clean --release -p llama-cpp-sys-2` first, when it was built for others.
+ARCH ?= $(shell nvidia-smi -L >/dev/null 2>&1 && echo native || echo '75-real;80-virtual;86-real;89-real')
+
+# cuBLAS stays a library of its own, which the program finds beside it.
+cuda: setup
+	set -e; paths=$$(sh tools/setup-cuda.sh); \
+	nvcc=$$(echo "$$paths" | sed -n 1p); link=$$(echo "$$paths" | sed -n 2p); libs=$$(echo "$$paths" | sed -n 3p); \
+	CUDACXX=$$nvcc CUDAToolkit_ROOT=$${nvcc%/bin/nvcc} CUDA_PATH=$$link \
+		CMAKE_CUDA_ARCHITECTURES="$(ARCH)" cargo build --release --features cuda; \
+	for name in libcublas libcublasLt; do \
+		lib=$$(basename "$$(ls "$$libs"/$$name.so.[0-9]* | head -n 1)"); ln -sf "$$libs/$$lib" "$(TARGET)/release/$$lib"; \
+	done
+
+# ggml leaves out Vulkan devices that are CPUs, unless they are named: the number is among those that the loader finds. It is
+# named after the build, which would compile ggml again for another variable whose name begins with GGML.
+test-vulkan: setup
+	headers=$$(sh tools/setup-vulkan.sh --tests) && export CMAKE_INCLUDE_PATH=$$headers && \
+	cargo test --release --features vulkan --test it --no-run && \
+	AIRRUN_TEST_DEVICE=vulkan GGML_VK_VISIBLE_DEVICES=0 VK_DRIVER_FILES=$(LAVAPIPE) VK_ICD_FILENAMES=$(LAVAPIPE) \
+		cargo test --release --features vulkan --test it -- $(VULKAN_TESTS)
 
 # What CI adds to the tests.
 check: setup

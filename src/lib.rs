@@ -5,6 +5,8 @@
 //! - [`units`]: bytes and rates, parsed and printed
 //! - [`memo`]: measurements that hold for a while
 //! - [`gguf`]: what is in the file: an index of its blocks
+//! - [`models`]: the models that are on this machine already
+//! - [`hub`]: downloads models from the Hugging Face hub
 //! - [`plan`]: who lives where: a pure function from index, machine and wishes to a placement
 //! - [`source`]: bytes on time: reads blocks into host memory
 //! - [`ggml`]: safe wrappers of ggml and libllama
@@ -17,7 +19,9 @@ pub mod cli;
 pub mod engine;
 pub mod ggml;
 pub mod gguf;
+pub mod hub;
 pub mod memo;
+pub mod models;
 pub mod plan;
 pub mod probe;
 pub mod serve;

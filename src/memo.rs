@@ -13,7 +13,7 @@ use serde::de::DeserializeOwned;
 const LIFE: Duration = Duration::from_secs(7 * 24 * 3600);
 
 /// No file is longer than this. (bytes)
-const MAX_FILE: u64 = 256 << 10;
+const MAX_FILE: u64 = 8 << 20;
 
 /// Where the file called `name` is kept; `None` where there is no place for such files.
 pub fn path(name: &str) -> Option<PathBuf> {

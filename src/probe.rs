@@ -1,7 +1,12 @@
 //! Asks the system what the machine has. The only room that does; everything else is told.
 
+pub mod bandwidth;
+pub mod link;
 pub mod memory;
+pub mod quick;
 pub mod rates;
+pub mod space;
+pub mod system;
 
 pub use memory::{address_space, available_memory, machine, peak_memory};
 
@@ -11,6 +16,14 @@ pub fn physical_cores() -> u32 {
     let allowed = std::thread::available_parallelism().map_or(1, usize::from);
     let cores = std::fs::read_to_string("/proc/cpuinfo").map_or(0, |text| count_cores(&text));
     u32::try_from(if cores == 0 { allowed } else { cores.min(allowed) }).unwrap_or(1)
+}
+
+/// What ggml's code for this CPU was built with, and uses: `AVX2`, `FMA`.
+pub fn cpu_features() -> Vec<String> {
+    let text = crate::ggml::system_info();
+    let pairs = text.split(['|', ':']).filter_map(|pair| pair.split_once('='));
+    let on = pairs.filter(|(_, value)| value.trim() == "1");
+    on.map(|(name, _)| name.trim().to_owned()).collect()
 }
 
 /// Distinct (package, core) pairs of a `/proc/cpuinfo`; 0 if it does not say.

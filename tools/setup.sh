@@ -2,8 +2,8 @@
 # Makes sure that what the build needs is there: Rust, CMake, a C++ compiler, make and libclang. Installs with apt what is missing
 # where it may; otherwise says exactly what to install. Prints nothing when all is there.
 set -eu
-
-say() { echo "airrun setup: $*" >&2; }
+# shellcheck source=tools/packages.sh
+. "$(dirname "$0")/packages.sh"
 
 if ! command -v cargo >/dev/null 2>&1; then
     say "there is no Rust toolchain; install one from https://rustup.rs and run this again"
@@ -11,7 +11,7 @@ if ! command -v cargo >/dev/null 2>&1; then
 fi
 
 missing=
-need() { missing="$missing $1"; }
+need() { missing="${missing:+$missing }$1"; }
 command -v cmake >/dev/null 2>&1 || need cmake
 command -v c++ >/dev/null 2>&1 || need g++
 command -v make >/dev/null 2>&1 || need make
@@ -28,27 +28,11 @@ has_libclang() {
 # bindgen also wants the compiler's own headers (stddef.h), which come with libclang-dev.
 has_libclang || need libclang-dev
 
-[ -z "$missing" ] && exit 0
+[ -z "$missing" ] || install_packages "$missing" "Fedora: cmake gcc-c++ make clang-devel"
 
-if ! command -v apt-get >/dev/null 2>&1; then
-    say "missing:$missing"
-    say "install them with your system's package manager and run this again (Fedora: cmake gcc-c++ make clang-devel)"
-    exit 1
-fi
-as_root=
-if [ "$(id -u)" != 0 ]; then
-    if command -v sudo >/dev/null 2>&1 && { sudo -n true 2>/dev/null || [ -t 0 ]; }; then
-        as_root=sudo
-    else
-        say "missing:$missing"
-        say "run this as root and try again:  apt-get update && apt-get install -y$missing"
-        exit 1
+# What CMake could not configure for want of something is tried again, which the crate that calls it would not do by itself.
+for build in "${CARGO_TARGET_DIR:-target}"/*/build/llama-cpp-sys-2-*/out/build; do
+    if [ -e "$build/CMakeCache.txt" ] && [ ! -e "$build/Makefile" ] && [ ! -e "$build/build.ninja" ]; then
+        rm -rf "$build"
     fi
-fi
-say "installing$missing"
-$as_root apt-get update -qq || say "apt-get update failed; trying with what apt knows"
-# shellcheck disable=SC2086 # a list of packages
-if ! DEBIAN_FRONTEND=noninteractive $as_root apt-get install -y -qq $missing >/dev/null; then
-    say "apt could not install them; try by hand:  apt-get install -y$missing"
-    exit 1
-fi
+done

@@ -2,7 +2,6 @@
 
 use std::io;
 use std::sync::Arc;
-use std::time::Duration;
 
 use comfy_table::{CellAlignment, Table, presets};
 use serde::Serialize;
@@ -14,18 +13,14 @@ use crate::cli::printer::Printer;
 use crate::cli::progress::{Status, Watched};
 use crate::cli::trace::Tracing;
 use crate::cli::{resolve, talk};
-use crate::engine::bench::{self, DiskProbe, Limits, Measure};
-use crate::engine::planning::{self, Planned};
+use crate::engine::bench::{self, Limits, Measure, NoSample, Sample};
+use crate::engine::planning::{self, Forecast, Planned};
 use crate::engine::{Engine, Error, LoadOptions, Session};
 use crate::gguf::Index;
-use crate::plan::{Estimate, Plan, Tier};
+use crate::plan::{self, Estimate, Rates, Tier, Touched};
 use crate::probe;
 use crate::units::{Bytes, Rate};
 
-/// The disk is measured this often before the tests, and as often after them; the median counts, because that is what it keeps
-/// up. What a disk can do differs by tens of percent from one second to the next where it is shared.
-const DISK_SAMPLES: usize = 3;
-const DISK_SAMPLE: Duration = Duration::from_millis(300);
 /// Tokens of the prompt that is computed before the first one that counts.
 const WARM_UP: usize = 32;
 
@@ -57,15 +52,27 @@ struct Row {
 struct Run {
     peak_rss_bytes: Bytes,
     peak_device_bytes: Bytes,
-    device: &'static str,
+    device: String,
     threads: u32,
     engine: String,
     plan: Placement,
     disk_bytes_per_second: Option<Rate>,
     disk_range: Option<[Rate; 2]>,
     memory_bytes_per_second: Option<Rate>,
+    /// Why the disk's rate is not known.
     #[serde(skip)]
-    predicted: Option<Estimate>,
+    disk_unknown: Option<String>,
+    #[serde(skip)]
+    predicted: Option<Prediction>,
+}
+
+/// What `airrun plan` says of a placement.
+#[derive(Clone, Copy, Debug)]
+struct Prediction {
+    /// With the disk that there is.
+    real: Estimate,
+    /// With one that takes no time: what computing allows.
+    computing: Estimate,
 }
 
 /// Blocks and bytes by where they live.
@@ -99,14 +106,14 @@ enum Kind {
 pub(crate) fn run(args: &BenchArgs, printer: &Printer) -> anyhow::Result<ExitStatus> {
     let interrupt = Interrupt::new()?;
     let mut tests = tests(args)?;
-    let index = Index::open(&args.load.model)?;
+    let index = Arc::new(resolve::model(&args.load.model)?.index);
     let options = options(args)?;
     let mut tracing = Tracing::prepare(args.load.trace.as_deref())?;
-    let mut disk = DiskProbe::open(&index)?;
-    // Before loading, so that the probe's memory is not in the peak.
-    let mut samples = sample_disk(disk.as_mut(), printer);
-    drop(disk);
-    let engine = talk::load(index, &options, printer)?;
+    // Before loading, so that the probe's memory is not in the peak; and after the tests, because disks change from one minute to
+    // the next where they are shared.
+    let disk_before = sample_disk(&index, printer)?;
+    let planned = planning::plan(&index, &options, false)?;
+    let engine = talk::load(Index::clone(&index), &options, printer)?;
     printer.detail(engine.describe());
     let mut session = engine.session()?;
     tracing.begin(&session);
@@ -120,16 +127,15 @@ pub(crate) fn run(args: &BenchArgs, printer: &Printer) -> anyhow::Result<ExitSta
     tracing.finish(&session, &engine, printer)?;
     let touched = bench::touched_by_token(engine.index());
     let mut run = Run::new(&engine, &options, peak);
-    let (index, plan) = (Arc::new(engine.index().clone()), engine.plan().clone());
+    let planned = Planned { plan: engine.plan().clone(), ..planned };
     drop((session, engine));
+    run.add_disk(disk_before, || sample_disk(&index, printer).ok().filter(|_| !interrupted));
     if !interrupted {
-        samples.extend(sample_disk(DiskProbe::open(&index)?.as_mut(), printer));
         let _status = Status::start(printer, Watched::Step("measuring memory".to_owned()));
         let rate = bench::memory_rate(run.threads as usize, probe::available_memory());
         run.memory_bytes_per_second = rate;
-        run.predicted = predict(&index, &options, plan, args.prompt_tokens);
+        run.predicted = predict(&index, &options, &planned, args.prompt_tokens);
     }
-    run.add_disk(&mut samples);
     let rows: Vec<Row> = tests.iter().filter_map(|test| test.row(&run, touched)).collect();
     print(&rows, &run, args.json, printer)?;
     Ok(if interrupted { ExitStatus::Interrupted } else { ExitStatus::Ok })
@@ -159,22 +165,23 @@ fn options(args: &BenchArgs) -> anyhow::Result<LoadOptions> {
     }
 }
 
-fn sample_disk(probe: Option<&mut DiskProbe>, printer: &Printer) -> Vec<Rate> {
-    let Some(probe) = probe else { return Vec::new() };
+fn sample_disk(index: &Index, printer: &Printer) -> Result<Result<Sample, NoSample>, Error> {
     let _status = Status::start(printer, Watched::Step("measuring the disk".to_owned()));
-    (0..DISK_SAMPLES).filter_map(|_| probe.sample(DISK_SAMPLE)).collect()
+    bench::disk_rate(index)
 }
 
 /// What the plan promised; nothing where it cannot be asked again.
 fn predict(
     index: &Arc<Index>,
     options: &LoadOptions,
-    plan: Plan,
+    planned: &Planned,
     n_prompt: u32,
-) -> Option<Estimate> {
-    let planned = planning::plan(index, options, false).ok()?;
-    let planned = Planned { plan, ..planned };
-    Some(planning::forecast(index, options, &planned, n_prompt).ok()?.estimate)
+) -> Option<Prediction> {
+    let Forecast { rates, estimate, .. } =
+        planning::forecast(index, options, planned, n_prompt).ok()?;
+    let no_disk = Rates { disk: Rate(f64::INFINITY), ..rates };
+    let computing = plan::estimate(&planned.plan, &no_disk, Touched::of(index), n_prompt);
+    Some(Prediction { real: estimate, computing })
 }
 
 /// Warms up, then runs every test as often as asked for.
@@ -234,12 +241,14 @@ impl Test {
             // Arithmetic holds a prompt up, long before memory does.
             Kind::Prompt => None,
         };
-        let limits = Limits::of(&median, run.disk_bytes_per_second, memory);
-        let tightest = limits.tightest();
-        let predicted = run.predicted.map(|estimate| match self.kind {
+        let of = |estimate: Estimate| match self.kind {
             Kind::Prompt => estimate.prompt.tokens_per_second,
             Kind::Generation => estimate.generation.tokens_per_second,
-        });
+        };
+        let predicted = run.predicted.map(|prediction| of(prediction.real));
+        let computing = run.predicted.map(|prediction| of(prediction.computing));
+        let limits = Limits::of(&median, run.disk_bytes_per_second, memory, computing);
+        let tightest = limits.tightest();
         let speed = tokens_per_second(&median);
         Some(Row {
             test: self.name(),
@@ -271,23 +280,39 @@ impl Run {
     fn new(engine: &Engine, options: &LoadOptions, peak_rss: Bytes) -> Run {
         Run {
             peak_rss_bytes: peak_rss,
-            // The CPU's memory is RAM, which is in the peak above.
-            peak_device_bytes: Bytes::ZERO,
-            device: "cpu",
+            // The CPU's memory is RAM, which is in the peak above. A GPU's is taken once, and given back at the end.
+            peak_device_bytes: engine.device_memory().unwrap_or_default(),
+            device: engine.device().to_owned(),
             threads: options.threads.unwrap_or_else(probe::physical_cores).max(1),
             engine: engine.describe(),
             plan: Placement::of(engine),
             disk_bytes_per_second: None,
             disk_range: None,
             memory_bytes_per_second: None,
+            disk_unknown: None,
             predicted: None,
         }
     }
 
-    fn add_disk(&mut self, disk: &mut [Rate]) {
-        disk.sort_by(|a, b| a.0.total_cmp(&b.0));
-        self.disk_bytes_per_second = disk.get(disk.len() / 2).copied();
-        self.disk_range = disk.first().zip(disk.last()).map(|(&low, &high)| [low, high]);
+    /// The disk's rate before the tests and, if there was one, `after` them.
+    fn add_disk(
+        &mut self,
+        before: Result<Sample, NoSample>,
+        after: impl FnOnce() -> Option<Result<Sample, NoSample>>,
+    ) {
+        let sample = match before {
+            Ok(sample) => sample,
+            Err(why) => {
+                self.disk_unknown = Some(why.to_string());
+                return;
+            }
+        };
+        let sample = match after() {
+            Some(Ok(after)) => sample.followed_by(&after),
+            _ => sample,
+        };
+        self.disk_bytes_per_second = Some(sample.rate());
+        self.disk_range = Some(sample.range());
     }
 }
 
@@ -370,6 +395,9 @@ fn notes(run: &Run) -> Vec<String> {
     let mut lines = Vec::new();
     if let (Some(rate), Some([low, high])) = (run.disk_bytes_per_second, run.disk_range) {
         lines.push(format!("disk: {rate} ({low} to {high})"));
+    }
+    if let Some(why) = &run.disk_unknown {
+        lines.push(format!("disk: not measured: {why}"));
     }
     if let Some(rate) = run.memory_bytes_per_second {
         lines.push(format!("memory: {rate}"));

@@ -1,12 +1,14 @@
 //! How the program ends: the exit statuses, errors with a hint, and the last line on stderr.
 
+use std::borrow::Cow;
 use std::error::Error;
 use std::io;
 use std::process::ExitCode;
 
 use crate::cli::printer::Printer;
 use crate::engine::chat::ChatError;
-use crate::{engine, gguf};
+use crate::models::FindError;
+use crate::{engine, gguf, hub};
 
 /// Room for an answer in the context that a hint proposes, in tokens.
 const SPARE: usize = 256;
@@ -47,13 +49,16 @@ impl From<ExitStatus> for ExitCode {
 #[error("{what}")]
 pub(crate) struct Failure {
     what: String,
-    hint: &'static str,
+    hint: Cow<'static, str>,
 }
 
 impl Failure {
     /// An error to return.
-    pub(crate) fn error(what: impl Into<String>, hint: &'static str) -> anyhow::Error {
-        Failure { what: what.into(), hint }.into()
+    pub(crate) fn error(
+        what: impl Into<String>,
+        hint: impl Into<Cow<'static, str>>,
+    ) -> anyhow::Error {
+        Failure { what: what.into(), hint: hint.into() }.into()
     }
 }
 
@@ -85,10 +90,16 @@ pub(crate) fn describe(error: &anyhow::Error) -> String {
 pub(crate) fn hint(error: &anyhow::Error) -> Option<String> {
     error.chain().find_map(|cause: &(dyn Error + 'static)| {
         if let Some(failure) = cause.downcast_ref::<Failure>() {
-            return Some(failure.hint.to_owned());
+            return Some(failure.hint.clone().into_owned());
         }
         if let Some(error) = cause.downcast_ref::<gguf::Error>() {
             return Some(error.hint().to_owned());
+        }
+        if let Some(error) = cause.downcast_ref::<hub::Error>() {
+            return Some(error.hint());
+        }
+        if let Some(error) = cause.downcast_ref::<FindError>() {
+            return Some(error.hint());
         }
         match cause.downcast_ref::<ChatError>() {
             Some(ChatError::Engine(error)) => error.hint(),

@@ -102,7 +102,7 @@ fn blocks(index: &Index) -> String {
 
 /// `7.24 B`, `6.1 M`: three digits and the letter that people use.
 #[expect(clippy::cast_precision_loss, reason = "printed with three digits")]
-fn parameters(n: u64) -> String {
+pub(crate) fn parameters(n: u64) -> String {
     let (value, letter) = match n {
         0..1_000 => return n.to_string(),
         1_000..1_000_000 => (n as f64 / 1e3, "K"),

@@ -11,7 +11,6 @@ use crate::cli::progress::{Status, Watched};
 use crate::cli::trace::Tracing;
 use crate::cli::{resolve, talk};
 use crate::engine::{LoadOptions, Vocab};
-use crate::gguf::Index;
 
 /// The output of `--json`. Floats have the digits that read back to the same 32 bits.
 #[derive(Serialize)]
@@ -30,7 +29,7 @@ const N_SHOWN: usize = 10;
 pub(crate) fn run(args: &LogitsArgs, printer: &Printer) -> anyhow::Result<ExitStatus> {
     // Nothing here ends better by being asked to: Ctrl-C ends the program.
     let _interrupt = Interrupt::new()?;
-    let index = Index::open(&args.load.model)?;
+    let index = resolve::model(&args.load.model)?.index;
     // Repacked weights compute the same in another order, so only weights as stored can be
     // compared.
     let n_ctx = u32::try_from(args.tokens.len()).unwrap_or(u32::MAX);

@@ -4,14 +4,23 @@
 mod args;
 mod bench;
 mod chat;
+mod check_tokenizer;
+mod completions;
+mod config;
+mod devices;
+mod doctor;
 mod exit;
 mod input;
 mod inspect;
 mod interrupt;
+mod list;
 mod logits;
+mod man;
 mod plan;
 mod printer;
 mod progress;
+mod pull;
+mod quantize;
 mod resolve;
 mod run;
 mod serve;
@@ -19,21 +28,21 @@ mod talk;
 mod trace;
 
 use std::io;
+use std::path::Path;
 use std::process::ExitCode;
 
-use clap::Parser;
-
-use args::{Args, Command};
+use args::Command;
 use exit::ExitStatus;
 use printer::Printer;
 
-use crate::gguf::Index;
-
 /// Runs the program with the process's arguments.
 pub fn main() -> ExitCode {
-    let args = match Args::try_parse() {
+    let args = match config::arguments() {
         Ok(args) => args,
-        Err(error) => {
+        Err(config::Stop::File(error)) => {
+            return exit::report(&error, &Printer::new(false, false)).into();
+        }
+        Err(config::Stop::Typed(error)) => {
             // Help and version are data, on stdout; a reader that has gone away is no failure.
             let _ = error.print();
             let status = if error.use_stderr() { ExitStatus::Usage } else { ExitStatus::Ok };
@@ -41,22 +50,39 @@ pub fn main() -> ExitCode {
         }
     };
     let printer = Printer::new(args.quiet, args.verbose);
-    let status = dispatch(args.command, &printer);
+    let status = dispatch(args.command, args.config.as_deref(), &printer);
     status.unwrap_or_else(|error| exit::report(&error, &printer)).into()
 }
 
-fn dispatch(command: Command, printer: &Printer) -> anyhow::Result<ExitStatus> {
+fn dispatch(
+    command: Command,
+    config: Option<&Path>,
+    printer: &Printer,
+) -> anyhow::Result<ExitStatus> {
     match command {
         Command::Chat(args) => chat::run(&args, printer),
         Command::Run(args) => run::run(&args, printer),
         Command::Logits(args) => logits::run(&args, printer),
+        Command::Doctor(args) => doctor::run(&args, config, printer),
+        Command::Completions(args) => completions::run(&args, printer),
+        Command::Man(args) => man::run(&args, printer),
+        Command::Devices(args) => devices::run(&args, printer),
         Command::Plan(args) => plan::run(&args, printer),
         Command::Bench(args) => bench::run(&args, printer),
         Command::Serve(args) => serve::run(&args, printer),
+        Command::Quantize(args) => quantize::run(&args, printer),
+        Command::QuantizeWorker(args) => quantize::work(&args, printer),
+        Command::Pull(args) => pull::run(&args, printer),
+        Command::List(args) => list::run(&args, printer),
         Command::Inspect(args) => {
-            let index = Index::open(&args.model)?;
-            inspect::run(&index, &args, &mut io::stdout().lock())?;
-            Ok(ExitStatus::Ok)
+            let index = resolve::model(&args.model)?.index;
+            match &args.check_tokenizer {
+                Some(file) => check_tokenizer::run(index, file, args.json, printer),
+                None => {
+                    inspect::run(&index, &args, &mut io::stdout().lock())?;
+                    Ok(ExitStatus::Ok)
+                }
+            }
         }
     }
 }

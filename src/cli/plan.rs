@@ -11,14 +11,14 @@ use crate::cli::printer::Printer;
 use crate::cli::progress::{Status, Watched};
 use crate::cli::resolve;
 use crate::engine::planning;
-use crate::gguf::{Index, printable};
+use crate::gguf::printable;
 use crate::plan::report::{ASCII, Look, Report, UNICODE};
 
 /// Plans as the other commands would, and shows it.
 pub(crate) fn run(args: &PlanArgs, printer: &Printer) -> anyhow::Result<ExitStatus> {
     // Nothing here ends better by being asked to: Ctrl-C ends the program.
     let _interrupt = Interrupt::new()?;
-    let index = Arc::new(Index::open(&args.load.model)?);
+    let index = Arc::new(resolve::model(&args.load.model)?.index);
     let options = resolve::load_options(&args.load);
     let status = Status::start(printer, Watched::Step("measuring this machine".to_owned()));
     let planned = planning::plan(&index, &options, true)?;
@@ -26,6 +26,7 @@ pub(crate) fn run(args: &PlanArgs, printer: &Printer) -> anyhow::Result<ExitStat
     drop(status);
     let report = Report {
         name: &printable(index.name().as_bytes()),
+        device: &planned.device(),
         weights: index.bytes(),
         plan: &planned.plan,
         rates: &forecast.rates,
@@ -51,6 +52,10 @@ fn look() -> Look {
     let color = std::io::stdout().is_terminal() && !dumb && var("NO_COLOR").is_none();
     Look {
         blocks: if utf8 { UNICODE } else { ASCII },
-        paint: if color { ["\x1b[32m", "\x1b[33m", "\x1b[0m"] } else { [""; 3] },
+        paint: if color {
+            ["\x1b[32m", "\x1b[34m", "\x1b[36m", "\x1b[33m", "\x1b[0m"]
+        } else {
+            [""; 5]
+        },
     }
 }

@@ -19,11 +19,9 @@ pub(crate) struct Printer {
 impl Printer {
     /// Looks at the terminal and the environment.
     pub(crate) fn new(quiet: bool, verbose: bool) -> Printer {
-        let dumb = env::var_os("TERM").is_none_or(|term| term == "dumb");
-        let terminal = io::stderr().is_terminal() && !dumb;
-        let no_color = env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
+        let terminal = io::stderr().is_terminal() && !is_dumb();
         Printer {
-            color: terminal && !no_color,
+            color: terminal && may_color(),
             progress: terminal && !quiet,
             answer_on_terminal: io::stdout().is_terminal(),
             quiet,
@@ -34,6 +32,11 @@ impl Printer {
     /// Whether progress may be drawn on stderr.
     pub(crate) fn progress(&self) -> bool {
         self.progress
+    }
+
+    /// Whether data on stdout may be coloured.
+    pub(crate) fn color_data(&self) -> bool {
+        self.answer_on_terminal && may_color()
     }
 
     /// Whether stdout is a terminal, so that what is drawn on stderr shares the screen with the
@@ -99,6 +102,16 @@ impl Printer {
     fn styled(&self, style: Style, text: impl Display) -> String {
         if self.color { format!("{style}{text}{style:#}") } else { text.to_string() }
     }
+}
+
+/// Whether the terminal knows only text.
+fn is_dumb() -> bool {
+    env::var_os("TERM").is_none_or(|term| term == "dumb")
+}
+
+/// Whether the environment allows colours.
+fn may_color() -> bool {
+    !is_dumb() && env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
 }
 
 /// One line on stderr. If nobody can read it, nobody can be told that either.

@@ -24,6 +24,8 @@ const LEAST_RATE: f64 = 1e7;
 pub(crate) enum Watched {
     /// Something without numbers.
     Step(String),
+    /// Something that says itself how far it is.
+    Line(Box<dyn Fn() -> String + Send>),
     /// A session at work.
     Session(Arc<Monitor>),
 }
@@ -105,13 +107,14 @@ impl Shared {
         let start = Instant::now();
         let before = match watched {
             Watched::Session(monitor) => monitor.snapshot().streamed,
-            Watched::Step(_) => Bytes::ZERO,
+            Watched::Step(_) | Watched::Line(_) => Bytes::ZERO,
         };
         let mut screen = self.lock();
         while !screen.done {
             if screen.quiet_since.elapsed() >= screen.delay {
                 let line = match watched {
                     Watched::Step(what) => format!("{what} ... {} s", start.elapsed().as_secs()),
+                    Watched::Line(line) => line(),
                     Watched::Session(monitor) => {
                         let now = monitor.snapshot();
                         let streamed = now.streamed.saturating_sub(before);

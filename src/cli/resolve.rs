@@ -1,12 +1,38 @@
-//! The command line as meant: options for the engine and settings for the sampler.
+//! The command line as meant: the model, options for the engine and settings for the sampler.
+
+use std::path::Path;
 
 use crate::cli::args::{self, Budget, LoadArgs, SampleArgs, StreamArg};
 use crate::engine::{LoadOptions, SamplerSettings, StreamMode};
+use crate::gguf::Index;
+use crate::models::{self, Settings};
 use crate::units::Bytes;
+
+/// The model that was named.
+pub(crate) struct Chosen {
+    /// What is in its file, with a chat template if one is known.
+    pub(crate) index: Index,
+    /// What the one who keeps it would run it with.
+    pub(crate) settings: Settings,
+}
+
+/// The model that `text` means: a path, or a name that begins like that of one model on this machine.
+pub(crate) fn model(text: &Path) -> anyhow::Result<Chosen> {
+    let found = models::find(text)?;
+    let mut index = Index::open(&found.path)?;
+    if let Some(template) = &found.settings.template {
+        index.offer_chat_template(template);
+    }
+    if let Some(name) = &found.name {
+        index.offer_name(name);
+    }
+    Ok(Chosen { index, settings: found.settings })
+}
 
 /// What the engine is told.
 pub(crate) fn load_options(args: &LoadArgs) -> LoadOptions {
     LoadOptions {
+        device: args.device,
         stream: match args.stream {
             StreamArg::Auto => StreamMode::Auto,
             StreamArg::Always => StreamMode::Always,
@@ -18,21 +44,24 @@ pub(crate) fn load_options(args: &LoadArgs) -> LoadOptions {
         ram: bytes(args.ram),
         vram: bytes(args.vram),
         repack: !args.no_repack,
+        tokenizer: args.tokenizer.clone(),
         ..LoadOptions::default()
     }
 }
 
-/// What the sampler is told.
-pub(crate) fn sampler(args: &SampleArgs) -> SamplerSettings {
+/// What the sampler is told: what the user said, else what came with the model.
+pub(crate) fn sampler(args: &SampleArgs, kept: &Settings) -> SamplerSettings {
     let default = SamplerSettings::default();
+    let penalty = args.repeat_penalty.or(kept.repeat_penalty);
     SamplerSettings {
-        temp: args.temp.unwrap_or(default.temp),
-        top_k: args.top_k.unwrap_or(default.top_k),
-        top_p: args.top_p.unwrap_or(default.top_p),
-        min_p: args.min_p.unwrap_or(default.min_p),
-        repeat_penalty: args.repeat_penalty.unwrap_or(default.repeat_penalty),
+        temp: args.temp.or(kept.temp).unwrap_or(default.temp),
+        top_k: args.top_k.or(kept.top_k).unwrap_or(default.top_k),
+        top_p: args.top_p.or(kept.top_p).unwrap_or(default.top_p),
+        min_p: args.min_p.or(kept.min_p).unwrap_or(default.min_p),
+        repeat_penalty: penalty.unwrap_or(default.repeat_penalty),
+        repeat_last_n: kept.repeat_last_n.unwrap_or(default.repeat_last_n),
         ignore_eos: args.ignore_eos,
-        seed: args.seed,
+        seed: args.seed.or(kept.seed),
         ..default
     }
 }

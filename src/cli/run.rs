@@ -24,7 +24,7 @@ pub(crate) fn run(args: &RunArgs, printer: &Printer) -> anyhow::Result<ExitStatu
         if let Some(warning) = template.warning() {
             printer.warn(warning);
         }
-        (chat_tokens(&talk, &template, None, prompt)?, template.stop())
+        (chat_tokens(&talk, &template, talk.system.clone(), prompt)?, template.stop())
     };
     finish(&mut talk, &tokens, stop)
 }

@@ -7,7 +7,6 @@ use crate::cli::exit::{ExitStatus, Failure};
 use crate::cli::printer::Printer;
 use crate::cli::{resolve, talk};
 use crate::engine::LoadOptions;
-use crate::gguf::Index;
 use crate::serve::{self, Config, News};
 
 /// Serves until told to stop.
@@ -33,7 +32,7 @@ pub(crate) fn run(args: &ServeArgs, printer: &Printer) -> anyhow::Result<ExitSta
         max_body: args.max_body,
         grace: Duration::from_secs(u64::from(args.grace)),
     };
-    let index = Index::open(&args.load.model)?;
+    let index = resolve::model(&args.load.model)?.index;
     let options = LoadOptions {
         sequences: args.parallel,
         embedding: true,

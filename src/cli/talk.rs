@@ -9,7 +9,7 @@ use crate::cli::args::{LoadArgs, SampleArgs};
 use crate::cli::interrupt::Interrupt;
 use crate::cli::printer::Printer;
 use crate::cli::progress::{Status, Watched};
-use crate::cli::resolve;
+use crate::cli::resolve::{self, Chosen};
 use crate::cli::trace::Tracing;
 use crate::engine::{
     self, Answer, Engine, Finish, LoadOptions, SamplerSettings, Session, StopWords, Token,
@@ -26,6 +26,10 @@ pub(crate) struct Talk {
     pub(crate) interrupt: Interrupt,
     pub(crate) printer: Printer,
     pub(crate) tracing: Tracing,
+    /// Instructions that came with the model, where the user gives none.
+    pub(crate) system: Option<String>,
+    /// Texts that end an answer, which came with the model.
+    stops: Vec<String>,
 }
 
 /// What was said.
@@ -42,13 +46,13 @@ pub(crate) fn load(
     options: &LoadOptions,
     printer: &Printer,
 ) -> Result<Engine, engine::Error> {
-    if options.vram.is_some() {
-        printer.warn("--vram has no effect: this program computes on the CPU only");
+    let status = Status::start(printer, Watched::Step(format!("loading {}", index.title())));
+    let engine = Engine::open(Arc::new(index), options)?;
+    drop(status);
+    if options.vram.is_some() && engine.plan().gpu.is_none() {
+        printer.warn("--vram has no effect: the CPU computes");
     }
-    let file = index.files.first().and_then(|file| file.path.file_name());
-    let name = file.map_or_else(|| "model".to_owned(), |name| name.display().to_string());
-    let _status = Status::start(printer, Watched::Step(format!("loading {name}")));
-    Engine::open(Arc::new(index), options)
+    Ok(engine)
 }
 
 impl Talk {
@@ -59,17 +63,25 @@ impl Talk {
         printer: Printer,
     ) -> anyhow::Result<Talk> {
         let interrupt = Interrupt::new()?;
-        let index = Index::open(&load.model)?;
+        let Chosen { index, settings } = resolve::model(&load.model)?;
+        for note in &settings.notes {
+            printer.warn(note);
+        }
         let tracing = Tracing::prepare(load.trace.as_deref())?;
-        let engine = self::load(index, &resolve::load_options(load), &printer)?;
+        let engine = load_kept(index, load, settings.ctx, &printer)?;
+        if let Some(warning) = engine.tokenizer_warning() {
+            printer.warn(warning);
+        }
         printer.detail(engine.describe());
         let session = engine.session()?;
         tracing.begin(&session);
         Ok(Talk {
             engine,
             session,
-            settings: resolve::sampler(sample),
-            max_tokens: sample.max_tokens.map(|n| n as usize),
+            settings: resolve::sampler(sample, &settings),
+            max_tokens: sample.max_tokens.or(settings.max_tokens).map(|n| n as usize),
+            system: settings.system,
+            stops: settings.stop,
             interrupt,
             printer,
             tracing,
@@ -104,7 +116,8 @@ impl Talk {
         let status = Status::start(&self.printer, Watched::Session(monitor));
         let mut shown = Shown { text: String::new(), failed: None };
         let mut stopped = false;
-        let mut stop = StopWords::new(stop);
+        let words = stop.map(str::to_owned).into_iter().chain(self.stops.iter().cloned());
+        let mut stop = StopWords::new(words);
         let (printer, interrupt) = (&self.printer, &self.interrupt);
         let mut on_text = |piece: &str| {
             let (text, word) = stop.push(piece);
@@ -142,6 +155,28 @@ impl Talk {
             answer.finish = Finish::Stop;
         }
         Ok(Reply { text: shown.text, answer })
+    }
+}
+
+/// Loads a model with the context that came with it, if the user named none; with less where that does not fit.
+fn load_kept(
+    index: Index,
+    load: &LoadArgs,
+    ctx: Option<u32>,
+    printer: &Printer,
+) -> Result<Engine, engine::Error> {
+    let typed = resolve::load_options(load);
+    let kept = ctx.filter(|_| typed.ctx.is_none());
+    let trained = index.context_length().and_then(|n| u32::try_from(n).ok()).unwrap_or(u32::MAX);
+    let Some(ctx) = kept.map(|n| n.min(trained)) else { return self::load(index, &typed, printer) };
+    let options = LoadOptions { ctx: Some(ctx), ..typed.clone() };
+    match self::load(index.clone(), &options, printer) {
+        Err(engine::Error::Plan { .. }) => {
+            let what = format!("the {ctx} tokens of context that came with the model do not fit");
+            printer.warn(format!("{what}; -c sets another number"));
+            self::load(index, &typed, printer)
+        }
+        loaded => loaded,
     }
 }
 

@@ -106,6 +106,7 @@ impl Batcher {
             n_seqs: loaded.sequences,
             threads: loaded.threads.clone(),
             n_threads: loaded.n_threads,
+            offload: plan.gpu.is_some() && !plan.by_cpu.is_empty(),
         };
         let context = Context::new(loaded.model.clone(), &params, loaded.monitor.stop_flag());
         let context = context.map_err(ggml_error(&loaded.index))?;

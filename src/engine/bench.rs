@@ -6,10 +6,11 @@ mod usage;
 
 use std::time::Instant;
 
-pub use rates::{DiskProbe, memory_rate};
+pub use rates::{disk_rate, memory_rate};
 
 use super::{Error, Progress, Session, Token};
 use crate::gguf::{Index, Place, TensorInfo};
+pub use crate::source::sample::{NoSample, Sample};
 use crate::units::{Bytes, Rate};
 
 /// What a test took.
@@ -105,32 +106,51 @@ pub struct Limits {
     pub disk: Option<f64>,
     /// The memory's rate over the bytes of weights that a pass touches.
     pub memory: Option<f64>,
-    /// Computation as it was measured in this very test, without its waiting; known only where it streams.
+    /// Computation alone: as it went in this very test, without its waiting. Where nothing streams there is no waiting to be told
+    /// from computing: then, as the machine multiplies such weights when it does nothing else, if that is faster.
     pub compute: Option<f64>,
 }
 
+/// Computing that reaches this share of the memory's rate is held up by the memory.
+const KEEPS_UP: f64 = 0.9;
+
 impl Limits {
     /// What bounds `measure`. `touched` are the bytes of weights that one pass of it reads from memory, if that is what takes its
-    /// time: a pass with many tokens is held up by arithmetic.
-    pub fn of(measure: &Measure, disk: Option<Rate>, memory: Option<(Rate, Bytes)>) -> Limits {
+    /// time: a pass with many tokens is held up by arithmetic. `computing` is how fast the machine multiplies the model's
+    /// weights, in tokens per second.
+    pub fn of(
+        measure: &Measure,
+        disk: Option<Rate>,
+        memory: Option<(Rate, Bytes)>,
+        computing: Option<f64>,
+    ) -> Limits {
         let per_second = |seconds: f64| {
             #[expect(clippy::cast_precision_loss, reason = "token counts are far below 2^53")]
             let tokens = measure.tokens as f64;
             (seconds > 0.0 && seconds.is_finite()).then(|| tokens / seconds)
         };
         let from_disk = measure.from_disk > Bytes::ZERO;
+        let here = per_second(measure.seconds - measure.stall_seconds);
         let streams = measure.streamed > Bytes::ZERO;
+        let compute = match computing.filter(|_| !streams) {
+            Some(computing) => here.map(|here| here.max(computing)),
+            None => here.filter(|_| streams),
+        };
         Limits {
             disk: disk.filter(|_| from_disk).and_then(|r| per_second(r.seconds(measure.from_disk))),
             memory: memory
                 .and_then(|(rate, touched)| per_second(rate.seconds(touched * measure.passes))),
-            compute: streams.then(|| per_second(measure.seconds - measure.stall_seconds)).flatten(),
+            compute,
         }
     }
 
-    /// The tightest, and its name.
+    /// The tightest, and its name. Memory is named only where computing was measured to go as fast as memory gives.
     pub fn tightest(&self) -> Option<(f64, &'static str)> {
-        [(self.disk, "disk"), (self.memory, "memory"), (self.compute, "compute")]
+        let keeps_up =
+            |compute: f64| self.memory.is_some_and(|memory| compute >= KEEPS_UP * memory);
+        let compute = self.compute.filter(|&compute| !keeps_up(compute));
+        let memory = self.memory.filter(|_| compute.is_none());
+        [(self.disk, "disk"), (memory, "memory"), (compute, "compute")]
             .into_iter()
             .filter_map(|(limit, name)| Some((limit?, name)))
             .min_by(|a, b| a.0.total_cmp(&b.0))
@@ -169,11 +189,20 @@ mod tests {
 
     #[test]
     fn the_tightest_limit_is_named() {
-        let limits = Limits::of(&measured(), Some(Rate(2_000.0)), Some((Rate(1e6), Bytes(5_000))));
-        assert_eq!(limits.disk, Some(10.0 / 15.0));
-        assert_eq!(limits.memory, Some(200.0));
-        assert_eq!(limits.compute, Some(10.0 / 8.0));
-        assert_eq!(limits.tightest(), Some((10.0 / 15.0, "disk")));
+        let memory = |rate| Some((Rate(rate), Bytes(5_000)));
+        let limits =
+            |disk, memory, computing| Limits::of(&measured(), Some(Rate(disk)), memory, computing);
+        let slow_disk = limits(2_000.0, memory(1e6), None);
+        assert_eq!(slow_disk.disk, Some(10.0 / 15.0));
+        assert_eq!(slow_disk.memory, Some(200.0));
+        assert_eq!(slow_disk.compute, Some(10.0 / 8.0));
+        assert_eq!(slow_disk.tightest(), Some((10.0 / 15.0, "disk")));
+        // Where it streams, the test itself says what computing takes.
+        let fast_disk = |memory, computing| limits(1e9, memory, computing).tightest();
+        assert_eq!(fast_disk(memory(1e6), Some(9.0)), Some((10.0 / 8.0, "compute")));
+        assert_eq!(fast_disk(None, None), Some((10.0 / 8.0, "compute")));
+        // Memory bounds what computes as fast as it gives.
+        assert_eq!(fast_disk(memory(6.5e3), None), Some((1.3, "memory")));
     }
 
     #[test]
@@ -184,10 +213,13 @@ mod tests {
             stall_seconds: 0.0,
             ..measured()
         };
-        assert_eq!(Limits::of(&resident, Some(Rate(1.0)), None), Limits::default());
+        assert_eq!(Limits::of(&resident, Some(Rate(1.0)), None, None), Limits::default());
         assert_eq!(Limits::default().tightest(), None);
+        // It is never said to be faster than its limit.
+        assert_eq!(Limits::of(&resident, None, None, Some(0.1)).compute, Some(0.5));
+        assert_eq!(Limits::of(&resident, None, None, Some(0.6)).compute, Some(0.6));
         // A rate of zero bounds nothing: it was not measured.
-        assert_eq!(Limits::of(&measured(), Some(Rate(0.0)), None).disk, None);
+        assert_eq!(Limits::of(&measured(), Some(Rate(0.0)), None, None).disk, None);
     }
 
     #[test]

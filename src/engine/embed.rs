@@ -89,6 +89,7 @@ fn make(loaded: &Loaded) -> Result<Context, Error> {
         n_seqs: 1,
         threads: loaded.threads.clone(),
         n_threads: loaded.n_threads,
+        offload: false,
     };
     let pooling = if pieces { Pooling::None } else { Pooling::OfModel };
     let stop = loaded.monitor.stop_flag();

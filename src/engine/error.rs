@@ -27,6 +27,18 @@ pub enum Error {
         /// Why.
         error: stream::Error,
     },
+    /// The device that was asked for is not there.
+    #[error("device '{wanted}': {why}")]
+    NoDevice {
+        /// What was asked for.
+        wanted: String,
+        /// Why not.
+        why: String,
+        /// The devices that there are.
+        there: String,
+        /// What airrun would have to be built with.
+        build: Option<&'static str>,
+    },
     /// A model that is not made to write text.
     #[error("model '{model}': it is {what}")]
     NotForText {
@@ -48,6 +60,14 @@ pub enum Error {
     NoTokenizer {
         /// The file.
         model: String,
+    },
+    /// A tokenizer of the user's own that cannot be used.
+    #[error("tokenizer '{}': {why}", path.display())]
+    Tokenizer {
+        /// The file.
+        path: std::path::PathBuf,
+        /// What is wrong with it.
+        why: String,
     },
     /// More tokens than the context has room for.
     #[error("the prompt has {tokens} tokens, and the context has room for {room}")]
@@ -90,13 +110,22 @@ impl Error {
             Error::Stream { error: stream::Error::Read { .. }, .. } => {
                 "check the disk and the file; what was said so far is kept".to_owned()
             }
+            Error::NoDevice { there, build, .. } => {
+                let make = build
+                    .map(|b| format!("; `make {b}` builds one that does"))
+                    .filter(|_| *build != Some("metal"));
+                format!("there is {there}{}", make.unwrap_or_default())
+            }
             Error::NotForText { .. } => "airrun runs models that continue a text".to_owned(),
             Error::Plan { refusal, .. } => refusal.hint(),
-            Error::NoTokenizer { .. } => {
-                "`airrun logits MODEL --tokens 1,2,3` runs a model without one".to_owned()
-            }
+            Error::NoTokenizer { .. } => "--tokenizer tokenizer.json gives it one; \
+                 `airrun logits MODEL --tokens 1,2,3` runs a model without"
+                .to_owned(),
             Error::ContextTooSmall { tokens, .. } => {
                 format!("make the context larger: -c {}", tokens + 256)
+            }
+            Error::Tokenizer { .. } => {
+                "give the tokenizer.json that was published with the model".to_owned()
             }
             Error::EmptyPrompt => "give a prompt as an argument or on stdin".to_owned(),
             _ => return None,

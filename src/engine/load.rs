@@ -6,16 +6,20 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
 use super::batch::Grammar;
-use super::planning::{self, make_plan};
+use super::devices::{self, DeviceChoice};
+use super::layout::lay_out;
+use super::planning::{Planned, make_plan};
 use super::resident::NoSource;
+use super::tokenizer::OwnTokenizer;
 use super::{Error, Session};
 use crate::ggml::{
-    self, Device, Model, ModelParams, Segment, SegmentKind, Threadpool, Token, VirtualFile,
+    self, BufferType, Device, Model, ModelParams, Segment, SegmentKind, Threadpool, Token,
+    VirtualFile,
 };
 use crate::gguf::{Index, Purpose};
 use crate::plan::{Plan, StreamMode, Tier};
 use crate::source::{self, WeightSource};
-use crate::stream::{self, Monitor, StreamDevice, UnitSpec, WeightPlace};
+use crate::stream::{self, Home, Monitor, StreamDevice, UnitSpec, WeightPlace};
 use crate::units::Bytes;
 
 /// How long idle compute threads spin before they sleep, on ggml's scale of 0 to 100: a few milliseconds. Longer than the gaps
@@ -25,6 +29,8 @@ pub(super) const POLL: u32 = 1;
 /// What the user asked for.
 #[derive(Clone, Debug)]
 pub struct LoadOptions {
+    /// What computes.
+    pub device: DeviceChoice,
     /// Whether blocks stream.
     pub stream: StreamMode,
     /// Tokens of context that each sequence may have; 0 is what the model was trained for.
@@ -44,6 +50,8 @@ pub struct LoadOptions {
     pub repack: bool,
     /// Takes also models that make vectors of texts.
     pub embedding: bool,
+    /// A `tokenizer.json` to be used instead of the file's tokenizer.
+    pub tokenizer: Option<PathBuf>,
 }
 
 /// Sequences whose full context is in the plan. There may be more: few texts are long at the same time.
@@ -59,6 +67,7 @@ impl LoadOptions {
 impl Default for LoadOptions {
     fn default() -> LoadOptions {
         LoadOptions {
+            device: DeviceChoice::Auto,
             stream: StreamMode::Auto,
             ctx: None,
             sequences: 1,
@@ -68,6 +77,7 @@ impl Default for LoadOptions {
             vram: None,
             repack: true,
             embedding: false,
+            tokenizer: None,
         }
     }
 }
@@ -90,6 +100,10 @@ pub(super) struct Loaded {
     pub(super) plan: Plan,
     pub(super) index: Arc<Index>,
     reader: Option<String>,
+    /// What computes, for people.
+    device: String,
+    /// The GPU that computes, and what it had free before the model was loaded.
+    gpu: Option<(Device, Bytes)>,
 }
 
 impl Loaded {
@@ -103,6 +117,8 @@ impl Loaded {
 #[derive(Clone, Debug)]
 pub struct Vocab {
     model: Arc<Model>,
+    /// Speaks instead of the model's own.
+    own: Option<Arc<OwnTokenizer>>,
 }
 
 impl Engine {
@@ -132,14 +148,22 @@ impl Engine {
         if let Some(what) = purpose.not_for_text().filter(|_| !wanted) {
             return Err(Error::NotForText { model: name, what });
         }
+        let own = options.tokenizer.as_deref().map(OwnTokenizer::open).transpose()?.map(Arc::new);
         ggml::set_abort_context(Some(format!("model '{name}'")));
         let n_threads = options.threads.unwrap_or_else(crate::probe::physical_cores).max(1);
         let threads = Threadpool::new(n_threads, POLL).map_err(ggml_error(&index))?;
         let threads = Arc::new(threads);
-        let plan = make_plan(&index, options, &threads, false)?.plan;
+        let Planned { plan, gpu, .. } = make_plan(&index, options, &threads, false)?;
+        let before = gpu.map(|gpu| (gpu, gpu.memory().free));
         let monitor = Arc::new(Monitor::default());
-        let loading =
-            Loading { index: &index, plan: &plan, options, threads: &threads, monitor: &monitor };
+        let loading = Loading {
+            index: &index,
+            plan: &plan,
+            options,
+            gpu,
+            threads: &threads,
+            monitor: &monitor,
+        };
         let (model, stream, reader) =
             if plan.streamed.is_empty() { loading.resident()? } else { loading.streamed(wrap)? };
         let model = Arc::new(model);
@@ -148,7 +172,8 @@ impl Engine {
             false => (1, 1),
         };
         ggml::set_abort_context(Some(format!("running '{name}'")));
-        let vocab = Vocab { model: model.clone() };
+        let own = own.map(|own| own.check(model.vocab().len()).map(|()| own)).transpose()?;
+        let vocab = Vocab { own, ..Vocab::of(model.clone()) };
         Ok(Engine(Arc::new(Loaded {
             vocab,
             model,
@@ -161,6 +186,8 @@ impl Engine {
             plan,
             index,
             reader,
+            device: describe_device(gpu),
+            gpu: before,
         })))
     }
 
@@ -180,10 +207,19 @@ impl Engine {
     ///
     /// The file has no tokenizer.
     pub fn vocab(&self) -> Result<&Vocab, Error> {
-        if self.0.model.vocab().is_none() {
+        if self.0.vocab.own.is_none() && self.0.model.vocab().is_none() {
             return Err(Error::NoTokenizer { model: model_name(&self.0.index) });
         }
         Ok(&self.0.vocab)
+    }
+
+    /// What is odd about a tokenizer of the user's own, if one is used and something is.
+    pub fn tokenizer_warning(&self) -> Option<String> {
+        let own = self.0.vocab.own.as_ref()?;
+        let (differ, n) = own.differing(&self.0.index).filter(|(differ, _)| *differ > 0)?;
+        Some(format!(
+            "{differ} of the tokenizer's {n} tokens are others than the model's: is it the right one?"
+        ))
     }
 
     /// Number of tokens in the vocabulary, also of a file without a tokenizer.
@@ -236,26 +272,69 @@ impl Engine {
         self.0.monitor.clone()
     }
 
+    /// What computes: `cpu`, or what `--device` calls the GPU.
+    pub fn device(&self) -> &str {
+        self.0.device.split(' ').next().unwrap_or_default()
+    }
+
+    /// What of the GPU's memory was taken since before the model was loaded, as its driver says: by this program, if nobody else
+    /// uses it. None where the CPU computes.
+    pub fn device_memory(&self) -> Option<Bytes> {
+        self.0.gpu.map(|(gpu, free)| free.saturating_sub(gpu.memory().free))
+    }
+
     /// One line: device, threads, what streams and how.
     pub fn describe(&self) -> String {
-        let Loaded { plan, n_threads, .. } = &*self.0;
+        let Loaded { plan, n_threads, device, reader, .. } = &*self.0;
         let threads =
             if *n_threads == 1 { "1 thread".to_owned() } else { format!("{n_threads} threads") };
-        match &self.0.reader {
-            None => format!("CPU, {threads}, all resident"),
-            Some(reader) => {
-                let (n, all) = (plan.count(Tier::Streamed), plan.blocks.len());
-                let (bytes, parts) = (plan.streamed_bytes(), plan.streamed.len());
-                let parts = if parts > n { format!(" in {parts} parts") } else { String::new() };
-                format!(
-                    "CPU, {threads}, {n} of {all} blocks ({bytes}){parts} streamed from disk ({reader})"
-                )
-            }
+        let who = match plan.gpu {
+            Some(_) => device.clone(),
+            None => format!("CPU, {threads}"),
+        };
+        let mut where_from = Vec::new();
+        let all = plan.blocks.len();
+        let by_cpu = plan.count(Tier::Cpu);
+        if by_cpu > 0 {
+            where_from.push(format!("{by_cpu} of {all} blocks computed by the CPU with {threads}"));
         }
+        let bytes = plan.streamed_bytes().saturating_sub(plan.disk_bytes());
+        let host = plan.count(Tier::Host);
+        if host > 0 {
+            where_from.push(format!("{host} of {all} blocks ({bytes}) streamed from RAM"));
+        }
+        let n = plan.count(Tier::Streamed);
+        if let (Some(reader), true) = (reader, n > 0) {
+            let parts =
+                plan.streamed.iter().filter(|u| plan.blocks[u.block].tier == Tier::Streamed);
+            let parts = parts.count();
+            let parts = if parts > n { format!(" in {parts} parts") } else { String::new() };
+            let bytes = plan.disk_bytes();
+            where_from.push(format!(
+                "{n} of {all} blocks ({bytes}){parts} streamed from disk ({reader})"
+            ));
+        }
+        if where_from.is_empty() {
+            where_from.push("all resident".to_owned());
+        }
+        format!("{who}, {}", where_from.join(", "))
+    }
+}
+
+/// What computes, for people: the name first.
+fn describe_device(gpu: Option<Device>) -> String {
+    match gpu {
+        None => "cpu".to_owned(),
+        Some(device) => format!("{} ({})", devices::name(gpu), device.description().trim()),
     }
 }
 
 impl Vocab {
+    /// The vocabulary of a model.
+    pub(super) fn of(model: Arc<Model>) -> Vocab {
+        Vocab { model, own: None }
+    }
+
     /// Text to tokens. `add_special` adds what the model wants around a text; `parse_special` reads control tokens' texts.
     ///
     /// # Errors
@@ -267,18 +346,27 @@ impl Vocab {
         add_special: bool,
         parse_special: bool,
     ) -> Result<Vec<Token>, Error> {
+        if let Some(own) = &self.own {
+            return own.tokenize(text, add_special, parse_special);
+        }
         let tokens = self.model.vocab().tokenize(text, add_special, parse_special);
         tokens.map_err(|error| Error::Ggml { model: "the tokenizer".into(), error })
     }
 
     /// The bytes of a token as they appear in an answer: none for control tokens, not always whole characters.
     pub fn piece(&self, token: Token) -> Vec<u8> {
-        self.model.vocab().piece(token, false)
+        match &self.own {
+            Some(own) => own.piece(token, false),
+            None => self.model.vocab().piece(token, false),
+        }
     }
 
     /// The bytes of a token, control tokens too.
     pub fn bytes(&self, token: Token) -> Vec<u8> {
-        self.model.vocab().piece(token, true)
+        match &self.own {
+            Some(own) => own.piece(token, true),
+            None => self.model.vocab().piece(token, true),
+        }
     }
 
     /// The text of a token, control tokens too.
@@ -288,6 +376,9 @@ impl Vocab {
 
     /// The token whose text is exactly `text`, a control token for example.
     pub fn find(&self, text: &str) -> Option<Token> {
+        if let Some(own) = &self.own {
+            return own.find(text);
+        }
         match self.model.vocab().tokenize(text, false, true).as_deref() {
             Ok(&[token]) => Some(token),
             _ => None,
@@ -296,22 +387,34 @@ impl Vocab {
 
     /// Whether a token ends the answer.
     pub fn is_eog(&self, token: Token) -> bool {
-        self.model.vocab().is_eog(token)
+        match &self.own {
+            Some(own) => own.is_eog(token),
+            None => self.model.vocab().is_eog(token),
+        }
     }
 
     /// Beginning of sequence.
     pub fn bos(&self) -> Option<Token> {
-        self.model.vocab().bos()
+        match &self.own {
+            Some(own) => own.bos(),
+            None => self.model.vocab().bos(),
+        }
     }
 
     /// End of sequence.
     pub fn eos(&self) -> Option<Token> {
-        self.model.vocab().eos()
+        match &self.own {
+            Some(own) => own.eos(),
+            None => self.model.vocab().eos(),
+        }
     }
 
     /// Whether texts begin with BOS.
     pub fn adds_bos(&self) -> bool {
-        self.model.vocab().adds_bos()
+        match &self.own {
+            Some(own) => own.bos().is_some(),
+            None => self.model.vocab().adds_bos(),
+        }
     }
 
     /// Number of tokens.
@@ -339,6 +442,8 @@ pub(super) struct Loading<'a> {
     pub(super) index: &'a Index,
     pub(super) plan: &'a Plan,
     pub(super) options: &'a LoadOptions,
+    /// The GPU that computes, if one does.
+    pub(super) gpu: Option<Device>,
     pub(super) threads: &'a Arc<Threadpool>,
     pub(super) monitor: &'a Arc<Monitor>,
 }
@@ -347,12 +452,17 @@ pub(super) struct Loading<'a> {
 type Parts = (Model, Option<StreamDevice>, Option<String>);
 
 impl Loading<'_> {
-    /// Loads the model exactly as llama.cpp would. Within a budget, its file is read past the page cache and not mapped:
-    /// repacking would hold mapped pages and the copy at a time.
+    /// Loads the model exactly as llama.cpp would. Within a budget, and for a GPU, its file is read past the page cache and not
+    /// mapped: repacking would hold mapped pages and the copy at a time.
     fn resident(&self) -> Result<Parts, Error> {
-        let params = ModelParams { repack: self.options.repack, ..ModelParams::default() };
+        let params = ModelParams {
+            device: self.gpu,
+            overrides: self.by_cpu()?,
+            repack: self.options.repack && self.gpu.is_none(),
+            describe_only: false,
+        };
         let stop = AtomicBool::new(false);
-        let model = if self.plan.promised {
+        let model = if self.plan.promised || self.gpu.is_some() {
             let paths = self.paths();
             let source: Arc<dyn WeightSource> =
                 source::open(&paths, source::Choice::default())?.into();
@@ -364,6 +474,23 @@ impl Loading<'_> {
         Ok((model.map_err(ggml_error(self.index))?, None, None))
     }
 
+    /// Where libllama is to put what the CPU computes with beside a GPU: in its host memory, pinned where the GPU has such, so that
+    /// large batches can bring it over.
+    fn by_cpu(&self) -> Result<Vec<(String, BufferType)>, Error> {
+        let cpu = Device::cpu().map_err(ggml_error(self.index))?.buffer_type();
+        Ok(self.plan.cpu_pattern(self.index).map(|pattern| (pattern, cpu)).into_iter().collect())
+    }
+
+    /// Describes the model, as the GPU `device` would compute it, without giving it any memory.
+    pub(super) fn described(&self, device: Device) -> Result<Model, Error> {
+        let params =
+            ModelParams { device: Some(device), describe_only: true, ..ModelParams::default() };
+        let all = (0..self.index.tensors.len()).collect();
+        let file = self.virtual_file(&self.paths(), &all)?;
+        let model = Model::load_virtual(file, &params, &AtomicBool::new(false));
+        model.map_err(ggml_error(self.index))
+    }
+
     /// Loads what is resident, and makes a stream device for the rest.
     fn streamed(
         &self,
@@ -373,6 +500,7 @@ impl Loading<'_> {
         // Through the page cache only where it costs nobody anything: everything streams, and twice as much is free.
         let expect_cached = !self.plan.promised
             && self.plan.count(Tier::Resident) == 0
+            && self.gpu.is_none()
             && self.plan.streamed_bytes() * 2 < crate::probe::available_memory();
         let choice = source::Choice { expect_cached, ..source::Choice::default() };
         let direct: Arc<dyn WeightSource> = source::open(&paths, choice)?.into();
@@ -403,8 +531,11 @@ impl Loading<'_> {
 
     /// Makes the stream device.
     fn device(&self, source: Arc<dyn WeightSource>) -> Result<StreamDevice, Error> {
-        let inner = Device::cpu().map_err(ggml_error(self.index))?;
-        let (units, weights) = self.lay_out(inner.buffer_type().alignment());
+        let inner = match self.gpu {
+            Some(gpu) => gpu,
+            None => Device::cpu().map_err(ggml_error(self.index))?,
+        };
+        let (units, weights) = self.lay_out(inner);
         StreamDevice::new(stream::Config {
             inner,
             threads: self.threads.clone(),
@@ -412,22 +543,27 @@ impl Loading<'_> {
             weights,
             source,
             n_slots: self.plan.n_slots,
+            staging: stream::Staging::default(),
             monitor: self.monitor.clone(),
         })
         .map_err(|error| Error::Stream { model: model_name(self.index), error })
     }
 
-    /// Loads `file` with the streamed tensors on `device`, and the others in the CPU's memory.
+    /// Loads `file` with the streamed tensors on `device`, and the others in the memory of what computes with them.
     fn load_on(&self, device: &StreamDevice, file: VirtualFile) -> Result<Model, Error> {
-        let cpu = Device::cpu().map_err(ggml_error(self.index))?;
+        let mut overrides = vec![(self.plan.pattern(self.index), device.weights())];
+        if self.gpu.is_some() {
+            overrides.extend(self.by_cpu()?);
+        } else {
+            // For what is overridden to the CPU's memory, libllama considers the repacked kinds of it, too.
+            let cpu = Device::cpu().map_err(ggml_error(self.index))?;
+            overrides.push((".*".to_owned(), cpu.buffer_type()));
+        }
         let params = ModelParams {
             device: Some(device.device()),
-            // For what is overridden to the CPU's memory, libllama considers the repacked kinds of it, too.
-            overrides: vec![
-                (self.plan.pattern(self.index), device.weights()),
-                (".*".to_owned(), cpu.buffer_type()),
-            ],
-            repack: self.options.repack,
+            overrides,
+            repack: self.options.repack && self.gpu.is_none(),
+            describe_only: false,
         };
         let model = Model::load_virtual(file, &params, &AtomicBool::new(false));
         let model = model.map_err(|error| match device.take_error() {
@@ -438,20 +574,23 @@ impl Loading<'_> {
         Ok(model)
     }
 
-    /// How each unit lies in a slot, and where in it each streamed tensor is.
-    fn lay_out(&self, tensor_align: u64) -> (Vec<UnitSpec>, HashMap<String, WeightPlace>) {
+    /// How each unit lies in a slot of `inner`, where it is at home, and where in it each streamed tensor is.
+    fn lay_out(&self, inner: Device) -> (Vec<UnitSpec>, HashMap<String, WeightPlace>) {
         let mut weights = HashMap::new();
         let mut units = Vec::with_capacity(self.plan.streamed.len());
         for (unit, number) in self.plan.streamed.iter().zip(0..) {
-            let laid = planning::lay_out(self.index, &unit.tensors, tensor_align);
+            let laid = lay_out(self.index, &unit.tensors, inner);
             for (&tensor, &offset) in unit.tensors.iter().zip(&laid.offsets) {
                 let name = self.index.tensors[tensor].name.clone();
                 weights.insert(name, WeightPlace { unit: number, offset });
             }
+            let tier = self.plan.blocks[unit.block].tier;
             units.push(UnitSpec {
                 name: unit.name.clone(),
                 extents: laid.extents.into(),
+                zeros: laid.zeros.into(),
                 size: laid.size,
+                home: if tier == Tier::Host { Home::Ram } else { Home::Disk },
             });
         }
         (units, weights)

@@ -3,17 +3,24 @@
 pub mod batch;
 pub mod bench;
 pub mod chat;
+pub mod devices;
 pub mod embed;
 mod error;
 mod generate;
+mod layout;
 mod load;
+mod needs;
 pub mod planning;
+pub mod quantize;
+mod rates;
 mod resident;
 mod session;
 mod stop;
 pub mod template;
 mod text;
+pub mod tokenizer;
 
+pub use devices::{DeviceChoice, GpuBackend};
 pub use error::Error;
 pub use generate::{Answer, Finish, generate};
 pub use load::{Engine, LoadOptions, Vocab};

@@ -30,6 +30,7 @@ impl Session {
             n_seqs: 1,
             threads: loaded.threads.clone(),
             n_threads: loaded.n_threads,
+            offload: plan.gpu.is_some() && !plan.by_cpu.is_empty(),
         };
         let stop = loaded.monitor.stop_flag();
         let context = Context::new(loaded.model.clone(), &params, stop);

@@ -7,6 +7,7 @@ use ggml_sys as sys;
 
 use super::graph::Graph;
 use super::result::{Error, check, not_null};
+use super::tensors::Tensors;
 use crate::units::Bytes;
 
 /// A ggml device. Devices live as long as the program, except those that airrun makes itself.
@@ -54,6 +55,39 @@ impl Device {
         let buft = unsafe { sys::ggml_backend_dev_buffer_type(self.0.as_ptr()) };
         BufferType(NonNull::new(buft).expect("every ggml device has a buffer type"))
     }
+
+    /// Host memory that it can copy from by itself, if there is such.
+    pub fn host_buffer_type(self) -> Option<BufferType> {
+        // SAFETY: the handle is valid; NULL is the answer of devices without.
+        let buft = unsafe { sys::ggml_backend_dev_host_buffer_type(self.0.as_ptr()) };
+        NonNull::new(buft).map(BufferType)
+    }
+
+    /// What it says that it can do. Some devices look up their free memory to answer.
+    pub fn capabilities(self) -> Capabilities {
+        // SAFETY: plain data, filled in by the call; the handle is valid.
+        let caps = unsafe {
+            let mut props: sys::ggml_backend_dev_props = std::mem::zeroed();
+            sys::ggml_backend_dev_get_props(self.0.as_ptr(), &raw mut props);
+            props.caps
+        };
+        Capabilities {
+            asynchronous: caps.async_,
+            host_buffer: caps.host_buffer,
+            events: caps.events,
+        }
+    }
+}
+
+/// What a device can do beyond computing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Capabilities {
+    /// Computations and copies may return before they are done.
+    pub asynchronous: bool,
+    /// There is host memory that it copies from by itself.
+    pub host_buffer: bool,
+    /// Its queues can wait for each other.
+    pub events: bool,
 }
 
 impl BufferType {
@@ -61,6 +95,38 @@ impl BufferType {
     pub fn alignment(self) -> u64 {
         // SAFETY: the handle is valid.
         unsafe { sys::ggml_backend_buft_get_alignment(self.0.as_ptr()) as u64 }
+    }
+
+    /// The longest buffer of it.
+    pub fn max_size(self) -> Bytes {
+        // SAFETY: the handle is valid.
+        Bytes(unsafe { sys::ggml_backend_buft_get_max_size(self.0.as_ptr()) } as u64)
+    }
+
+    /// What a tensor of ggml's type `ty` and of this shape takes in it, what its kernels read beyond the end included. `None` for a
+    /// type, a row or a size that ggml does not know.
+    pub fn room_for(self, ty: u32, shape: &[u64]) -> Option<Bytes> {
+        if ty >= sys::GGML_TYPE_COUNT || shape.is_empty() || shape.len() > 4 {
+            return None;
+        }
+        // SAFETY: a type that ggml knows.
+        let block = u64::from(unsafe { sys::ggml_blck_size(ty) }.unsigned_abs());
+        if block == 0 || !shape[0].is_multiple_of(block) {
+            return None;
+        }
+        let elements = shape.iter().try_fold(1_u64, |n, &len| n.checked_mul(len));
+        let shape: Vec<i64> =
+            shape.iter().map(|&n| i64::try_from(n).ok()).collect::<Option<_>>()?;
+        // No type takes more than 16 bytes for an element.
+        elements.filter(|&n| n < 1 << 58)?;
+        let tensors = Tensors::new(1).ok()?;
+        // SAFETY: a context with room for one tensor, a type and a shape that were checked.
+        unsafe {
+            let n_dims = i32::try_from(shape.len()).ok()?;
+            let tensor = sys::ggml_new_tensor(tensors.as_ptr(), ty, n_dims, shape.as_ptr());
+            let size = sys::ggml_backend_buft_get_alloc_size(self.0.as_ptr(), tensor);
+            Some(Bytes(size as u64))
+        }
     }
 
     /// Whether its memory can be read and written by the CPU.
@@ -151,10 +217,26 @@ impl Backend {
         graph: &Graph<'_>,
         range: std::ops::Range<usize>,
     ) -> Result<(), Error> {
+        let result = self.begin_compute(graph, range);
+        self.synchronize();
+        result
+    }
+
+    /// Asks the queue to compute nodes `range` of `graph`. May return before it is done; where the tensors are is read before.
+    pub fn begin_compute(
+        &mut self,
+        graph: &Graph<'_>,
+        range: std::ops::Range<usize>,
+    ) -> Result<(), Error> {
         let mut view = graph.view(range);
         // SAFETY: the view borrows `graph`, whose nodes are valid, and the backend is ours alone during the call.
-        let status = unsafe { sys::ggml_backend_graph_compute(self.ptr.as_ptr(), &raw mut view) };
+        let status =
+            unsafe { sys::ggml_backend_graph_compute_async(self.ptr.as_ptr(), &raw mut view) };
         check("computing a part of the graph", status)
+    }
+
+    pub(crate) fn as_ptr(&self) -> *mut sys::ggml_backend {
+        self.ptr.as_ptr()
     }
 
     /// Waits until everything asked of the backend is done.
@@ -189,6 +271,15 @@ pub struct Buffer(NonNull<sys::ggml_backend_buffer>);
 unsafe impl Send for Buffer {}
 
 impl Buffer {
+    /// A buffer of `len` bytes for weights; `None` where there is no memory for it.
+    pub(super) fn new(kind: BufferType, len: Bytes) -> Option<Buffer> {
+        // SAFETY: the handle is valid; NULL is the answer where memory is short.
+        let ptr = unsafe { sys::ggml_backend_buft_alloc_buffer(kind.0.as_ptr(), len.usize()) };
+        let buffer = Buffer(NonNull::new(ptr)?);
+        buffer.is_for_weights();
+        Some(buffer)
+    }
+
     /// A buffer over host memory that somebody else owns, for weights.
     ///
     /// # Safety
@@ -199,14 +290,14 @@ impl Buffer {
         let ptr =
             unsafe { sys::ggml_backend_cpu_buffer_from_ptr(start.as_ptr().cast(), len.usize()) };
         let buffer = Buffer(not_null("wrapping host memory", ptr)?);
-        // SAFETY: a valid buffer.
-        unsafe {
-            sys::ggml_backend_buffer_set_usage(
-                buffer.0.as_ptr(),
-                sys::GGML_BACKEND_BUFFER_USAGE_WEIGHTS,
-            );
-        }
+        buffer.is_for_weights();
         Ok(buffer)
+    }
+
+    fn is_for_weights(&self) {
+        let usage = sys::GGML_BACKEND_BUFFER_USAGE_WEIGHTS;
+        // SAFETY: a valid buffer.
+        unsafe { sys::ggml_backend_buffer_set_usage(self.0.as_ptr(), usage) };
     }
 
     pub(crate) fn as_ptr(&self) -> *mut sys::ggml_backend_buffer {

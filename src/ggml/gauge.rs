@@ -1,5 +1,5 @@
-//! How fast this machine multiplies: a matrix of some type and shape times a few columns, timed on ggml's CPU device with the
-//! threads that will compute the model.
+//! How fast a device multiplies: a matrix of some type and shape times a few columns, timed on the CPU with the threads that
+//! will compute the model, or on a GPU.
 #![allow(unsafe_code)]
 
 use std::ffi::c_void;
@@ -12,6 +12,7 @@ use ggml_sys as sys;
 use super::backend::{Backend, BufferType, Device, Threadpool};
 use super::graph::Graph;
 use super::result::{Error, not_null};
+use super::tensors::Tensors;
 use crate::units::Bytes;
 
 /// What to multiply.
@@ -27,12 +28,11 @@ pub struct Matmul {
     pub matrices: usize,
     /// Columns that each is multiplied with: tokens of a batch.
     pub tokens: u64,
-    /// Whether the matrices are repacked for this CPU, where ggml can.
+    /// Whether the matrices are repacked for this device, where ggml can.
     pub repack: bool,
+    /// Where to multiply.
+    pub device: Device,
 }
-
-/// A ggml context, which owns tensors' descriptions.
-struct Tensors(NonNull<sys::ggml_context>);
 
 /// Memory that ggml allocated for tensors.
 struct Memory(NonNull<sys::ggml_backend_buffer>);
@@ -42,13 +42,13 @@ impl Matmul {
     ///
     /// # Errors
     ///
-    /// A type that ggml does not know, or too little memory.
+    /// A type that ggml does not know or the device cannot multiply with, or too little memory.
     pub fn time(
         &self,
         threads: Arc<Threadpool>,
         limit: Duration,
     ) -> Result<(Duration, Bytes), Error> {
-        let device = Device::cpu()?;
+        let device = self.device;
         let mut backend = Backend::new(device, Some(threads))?;
         let weights = Tensors::new(self.matrices)?;
         let work = Tensors::new(2 * self.matrices + 8)?;
@@ -70,19 +70,22 @@ impl Matmul {
         // after the computation.
         unsafe {
             let matrices: Vec<_> = (0..self.matrices)
-                .map(|_| sys::ggml_new_tensor_2d(weights.0.as_ptr(), self.ty, row, rows))
+                .map(|_| sys::ggml_new_tensor_2d(weights.as_ptr(), self.ty, row, rows))
                 .collect();
-            let columns = sys::ggml_new_tensor_2d(work.0.as_ptr(), sys::GGML_TYPE_F32, row, tokens);
+            let columns = sys::ggml_new_tensor_2d(work.as_ptr(), sys::GGML_TYPE_F32, row, tokens);
             let size = graph_size(self.matrices);
-            let graph = sys::ggml_new_graph_custom(work.0.as_ptr(), size, false);
+            let graph = sys::ggml_new_graph_custom(work.as_ptr(), size, false);
             for &matrix in &matrices {
-                let product = sys::ggml_mul_mat(work.0.as_ptr(), matrix, columns);
+                let product = sys::ggml_mul_mat(work.as_ptr(), matrix, columns);
                 sys::ggml_build_forward_expand(graph, product);
             }
             let graph = not_null("measuring", graph)?;
             let graph = Graph::from_raw(graph);
             let repacked =
                 if self.repack { repacked_type(device, &graph, matrices[0]) } else { None };
+            if !sys::ggml_backend_dev_supports_op(device.0.as_ptr(), graph.node(0).as_ptr()) {
+                return Err(Error::Invalid(format!("weights of type {}", self.ty)));
+            }
             let plain = device.buffer_type();
             let _weights = Memory::new(&weights, repacked.unwrap_or(plain))?;
             let bytes = sys::ggml_nbytes(matrices[0]);
@@ -162,33 +165,12 @@ unsafe fn repacked_type(
 type ExtraTypes =
     unsafe extern "C" fn(*mut sys::ggml_backend_device) -> *mut *mut sys::ggml_backend_buffer_type;
 
-impl Tensors {
-    /// Room for the descriptions of `n` tensors and a graph.
-    fn new(n: usize) -> Result<Tensors, Error> {
-        // SAFETY: plain numbers; without a buffer of ours, ggml allocates one.
-        let context = unsafe {
-            let size = sys::ggml_tensor_overhead() * n + sys::ggml_graph_overhead();
-            let params =
-                sys::ggml_init_params { mem_size: size, mem_buffer: null_mut(), no_alloc: true };
-            sys::ggml_init(params)
-        };
-        not_null("measuring", context).map(Tensors)
-    }
-}
-
-impl Drop for Tensors {
-    fn drop(&mut self) {
-        // SAFETY: ours, and freed once.
-        unsafe { sys::ggml_free(self.0.as_ptr()) };
-    }
-}
-
 impl Memory {
     /// Memory for all tensors of a context that have none.
     fn new(tensors: &Tensors, kind: BufferType) -> Result<Memory, Error> {
         // SAFETY: a valid context and buffer type.
         let buffer = unsafe {
-            sys::ggml_backend_alloc_ctx_tensors_from_buft(tensors.0.as_ptr(), kind.0.as_ptr())
+            sys::ggml_backend_alloc_ctx_tensors_from_buft(tensors.as_ptr(), kind.0.as_ptr())
         };
         not_null("measuring", buffer).map(Memory)
     }

@@ -12,6 +12,7 @@ use ggml_sys as sys;
 use super::backend::{BufferType, Device, Threadpool};
 use super::result::{Error, not_null};
 use super::vfile::VirtualFile;
+use crate::units::Bytes;
 
 /// A token's number in the vocabulary.
 pub type Token = i32;
@@ -25,6 +26,8 @@ pub struct ModelParams {
     pub overrides: Vec<(String, BufferType)>,
     /// Lets ggml repack weights for this CPU's instructions where it can.
     pub repack: bool,
+    /// Describes the model only: nothing of it, nor of its contexts, gets memory, and nothing can be computed.
+    pub describe_only: bool,
 }
 
 /// A loaded model.
@@ -171,6 +174,7 @@ fn with_params<T>(
     raw.split_mode = sys::LLAMA_SPLIT_MODE_LAYER;
     raw.load_mode = mode;
     raw.use_extra_bufts = params.repack;
+    raw.no_alloc = params.describe_only;
     raw.progress_callback = Some(on_progress);
     raw.progress_callback_user_data = std::ptr::from_ref(stop).cast_mut().cast();
     body(raw)
@@ -312,6 +316,19 @@ pub struct ContextParams {
     pub threads: Arc<Threadpool>,
     /// Their number.
     pub n_threads: u32,
+    /// Lets large batches bring weights from the CPU's memory to the device, instead of computing with them on the CPU.
+    pub offload: bool,
+}
+
+/// What a context and its model take of one kind of memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Taken {
+    /// The kind of memory.
+    pub kind: BufferType,
+    /// The KV cache, or whatever the model keeps of the text.
+    pub context: Bytes,
+    /// Activations.
+    pub compute: Bytes,
 }
 
 /// One timeline of a model: its KV cache (or recurrent state) and compute buffers.
@@ -401,7 +418,7 @@ impl Context {
         raw.kv_unified = true;
         raw.n_threads = i32::try_from(params.n_threads).unwrap_or(1);
         raw.n_threads_batch = raw.n_threads;
-        raw.op_offload = false;
+        raw.op_offload = params.offload;
         raw.no_perf = true;
         raw.abort_callback = Some(on_abort);
         raw.abort_callback_data = Arc::as_ptr(&stop).cast_mut().cast();
@@ -429,6 +446,24 @@ impl Context {
     pub fn n_ctx(&self) -> u32 {
         // SAFETY: a valid context.
         unsafe { sys::llama_n_ctx(self.ptr.as_ptr()) }
+    }
+
+    /// What it takes of each kind of memory; what it would take, if the model is only described.
+    pub fn taken(&self) -> Vec<Taken> {
+        // A device has one kind or two, and so has the CPU.
+        const ROWS: usize = 64;
+        let mut rows = [sys::ggml_sys_breakdown_row::default(); ROWS];
+        // SAFETY: a valid context, and room for as many rows.
+        let n =
+            unsafe { sys::ggml_sys_breakdown(self.ptr.as_ptr(), rows.as_mut_ptr(), rows.len()) };
+        let taken = |row: &sys::ggml_sys_breakdown_row| {
+            Some(Taken {
+                kind: BufferType(NonNull::new(row.buft)?),
+                context: Bytes::from(row.context),
+                compute: Bytes::from(row.compute),
+            })
+        };
+        rows[..n.min(ROWS)].iter().filter_map(taken).collect()
     }
 
     /// Runs `tokens` through the model, behind what it has seen; afterwards the last one's logits are there.

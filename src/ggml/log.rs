@@ -29,6 +29,26 @@ fn state() -> MutexGuard<'static, State> {
     STATE.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+/// Who hears every message, while somebody does.
+static LISTENER: Mutex<Option<Listener>> = Mutex::new(None);
+
+type Listener = Box<dyn FnMut(&str) + Send>;
+
+/// Ends listening when dropped.
+pub(super) struct Listening;
+
+impl Drop for Listening {
+    fn drop(&mut self) {
+        *LISTENER.lock().unwrap_or_else(PoisonError::into_inner) = None;
+    }
+}
+
+/// Gives every message to `heard`, as it comes: a line, or a piece of one.
+pub(super) fn listen(heard: impl FnMut(&str) + Send + 'static) -> Listening {
+    *LISTENER.lock().unwrap_or_else(PoisonError::into_inner) = Some(Box::new(heard));
+    Listening
+}
+
 /// 0: nothing is printed; 1: warnings and errors; 2: everything libllama says.
 pub fn set_verbosity(level: u8) {
     VERBOSITY.store(level, Ordering::Relaxed);
@@ -42,6 +62,25 @@ pub fn set_abort_context(context: Option<String>) {
 /// Warnings and errors since the last call, one per line.
 pub fn take_messages() -> Vec<String> {
     state().messages.drain(..).map(|(_, text)| text).collect()
+}
+
+/// Keeps a warning of airrun's own with those of ggml, and prints it where warnings are printed.
+pub fn warn(text: &str) {
+    let mut state = state();
+    state.keep(ggml_sys::GGML_LOG_LEVEL_WARN, text);
+    drop(state);
+    if VERBOSITY.load(Ordering::Relaxed) >= 1 {
+        drop(writeln!(std::io::stderr(), "{text}"));
+    }
+}
+
+impl State {
+    fn keep(&mut self, level: ggml_log_level, text: &str) {
+        self.messages.push((level, text.trim_end().to_owned()));
+        if self.messages.len() > MAX_KEPT {
+            self.messages.remove(0);
+        }
+    }
 }
 
 /// The most telling of the kept messages as one sentence, for an error.
@@ -84,13 +123,13 @@ unsafe extern "C" fn on_log(level: ggml_log_level, text: *const c_char, _: *mut 
         if serious {
             match state.messages.last_mut() {
                 Some((_, last)) if continued => last.push_str(&text),
-                _ => state.messages.push((level, text.trim_end().to_owned())),
-            }
-            if state.messages.len() > MAX_KEPT {
-                state.messages.remove(0);
+                _ => state.keep(level, &text),
             }
         }
         drop(state);
+        if let Some(heard) = LISTENER.lock().unwrap_or_else(PoisonError::into_inner).as_mut() {
+            heard(&text);
+        }
         let verbosity = VERBOSITY.load(Ordering::Relaxed);
         if verbosity >= 2 || (verbosity == 1 && serious) {
             drop(std::io::stderr().write_all(text.as_bytes()));

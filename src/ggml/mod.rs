@@ -8,29 +8,40 @@
 mod addresses;
 mod backend;
 mod batch;
+mod devices;
+mod event;
 mod gauge;
 mod grammar;
 mod graph;
 pub mod guard;
 mod llama;
 mod log;
+mod memory;
+mod quantize;
 mod result;
 mod sampler;
+mod tensors;
+mod upload;
 mod vfile;
 
 use std::ffi::{CStr, c_char};
-use std::sync::Once;
+use std::sync::{Once, OnceLock};
 
 pub use addresses::AddressRange;
-pub use backend::{Backend, Buffer, BufferType, Device, Threadpool};
+pub use backend::{Backend, Buffer, BufferType, Capabilities, Device, Threadpool};
 pub use batch::BatchToken;
+pub use devices::{DeviceKind, DeviceMemory};
+pub use event::Event;
 pub use gauge::Matmul;
 pub use grammar::grammar_of_schema;
 pub use graph::{Graph, Placement, Tensor};
-pub use llama::{Context, ContextParams, Model, ModelParams, Pooling, Token, Vocab};
-pub use log::{set_verbosity, take_messages};
+pub use llama::{Context, ContextParams, Model, ModelParams, Pooling, Taken, Token, Vocab};
+pub use log::{set_verbosity, take_messages, warn};
+pub use memory::{Area, Pinned};
+pub use quantize::{QuantizeParams, QuantizeStep, quantize};
 pub use result::Error;
 pub use sampler::{Sampler, SamplerSettings};
+pub use upload::{Upload, measure_upload};
 pub use vfile::{RangeReader, Segment, SegmentKind, VirtualFile};
 
 /// Readies ggml and libllama; called by everything that creates a handle. Cheap after the first time.
@@ -41,6 +52,14 @@ pub fn init() {
         // SAFETY: called once, before any other call into libllama, and it takes no arguments.
         unsafe { ggml_sys::llama_backend_init() };
     });
+}
+
+/// What ggml's devices say of themselves: `CPU : AVX2 = 1 | FMA = 1 | ...`.
+pub fn system_info() -> String {
+    static TEXT: OnceLock<String> = OnceLock::new();
+    init();
+    // SAFETY: returns a C string that libllama keeps until the next call, which never comes.
+    TEXT.get_or_init(|| unsafe { owned(ggml_sys::llama_print_system_info()) }).clone()
 }
 
 /// Sets what is printed before ggml aborts the process: the file that was being worked on, for people.

@@ -85,6 +85,28 @@ impl Index {
         stem.map(|s| s.to_string_lossy().into_owned()).unwrap_or_default()
     }
 
+    /// What to call it in a line about it: the file's name, unless that is a hash.
+    pub fn title(&self) -> String {
+        let file = self.files.first().and_then(|f| f.path.file_name());
+        let file = file.map(|name| name.to_string_lossy().into_owned());
+        file.filter(|name| !name.starts_with("sha256")).unwrap_or_else(|| self.name())
+    }
+
+    /// Gives a name to a model that has none of its own.
+    pub fn offer_name(&mut self, name: &str) {
+        let own = self.meta_str("general.name").is_some_and(|n| !n.trim().is_empty());
+        if !own {
+            self.metadata.set("general.name", Value::Str(name.to_owned()));
+        }
+    }
+
+    /// Gives a chat template to a model whose file has none.
+    pub fn offer_chat_template(&mut self, template: &str) {
+        if self.chat_template().is_none() {
+            self.metadata.set("tokenizer.chat_template", Value::Str(template.to_owned()));
+        }
+    }
+
     /// The context it was trained for, in tokens.
     pub fn context_length(&self) -> Option<u64> {
         self.arch_uint("context_length")

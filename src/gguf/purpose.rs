@@ -3,7 +3,8 @@
 use super::Index;
 
 /// What a model is made to do.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Purpose {
     /// Continue a text.
     Text,
@@ -11,8 +12,10 @@ pub enum Purpose {
     Embedding,
     /// Encode images for another model.
     Vision,
-    /// Turn codes into sound.
+    /// Turn codes into sound, or sound into text.
     Speech,
+    /// Draw images or films.
+    Image,
     /// Help another model on its way: heads that draft for it, and adapters.
     Helper,
 }
@@ -31,6 +34,29 @@ const EMBEDDING: [&str; 11] = [
     "t5encoder",
 ];
 const HELPER: [&str; 4] = ["clef", "dflash", "eagle3", "gemma4-assistant"];
+const SPEECH: [&str; 3] = ["kokoro", "wavtokenizer-dec", "whisper"];
+/// The names that ComfyUI and stable-diffusion.cpp give to models that draw.
+const IMAGE: [&str; 17] = [
+    "aura",
+    "chroma",
+    "cosmos",
+    "flux",
+    "hidream",
+    "hunyuan_video",
+    "hyvid",
+    "krea2",
+    "ltxv",
+    "lumina2",
+    "pig",
+    "qwen_image",
+    "sd1",
+    "sd3",
+    "sdxl",
+    "wan",
+    "z_image",
+];
+/// `POOLING_TYPE_RANK` and those before it: how the vectors of a text become one.
+const POOLING: std::ops::RangeInclusive<u64> = 1..=4;
 
 impl Index {
     /// What the model is for; an architecture that nobody knows is taken to write text.
@@ -38,10 +64,18 @@ impl Index {
         let arch = self.architecture();
         match arch {
             "clip" => Purpose::Vision,
-            "wavtokenizer-dec" => Purpose::Speech,
-            _ if self.meta_str("general.type") == Some("adapter") => Purpose::Helper,
+            _ if SPEECH.contains(&arch) => Purpose::Speech,
+            _ if IMAGE.contains(&arch) => Purpose::Image,
+            _ if self.meta_str("general.type") == Some("mmproj") => Purpose::Vision,
+            _ if matches!(self.meta_str("general.type"), Some("adapter" | "imatrix")) => {
+                Purpose::Helper
+            }
             _ if HELPER.contains(&arch) => Purpose::Helper,
             _ if EMBEDDING.contains(&arch) => Purpose::Embedding,
+            // A model of a kind that writes text, trained on to pool it instead.
+            _ if self.arch_uint("pooling_type").is_some_and(|n| POOLING.contains(&n)) => {
+                Purpose::Embedding
+            }
             _ => Purpose::Text,
         }
     }
@@ -54,7 +88,8 @@ impl Purpose {
             Purpose::Text => None,
             Purpose::Embedding => Some("an embedding model, which writes no text"),
             Purpose::Vision => Some("a vision encoder for another model"),
-            Purpose::Speech => Some("a decoder of sound"),
+            Purpose::Speech => Some("a model for sound"),
+            Purpose::Image => Some("a model that draws images"),
             Purpose::Helper => Some("a part for another model, not a model by itself"),
         }
     }

@@ -1,7 +1,8 @@
 //! What a plan will cost: seconds per pass by playing the pipeline through, block by block, with the measured rates; from
 //! that tokens per second, the time to the first token, and what holds it back.
 
-use super::{Plan, Rates, Tier};
+use super::parts::is_ffn;
+use super::{Beside, Placed, Plan, Rates, Tier};
 use crate::gguf::Index;
 use crate::units::Bytes;
 
@@ -11,6 +12,8 @@ use crate::units::Bytes;
 pub enum Bottleneck {
     /// Reading the streamed blocks.
     Disk,
+    /// Bringing blocks from RAM to the GPU.
+    Link,
     /// Bringing weights from memory to the cores, one token at a time.
     #[serde(rename = "memory bandwidth")]
     Memory,
@@ -22,6 +25,7 @@ impl std::fmt::Display for Bottleneck {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.pad(match self {
             Bottleneck::Disk => "disk",
+            Bottleneck::Link => "link",
             Bottleneck::Memory => "memory bandwidth",
             Bottleneck::Compute => "compute",
         })
@@ -61,6 +65,8 @@ pub struct Estimate {
 pub struct Touched {
     /// The share of a block's bytes: 1 for models without experts.
     pub of_block: f64,
+    /// The share of its feed-forward network's bytes.
+    pub of_ffn: f64,
     /// Bytes of the output matrix.
     pub output: Bytes,
 }
@@ -69,39 +75,63 @@ impl Touched {
     /// What a token of this model computes with.
     pub fn of(index: &Index) -> Touched {
         let used = index.arch_uint("expert_used_count").unwrap_or(0);
-        let (mut all, mut touched) = (Bytes::ZERO, Bytes::ZERO);
+        // All bytes and those that a token touches, of feed-forward networks and of the rest.
+        let mut sums = [(Bytes::ZERO, Bytes::ZERO); 2];
         for tensor in index.blocks.iter().flat_map(|b| &b.tensors).map(|&t| &index.tensors[t]) {
-            all += tensor.len;
-            touched += match index.experts(tensor) {
+            let (all, touched) = &mut sums[usize::from(is_ffn(tensor.role()))];
+            *all += tensor.len;
+            *touched += match index.experts(tensor) {
                 Some(experts) => experts.each * used.min(experts.count),
                 None => tensor.len,
             };
         }
-        let of_block = if all > Bytes::ZERO { touched.f64() / all.f64() } else { 1.0 };
+        let share = |all: Bytes, touched: Bytes| {
+            if all > Bytes::ZERO { touched.f64() / all.f64() } else { 1.0 }
+        };
+        let [rest, ffn] = sums;
+        let of_block = share(rest.0 + ffn.0, rest.1 + ffn.1);
+        let of_ffn = share(ffn.0, ffn.1);
         let named = |name: &str| index.tensors.iter().find(|t| t.name == name).map(|t| t.len);
         let output = named("output.weight").or_else(|| named("token_embd.weight"));
-        Touched { of_block, output: output.unwrap_or_default() }
+        Touched { of_block, of_ffn, output: output.unwrap_or_default() }
     }
 }
 
-/// One step of the pipeline: what must be read for it, and what it computes. (seconds)
+/// One step of the pipeline: what must be brought for it, and what it computes. (seconds)
 #[derive(Clone, Copy, Debug, PartialEq)]
 struct Step {
+    /// Until it is in its slot: reading, or copying to the GPU, which goes on meanwhile; the slower of the two.
     read: f64,
+    /// What of that the disk is busy.
+    disk: f64,
     compute: f64,
 }
+
+impl Step {
+    fn computing(compute: f64) -> Step {
+        Step { read: 0.0, disk: 0.0, compute }
+    }
+}
+
+/// What it takes to hand activations from the GPU to the CPU or back, and to wait for them. (seconds)
+const HAND_OVER: f64 = 40e-6;
+
+/// Batches from here on bring weights of the CPU's blocks to the GPU, as ggml's scheduler does. (tokens)
+const OFFLOAD: u32 = 32;
 
 /// The cost of `plan` at `rates`, and of a prompt of `n_prompt` tokens.
 pub fn estimate(plan: &Plan, rates: &Rates, touched: Touched, n_prompt: u32) -> Estimate {
     let pass = |tokens: u32| {
         let steps = steps(plan, rates, touched, tokens);
         let sum = |of: fn(&Step) -> f64| steps.iter().map(of).sum::<f64>();
-        (seconds_per_pass(&steps, plan.n_slots), sum(|s| s.read) > sum(|s| s.compute))
+        let (read, disk, compute) = (sum(|s| s.read), sum(|s| s.disk), sum(|s| s.compute));
+        let brings = if disk * 2.0 > read { Bottleneck::Disk } else { Bottleneck::Link };
+        (seconds_per_pass(&steps, plan.n_slots), (read > compute).then_some(brings))
     };
     let speed = |tokens: u32, ubatch: u32, otherwise| {
         let full = tokens / ubatch;
         let rest = tokens % ubatch;
-        let (each, disk) = pass(ubatch);
+        let (each, brings) = pass(ubatch);
         let last = if rest > 0 { pass(rest).0 } else { 0.0 };
         let seconds = f64::from(full) * each + last;
         Speed {
@@ -109,12 +139,13 @@ pub fn estimate(plan: &Plan, rates: &Rates, touched: Touched, n_prompt: u32) -> 
             passes: tokens.div_ceil(ubatch),
             seconds,
             tokens_per_second: f64::from(tokens) / seconds,
-            bottleneck: if disk { Bottleneck::Disk } else { otherwise },
+            bottleneck: brings.unwrap_or(otherwise),
         }
     };
     let n_prompt = n_prompt.max(1);
     let prompt = speed(n_prompt, plan.n_ubatch.clamp(1, n_prompt), Bottleneck::Compute);
-    let resident = plan.memory.outside + plan.memory.blocks;
+    let on_gpu = plan.gpu.map(|gpu| gpu.outside + gpu.blocks).unwrap_or_default();
+    let resident = plan.memory.outside + plan.memory.blocks + on_gpu;
     let load_seconds = rates.open_seconds + rates.disk.seconds(resident);
     Estimate {
         generation: speed(1, 1, Bottleneck::Memory),
@@ -126,36 +157,68 @@ pub fn estimate(plan: &Plan, rates: &Rates, touched: Touched, n_prompt: u32) -> 
 
 /// The steps of a pass of `tokens` tokens: the blocks, then the output.
 fn steps(plan: &Plan, rates: &Rates, touched: Touched, tokens: u32) -> Vec<Step> {
-    let used = |len: Bytes| {
-        // Every token of a batch chooses its own experts; computing goes by tokens, so the share stays.
-        #[expect(
-            clippy::cast_possible_truncation,
-            clippy::cast_sign_loss,
-            reason = "a share of it"
-        )]
-        Bytes((len.f64() * touched.of_block) as u64)
-    };
+    let used = |len: Bytes| share(len, touched.of_block);
     let mut steps = Vec::with_capacity(plan.blocks.len() + plan.streamed.len() + 1);
     let mut units = plan.streamed.iter().peekable();
     for (i, block) in plan.blocks.iter().enumerate() {
-        match block.tier {
-            Tier::Resident => {
-                steps.push(Step {
-                    read: 0.0,
-                    compute: rates.resident.seconds(used(block.len), tokens),
-                });
+        match (block.tier, rates.gpu) {
+            (Tier::Resident, _) | (Tier::Cpu, None) => {
+                steps.push(Step::computing(rates.resident.seconds(used(block.len), tokens)));
             }
-            Tier::Streamed => {
+            (Tier::Cpu, Some(beside)) => {
+                let seconds = by_both(block, rates, &beside, touched, tokens);
+                steps.push(Step::computing(seconds));
+            }
+            (Tier::Host | Tier::Streamed, gpu) => {
+                let mut kept = block.len;
                 while let Some(unit) = units.next_if(|u| u.block == i) {
                     let compute = rates.streamed.seconds(used(unit.len), tokens);
-                    steps.push(Step { read: rates.disk.seconds(unit.len), compute });
+                    let on_disk = block.tier == Tier::Streamed;
+                    let disk = if on_disk { rates.disk.seconds(unit.len) } else { 0.0 };
+                    let link = gpu.map_or(0.0, |gpu| gpu.link.seconds(unit.len));
+                    let disk_is_slower = disk > link;
+                    let read = disk.max(link);
+                    let disk = if disk_is_slower { disk } else { 0.0 };
+                    steps.push(Step { read, disk, compute });
+                    kept = kept.saturating_sub(unit.len);
+                }
+                // Small tensors that stay where they are computed with.
+                if kept > Bytes::ZERO {
+                    steps.push(Step::computing(rates.resident.seconds(used(kept), tokens)));
                 }
             }
         }
     }
     // Only the last token's logits are computed.
-    steps.push(Step { read: 0.0, compute: rates.resident.one.seconds(touched.output) });
+    let cost = match rates.gpu {
+        Some(beside) if plan.output_by_cpu => beside.cpu,
+        _ => rates.resident,
+    };
+    steps.push(Step::computing(cost.one.seconds(touched.output)));
     steps
+}
+
+/// Seconds of a block of which the CPU computes a part, or all.
+fn by_both(block: &Placed, rates: &Rates, beside: &Beside, touched: Touched, tokens: u32) -> f64 {
+    let whole = block.by_cpu == block.len;
+    let of_cpu = if whole { touched.of_block } else { touched.of_ffn };
+    let here = share(block.by_cpu, of_cpu);
+    let there = share(block.len, touched.of_block).saturating_sub(here);
+    let on_gpu = rates.resident.seconds(there, tokens);
+    // The attention's memory is the GPU's, so that a whole block is handed over four times.
+    let hand_over = HAND_OVER * if whole { 4.0 } else { 2.0 };
+    if tokens < OFFLOAD {
+        return on_gpu + hand_over + beside.cpu.seconds(here, tokens);
+    }
+    // Only the experts that a batch uses are brought, but a batch uses nearly all.
+    on_gpu + beside.link.seconds(block.by_cpu) + rates.resident.seconds(here, tokens)
+}
+
+/// A share of `len`.
+fn share(len: Bytes, share: f64) -> Bytes {
+    // Every token of a batch chooses its own experts; computing goes by tokens, so the share stays.
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a share of it")]
+    Bytes((len.f64() * share) as u64)
 }
 
 /// Seconds of a pass among many: the reader fills slots in order, a slot is free once its unit is computed.
@@ -189,7 +252,7 @@ mod tests {
     use proptest::prelude::*;
 
     fn pass(streamed: &[bool], read: f64, compute: f64) -> f64 {
-        let step = |&s: &bool| Step { read: if s { read } else { 0.0 }, compute };
+        let step = |&s: &bool| Step { read: if s { read } else { 0.0 }, disk: 0.0, compute };
         seconds_per_pass(&streamed.iter().map(step).collect::<Vec<_>>(), 2)
     }
 

@@ -8,12 +8,27 @@ use crate::gguf::{GgmlType, Index};
 use crate::units::{Bytes, Rate};
 
 /// What the machine offers.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Machine {
     /// RAM that this process may use in all, what it uses already included, without pushing anything else out.
     pub ram: Bytes,
     /// Of that, what is left to the rest of the machine when the user names no budget.
     pub reserve: Bytes,
+    /// The GPU that computes, if one does.
+    pub gpu: Option<Gpu>,
+}
+
+/// A GPU as the plan sees it.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Gpu {
+    /// Its memory that nobody uses.
+    pub free: Bytes,
+    /// Of that, what is left to others when the user names no budget.
+    pub reserve: Bytes,
+    /// Whether its memory is the machine's.
+    pub shares_ram: bool,
+    /// What was measured of it and around it: [`Rates::gpu`] is there.
+    pub rates: Rates,
 }
 
 /// What the user wants.
@@ -23,6 +38,8 @@ pub struct Wish {
     pub stream: StreamMode,
     /// The most RAM to use; `None` leaves it to the machine.
     pub ram: Option<Bytes>,
+    /// The most memory of the GPU to use; `None` leaves it to the machine.
+    pub vram: Option<Bytes>,
     /// Tokens of context.
     pub ctx: u32,
     /// The least that will do where memory is short, down from `ctx`. (tokens)
@@ -38,10 +55,23 @@ pub struct Wish {
 pub struct Needs {
     /// The program, the vocabulary, the model's description.
     pub process: Bytes,
-    /// KV cache and compute buffers.
+    /// KV cache and compute buffers in RAM.
     pub context: ContextCost,
     /// Buffers of the reader that loads resident weights.
     pub read_ahead: Bytes,
+    /// What a GPU needs, if one computes.
+    pub gpu: Option<GpuNeeds>,
+}
+
+/// What a model needs of a GPU besides its weights.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct GpuNeeds {
+    /// KV cache and compute buffers in its memory.
+    pub context: ContextCost,
+    /// What its driver and kernels take for themselves, by the batch: work space that nobody asked for by name.
+    pub driver: ContextCost,
+    /// Pinned buffers in RAM that what is read from disk passes through.
+    pub staging: Bytes,
 }
 
 /// The bytes of a context as a function of its length and batch, linear in each: exact where it was measured, and not less
@@ -150,12 +180,23 @@ impl Kind {
 pub struct Rates {
     /// The disk that the model is on, past the page cache.
     pub disk: Rate,
-    /// Resident weights.
+    /// Resident weights, where most of the model is computed.
     pub resident: Cost,
-    /// Weights in slots.
+    /// Weights in slots, there too.
     pub streamed: Cost,
+    /// What there is beside a GPU that computes.
+    pub gpu: Option<Beside>,
     /// Seconds until the vocabulary is loaded.
     pub open_seconds: f64,
+}
+
+/// What was measured beside a GPU.
+#[derive(Clone, Copy, Debug, PartialEq, serde::Serialize)]
+pub struct Beside {
+    /// From RAM to the GPU's memory.
+    pub link: Rate,
+    /// What the CPU computes meanwhile, with weights as they are in the file.
+    pub cpu: Cost,
 }
 
 impl Cost {

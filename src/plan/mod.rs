@@ -1,19 +1,20 @@
 //! Who lives where: a pure function from (index, machine, needs, wishes) to a placement of every block, and the arithmetic of
 //! what that placement will cost. No clock, no IO, no FFI: everything measured is handed in.
 //!
-//! `machine` holds the numbers that come in, `parts` cuts blocks into what streams together, `solve` decides, `pattern`
-//! tells libllama, `estimate` predicts, `report` shows.
+//! `machine` holds the numbers that come in, `parts` cuts blocks into what streams together, `solve` decides for a machine whose
+//! CPU computes, `offload` for one with a GPU; `pattern` tells libllama, `estimate` predicts, `report` shows.
 
 pub mod estimate;
 pub mod machine;
+mod offload;
 mod parts;
 mod pattern;
 pub mod report;
 mod solve;
 
 pub use estimate::{Bottleneck, Estimate, Speed, Touched, estimate};
-pub use machine::{ContextCost, Cost, Kind, Machine, Needs, Rates, Wish};
-pub use solve::{Refusal, solve};
+pub use machine::{Beside, ContextCost, Cost, Gpu, GpuNeeds, Kind, Machine, Needs, Rates, Wish};
+pub use solve::{Pool, Refusal, solve};
 
 use crate::gguf::{Block, Index, Place};
 use crate::units::Bytes;
@@ -34,8 +35,12 @@ pub enum StreamMode {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Tier {
-    /// In RAM, as an ordinary CPU layer: filled once, never evicted.
+    /// In the memory of what computes it, for good: the GPU's, or RAM where the CPU computes.
     Resident,
+    /// In RAM, computed by the CPU, while a GPU computes the rest; its attention may be resident all the same.
+    Cpu,
+    /// In RAM, and in a slot of the GPU while it is computed with.
+    Host,
     /// On disk, and in a slot while it is computed with.
     Streamed,
 }
@@ -62,6 +67,8 @@ pub struct Placed {
     pub tier: Tier,
     /// Its bytes.
     pub len: Bytes,
+    /// Those that the CPU computes with while a GPU computes the rest; none but in [`Tier::Cpu`].
+    pub by_cpu: Bytes,
 }
 
 /// What the RAM is used for. (bytes)
@@ -73,10 +80,14 @@ pub struct Memory {
     pub process: Bytes,
     /// Embedding, output, and whatever else belongs to no block.
     pub outside: Bytes,
-    /// Resident blocks, and the small tensors of blocks that are cut into parts.
+    /// Blocks that the CPU computes, and the small tensors of blocks that are cut into parts.
     pub blocks: Bytes,
     /// All slots.
     pub slots: Bytes,
+    /// Blocks that a GPU gets from here in each pass.
+    pub host: Bytes,
+    /// What is read from disk passes through this on its way to a GPU.
+    pub staging: Bytes,
     /// KV cache and compute buffers at the context and batch of the plan.
     pub context: Bytes,
     /// What loading takes beside the weights, and gives back before the context is filled.
@@ -86,8 +97,35 @@ pub struct Memory {
 impl Memory {
     /// The most that is in use at any time.
     pub fn peak(&self) -> Bytes {
-        let lasting = self.process + self.outside + self.blocks + self.slots;
-        lasting + self.context.max(self.loading)
+        let lasting = self.process + self.outside + self.blocks + self.slots + self.host;
+        lasting + self.staging + self.context.max(self.loading)
+    }
+}
+
+/// What a GPU's memory is used for. (bytes)
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize)]
+pub struct GpuMemory {
+    /// What may be used.
+    pub budget: Bytes,
+    /// The output matrix, where it lives there.
+    pub outside: Bytes,
+    /// Resident blocks, and the small tensors of those that stream.
+    pub blocks: Bytes,
+    /// All slots.
+    pub slots: Bytes,
+    /// KV cache and compute buffers.
+    pub context: Bytes,
+    /// What driver and kernels take for themselves.
+    pub driver: Bytes,
+    /// Room for a tensor of the CPU's blocks, which prompts bring here.
+    pub visiting: Bytes,
+}
+
+impl GpuMemory {
+    /// The most that is in use at any time.
+    pub fn peak(&self) -> Bytes {
+        let GpuMemory { outside, blocks, slots, context, driver, visiting, .. } = *self;
+        outside + blocks + slots + context + driver + visiting
     }
 }
 
@@ -96,8 +134,12 @@ impl Memory {
 pub struct Plan {
     /// Every block once, in order of computation.
     pub blocks: Vec<Placed>,
-    /// The units that stream, in order of computation; everything else is resident.
+    /// The units that stream, in order of computation.
     pub streamed: Vec<Unit>,
+    /// What the CPU computes with while a GPU computes the rest: indices into [`crate::gguf::Index::tensors`].
+    pub by_cpu: Vec<usize>,
+    /// Whether the output matrix is one of those.
+    pub output_by_cpu: bool,
     /// Units in memory at once.
     pub n_slots: usize,
     /// Room for one unit.
@@ -108,6 +150,8 @@ pub struct Plan {
     pub n_ubatch: u32,
     /// What the RAM is used for.
     pub memory: Memory,
+    /// What the GPU's memory is used for, if one computes.
+    pub gpu: Option<GpuMemory>,
     /// Whether the budget was given by the user, and thus is a promise.
     pub promised: bool,
 }
@@ -121,22 +165,36 @@ impl Plan {
             tensors: b.tensors.clone(),
             len: b.len,
         };
-        let placed = |b: &Block| Placed { place: b.place(), tier: Tier::Streamed, len: b.len };
+        let placed = |b: &Block| Placed {
+            place: b.place(),
+            tier: Tier::Streamed,
+            len: b.len,
+            by_cpu: Bytes::ZERO,
+        };
         Plan {
             blocks: index.blocks.iter().map(placed).collect(),
             streamed: index.blocks.iter().enumerate().map(unit).collect(),
+            by_cpu: Vec::new(),
+            output_by_cpu: false,
             n_slots: 2,
             slot: Bytes::ZERO,
             n_ctx,
             n_ubatch: 1,
             memory: Memory::default(),
+            gpu: None,
             promised: false,
         }
     }
 
-    /// The bytes of all streamed units: what a pass reads.
+    /// The bytes of all units that stream: what a pass brings to the slots.
     pub fn streamed_bytes(&self) -> Bytes {
         self.streamed.iter().map(|u| u.len).sum()
+    }
+
+    /// The bytes of the units that are on disk: what a pass reads.
+    pub fn disk_bytes(&self) -> Bytes {
+        let on_disk = |u: &&Unit| self.blocks[u.block].tier == Tier::Streamed;
+        self.streamed.iter().filter(on_disk).map(|u| u.len).sum()
     }
 
     /// How many blocks live in `tier`.

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 
 use super::Unit;
-use crate::gguf::Index;
+use crate::gguf::{Index, TensorInfo};
 use crate::units::{Bytes, KIB};
 
 /// How finely blocks are cut; each level needs smaller slots than the one before.
@@ -37,24 +37,34 @@ pub(super) struct CutBlock {
     pub(super) kept: Bytes,
     /// Its largest tensor.
     pub(super) largest: Bytes,
+    /// The matrices of its feed-forward network, but for routers.
+    pub(super) ffn: Vec<usize>,
     /// Its bytes.
     pub(super) len: Bytes,
 }
 
-/// Cuts block number `i` of the index.
-pub(super) fn cut(index: &Index, i: usize, level: Level) -> CutBlock {
+/// Cuts block number `i` of the index. With `keep_small`, norms, biases and routers are resident even if the block is not cut.
+pub(super) fn cut(index: &Index, i: usize, level: Level, keep_small: bool) -> CutBlock {
     let block = &index.blocks[i];
     let name = block.title();
     let largest = block.tensors.iter().map(|&t| index.tensors[t].len).max().unwrap_or_default();
-    if level == Level::Blocks {
+    let in_ffn = |t: &usize| is_ffn(index.tensors[*t].role());
+    let matrix = |t: &usize| !is_vector(&index.tensors[*t]);
+    let ffn = block.tensors.iter().copied().filter(|t| matrix(t) && in_ffn(t)).collect();
+    if level == Level::Blocks && !keep_small {
         let unit = Unit { name, block: i, tensors: block.tensors.clone(), len: block.len };
-        return CutBlock { units: vec![unit], kept: Bytes::ZERO, largest, len: block.len };
+        let kept = Bytes::ZERO;
+        return CutBlock { units: vec![unit], kept, largest, ffn, len: block.len };
     }
     let mut parts: BTreeMap<(u8, u8, &str), Vec<usize>> = BTreeMap::new();
     let mut kept = Bytes::ZERO;
     for &t in &block.tensors {
         let tensor = &index.tensors[t];
-        if tensor.len < SMALL {
+        let small = match level {
+            Level::Blocks => is_vector(tensor),
+            _ => tensor.len < SMALL,
+        };
+        if small {
             kept += tensor.len;
         } else {
             parts.entry(key(tensor.role(), level)).or_default().push(t);
@@ -63,9 +73,20 @@ pub(super) fn cut(index: &Index, i: usize, level: Level) -> CutBlock {
     let units = parts.into_iter().map(|((stage, _, role), tensors)| {
         let part = if role.is_empty() { STAGES[usize::from(stage)] } else { role };
         let len = tensors.iter().map(|&t| index.tensors[t].len).sum();
-        Unit { name: format!("{name} ({part})"), block: i, tensors, len }
+        let name = if level == Level::Blocks { name.clone() } else { format!("{name} ({part})") };
+        Unit { name, block: i, tensors, len }
     });
-    CutBlock { units: units.collect(), kept, largest, len: block.len }
+    CutBlock { units: units.collect(), kept, largest, ffn, len: block.len }
+}
+
+/// Whether a tensor is one of the small ones by its kind: norms and biases, which have one dimension, and routers.
+fn is_vector(tensor: &TensorInfo) -> bool {
+    tensor.shape.len() < 2 || tensor.role().starts_with("ffn_gate_inp")
+}
+
+/// Whether a tensor of this role belongs to the feed-forward network.
+pub(super) fn is_ffn(role: &str) -> bool {
+    role.starts_with("ffn_") || role.starts_with("channel_mix")
 }
 
 /// What people call the stages of [`key`].
@@ -86,7 +107,7 @@ fn key(role: &str, level: Level) -> (u8, u8, &str) {
         "ffn_gate",
         "ffn_down",
     ];
-    let is_ffn = role.starts_with("ffn_") || role.starts_with("channel_mix");
+    let is_ffn = is_ffn(role);
     let stage = match level {
         Level::Blocks => 0,
         Level::Halves => u8::from(is_ffn),
@@ -101,6 +122,6 @@ fn key(role: &str, level: Level) -> (u8, u8, &str) {
 }
 
 /// All blocks of the index, cut.
-pub(super) fn cut_all(index: &Index, level: Level) -> Vec<CutBlock> {
-    (0..index.blocks.len()).map(|i| cut(index, i, level)).collect()
+pub(super) fn cut_all(index: &Index, level: Level, keep_small: bool) -> Vec<CutBlock> {
+    (0..index.blocks.len()).map(|i| cut(index, i, level, keep_small)).collect()
 }

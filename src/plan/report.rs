@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use serde_json::{Value, json};
 
-use super::{Estimate, Memory, Plan, Rates, Speed, Tier};
+use super::{Estimate, GpuMemory, Memory, Plan, Rates, Speed, Tier};
 use crate::units::Bytes;
 
 /// Everything that is to be shown.
@@ -12,6 +12,8 @@ use crate::units::Bytes;
 pub struct Report<'a> {
     /// The model's name.
     pub name: &'a str,
+    /// What computes: `cpu`, or what `--device` calls the GPU.
+    pub device: &'a str,
     /// Bytes of all its tensors.
     pub weights: Bytes,
     /// Where everything lives.
@@ -29,6 +31,8 @@ pub struct Report<'a> {
 pub struct Advice {
     /// RAM beyond what there is.
     pub more_ram: Bytes,
+    /// Memory of the GPU beyond what there is.
+    pub more_vram: Bytes,
     /// Tokens per second of generation with it.
     pub tokens_per_second: f64,
 }
@@ -36,16 +40,22 @@ pub struct Advice {
 /// How the picture of the blocks is drawn.
 #[derive(Clone, Copy, Debug)]
 pub struct Look {
-    /// A resident block, and a streamed one.
-    pub blocks: [char; 2],
-    /// What is printed before a row of resident blocks, before a row of streamed ones, and after each.
-    pub paint: [&'static str; 3],
+    /// A block of each tier, in the order of [`TIERS`].
+    pub blocks: [char; 4],
+    /// What is printed before a row of blocks of each tier, and after each.
+    pub paint: [&'static str; 5],
 }
 
 /// With block characters.
-pub const UNICODE: [char; 2] = ['█', '░'];
+pub const UNICODE: [char; 4] = ['█', '▓', '▒', '░'];
 /// With letters that every terminal has.
-pub const ASCII: [char; 2] = ['#', '.'];
+pub const ASCII: [char; 4] = ['#', '+', 'o', '.'];
+
+/// The tiers, from the fastest to the slowest.
+pub const TIERS: [Tier; 4] = [Tier::Resident, Tier::Cpu, Tier::Host, Tier::Streamed];
+
+/// The widest line. (columns)
+const WIDTH: usize = 80;
 
 /// Blocks in a row of the picture.
 const ROW: usize = 60;
@@ -63,15 +73,27 @@ impl Report<'_> {
         for (i, row) in picture(plan, look).into_iter().enumerate() {
             line(if i == 0 { "blocks" } else { "" }, row);
         }
-        line("", legend(plan, look));
+        for row in legend(plan, look) {
+            line("", row);
+        }
+        if let Some(gpu) = plan.gpu {
+            line("GPU", format!("{} of {}, {}", gpu.peak(), gpu.budget, self.device));
+            for (name, bytes, what) in self.gpu_shares(&gpu) {
+                line(&format!("  {name}"), format!("{:<9} {what}", bytes.to_string()));
+            }
+        }
         let memory = plan.memory;
         let whose = if plan.promised { "--ram" } else { "what is free here" };
         line("RAM", format!("{} of {} ({whose})", memory.peak(), memory.budget));
         for (name, bytes, what) in self.shares() {
             line(&format!("  {name}"), format!("{:<9} {what}", bytes.to_string()));
         }
-        if !plan.streamed.is_empty() {
-            line("disk", format!("{} read in each pass, at {}", plan.streamed_bytes(), rates.disk));
+        if let (Some(beside), false) = (rates.gpu, plan.streamed.is_empty()) {
+            let bytes = plan.streamed_bytes();
+            line("link", format!("{bytes} brought in each pass, at {}", beside.link));
+        }
+        if plan.disk_bytes() > Bytes::ZERO {
+            line("disk", format!("{} read in each pass, at {}", plan.disk_bytes(), rates.disk));
         }
         line(
             "generation",
@@ -93,7 +115,11 @@ impl Report<'_> {
         );
         if let Some(advice) = self.advice {
             let rate = tokens_per_second(advice.tokens_per_second);
-            line("faster", format!("with {} more RAM: {rate}", advice.more_ram));
+            let more = match advice.more_ram {
+                Bytes::ZERO => format!("{} more memory of the GPU", advice.more_vram),
+                ram => format!("{ram} more RAM"),
+            };
+            line("faster", format!("with {more}: {rate}"));
         }
         out
     }
@@ -101,20 +127,48 @@ impl Report<'_> {
     /// The parts of the memory, with what they are for.
     fn shares(&self) -> Vec<(&'static str, Bytes, String)> {
         let Plan { memory, slot, n_slots, n_ctx, n_ubatch, .. } = self.plan;
-        let Memory { process, outside, blocks, slots, context, loading, .. } = *memory;
-        let mut shares = vec![
-            ("process", process, "the program and the vocabulary".to_owned()),
-            ("outside", outside, "embedding and output".to_owned()),
-            ("resident", blocks, format!("{} blocks", self.plan.count(Tier::Resident))),
-        ];
-        if *n_slots > 0 {
-            shares.push(("slots", slots, format!("{n_slots} of {slot}")));
+        let Memory { process, outside, blocks, slots, host, staging, context, loading, .. } =
+            *memory;
+        let mut shares = vec![("process", process, "the program and the vocabulary".to_owned())];
+        let count = |tier| n_blocks(self.plan.count(tier));
+        if self.plan.gpu.is_some() {
+            let output = if self.plan.output_by_cpu { "embedding and output" } else { "embedding" };
+            shares.push(("outside", outside, output.to_owned()));
+            shares.push(("for the CPU", blocks, count(Tier::Cpu)));
+            shares.push(("for slots", host, count(Tier::Host)));
+            shares.push(("staging", staging, "what is read passes through it".to_owned()));
+            shares.push(("context", context, "what the CPU computes of it".to_owned()));
+            shares.retain(|(_, bytes, _)| *bytes > Bytes::ZERO);
+        } else {
+            shares.push(("outside", outside, "embedding and output".to_owned()));
+            shares.push(("resident", blocks, count(Tier::Resident)));
+            if *n_slots > 0 {
+                shares.push(("slots", slots, format!("{n_slots} of {slot}")));
+            }
+            let what = format!("{n_ctx} tokens, {n_ubatch} in a pass");
+            shares.push(("context", context, what));
         }
-        let what = format!("{n_ctx} tokens, {n_ubatch} in a pass");
-        shares.push(("context", context, what));
         if loading > context {
             shares.push(("loading", loading, "while the context is not in use yet".to_owned()));
         }
+        shares
+    }
+
+    /// The parts of the GPU's memory, with what they are for.
+    fn gpu_shares(&self, memory: &GpuMemory) -> Vec<(&'static str, Bytes, String)> {
+        let Plan { slot, n_slots, n_ctx, n_ubatch, .. } = self.plan;
+        let GpuMemory { outside, blocks, slots, context, driver, visiting, .. } = *memory;
+        let output = if self.plan.output_by_cpu { "final norm" } else { "output" };
+        let resident = n_blocks(self.plan.count(Tier::Resident));
+        let mut shares = vec![
+            ("outside", outside, output.to_owned()),
+            ("resident", blocks, resident),
+            ("slots", slots, format!("{n_slots} of {slot}")),
+            ("context", context, format!("{n_ctx} tokens, {n_ubatch} in a pass")),
+            ("driver", driver, "libraries' and kernels' own".to_owned()),
+            ("visiting", visiting, "a tensor of the CPU's, in prompts".to_owned()),
+        ];
+        shares.retain(|(_, bytes, _)| *bytes > Bytes::ZERO);
         shares
     }
 
@@ -129,20 +183,30 @@ impl Report<'_> {
             .map(|b| json!({ "block": b.place.to_string(), "tier": b.tier, "bytes": b.len }));
         let mut memory = json!(plan.memory);
         memory["peak"] = json!(plan.memory.peak());
+        let mut gpu = json!(plan.gpu);
+        if let Some(memory) = plan.gpu {
+            gpu["peak"] = json!(memory.peak());
+        }
+        let share = |tier| json!({ "blocks": plan.count(tier), "bytes": bytes(tier) });
         json!({
             "model": self.name,
+            "device": self.device,
             "weights": self.weights,
             "blocks": blocks.collect::<Vec<_>>(),
-            "resident": { "blocks": plan.count(Tier::Resident), "bytes": bytes(Tier::Resident) },
+            "resident": share(Tier::Resident),
+            "cpu": share(Tier::Cpu),
+            "host": share(Tier::Host),
             "streamed": {
                 "blocks": plan.count(Tier::Streamed),
-                "bytes": plan.streamed_bytes(),
+                "bytes": plan.disk_bytes(),
                 "units": plan.streamed.len(),
             },
             "slots": { "count": plan.n_slots, "bytes": plan.slot },
             "ctx": plan.n_ctx,
             "ubatch": plan.n_ubatch,
             "memory": memory,
+            "gpu": gpu,
+            "output": if plan.output_by_cpu { Tier::Cpu } else { Tier::Resident },
             "rates": self.rates,
             "estimate": self.estimate,
             "advice": self.advice,
@@ -155,32 +219,50 @@ fn picture(plan: &Plan, look: Look) -> Vec<String> {
     let row = |blocks: &[super::Placed]| {
         let mut row = String::new();
         for group in blocks.chunk_by(|a, b| a.tier == b.tier) {
-            let which = usize::from(group[0].tier == Tier::Streamed);
+            let which = TIERS.iter().position(|t| *t == group[0].tier).unwrap_or_default();
             row += look.paint[which];
             row.extend(std::iter::repeat_n(look.blocks[which], group.len()));
-            row += look.paint[2];
+            row += look.paint[4];
         }
         row
     };
     plan.blocks.chunks(ROW).map(row).collect()
 }
 
-/// What the picture's characters stand for.
-fn legend(plan: &Plan, look: Look) -> String {
-    let item = |tier, which: usize, name| {
+/// What the picture's characters stand for, in as many lines as it takes.
+fn legend(plan: &Plan, look: Look) -> Vec<String> {
+    let parts = plan.streamed.iter().filter(|u| plan.blocks[u.block].tier == Tier::Streamed);
+    let parts = parts.count();
+    let streamed = match parts > plan.count(Tier::Streamed) {
+        true => format!("streamed from disk in {parts} parts"),
+        false => "streamed from disk".to_owned(),
+    };
+    let resident = if plan.gpu.is_some() { "resident in the GPU" } else { "resident in RAM" };
+    let names = [resident, "computed by the CPU", "streamed from RAM", &streamed];
+    // The longest line so far in columns, without what paints it.
+    let mut lines: Vec<(String, usize)> = Vec::new();
+    for (i, (tier, name)) in TIERS.into_iter().zip(names).enumerate() {
         let n = plan.count(tier);
-        (n > 0).then(|| {
-            format!("{}{}{} {n} {name}", look.paint[which], look.blocks[which], look.paint[2])
-        })
-    };
-    let parts = plan.streamed.len() > plan.count(Tier::Streamed);
-    let streamed = if parts {
-        format!("streamed from disk in {} parts", plan.streamed.len())
-    } else {
-        "streamed from disk".to_owned()
-    };
-    let items = [item(Tier::Resident, 0, "resident in RAM"), item(Tier::Streamed, 1, &streamed)];
-    items.into_iter().flatten().collect::<Vec<_>>().join("  ")
+        if n == 0 {
+            continue;
+        }
+        let text = format!("{}{}{} {n} {name}", look.paint[i], look.blocks[i], look.paint[4]);
+        let columns = format!("x {n} {name}").len();
+        match lines.last_mut() {
+            // After the name column and a gap.
+            Some((line, len)) if 14 + *len + 2 + columns <= WIDTH => {
+                line.push_str("  ");
+                line.push_str(&text);
+                *len += 2 + columns;
+            }
+            _ => lines.push((text, columns)),
+        }
+    }
+    lines.into_iter().map(|(line, _)| line).collect()
+}
+
+fn n_blocks(n: usize) -> String {
+    if n == 1 { "1 block".to_owned() } else { format!("{n} blocks") }
 }
 
 fn speed(speed: &Speed) -> String {
@@ -203,6 +285,7 @@ mod tests {
     use super::*;
     use crate::plan::Cost;
     use crate::plan::estimate::{Touched, estimate};
+    use crate::plan::offload::tests::mixed_plan;
     use crate::plan::solve::tests::whole_plan;
     use crate::units::{GIB, MIB, Rate};
 
@@ -210,19 +293,22 @@ mod tests {
     fn a_report_reads_like_this() {
         let (index, plan) = whole_plan();
         let cost = Cost { one: Rate(10e9), many: Rate(500e9) };
-        let rates = Rates { disk: Rate(2e9), resident: cost, streamed: cost, open_seconds: 0.5 };
-        let touched = Touched { of_block: 1.0, output: MIB * 100 };
+        let rates =
+            Rates { disk: Rate(2e9), resident: cost, streamed: cost, gpu: None, open_seconds: 0.5 };
+        let touched = Touched { of_block: 1.0, of_ffn: 1.0, output: MIB * 100 };
         let estimate = estimate(&plan, &rates, touched, 512);
-        let advice = Some(Advice { more_ram: GIB * 2, tokens_per_second: 2.345 });
+        let advice =
+            Some(Advice { more_ram: GIB * 2, more_vram: Bytes::ZERO, tokens_per_second: 2.345 });
         let report = Report {
             name: "forty",
+            device: "cpu",
             weights: index.bytes(),
             plan: &plan,
             rates: &rates,
             estimate: &estimate,
             advice,
         };
-        let look = Look { blocks: ASCII, paint: [""; 3] };
+        let look = Look { blocks: ASCII, paint: [""; 5] };
         let want = "\
 model         forty: 40 blocks, 4.10 GiB of weights
 blocks        #.#.#.#.#.#.#.#.#.#.#.#.#.#.#.#.#.#.#.#.
@@ -246,5 +332,40 @@ faster        with 2.00 GiB more RAM: 2.35 tokens/s
         assert_eq!(json["blocks"][1]["tier"], "streamed");
         assert_eq!(json["estimate"]["generation"]["bottleneck"], "disk");
         assert_eq!(json["memory"]["peak"], plan.memory.peak().0);
+    }
+
+    #[test]
+    fn a_report_of_a_gpu_reads_like_this() {
+        let (index, machine, plan) = mixed_plan();
+        let rates = machine.gpu.unwrap().rates;
+        let estimate = estimate(&plan, &rates, Touched::of(&index), 512);
+        let report = Report {
+            name: "eighty",
+            device: "cuda:0",
+            weights: index.bytes(),
+            plan: &plan,
+            rates: &rates,
+            estimate: &estimate,
+            advice: None,
+        };
+        let text = report.text(Look { blocks: ASCII, paint: [""; 5] });
+        assert!(text.lines().all(|line| line.len() <= 80), "{text}");
+        for part in [
+            "\nGPU           ",
+            ", cuda:0\n",
+            " computed by the CPU\n              o ",
+            "\n  for slots   ",
+            "\n  slots       ",
+            "\n  staging     ",
+            "\nlink          ",
+            "\ndisk          ",
+        ] {
+            assert!(text.contains(part), "no {part:?} in:\n{text}");
+        }
+        let json = report.json();
+        assert_eq!(json["device"], "cuda:0");
+        assert!(json["gpu"]["peak"].as_u64() <= json["gpu"]["budget"].as_u64());
+        let blocks = |tier: &str| json[tier]["blocks"].as_u64().unwrap();
+        assert_eq!(["resident", "cpu", "host", "streamed"].map(blocks).iter().sum::<u64>(), 80);
     }
 }

@@ -4,36 +4,68 @@
 //! prefix would be computed while the reader, two slots ahead at most, has nothing to do. `estimate` holds the test.
 
 use super::parts::{self, CutBlock, LEVELS, Level};
-use super::{Machine, Memory, Needs, Placed, Plan, StreamMode, Tier, Wish};
+use super::{ContextCost, Machine, Memory, Needs, Placed, Plan, StreamMode, Tier, Wish, offload};
 use crate::gguf::{Index, Place};
 use crate::units::Bytes;
 
 /// Units in memory at once: one is computed with, one is read.
-const N_SLOTS: usize = 2;
+pub(super) const N_SLOTS: usize = 2;
 
 /// Tokens per pass when everything is resident, as in llama.cpp; more gains nothing.
-const RESIDENT_UBATCH: u32 = 512;
+pub(super) const RESIDENT_UBATCH: u32 = 512;
 
 /// Tokens per pass that are tried when blocks stream: each pass reads all of them, so more is faster until computing takes
 /// longer than reading, which on any CPU it does long before 2048.
-const UBATCHES: [u32; 7] = [2048, 1024, 512, 256, 128, 64, 32];
+pub(super) const UBATCHES: [u32; 7] = [2048, 1024, 512, 256, 128, 64, 32];
 
 /// A batch above [`RESIDENT_UBATCH`] may take this share of the memory that could hold blocks instead.
-const UBATCH_SHARE: u64 = 8;
+pub(super) const UBATCH_SHARE: u64 = 8;
 
 /// A context that nobody asked for may take this share of the memory.
 const CONTEXT_SHARE: u64 = 4;
 
 /// Numbers of streamed blocks that are tried at most: enough for any model, and not too slow for any file.
-const MAX_TRIES: usize = 512;
+pub(super) const MAX_TRIES: usize = 512;
+
+/// A memory with a budget.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Pool {
+    /// The machine's.
+    Ram,
+    /// The GPU's.
+    Vram,
+}
+
+impl Pool {
+    fn name(self) -> &'static str {
+        match self {
+            Pool::Ram => "RAM",
+            Pool::Vram => "the GPU's memory",
+        }
+    }
+
+    fn flag(self) -> &'static str {
+        match self {
+            Pool::Ram => "--ram",
+            Pool::Vram => "--vram",
+        }
+    }
+}
 
 /// Why there is no plan.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "needs at least {least} of RAM with a context of {ctx} tokens, and {} {budget}",
-    if *.promised { "--ram allows" } else { "this machine has room for" }
+    "needs at least {least} of {} with a context of {ctx} tokens, and {} {budget}",
+    pool.name(),
+    match (*.promised, pool) {
+        (true, _) => format!("{} allows", pool.flag()),
+        (false, Pool::Ram) => "this machine has room for".to_owned(),
+        (false, Pool::Vram) => "the GPU has room for".to_owned(),
+    }
 )]
 pub struct Refusal {
+    /// Which memory is too small.
+    pub pool: Pool,
     /// What it takes at least.
     pub least: Bytes,
     /// What may be used.
@@ -54,13 +86,16 @@ impl Refusal {
         let mut ways = Vec::new();
         if self.promised {
             // Rounded up, and one more: what the program itself takes differs from run to run by some pages.
-            ways.push(format!("--ram {}M", self.least.0.div_ceil(1 << 20) + 1));
+            ways.push(format!("{} {}M", self.pool.flag(), self.least.0.div_ceil(1 << 20) + 1));
         }
         if self.fits > 0 {
             ways.push(format!("-c {}", self.fits));
         }
         if self.resident {
             ways.push("--stream auto".to_owned());
+        }
+        if self.pool == Pool::Vram {
+            ways.push("--device cpu".to_owned());
         }
         match ways.as_slice() {
             [] => "close other programs, or take a smaller model".to_owned(),
@@ -81,12 +116,15 @@ pub fn solve(
     wish: &Wish,
     slot_size: &dyn Fn(&[usize]) -> Bytes,
 ) -> Result<Plan, Refusal> {
+    if let (Some(gpu), Some(gpu_needs)) = (&machine.gpu, &needs.gpu) {
+        return offload::solve(index, machine, gpu, needs, gpu_needs, wish, slot_size);
+    }
     let budget = wish.ram.unwrap_or(machine.ram.saturating_sub(machine.reserve));
-    let wish = &Wish { ctx: choose_context(needs, wish, budget), ..*wish };
+    let wish = &Wish { ctx: choose_context(&needs.context, wish, budget), ..*wish };
     let problem = Problem { index, needs, wish, slot_size, budget };
     let n = index.blocks.len();
     if wish.stream != StreamMode::Always || n == 0 {
-        let cut = parts::cut_all(index, Level::Blocks);
+        let cut = parts::cut_all(index, Level::Blocks, false);
         let n_ubatch = problem.batch(wish.ubatch.unwrap_or(RESIDENT_UBATCH));
         let plan = problem.plan(&cut, &|_| false, n_ubatch, Bytes::ZERO);
         if plan.memory.peak() <= budget {
@@ -110,10 +148,10 @@ pub fn solve(
 }
 
 /// The wanted context, or half of it and so on while it takes more than its share.
-fn choose_context(needs: &Needs, wish: &Wish, budget: Bytes) -> u32 {
+pub(super) fn choose_context(cost: &ContextCost, wish: &Wish, budget: Bytes) -> u32 {
     let affordable = |&ctx: &u32| {
         let n_ubatch = wish.ubatch.unwrap_or(RESIDENT_UBATCH).min(ctx);
-        needs.context.at(ctx, n_ubatch) <= Bytes(budget.0 / CONTEXT_SHARE)
+        cost.at(ctx, n_ubatch) <= Bytes(budget.0 / CONTEXT_SHARE)
     };
     let halves = std::iter::successors(Some(wish.ctx), |ctx| Some(ctx / 2));
     let enough = halves.take_while(|&ctx| ctx > wish.ctx_least);
@@ -134,7 +172,7 @@ struct Problem<'a> {
 impl Problem<'_> {
     /// The best plan that streams units of this level, if any fits.
     fn at_level(&self, level: Level) -> Result<Plan, Refusal> {
-        let cut = parts::cut_all(self.index, level);
+        let cut = parts::cut_all(self.index, level, false);
         let sizes = cut.iter().map(|b| b.units.iter().map(|u| (self.slot_size)(&u.tensors)).max());
         let sizes: Vec<Bytes> = sizes.map(Option::unwrap_or_default).collect();
         let largest = sizes.iter().copied().max().unwrap_or_default();
@@ -192,13 +230,21 @@ impl Problem<'_> {
         let streamed: Vec<_> = streamed.flat_map(|(_, b)| b.units.iter().cloned()).collect();
         Plan {
             blocks: blocks
-                .map(|(i, b)| Placed { place: b.place(), tier: tier(i), len: b.len })
+                .map(|(i, b)| Placed {
+                    place: b.place(),
+                    tier: tier(i),
+                    len: b.len,
+                    by_cpu: Bytes::ZERO,
+                })
                 .collect(),
             n_slots: if streamed.is_empty() { 0 } else { N_SLOTS },
             streamed,
+            by_cpu: Vec::new(),
+            output_by_cpu: false,
             slot,
             n_ctx: self.wish.ctx,
             n_ubatch,
+            gpu: None,
             memory: self.memory(cut, streams, n_ubatch, slot),
             promised: self.wish.ram.is_some(),
         }
@@ -255,6 +301,7 @@ impl Problem<'_> {
             false => 0,
         };
         Refusal {
+            pool: Pool::Ram,
             least: memory.peak(),
             budget: self.budget,
             promised: plan.promised,
@@ -266,7 +313,7 @@ impl Problem<'_> {
 }
 
 /// Whether block `i` of `n` is one of `n_streamed` that are spread evenly.
-fn is_streamed(i: usize, n_streamed: usize, n: usize) -> bool {
+pub(super) fn is_streamed(i: usize, n_streamed: usize, n: usize) -> bool {
     (i + 1) * n_streamed / n > i * n_streamed / n
 }
 

@@ -16,7 +16,7 @@ pub fn machine() -> Machine {
         Some(group) if group < system => (group, Bytes(group.0 / 20).max(MIB * 32)),
         _ => (system, tenth.max(GIB.min(Bytes(system.0 / 4)))),
     };
-    Machine { ram: available + own, reserve }
+    Machine { ram: available + own, reserve, gpu: None }
 }
 
 /// Memory that can be used without pushing anything out: the system's estimate, or what the control group leaves.
@@ -46,7 +46,7 @@ fn status(key: &str) -> Bytes {
 }
 
 /// The line `key:   123 kB`.
-fn field(text: &str, key: &str) -> Option<Bytes> {
+pub(super) fn field(text: &str, key: &str) -> Option<Bytes> {
     let line = text.lines().find_map(|l| l.strip_prefix(key)?.strip_prefix(':'))?;
     let kib: u64 = line.trim().trim_end_matches(" kB").parse().ok()?;
     Some(Bytes(kib.saturating_mul(1024)))
@@ -56,6 +56,12 @@ fn field(text: &str, key: &str) -> Option<Bytes> {
 fn group_headroom() -> Option<Bytes> {
     let groups = std::fs::read_to_string("/proc/self/cgroup").ok()?;
     group_dirs(&groups).into_iter().filter_map(|group| headroom(&group)).min()
+}
+
+/// The memory that the control groups above this process allow in all; `None` without limits.
+pub fn group_limit() -> Option<Bytes> {
+    let groups = std::fs::read_to_string("/proc/self/cgroup").ok()?;
+    group_dirs(&groups).into_iter().filter_map(|group| limit(&group)).min()
 }
 
 /// A directory of a control group, and the names of its files.
@@ -100,11 +106,16 @@ fn group_dirs(groups: &str) -> Vec<Group> {
     dirs
 }
 
+fn limit(group: &Group) -> Option<Bytes> {
+    let text = std::fs::read_to_string(group.dir.join(group.names.limit)).ok()?;
+    // No limit is `max`, or a number that no machine has.
+    text.trim().parse().ok().filter(|&n| n < 1 << 60).map(Bytes)
+}
+
 fn headroom(group: &Group) -> Option<Bytes> {
     let number = |text: String| text.trim().parse::<u64>().ok();
     let read = |name| std::fs::read_to_string(group.dir.join(name)).ok();
-    // No limit is `max`, or a number that no machine has.
-    let limit = read(group.names.limit).and_then(number).filter(|&n| n < 1 << 60)?;
+    let limit = limit(group)?.0;
     let usage = read(group.names.usage).and_then(number)?;
     let stat = read("memory.stat").unwrap_or_default();
     let idle = stat.lines().find_map(|l| l.strip_prefix(group.names.inactive)?.trim().parse().ok());

@@ -1,23 +1,21 @@
-//! How fast this machine reads the model's disk, and computes with the model's kinds of weights. Reading takes a fifth of a
-//! second each time; computing takes about a second the first time, and is then remembered for a week.
+//! How fast this machine reads the model's disk, and computes with the model's kinds of weights. Reading takes a fifth to
+//! half a second each time; computing takes about a second the first time, and is then remembered for a week.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::BTreeMap;
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use crate::ggml::{Matmul, Threadpool};
+use crate::ggml::{Device, DeviceKind, Matmul, Threadpool};
 use crate::memo;
 use crate::plan::{Cost, Kind};
-use crate::source::{Extent, HostBuf, WeightSource};
+use crate::source::sample::{Effort, Ground, sample};
+use crate::source::{self, WeightSource};
 use crate::units::{Bytes, MIB, Rate};
 
-/// How long a sample of the disk takes at least, and what is asked for at a time, in turns.
-const DISK_TIME: Duration = Duration::from_millis(200);
-const DISK_STEP: Bytes = Bytes(16 * MIB.0);
-/// Requests in flight, as when blocks stream.
-const DISK_QUEUE: usize = 2;
+/// How long the disk is measured for a plan.
+const DISK: Effort = Effort { least: Duration::from_millis(200), most: Duration::from_millis(500) };
 
 /// Weights that one token is computed with: more than caches hold.
 const ONE_BYTES: Bytes = Bytes(320 * MIB.0);
@@ -29,47 +27,28 @@ const MANY: u32 = 128;
 const MANY_BYTES: Bytes = Bytes(16 * MIB.0);
 const COMPUTE_TIME: Duration = Duration::from_millis(60);
 
-/// Reads the first file of a model as streaming does, for a moment. `None` if it cannot be read, or is too short to tell.
-pub fn disk(source: &dyn WeightSource, len: Bytes) -> Option<Rate> {
-    let step = DISK_STEP.0.min(len.0 / 8 / 4096 * 4096);
-    if step == 0 {
-        return None;
-    }
-    let n_steps = len.0 / step;
-    // Not from the beginning on: what was read for the header may be cached somewhere on the way.
-    let request = |i: u64, buf| {
-        let offset = (i + n_steps / 3) % n_steps * step;
-        source.request(Arc::new([Extent { file: 0, offset, len: step, dst: 0, need: step }]), buf)
-    };
-    let mut tickets = VecDeque::new();
-    let mut asked = 0;
-    for _ in 0..DISK_QUEUE {
-        let mut buf = HostBuf::new(Bytes(step)).ok()?;
-        buf.as_mut_slice().fill(1); // the first touch of its pages is not part of reading
-        tickets.push_back(request(asked, buf));
-        asked += 1;
-    }
-    let (mut first, mut last, mut bytes) = (None, None, 0);
-    let begin = Instant::now();
-    while let Some(ticket) = tickets.pop_front() {
-        let done = ticket.wait()?;
-        let end = done.outcome.ok()?.span.1;
-        if first.replace(first.unwrap_or(end)).is_some() {
-            bytes += step;
-        }
-        last = Some(end);
-        if begin.elapsed() < DISK_TIME && asked < n_steps {
-            tickets.push_back(request(asked, done.buf));
-            asked += 1;
-        }
-    }
-    let seconds = last?.duration_since(first?).as_secs_f64();
-    (bytes > 0 && seconds > 0.0).then(|| Rate(Bytes(bytes).f64() / seconds))
+/// Reads the files of a model as streaming does, for a moment. `None` if they cannot be read, or are too short to tell.
+pub fn disk(source: &dyn WeightSource, paths: &[PathBuf]) -> Option<Rate> {
+    let mut ground = Ground::survey(paths).ok()?;
+    sample(source, &mut ground, DISK).ok().map(|sample| sample.rate())
 }
 
-/// Computes with matrices of these kinds, mixed by their bytes: as in the file, or repacked for this CPU. `None` if ggml can
-/// do it with none of them.
-pub fn compute(kinds: &[Kind], threads: &Arc<Threadpool>, repack: bool) -> Option<Cost> {
+/// How a file would be read when it streams, and how fast. `None` if it cannot be read, or is too short.
+pub fn file(path: &Path) -> Option<(String, Rate)> {
+    let paths = [path.to_owned()];
+    let source = source::reader::open(&paths, source::Choice::default()).ok()?;
+    let rate = disk(&*source, &paths)?;
+    Some((source.describe(), rate))
+}
+
+/// Computes on `device` with matrices of these kinds, mixed by their bytes: as in the file, or repacked where the device does
+/// that. `None` if ggml can do it with none of them.
+pub fn compute(
+    kinds: &[Kind],
+    device: Device,
+    threads: &Arc<Threadpool>,
+    repack: bool,
+) -> Option<Cost> {
     let memory = memo::path("rates.json");
     let now = memo::now();
     let mut known = memory.as_deref().and_then(recall).unwrap_or_default();
@@ -77,16 +56,9 @@ pub fn compute(kinds: &[Kind], threads: &Arc<Threadpool>, repack: bool) -> Optio
     let n_known = known.len();
     let mut costs = Vec::new();
     for kind in kinds {
-        let layout = if repack { "repacked" } else { "plain" };
-        let Kind { ty, row, rows, .. } = *kind;
-        let n_threads = threads.n_threads();
-        let version = env!("CARGO_PKG_VERSION");
-        let key = format!("{ty} {row}x{rows} {layout}, {n_threads} threads, {}, {version}", cpu());
-        let Some(cost) =
-            known.get(&key).map(|m| m.cost()).or_else(|| measure(kind, threads, repack))
-        else {
-            continue;
-        };
+        let key = key(kind, &worker(device, threads.n_threads()), repack);
+        let measure = || measure(kind, device, threads, repack);
+        let Some(cost) = known.get(&key).map(|m| m.cost()).or_else(measure) else { continue };
         known.entry(key).or_insert(Measured { one: cost.one.0, many: cost.many.0, measured: now });
         costs.push((cost, kind.bytes));
     }
@@ -96,8 +68,39 @@ pub fn compute(kinds: &[Kind], threads: &Arc<Threadpool>, repack: bool) -> Optio
     Cost::mixed(&costs)
 }
 
-fn measure(kind: &Kind, threads: &Arc<Threadpool>, repack: bool) -> Option<Cost> {
-    let room = Bytes(super::available_memory().0 / MEMORY_SHARE);
+/// What a measurement is remembered as: the type, the shape, and who computed.
+pub(super) fn key(kind: &Kind, worker: &str, repack: bool) -> String {
+    let layout = if repack { "repacked" } else { "plain" };
+    let Kind { ty, row, rows, .. } = *kind;
+    format!("{ty} {row}x{rows} {layout}, {worker}, {}", env!("CARGO_PKG_VERSION"))
+}
+
+/// Who computed: the threads of a processor, or a GPU.
+fn worker(device: Device, n_threads: u32) -> String {
+    match device.kind() {
+        DeviceKind::Cpu => processor(n_threads),
+        _ => format!("{}, {}", device.backend_name(), device.description()),
+    }
+}
+
+/// This machine's processor with so many threads, for [`key`].
+pub(super) fn processor(n_threads: u32) -> String {
+    format!("{n_threads} threads, {}", cpu())
+}
+
+/// One token's rates that are remembered, by [`key`].
+pub(super) fn remembered() -> BTreeMap<String, Rate> {
+    let known = memo::path("rates.json").as_deref().and_then(recall).unwrap_or_default();
+    let holding = known.into_iter().filter(|(_, m)| memo::holds(m.measured));
+    holding.map(|(key, m)| (key, m.cost().one)).collect()
+}
+
+fn measure(kind: &Kind, device: Device, threads: &Arc<Threadpool>, repack: bool) -> Option<Cost> {
+    let free = match device.kind() {
+        DeviceKind::Cpu => super::available_memory(),
+        _ => device.memory().free.min(super::available_memory()),
+    };
+    let room = Bytes(free.0 / MEMORY_SHARE);
     let rate = |bytes: Bytes, tokens: u32| {
         let bytes = bytes.min(room);
         // Of a matrix that is too large, some rows.
@@ -106,7 +109,7 @@ fn measure(kind: &Kind, threads: &Arc<Threadpool>, repack: bool) -> Option<Cost>
         let each = (kind.matrix.0 / kind.rows).saturating_mul(rows).max(1);
         let matrices = usize::try_from(bytes.0 / each).unwrap_or(1).clamp(1, 1024);
         let (ty, row, tokens) = (kind.ty, kind.row, u64::from(tokens));
-        let work = Matmul { ty, row, rows, matrices, tokens, repack };
+        let work = Matmul { ty, row, rows, matrices, tokens, repack, device };
         let (time, bytes) = work.time(threads.clone(), COMPUTE_TIME).ok()?;
         Some(bytes.f64() / time.as_secs_f64().max(1e-9))
     };
@@ -161,7 +164,9 @@ mod tests {
     #[test]
     fn a_machine_can_compute() {
         let threads = Arc::new(Threadpool::new(1, 0).unwrap());
-        let work = Matmul { ty: 8, row: 256, rows: 64, matrices: 2, tokens: 3, repack: true };
+        let device = Device::cpu().unwrap();
+        let work =
+            Matmul { ty: 8, row: 256, rows: 64, matrices: 2, tokens: 3, repack: true, device };
         let (time, bytes) = work.time(threads.clone(), Duration::ZERO).unwrap();
         assert!(time > Duration::ZERO && bytes == Bytes(2 * 64 * 8 * 34), "{time:?} {bytes}");
         let odd = Matmul { row: 250, ..work };

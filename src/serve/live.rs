@@ -69,6 +69,8 @@ fn describe(served: &Served) -> Value {
 fn tier(tier: Tier) -> &'static str {
     match tier {
         Tier::Resident => "resident",
+        Tier::Cpu => "cpu",
+        Tier::Host => "host",
         Tier::Streamed => "streamed",
     }
 }

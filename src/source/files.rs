@@ -100,6 +100,28 @@ impl Files {
         Ok(self.files[i].buffered.metadata()?.dev())
     }
 
+    /// Where file `i` has bytes on the disk: first byte and end of at most `max` ranges. All of it where the system cannot tell.
+    pub(super) fn data(&self, i: usize, max: usize) -> Vec<(u64, u64)> {
+        let file = &self.files[i];
+        let len = file.seen.len;
+        let mut ranges = Vec::new();
+        let mut at = 0;
+        while at < len && ranges.len() < max {
+            let from = match seek(&file.buffered, at, Seek::Data) {
+                Ok(Some(from)) => from,
+                Ok(None) => break,
+                Err(_) => at,
+            };
+            let end = seek(&file.buffered, from, Seek::Hole).ok().flatten().unwrap_or(len).min(len);
+            if end <= from {
+                break;
+            }
+            ranges.push((from, end));
+            at = end;
+        }
+        ranges
+    }
+
     /// Fails if file `i` was written to since it was opened. Costs about a microsecond.
     pub(super) fn check(&self, i: usize) -> Result<(), ReadError> {
         let file = &self.files[i];
@@ -184,6 +206,35 @@ fn same_file(a: &File, b: &File) -> bool {
         (Ok(a), Ok(b)) => (a.dev(), a.ino()) == (b.dev(), b.ino()),
         _ => false,
     }
+}
+
+/// What to look for in a file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Seek {
+    Data,
+    Hole,
+}
+
+/// The next place at or after `from` with data, or without; `None` if there is none before the end.
+#[cfg(target_os = "linux")]
+fn seek(file: &File, from: u64, what: Seek) -> io::Result<Option<u64>> {
+    use std::os::fd::AsRawFd;
+    let from = i64::try_from(from).map_err(io::Error::other)?;
+    let whence = if what == Seek::Data { libc::SEEK_DATA } else { libc::SEEK_HOLE };
+    // SAFETY: a descriptor that is open while `file` is borrowed. Its cursor moves, which no reader of this room uses.
+    let at = unsafe { libc::lseek(file.as_raw_fd(), from, whence) };
+    match u64::try_from(at) {
+        Ok(at) => Ok(Some(at)),
+        Err(_) => match io::Error::last_os_error() {
+            error if error.raw_os_error() == Some(libc::ENXIO) => Ok(None),
+            error => Err(error),
+        },
+    }
+}
+
+#[cfg(not(target_os = "linux"))]
+fn seek(_: &File, _: u64, _: Seek) -> io::Result<Option<u64>> {
+    Err(io::ErrorKind::Unsupported.into())
 }
 
 /// Asks the kernel to drop clean pages of a range. Advice: what it cannot drop stays.

@@ -3,19 +3,16 @@
 #![allow(unsafe_code)]
 
 use std::collections::HashMap;
-use std::ptr::NonNull;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
+use super::device::DeviceMemory;
+use super::host::HostMemory;
+use super::memory::{SlotMemory, Supply};
 use super::slots::{Slots, State};
 use super::split::{Run, Unit, split};
-use super::{Config, Error, Monitor, UnitSpec, UnitState, WeightPlace};
-use crate::ggml::{self, Backend, Buffer, Graph, Placement, Tensor};
-use crate::source::{HostBuf, ReadError, Ticket, WeightSource};
-use crate::units::Bytes;
-
-/// How often a waiting computation looks whether it was asked to stop.
-const STOP_INTERVAL: Duration = Duration::from_millis(20);
+use super::{Config, Error, Monitor, Staging, UnitState, WeightPlace};
+use crate::ggml::{self, Backend, Device, Graph, Placement, Tensor};
 
 /// A graph's cut, kept as long as libllama reuses the graph.
 #[derive(Debug)]
@@ -29,31 +26,18 @@ struct Cut {
 /// Graphs that libllama may come back to: one or two per kind of batch.
 const MAX_CUTS: usize = 8;
 
-/// Device room for one unit. The memory is either at rest here, or on its way with the ticket.
-#[derive(Debug)]
-struct SlotMemory {
-    ticket: Option<Ticket>,
-    buffer: Buffer,
-    base: NonNull<u8>,
-    host: Option<HostBuf>,
-}
-
-// SAFETY: `base` is the address of the memory that `host` or the ticket owns.
-unsafe impl Send for SlotMemory {}
-
 /// The state of a stream device.
 #[derive(Debug)]
 pub(super) struct Exec {
     backend: Backend,
-    units: Vec<UnitSpec>,
+    supply: Supply,
     /// Names are resolved once, when libllama creates the tensors.
     names: HashMap<String, WeightPlace>,
     weights: HashMap<Tensor, WeightPlace>,
     /// Tensors without their names while libllama loads.
     loading: Vec<(Tensor, String)>,
-    source: Arc<dyn WeightSource>,
     slots: Slots,
-    memory: Vec<SlotMemory>,
+    memory: Box<dyn SlotMemory>,
     cuts: Vec<Arc<Cut>>,
     /// For each unit, the one that was used after it last time: what to prefetch beyond a graph's end.
     successor: Vec<Unit>,
@@ -68,24 +52,23 @@ impl Exec {
         config.monitor.name_units(&config.units);
         let n_units = Unit::try_from(config.units.len()).unwrap_or(Unit::MAX);
         let n_slots = config.n_slots.max(2).min(config.units.len().max(1));
-        let size = config.units.iter().map(|u| u.size).max().unwrap_or_default();
-        let memory =
-            (0..n_slots).map(|_| SlotMemory::new(size, n_slots)).collect::<Result<_, _>>()?;
+        let monitor = config.monitor;
+        let (units, source) = (config.units.into(), config.source);
+        let supply = Supply { units, source, monitor: monitor.clone() };
         Ok(Exec {
             backend: Backend::new(config.inner, Some(config.threads))?,
-            units: config.units,
+            memory: memory(config.inner, &supply, n_slots, config.staging)?,
+            supply,
             names: config.weights,
             weights: HashMap::new(),
             loading: Vec::new(),
-            source: config.source,
             slots: Slots::new(n_slots),
-            memory,
             cuts: Vec::new(),
             successor: (0..n_units).map(|u| (u + 1) % n_units).collect(),
             last_unit: None,
             upcoming: Vec::with_capacity(n_slots),
             placement: Placement::default(),
-            monitor: config.monitor,
+            monitor,
         })
     }
 
@@ -115,14 +98,23 @@ impl Exec {
         self.backend.set_n_threads(n);
     }
 
+    /// Waits until everything that was asked for is computed.
     pub(super) fn synchronize(&mut self) {
+        self.memory.advance();
         self.backend.synchronize();
+        self.placement.restore_buffers();
+        self.memory.advance();
+    }
+
+    /// The queue that computes, for what passes through to it.
+    pub(super) fn backend(&mut self) -> &mut Backend {
+        &mut self.backend
     }
 
     /// Starts reading the units that a first pass begins with.
     pub(super) fn prefetch(&mut self) {
         self.upcoming.clear();
-        let n = Unit::try_from(self.units.len().min(self.slots.len())).unwrap_or(0);
+        let n = Unit::try_from(self.supply.units.len().min(self.slots.len())).unwrap_or(0);
         self.upcoming.extend(0..n);
         self.begin_fills();
     }
@@ -139,12 +131,14 @@ impl Exec {
             self.begin_fills();
             self.wait_for(&run.units)?;
             self.compute_run(graph, run, &cut.patches[k])?;
+            self.memory.advance();
         }
         if let Some(last) = self.last_unit {
             // The pass is over: what the next one begins with loads while the output is sampled.
             self.upcoming.clear();
             self.follow(last);
             self.begin_fills();
+            self.memory.end_pass();
             self.monitor.run(cut.runs.len(), cut.runs.len());
         }
         Ok(())
@@ -158,22 +152,28 @@ impl Exec {
     ) -> Result<(), Error> {
         for &(tensor, place) in patches {
             let slot = self.slots.find(place.unit).expect("the units of a run are in slots");
-            let SlotMemory { buffer, base, .. } = &self.memory[slot];
-            // SAFETY: the tensor is one of the graph being computed, and the slot is Ready: its memory is at rest and
-            // holds the tensor's bytes at this offset until `restore` below.
-            unsafe { self.placement.place(tensor, buffer, *base, place.offset) };
+            let (buffer, base) = self.memory.place(slot);
+            // SAFETY: the tensor is one of the graph being computed, and the slot is Ready: what computes from now on finds the
+            // tensor's bytes at this offset.
+            unsafe { self.placement.place(tensor, buffer, base, place.offset) };
         }
         for &unit in &run.units {
             let slot = self.slots.find(unit).expect("the units of a run are in slots");
             self.slots.begin_use(slot);
             self.monitor.unit_is(unit, UnitState::Computing);
+            self.memory.begin_use(slot, &mut self.backend);
         }
         let begin = Instant::now();
-        let result = self.backend.compute(graph, run.nodes.clone());
+        let result = self.backend.begin_compute(graph, run.nodes.clone());
         self.monitor.computed(run.units.first().copied(), begin);
-        self.placement.restore();
+        if self.memory.is_asynchronous() {
+            self.placement.restore_addresses();
+        } else {
+            self.placement.restore();
+        }
         for &unit in &run.units {
             let slot = self.slots.find(unit).expect("a busy slot keeps its unit");
+            self.memory.end_use(slot, &mut self.backend);
             self.slots.end_use(slot);
             self.monitor.unit_is(unit, UnitState::Idle);
             if let Some(last) = self.last_unit.replace(unit).filter(|&last| last != unit) {
@@ -214,26 +214,17 @@ impl Exec {
     /// Starts reading what is upcoming into the slots that are free for it.
     fn begin_fills(&mut self) {
         while let Some((slot, unit)) = self.slots.begin_fill(&self.upcoming) {
-            let memory = &mut self.memory[slot];
-            let host =
-                memory.host.take().expect("the memory of a slot that is not filling is at rest");
             self.monitor.unit_is(unit, UnitState::Reading);
-            let begin = Instant::now();
-            let mut ticket = self.source.request(self.units[unit as usize].extents.clone(), host);
-            if ticket.is_done() {
-                // The source has read it here and now, so that computation did not go on.
-                self.monitor.waited(unit, begin);
-            }
-            memory.ticket = Some(ticket);
+            self.memory.begin_fill(slot, unit);
         }
         self.tell_arrivals();
     }
 
     /// Tells the monitor which of the reads under way have ended; they are taken when they are needed.
     fn tell_arrivals(&mut self) {
-        for (slot, memory) in self.memory.iter_mut().enumerate() {
+        for slot in 0..self.slots.len() {
             if let State::Filling(unit) = self.slots.state(slot)
-                && memory.ticket.as_mut().is_some_and(Ticket::is_done)
+                && self.memory.has_arrived(slot)
             {
                 self.monitor.unit_is(unit, UnitState::Ready);
             }
@@ -243,13 +234,11 @@ impl Exec {
     /// Waits until all of `units` are in slots.
     fn wait_for(&mut self, units: &[Unit]) -> Result<(), Error> {
         for &unit in units {
-            let Some(slot) = self.slots.find(unit) else {
-                let names: Vec<_> =
-                    units.iter().map(|&u| self.units[u as usize].name.as_str()).collect();
-                return Err(Error::TooFewSlots {
-                    units: names.join(" and "),
-                    slots: self.slots.len(),
-                });
+            let slot = loop {
+                match self.slots.find(unit) {
+                    Some(slot) => break slot,
+                    None => self.make_room(units)?,
+                }
             };
             if matches!(self.slots.state(slot), State::Filling(_)) {
                 self.finish_fill(slot, unit)?;
@@ -258,33 +247,35 @@ impl Exec {
         Ok(())
     }
 
-    /// Waits for the read into `slot`. The time counts as a stall.
-    fn finish_fill(&mut self, slot: usize, unit: Unit) -> Result<(), Error> {
-        let mut ticket = self.memory[slot].ticket.take().expect("a filling slot has a ticket");
-        let begin = (!ticket.is_done()).then(Instant::now);
-        while !ticket.wait_timeout(STOP_INTERVAL) {
-            if self.monitor.is_stopped() {
-                // The read goes on; whoever needs the unit next finds it.
-                self.memory[slot].ticket = Some(ticket);
-                return Err(ggml::Error::Aborted.into());
-            }
-        }
-        if let Some(begin) = begin {
-            self.monitor.waited(unit, begin);
-        }
-        let outcome = match ticket.wait() {
-            Some(done) => {
-                self.memory[slot].host = Some(done.buf);
-                done.outcome
-            }
-            None => Err(ReadError::Stopped),
+    /// All slots are being filled with what will not be needed next, after a wrong guess, or with others of `units`: waits for the
+    /// first of the former, and begins to fill again.
+    fn make_room(&mut self, units: &[Unit]) -> Result<(), Error> {
+        let wrong = (0..self.slots.len()).find_map(|slot| match self.slots.state(slot) {
+            State::Filling(unit) if !units.contains(&unit) => Some((slot, unit)),
+            _ => None,
+        });
+        let Some((slot, unit)) = wrong else {
+            let names: Vec<_> = units.iter().map(|&u| self.supply.unit(u).name.as_str()).collect();
+            return Err(Error::TooFewSlots { units: names.join(" and "), slots: self.slots.len() });
         };
-        self.slots.end_fill(slot, outcome.is_ok());
-        self.monitor.unit_is(unit, UnitState::Idle);
-        let name = &self.units[unit as usize].name;
-        let stats = outcome.map_err(|error| Error::Read { unit: name.clone(), error })?;
-        self.monitor.read(unit, stats.bytes, stats.span);
+        match self.finish_fill(slot, unit) {
+            // Whoever needs that unit will hear of it.
+            Ok(()) | Err(Error::Read { .. }) => {}
+            Err(error) => return Err(error),
+        }
+        self.begin_fills();
         Ok(())
+    }
+
+    /// Waits for the fill of `slot`. The time counts as a stall.
+    fn finish_fill(&mut self, slot: usize, unit: Unit) -> Result<(), Error> {
+        let outcome = self.memory.finish_fill(slot, unit).ok_or(ggml::Error::Aborted)?;
+        self.slots.end_fill(slot, outcome.is_ok());
+        let name = &self.supply.unit(unit).name;
+        outcome.map_err(|error| {
+            self.monitor.unit_is(unit, UnitState::Idle);
+            Error::Read { unit: name.clone(), error }
+        })
     }
 
     /// The graph's cut, from the cache if it was seen before.
@@ -301,6 +292,11 @@ impl Exec {
             self.cuts.push(cut.clone());
         }
         cut
+    }
+
+    /// The runs that a graph would be cut into.
+    pub(super) fn runs(&self, graph: &Graph<'_>) -> Vec<Run> {
+        self.make_cut(graph).runs
     }
 
     fn make_cut(&self, graph: &Graph<'_>) -> Cut {
@@ -320,6 +316,8 @@ impl Exec {
             let mut list: Vec<(Tensor, WeightPlace)> = nodes[run.nodes.clone()]
                 .iter()
                 .flat_map(|&n| n.sources().chain([n]))
+                // Some backends look for a view's bytes where the tensor is that it is a view of.
+                .flat_map(|t| [t, t.root().0])
                 .filter_map(|t| place_of(t).map(|p| (t, p)))
                 // A view that is a node here may be of a weight whose unit only a later run needs.
                 .filter(|(_, p)| run.units.contains(&p.unit))
@@ -336,20 +334,23 @@ impl Drop for Exec {
     fn drop(&mut self) {
         // Nobody will need what is being read, and tickets wait for their reads when they are dropped: one that never
         // ends would hold the program up.
-        self.source.cancel();
+        self.supply.source.cancel();
+        self.backend.synchronize();
     }
 }
 
-impl SlotMemory {
-    fn new(size: Bytes, n_slots: usize) -> Result<SlotMemory, Error> {
-        let host = HostBuf::new(size).map_err(|e| Error::NoMemory {
-            n_slots,
-            size,
-            message: e.to_string(),
-        })?;
-        let base = host.start();
-        // SAFETY: page-aligned memory that lives in `host` or in the ticket, both dropped with (and after) the buffer.
-        let buffer = unsafe { Buffer::over_host(base, Bytes::from(host.len())) }?;
-        Ok(SlotMemory { ticket: None, buffer, base, host: Some(host) })
-    }
+/// Slots of the kind that the device needs.
+fn memory(
+    device: Device,
+    supply: &Supply,
+    n_slots: usize,
+    staging: Staging,
+) -> Result<Box<dyn SlotMemory>, Error> {
+    let size = supply.units.iter().map(|u| u.size).max().unwrap_or_default();
+    let supply = supply.clone();
+    Ok(if device.buffer_type().is_host() {
+        Box::new(HostMemory::new(supply, n_slots, size)?)
+    } else {
+        Box::new(DeviceMemory::new(supply, device, n_slots, size, staging)?)
+    })
 }

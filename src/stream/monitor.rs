@@ -56,9 +56,10 @@ pub struct Progress {
     pub n_blocks: usize,
     /// Passes over the weights since the model was loaded: one for each batch of tokens.
     pub passes: u64,
-    /// Bytes read for them.
+    /// Bytes brought to slots for them.
     pub streamed: Bytes,
-    /// Seconds that computation waited for bytes.
+    /// Seconds that computation waited for bytes; on a device with queues of its own, that the host did, while computation may
+    /// have gone on.
     pub stall_seconds: f64,
 }
 
@@ -174,6 +175,11 @@ impl Monitor {
         if let Some(trace) = self.trace.get() {
             trace.record(What::Read { unit, bytes }, begin, end);
         }
+    }
+
+    /// A unit that is at home in the host's memory was copied to the device.
+    pub(super) fn uploaded(&self, bytes: Bytes) {
+        self.streamed.fetch_add(bytes.0, Ordering::Relaxed);
     }
 
     /// The computation waited for `unit` since `begin`.

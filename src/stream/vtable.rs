@@ -13,7 +13,7 @@ use ggml_sys as sys;
 use super::exec::Exec;
 use super::{Config, Error};
 use crate::ggml::guard::{guarded, quietly};
-use crate::ggml::{AddressRange, BufferType, Device, Graph, Tensor};
+use crate::ggml::{AddressRange, BufferType, Capabilities, Device, Graph, Tensor};
 use crate::units::Bytes;
 
 /// What the device says of its memory: room for any model, because it only passes through.
@@ -33,6 +33,8 @@ struct Inner {
     name: CString,
     description: CString,
     inner: Device,
+    /// What the wrapped device can do, if its memory is its own; nothing otherwise.
+    caps: Option<Capabilities>,
     exec: Mutex<Exec>,
     error: Mutex<Option<Error>>,
 }
@@ -64,6 +66,7 @@ impl StreamDevice {
             name: CString::new(format!("Stream:{}", inner.name())).unwrap_or_default(),
             description: CString::new(description).unwrap_or_default(),
             inner,
+            caps: (!inner.buffer_type().is_host()).then(|| inner.capabilities()),
             exec: Mutex::new(Exec::new(config)?),
             error: Mutex::new(None),
         });
@@ -322,24 +325,28 @@ unsafe fn host_range(buffer: sys::ggml_backend_buffer_t) -> AddressRange {
 
 // ---- backend ----
 
-const BACKEND: sys::ggml_backend_i = sys::ggml_backend_i {
-    get_name: Some(backend_name),
-    free: Some(backend_free),
-    set_tensor_async: None,
-    get_tensor_async: None,
-    set_tensor_2d_async: None,
-    get_tensor_2d_async: None,
-    cpy_tensor_async: None,
-    synchronize: Some(backend_synchronize),
-    graph_plan_create: None,
-    graph_plan_free: None,
-    graph_plan_update: None,
-    graph_plan_compute: None,
-    graph_compute: Some(backend_compute),
-    event_record: None,
-    event_wait: None,
-    graph_optimize: None,
-};
+/// The table of a backend; what passes through to the wrapped device is there if that device has it.
+fn backend_table(wrapped: &sys::ggml_backend_i) -> sys::ggml_backend_i {
+    sys::ggml_backend_i {
+        get_name: Some(backend_name),
+        free: Some(backend_free),
+        set_tensor_async: wrapped.set_tensor_async.and(Some(backend_set_tensor_async)),
+        get_tensor_async: wrapped.get_tensor_async.and(Some(backend_get_tensor_async)),
+        // ggml makes do with the two above.
+        set_tensor_2d_async: None,
+        get_tensor_2d_async: None,
+        cpy_tensor_async: wrapped.cpy_tensor_async.and(Some(backend_cpy_tensor_async)),
+        synchronize: Some(backend_synchronize),
+        graph_plan_create: None,
+        graph_plan_free: None,
+        graph_plan_update: None,
+        graph_plan_compute: None,
+        graph_compute: Some(backend_compute),
+        event_record: wrapped.event_record.and(Some(backend_event_record)),
+        event_wait: wrapped.event_wait.and(Some(backend_event_wait)),
+        graph_optimize: wrapped.graph_optimize.and(Some(backend_graph_optimize)),
+    }
+}
 
 /// Tells backends of this kind apart from all others.
 static GUID: sys::ggml_guid = *b"airrun-stream-01";
@@ -350,8 +357,123 @@ unsafe extern "C" fn backend_name(backend: sys::ggml_backend_t) -> *const c_char
 }
 
 unsafe extern "C" fn backend_free(backend: sys::ggml_backend_t) {
-    // SAFETY: the box of `device_init_backend`, freed once.
-    quietly(|| drop(unsafe { Box::from_raw(backend) }));
+    // SAFETY: the box of `device_init_backend`, freed once. The model outlives it, and may not outlive what is next.
+    quietly(|| unsafe {
+        inner((*backend).context).exec().synchronize();
+        drop(Box::from_raw(backend));
+    });
+}
+
+/// Calls an entry of the wrapped backend's table in place of `backend`.
+///
+/// # Safety
+///
+/// `backend` must be one of a live device.
+unsafe fn pass_on(
+    backend: sys::ggml_backend_t,
+    call: impl FnOnce(sys::ggml_backend_t, &sys::ggml_backend_i),
+) {
+    quietly(|| {
+        // SAFETY: by this function's contract; the wrapped backend is valid and ours alone while `exec` is locked.
+        unsafe {
+            let mut exec = inner((*backend).context).exec();
+            let wrapped = exec.backend().as_ptr();
+            call(wrapped, &(*wrapped).iface);
+        }
+    });
+}
+
+unsafe extern "C" fn backend_set_tensor_async(
+    backend: sys::ggml_backend_t,
+    tensor: *mut sys::ggml_tensor,
+    data: *const c_void,
+    offset: usize,
+    size: usize,
+) {
+    // SAFETY: what ggml passes is passed on; the entry is there, or this one would not be.
+    unsafe {
+        pass_on(backend, |wrapped, table| {
+            table.set_tensor_async.expect("an entry")(wrapped, tensor, data, offset, size);
+        });
+    }
+}
+
+unsafe extern "C" fn backend_get_tensor_async(
+    backend: sys::ggml_backend_t,
+    tensor: *const sys::ggml_tensor,
+    data: *mut c_void,
+    offset: usize,
+    size: usize,
+) {
+    // SAFETY: as above.
+    unsafe {
+        pass_on(backend, |wrapped, table| {
+            table.get_tensor_async.expect("an entry")(wrapped, tensor, data, offset, size);
+        });
+    }
+}
+
+unsafe extern "C" fn backend_cpy_tensor_async(
+    from: sys::ggml_backend_t,
+    to: sys::ggml_backend_t,
+    src: *const sys::ggml_tensor,
+    dst: *mut sys::ggml_tensor,
+) -> bool {
+    let mut copied = false;
+    // SAFETY: as above. A source of this kind is looked through as well, unless it is another device, which would have to be locked.
+    unsafe {
+        let of_this_kind = std::ptr::eq((*from).guid, &raw const GUID);
+        if of_this_kind && (*from).context != (*to).context {
+            return false;
+        }
+        pass_on(to, |wrapped, table| {
+            let from = if of_this_kind { wrapped } else { from };
+            copied = table.cpy_tensor_async.expect("an entry")(from, wrapped, src, dst);
+        });
+    }
+    copied
+}
+
+unsafe extern "C" fn backend_event_record(
+    backend: sys::ggml_backend_t,
+    event: sys::ggml_backend_event_t,
+) {
+    // SAFETY: as above; the event is the wrapped device's, see `device_event_new`.
+    unsafe {
+        pass_on(backend, |wrapped, table| table.event_record.expect("an entry")(wrapped, event));
+    }
+}
+
+unsafe extern "C" fn backend_event_wait(
+    backend: sys::ggml_backend_t,
+    event: sys::ggml_backend_event_t,
+) {
+    // SAFETY: as above.
+    unsafe {
+        pass_on(backend, |wrapped, table| table.event_wait.expect("an entry")(wrapped, event));
+    }
+}
+
+unsafe extern "C" fn backend_graph_optimize(
+    backend: sys::ggml_backend_t,
+    graph: *mut sys::ggml_cgraph,
+    params: *mut sys::ggml_backend_graph_optimize_params,
+) {
+    quietly(|| {
+        let Some(graph) = NonNull::new(graph) else { return };
+        // SAFETY: ggml passes a backend of a live device, and a graph that is ours to reorder during the call. Nodes are reordered
+        // inside of runs only, so that no unit is needed twice.
+        unsafe {
+            let mut exec = inner((*backend).context).exec();
+            let wrapped = exec.backend().as_ptr();
+            let optimize = (*wrapped).iface.graph_optimize.expect("an entry");
+            for run in exec.runs(&Graph::from_raw(graph)) {
+                let (begin, end) = (run.nodes.start as i32, run.nodes.end as i32);
+                let mut view = sys::ggml_graph_view(graph.as_ptr(), begin, end);
+                optimize(wrapped, &raw mut view, params);
+            }
+        }
+    });
 }
 
 unsafe extern "C" fn backend_synchronize(backend: sys::ggml_backend_t) {
@@ -390,12 +512,13 @@ const DEVICE: sys::ggml_backend_device_i = sys::ggml_backend_device_i {
     get_props: Some(device_props),
     init_backend: Some(device_init_backend),
     get_buffer_type: Some(device_buffer_type),
-    get_host_buffer_type: None,
+    get_host_buffer_type: Some(device_host_buffer_type),
     buffer_from_host_ptr: None,
     supports_op: Some(device_supports_op),
     supports_buft: Some(device_supports_buft),
-    offload_op: None,
-    event_new: None,
+    offload_op: Some(device_offload_op),
+    event_new: Some(device_event_new),
+    // Events name the wrapped device, which ggml asks for the rest.
     event_free: None,
     event_synchronize: None,
 };
@@ -434,6 +557,7 @@ unsafe extern "C" fn device_props(
     // SAFETY: ggml passes a live device and a place to write to.
     unsafe {
         let device = inner((*dev).context);
+        let caps = device.caps;
         *props = sys::ggml_backend_dev_props {
             name: device.name.as_ptr(),
             description: device.description.as_ptr(),
@@ -442,10 +566,10 @@ unsafe extern "C" fn device_props(
             type_: sys::GGML_BACKEND_DEVICE_TYPE_GPU,
             device_id: std::ptr::null(),
             caps: sys::ggml_backend_dev_caps {
-                async_: false,
-                host_buffer: false,
+                async_: caps.is_some_and(|c| c.asynchronous),
+                host_buffer: caps.is_some_and(|c| c.host_buffer),
                 buffer_from_host_ptr: false,
-                events: false,
+                events: caps.is_some_and(|c| c.events),
                 mmap_support: false,
             },
         };
@@ -457,10 +581,14 @@ unsafe extern "C" fn device_init_backend(
     _: *const c_char,
 ) -> sys::ggml_backend_t {
     guarded(null_mut(), || {
-        // SAFETY: ggml passes a live device.
-        let context = unsafe { (*dev).context };
+        // SAFETY: ggml passes a live device, whose wrapped backend is valid.
+        let (context, iface) = unsafe {
+            let context = (*dev).context;
+            let wrapped = inner(context).exec().backend().as_ptr();
+            (context, backend_table(&(*wrapped).iface))
+        };
         let guid = (&raw const GUID).cast_mut();
-        Box::into_raw(Box::new(sys::ggml_backend { guid, iface: BACKEND, device: dev, context }))
+        Box::into_raw(Box::new(sys::ggml_backend { guid, iface, device: dev, context }))
     })
 }
 
@@ -474,6 +602,29 @@ unsafe extern "C" fn device_buffer_type(
         let wrapped = device.inner.buffer_type();
         if wrapped.is_host() { (&raw const device.host).cast_mut() } else { wrapped.0.as_ptr() }
     })
+}
+
+unsafe extern "C" fn device_host_buffer_type(
+    dev: sys::ggml_backend_dev_t,
+) -> sys::ggml_backend_buffer_type_t {
+    // SAFETY: ggml passes a live device.
+    let device = unsafe { inner((*dev).context) };
+    // What computes in host memory needs no memory to copy from.
+    let wrapped = device.caps.and_then(|_| device.inner.host_buffer_type());
+    wrapped.map_or(null_mut(), |w| w.0.as_ptr())
+}
+
+unsafe extern "C" fn device_offload_op(
+    dev: sys::ggml_backend_dev_t,
+    op: *const sys::ggml_tensor,
+) -> bool {
+    // SAFETY: ggml passes a live device and a valid tensor.
+    unsafe { sys::ggml_backend_dev_offload_op(inner((*dev).context).inner.0.as_ptr(), op) }
+}
+
+unsafe extern "C" fn device_event_new(dev: sys::ggml_backend_dev_t) -> sys::ggml_backend_event_t {
+    // SAFETY: ggml passes a live device.
+    unsafe { sys::ggml_backend_event_new(inner((*dev).context).inner.0.as_ptr()) }
 }
 
 unsafe extern "C" fn device_supports_op(

@@ -2,7 +2,7 @@
 //! that a retry mends. And what no retry mends ends in an error that leaves the session usable.
 
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::{Duration, Instant};
 
 use airrun::engine::{
@@ -10,7 +10,8 @@ use airrun::engine::{
 };
 use airrun::gguf::Index;
 use airrun::source::fault::{Behaviour, Fault, FaultySource};
-use airrun::source::{Retrying, WeightSource};
+use airrun::source::{Extent, HostBuf, Retrying, Ticket, WeightSource};
+use airrun::stream::Monitor;
 use airrun::units::{Bytes, Rate};
 
 fn model(name: &str) -> PathBuf {
@@ -138,6 +139,57 @@ fn a_source_that_hangs_can_be_stopped() {
     assert_eq!(answer.finish, Finish::Interrupted);
 }
 
+/// Notes how far the computation was when each request came.
+#[derive(Debug)]
+struct Recorder {
+    inner: Arc<dyn WeightSource>,
+    monitor: OnceLock<Arc<Monitor>>,
+    /// First byte of the request, and runs of the pass that were over.
+    seen: Mutex<Vec<(u64, usize)>>,
+}
+
+impl WeightSource for Recorder {
+    fn request(&self, extents: Arc<[Extent]>, buf: HostBuf) -> Ticket {
+        if let Some(monitor) = self.monitor.get() {
+            let runs = monitor.snapshot().block;
+            self.seen.lock().unwrap().push((extents[0].offset, runs));
+        }
+        self.inner.request(extents, buf)
+    }
+
+    fn describe(&self) -> String {
+        self.inner.describe()
+    }
+}
+
+/// The read of a block is on its way before the block ahead of it is computed, and that of the first block of the next pass before
+/// the last one is: there is always something to hide it behind.
+#[test]
+fn each_block_is_asked_for_while_the_one_before_it_is_computed() {
+    let index = Arc::new(Index::open(&model("tiny-chat-q8_0.gguf")).unwrap());
+    let mut recorder = None;
+    let wrap = |inner: Arc<dyn WeightSource>| -> Arc<dyn WeightSource> {
+        let made = Arc::new(Recorder { inner, monitor: OnceLock::new(), seen: Mutex::default() });
+        recorder = Some(made.clone());
+        made
+    };
+    let options = options(StreamMode::Always);
+    let mut session = Engine::open_with(index, &options, wrap).unwrap().session().unwrap();
+    session.eval(&tokens(1, 0)).unwrap();
+    let recorder = recorder.unwrap();
+    recorder.monitor.set(session.monitor()).unwrap();
+    for pass in 0..3 {
+        session.eval(&tokens(1, pass)).unwrap();
+        let seen = std::mem::take(&mut *recorder.seen.lock().unwrap());
+        // Blocks 0 and 1 were on their way when the pass began.
+        let runs: Vec<usize> = seen.iter().map(|&(_, runs)| runs).collect();
+        assert_eq!(runs, [1, 2, 3, 4, 5, 6], "{seen:?}");
+        let offsets: Vec<u64> = seen.iter().map(|&(offset, _)| offset).collect();
+        assert!(offsets[..4].is_sorted() && offsets[4..].is_sorted(), "{seen:?}");
+        assert!(offsets[5] < offsets[0], "{seen:?}");
+    }
+}
+
 /// Reading and computing overlap: a pass takes as long as the slower of the two, not both. Both take about equally long here,
 /// and what computing takes is measured in the same pass, so that a busy machine does not matter.
 #[test]
@@ -150,8 +202,11 @@ fn a_pass_takes_as_long_as_the_slower_of_reading_and_computing() {
     let blocks: Bytes = index.blocks.iter().map(|b| b.len).sum();
     let read = rate.seconds(blocks);
     let block = read / index.blocks.len() as f64;
+    let fine = |&(total, compute): &(f64, f64)| total <= 1.05 * read.max(compute) + block;
     let mut passes = Vec::new();
-    for i in 0..8 {
+    // One pass that overlaps shows that it does; those that a busy machine disturbs show nothing.
+    while passes.len() < 100 && !passes.last().is_some_and(fine) {
+        let i = passes.len();
         session.rewind(0).unwrap();
         let (begin, before) = (Instant::now(), monitor.snapshot().stall_seconds);
         session.eval(&tokens(256, i)).unwrap();
@@ -159,6 +214,8 @@ fn a_pass_takes_as_long_as_the_slower_of_reading_and_computing() {
         let compute = total - (monitor.snapshot().stall_seconds - before);
         passes.push((total, compute));
     }
-    let fine = |&(total, compute): &(f64, f64)| total <= 1.05 * read.max(compute) + block;
-    assert!(passes.iter().any(fine), "(total, computing) of {passes:?} s for reads of {read} s");
+    assert!(
+        passes.last().is_some_and(fine),
+        "(total, computing) of {passes:?} s for reads of {read} s"
+    );
 }

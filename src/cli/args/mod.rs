@@ -1,13 +1,31 @@
 //! The command line as typed: clap definitions and nothing else. What it means is found in
 //! `resolve`; nothing here touches the disk or a device.
 
+mod completions;
+mod devices;
+mod doctor;
+mod examples;
+mod list;
+mod man;
+mod pull;
+mod quantize;
 pub(crate) mod serve;
 
 use std::path::PathBuf;
 
-use clap::{Parser, Subcommand, ValueEnum};
+use clap::{CommandFactory, Parser, Subcommand, ValueEnum};
 
+pub(crate) use completions::CompletionsArgs;
+pub(crate) use doctor::DoctorArgs;
+pub(crate) use list::ListArgs;
+pub(crate) use man::ManArgs;
+pub(crate) use pull::PullArgs;
+pub(crate) use quantize::{QuantizeArgs, TypeArg, WorkerArgs};
+
+use crate::engine::DeviceChoice;
 use crate::units::Bytes;
+
+pub(crate) use devices::DevicesArgs;
 
 /// The longest text of a measurement.
 const MAX_BENCH_TOKENS: i64 = 1 << 20;
@@ -24,6 +42,22 @@ pub(crate) struct Args {
     /// Say more
     #[arg(short, long, global = true, help_heading = "Talk")]
     pub(crate) verbose: bool,
+    /// Take defaults of flags from this file
+    #[arg(long, global = true, value_name = "FILE", help_heading = "Talk")]
+    pub(crate) config: Option<PathBuf>,
+}
+
+/// The whole command line: the definitions, and what each command's help ends with.
+pub(crate) fn command() -> clap::Command {
+    let mut command = Args::command().after_help(examples::PROGRAM);
+    let names: Vec<String> =
+        command.get_subcommands().map(|sub| sub.get_name().to_owned()).collect();
+    for name in names {
+        if let Some(text) = examples::of(&name) {
+            command = command.mut_subcommand(&name, |sub| sub.after_help(text));
+        }
+    }
+    command
 }
 
 #[derive(Debug, Subcommand)]
@@ -34,12 +68,29 @@ pub(crate) enum Command {
     Run(RunArgs),
     /// Measure the speed of a model, beside what the hardware allows
     Bench(BenchArgs),
+    /// List the models on this machine, and how each would run here
+    List(ListArgs),
+    /// Download a model from the Hugging Face hub
+    Pull(PullArgs),
+    /// Write a smaller file of the same model
+    Quantize(QuantizeArgs),
+    /// The process that `quantize` starts
+    #[command(hide = true)]
+    QuantizeWorker(WorkerArgs),
     /// Show what is in a model file
     Inspect(InspectArgs),
     /// Show where a model's blocks will live, and how fast it will be
     Plan(PlanArgs),
+    /// List the devices that can compute, and how fast they are fed
+    Devices(DevicesArgs),
     /// Print the logits after the last of some tokens
     Logits(LogitsArgs),
+    /// Show what this machine has, and what makes it slow
+    Doctor(DoctorArgs),
+    /// Print a script that completes commands and flags
+    Completions(CompletionsArgs),
+    /// Print the manual, or write its pages
+    Man(ManArgs),
     /// Serve a model over HTTP, as OpenAI and Ollama do
     Serve(serve::ServeArgs),
 }
@@ -91,11 +142,14 @@ pub(crate) struct BenchArgs {
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct InspectArgs {
-    /// The model: a GGUF file (of a split one, the first part)
+    /// The model: a name that `airrun list` shows, or a GGUF file
     pub(crate) model: PathBuf,
     /// Print everything as JSON
     #[arg(long)]
     pub(crate) json: bool,
+    /// Compare the file's tokenizer with this tokenizer.json; exit 1 if they differ
+    #[arg(long, value_name = "FILE")]
+    pub(crate) check_tokenizer: Option<PathBuf>,
     /// List the blocks
     #[arg(long)]
     pub(crate) blocks: bool,
@@ -133,12 +187,12 @@ pub(crate) struct LogitsArgs {
 /// Where the model is, and how it is loaded.
 #[derive(Debug, clap::Args)]
 pub(crate) struct LoadArgs {
-    /// The model: a GGUF file (of a split one, the first part)
+    /// The model: a name that `airrun list` shows, or a GGUF file
     pub(crate) model: PathBuf,
-    /// Compute on this device: auto or cpu
-    #[arg(long, value_enum, default_value = "auto", hide_possible_values = true)]
-    #[arg(value_name = "NAME", hide_default_value = true, help_heading = "Memory")]
-    pub(crate) device: DeviceArg,
+    /// Compute on auto, cpu, cuda[:N], vulkan[:N] or metal
+    #[arg(long, default_value = "auto", value_name = "NAME")]
+    #[arg(hide_default_value = true, help_heading = "Memory")]
+    pub(crate) device: DeviceChoice,
     /// Stream blocks if they do not fit: auto, always, never
     #[arg(long, value_enum, default_value = "auto", hide_possible_values = true)]
     #[arg(value_name = "WHEN", hide_default_value = true, help_heading = "Memory")]
@@ -165,6 +219,9 @@ pub(crate) struct LoadArgs {
     /// Compute with the weights as they are in the file
     #[arg(long, help_heading = "Computing")]
     pub(crate) no_repack: bool,
+    /// Cut texts with this tokenizer.json instead of the model's own tokenizer
+    #[arg(long, value_name = "FILE", help_heading = "Computing")]
+    pub(crate) tokenizer: Option<PathBuf>,
     /// Draw what was read and computed when: a page (.html), or .json for Perfetto
     #[arg(long, value_name = "FILE", help_heading = "Talk")]
     pub(crate) trace: Option<PathBuf>,
@@ -207,13 +264,6 @@ pub(crate) enum StreamArg {
     Auto,
     Always,
     Never,
-}
-
-/// `--device`: this build computes on the CPU only, so both mean it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub(crate) enum DeviceArg {
-    Auto,
-    Cpu,
 }
 
 /// `--vram`, `--ram`.

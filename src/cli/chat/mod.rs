@@ -25,11 +25,12 @@ pub(crate) fn run(args: &ChatArgs, printer: &Printer) -> anyhow::Result<ExitStat
     if let Some(warning) = template.warning() {
         printer.warn(warning);
     }
+    let system = args.system.clone().or_else(|| talk.system.clone());
     match prompt {
         Some(prompt) => {
-            let tokens = run::chat_tokens(&talk, &template, args.system.clone(), prompt)?;
+            let tokens = run::chat_tokens(&talk, &template, system, prompt)?;
             run::finish(&mut talk, &tokens, template.stop())
         }
-        None => repl::Repl::new(talk, template, args.system.clone())?.run(),
+        None => repl::Repl::new(talk, template, system)?.run(),
     }
 }

@@ -1,20 +1,19 @@
 //! What the hardware can do, measured by doing nothing else: the disk's rate with the reader that streams and the very files, the
 //! memory's rate with as many threads as compute.
 
-use std::collections::VecDeque;
 use std::path::PathBuf;
-use std::sync::{Arc, Barrier};
+use std::sync::Barrier;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use crate::engine::Error;
 use crate::gguf::Index;
-use crate::source::{self, DIRECT_ALIGN, Extent, HostBuf, ReaderKind, Ticket, WeightSource};
+use crate::source::sample::{Effort, Ground, NoSample, Sample, sample};
+use crate::source::{self, Choice, HostBuf, OpenError, ReaderKind};
 use crate::units::{Bytes, MIB, Rate};
 
-/// One request to the reader, which cuts it into reads of 1 MiB ...
-const STEP: Bytes = Bytes(4 << 20);
-/// ... and so many requests at a time keep its queue of 16 full.
-const IN_FLIGHT: usize = 5;
+/// How long the disk is measured.
+const DISK: Effort = Effort { least: Duration::from_millis(500), most: Duration::from_secs(2) };
 
 /// More than the caches of any processor, so that what is read comes from memory.
 const MEMORY_SAMPLE: Bytes = Bytes(512 << 20);
@@ -24,94 +23,20 @@ const MIN_MEMORY_SAMPLE: Bytes = Bytes(16 << 20);
 const MEMORY_TIME: Duration = Duration::from_millis(150);
 const MEMORY_REPEATS: usize = 3;
 
-/// Reads a model's files from their beginning to their end and over again, past the page cache.
-#[derive(Debug)]
-pub struct DiskProbe {
-    source: Box<dyn WeightSource>,
-    /// Whole pages of each file.
-    lens: Vec<u64>,
-    /// Where the next read begins: file and offset.
-    at: (usize, u64),
-    buffers: Vec<HostBuf>,
-}
-
-impl DiskProbe {
-    /// Opens the files of `index`. `None` if they are smaller than a page.
-    ///
-    /// # Errors
-    ///
-    /// Files that cannot be opened, memory that cannot be had.
-    pub fn open(index: &Index) -> Result<Option<DiskProbe>, crate::engine::Error> {
-        let paths: Vec<PathBuf> = index.files.iter().map(|f| f.path.clone()).collect();
-        let open =
-            |kind| source::open(&paths, source::Choice { kind: Some(kind), ..Default::default() });
-        let source = match open(ReaderKind::Uring) {
-            Err(source::OpenError::Unavailable { .. }) => open(ReaderKind::Pread)?,
-            other => other?,
-        };
-        let page = |len: u64| len - len % DIRECT_ALIGN;
-        let lens: Vec<u64> = index.files.iter().map(|f| page(f.len.0)).collect();
-        if lens.iter().all(|&len| len == 0) {
-            return Ok(None);
-        }
-        // The first touch of a buffer's pages is not part of reading.
-        let touched = |mut buf: HostBuf| {
-            buf.as_mut_slice().fill(1);
-            buf
-        };
-        let buffers: Result<Vec<_>, _> =
-            (0..IN_FLIGHT).map(|_| HostBuf::new(STEP).map(touched)).collect();
-        let Ok(buffers) = buffers else { return Ok(None) };
-        Ok(Some(DiskProbe { source, lens, at: (0, 0), buffers }))
-    }
-
-    /// How it reads, for people.
-    pub fn describe(&self) -> String {
-        self.source.describe()
-    }
-
-    /// Reads on for about `time` and returns the rate from the first arrival to the last: the queue is full between the two.
-    /// `None` if a read fails.
-    pub fn sample(&mut self, time: Duration) -> Option<Rate> {
-        let begin = Instant::now();
-        let mut tickets = VecDeque::with_capacity(IN_FLIGHT);
-        while let Some(buf) = self.buffers.pop() {
-            tickets.push_back(self.request(buf));
-        }
-        let mut first = None;
-        let mut last = begin;
-        let mut bytes = Bytes::ZERO;
-        let mut failed = false;
-        while let Some((len, ticket)) = tickets.pop_front() {
-            let done = ticket.wait()?;
-            failed |= done.outcome.is_err();
-            last = Instant::now();
-            match first {
-                None => first = Some(last),
-                Some(_) => bytes += len,
-            }
-            if failed || begin.elapsed() >= time {
-                self.buffers.push(done.buf);
-            } else {
-                tickets.push_back(self.request(done.buf));
-            }
-        }
-        let seconds = last.duration_since(first?).as_secs_f64();
-        (!failed && seconds > 0.0).then(|| Rate(bytes.f64() / seconds))
-    }
-
-    /// Asks for the next step, and says how long it is.
-    fn request(&mut self, buf: HostBuf) -> (Bytes, Ticket) {
-        while self.at.1 >= self.lens[self.at.0] {
-            // Some file is not empty, so this ends.
-            self.at = ((self.at.0 + 1) % self.lens.len(), 0);
-        }
-        let (file, offset) = self.at;
-        let len = STEP.0.min(self.lens[file] - offset);
-        self.at.1 += len;
-        let extent = Extent { file, offset, len, dst: 0, need: len };
-        (Bytes(len), self.source.request(Arc::new([extent]), buf))
-    }
+/// Reads all over a model's files past the page cache, for half a second at least.
+///
+/// # Errors
+///
+/// Files that cannot be opened. That there is no rate to be had is an answer.
+pub fn disk_rate(index: &Index) -> Result<Result<Sample, NoSample>, Error> {
+    let paths: Vec<PathBuf> = index.files.iter().map(|f| f.path.clone()).collect();
+    let mut ground = Ground::survey(&paths)?;
+    let open = |kind| source::open(&paths, Choice { kind: Some(kind), ..Choice::default() });
+    let source = match open(ReaderKind::Uring) {
+        Err(OpenError::Unavailable { .. }) => open(ReaderKind::Pread)?,
+        other => other?,
+    };
+    Ok(sample(source.as_ref(), &mut ground, DISK))
 }
 
 /// The rate at which `threads` threads together read memory; the best of a few tries, because only other programs make it

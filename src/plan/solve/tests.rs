@@ -10,7 +10,7 @@ use crate::plan::ContextCost;
 use crate::units::{GIB, MIB};
 
 /// A model of blocks whose tensors have these roles and sizes.
-fn model(blocks: &[Vec<(&str, Bytes)>]) -> Index {
+pub(in crate::plan) fn model(blocks: &[Vec<(&str, Bytes)>]) -> Index {
     let mut index = Index {
         files: Vec::new(),
         metadata: Metadata::default(),
@@ -20,7 +20,8 @@ fn model(blocks: &[Vec<(&str, Bytes)>]) -> Index {
     let mut offset = 0;
     let mut add = |index: &mut Index, name: String, len: Bytes, place: Place| {
         let ty = GgmlType(0);
-        index.tensors.push(TensorInfo { name, ty, shape: vec![1], file: 0, offset, len, place });
+        let shape = if name.contains("norm") { vec![1] } else { vec![1, 1] };
+        index.tensors.push(TensorInfo { name, ty, shape, file: 0, offset, len, place });
         offset += len.0;
         index.tensors.len() - 1
     };
@@ -58,6 +59,7 @@ fn needs() -> Needs {
         process: MIB * 50,
         context: ContextCost { ctx: [256, 4096], ubatch: [32, 2048], bytes },
         read_ahead: MIB * 16,
+        gpu: None,
     }
 }
 
@@ -65,6 +67,7 @@ fn wish(ram: Bytes) -> Wish {
     Wish {
         stream: StreamMode::Auto,
         ram: Some(ram),
+        vram: None,
         ctx: 4096,
         ctx_least: 4096,
         ubatch: None,
@@ -72,7 +75,7 @@ fn wish(ram: Bytes) -> Wish {
     }
 }
 
-const MACHINE: Machine = Machine { ram: Bytes(8 << 30), reserve: Bytes(1 << 30) };
+const MACHINE: Machine = Machine { ram: Bytes(8 << 30), reserve: Bytes(1 << 30), gpu: None };
 
 fn solve_it(index: &Index, wish: &Wish) -> Result<Plan, Refusal> {
     solve(index, &MACHINE, &needs(), wish, &|tensors| {
@@ -107,7 +110,7 @@ fn check(index: &Index, plan: &Plan) {
     assert!(plan.memory.peak() <= plan.memory.budget);
 }
 
-fn any_model() -> impl Strategy<Value = Index> {
+pub(in crate::plan) fn any_model() -> impl Strategy<Value = Index> {
     const ROLES: [&str; 8] = [
         "attn_norm.weight",
         "attn_q.weight",

@@ -70,7 +70,7 @@ pub enum OpenError {
 }
 
 /// Opens the files of a model for streaming; extents number them in this order. Reads that the system refuses are tried
-/// twice. The probe of an unknown device takes at most a tenth of a second.
+/// twice. The probe of an unknown device takes about a fifth of a second, once a week.
 pub fn open(paths: &[PathBuf], choice: Choice) -> Result<Box<dyn WeightSource>, OpenError> {
     let from_env = std::env::var(READER_ENV).ok().filter(|name| !name.is_empty());
     let kind = match (choice.kind, from_env) {

@@ -1,22 +1,20 @@
 //! Which reader is fastest on a device: measured once in a fraction of a second with the very file, and remembered for a week.
 //! Only the choice among readers is made here; it is never needed for right answers, so nothing in here fails for good.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::BTreeMap;
 use std::path::PathBuf;
-use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use super::{OpenError, ReaderKind, start};
 use crate::memo;
-use crate::source::files::{Files, PageCache, drop_pages};
-use crate::source::{Extent, HostBuf, WeightSource};
+use crate::source::files::{Files, PageCache};
+use crate::source::sample::{Effort, Ground, NoSample, sample};
 use crate::units::{Bytes, MIB};
 
-/// What each reader reads at most, and for how long.
-const SAMPLE: Bytes = Bytes(24 << 20);
-const SAMPLE_TIME: Duration = Duration::from_millis(30);
-/// One request of the sample; two are in flight.
-const STEP: Bytes = Bytes(4 << 20);
+/// How long each reader reads: a choice needs no more.
+const EFFORT: Effort = Effort { least: Duration::from_millis(30), most: Duration::from_millis(60) };
+/// Files with less than this are not worth choosing for.
+const LEAST: Bytes = Bytes(72 * MIB.0);
 /// How much faster than the best one before it a reader must be to be chosen. Samples as short as these differ by a third
 /// from chance alone; io_uring comes first because it needs the least of the processor, buffered reads last because they
 /// need the most.
@@ -38,7 +36,8 @@ pub(super) fn best_reader(paths: &[PathBuf]) -> Result<ReaderKind, OpenError> {
     if !files.any_direct() {
         return Ok(ReaderKind::Pread);
     }
-    if files.file_len(0) < SAMPLE * 3 {
+    let ground = Ground::survey(&paths[..1])?;
+    if ground.bytes() < LEAST {
         return Ok(ReaderKind::Uring);
     }
     let memory = memo::path("readers.json");
@@ -48,7 +47,7 @@ pub(super) fn best_reader(paths: &[PathBuf]) -> Result<ReaderKind, OpenError> {
     if let Some(verdict) = verdicts.get(&key) {
         return Ok(verdict.reader);
     }
-    let reader = judge(&measure(&paths[..1], &files));
+    let reader = judge(&measure(&paths[..1], ground));
     verdicts.insert(key, Verdict { reader, measured: memo::now() });
     if let Some(memory) = memory {
         memo::remember(&memory, &verdicts);
@@ -68,55 +67,19 @@ fn judge(rates: &[(ReaderKind, f64)]) -> ReaderKind {
     best.0
 }
 
-/// The rate of each reader that works here, each on its own part of the file so that none profits from another's reads.
-fn measure(paths: &[PathBuf], files: &Files) -> Vec<(ReaderKind, f64)> {
-    let part = files.file_len(0).0 / 3 / MIB.0 * MIB.0;
+/// The rate of each reader that works here, 0 where hardly anything arrived; none reads what another one has read.
+fn measure(paths: &[PathBuf], mut ground: Ground) -> Vec<(ReaderKind, f64)> {
     let kinds = [ReaderKind::Uring, ReaderKind::Pread, ReaderKind::Buffered];
-    let sample = |(i, kind): (u64, ReaderKind)| {
+    let mut rate = |kind| {
         let source = start(paths, kind, PageCache::Avoid).ok()?;
-        // Past the page cache it makes no difference; through it, a cached page would look like a fast disk.
-        if kind == ReaderKind::Buffered {
-            drop_pages(files.handle(0, false), i * part, SAMPLE.0);
+        ground.drop_cached(kind == ReaderKind::Buffered);
+        match sample(source.as_ref(), &mut ground, EFFORT) {
+            Ok(sample) => Some((kind, sample.rate().0)),
+            Err(NoSample::TooSlow(_)) => Some((kind, 0.0)),
+            Err(_) => None,
         }
-        Some((kind, rate(source.as_ref(), i * part)?))
     };
-    (0..).zip(kinds).filter_map(sample).collect()
-}
-
-/// Reads on from `offset` until the sample or its time is over; 0 where not even two steps are done by then. [bytes per second]
-fn rate(source: &dyn WeightSource, offset: u64) -> Option<f64> {
-    let request = |i: u64, buf| {
-        let extent =
-            Extent { file: 0, offset: offset + i * STEP.0, len: STEP.0, dst: 0, need: STEP.0 };
-        source.request(Arc::new([extent]), buf)
-    };
-    let begin = Instant::now();
-    let mut asked = 0;
-    let mut tickets = VecDeque::new();
-    for _ in 0..2 {
-        let mut buf = HostBuf::new(STEP).ok()?;
-        buf.as_mut_slice().fill(1); // the first touch of its pages is not part of reading
-        tickets.push_back(request(asked, buf));
-        asked += 1;
-    }
-    let mut ends = Vec::new();
-    while let Some(mut ticket) = tickets.pop_front() {
-        if !ticket.wait_timeout(SAMPLE_TIME.saturating_sub(begin.elapsed())) {
-            tickets.push_back(ticket);
-            break;
-        }
-        let done = ticket.wait()?;
-        ends.push(done.outcome.ok()?.span.1);
-        if asked < SAMPLE.0 / STEP.0 && begin.elapsed() < SAMPLE_TIME {
-            tickets.push_back(request(asked, done.buf));
-            asked += 1;
-        }
-    }
-    source.cancel(); // so that dropping the tickets waits for the reads in flight only
-    // From the end of the first step on, when threads and device are awake.
-    let [first, .., last] = &ends[..] else { return Some(0.0) };
-    let seconds = (*last - *first).as_secs_f64();
-    Some(STEP.f64() * (ends.len() - 1) as f64 / seconds.max(1e-9))
+    kinds.into_iter().filter_map(&mut rate).collect()
 }
 
 #[cfg(test)]

@@ -1,0 +1,11 @@
+//! The arguments of `airrun list`.
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct ListArgs {
+    /// Print everything as JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+    /// Show also what writes no text: embeddings, vision, sound, parts
+    #[arg(short, long)]
+    pub(crate) all: bool,
+}

@@ -1,0 +1,181 @@
+//! `airrun list`: the models on this machine, whoever downloaded them, and how each would run here. It reads headers, and loads
+//! nothing.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use comfy_table::{CellAlignment, ContentArrangement, Table, presets};
+use serde_json::{Value, json};
+
+use crate::cli::args::ListArgs;
+use crate::cli::exit::ExitStatus;
+use crate::cli::inspect::parameters;
+use crate::cli::printer::Printer;
+use crate::cli::progress::{Status, Watched};
+use crate::gguf::{GgmlType, Purpose, printable};
+use crate::models::{Catalog, Facts, How, Library, Model, Outlook, Room};
+use crate::plan::Kind;
+use crate::probe::{self, quick};
+use crate::units::Bytes;
+
+/// Seconds for types of weights that this machine has never computed with.
+const PROBING: Duration = Duration::from_secs(1);
+
+/// A model and what is known of it.
+struct Row<'a> {
+    model: &'a Model,
+    facts: Facts,
+    /// `None` for what writes no text.
+    outlook: Option<Outlook>,
+}
+
+/// Lists what is here.
+pub(crate) fn run(args: &ListArgs, printer: &Printer) -> anyhow::Result<ExitStatus> {
+    let status = Status::start(printer, Watched::Step("looking for models".to_owned()));
+    let catalog = Catalog::here();
+    let read = Library::open().facts(&catalog.models);
+    let mut rows = Vec::new();
+    let mut notes: Vec<String> =
+        catalog.notes.iter().map(|n| format!("{}: {}", n.path.display(), n.what)).collect();
+    for (model, facts) in catalog.models.iter().zip(read) {
+        match facts {
+            Ok(facts) => rows.push(Row { model, facts, outlook: None }),
+            Err(why) => notes.push(why),
+        }
+    }
+    let n_all = rows.len();
+    if !args.all {
+        rows.retain(|r| r.facts.purpose == Some(Purpose::Text));
+    }
+    look_ahead(&mut rows);
+    drop(status);
+    for note in &notes {
+        printer.detail(printable(note.as_bytes()));
+    }
+    let text = match args.json {
+        true => {
+            serde_json::to_string_pretty(&rows.iter().map(Row::json).collect::<Vec<_>>())? + "\n"
+        }
+        false => table(&rows),
+    };
+    printer.data(&text)?;
+    if !args.json {
+        remarks(printer, rows.len(), n_all, notes.len());
+    }
+    Ok(ExitStatus::Ok)
+}
+
+/// What the table leaves unsaid.
+fn remarks(printer: &Printer, n_shown: usize, n_all: usize, n_notes: usize) {
+    if n_all == 0 {
+        printer.dim("no models were found; `airrun pull ORG/REPO` downloads one");
+    }
+    if n_all > n_shown {
+        printer
+            .dim(format!("{} that write no text are left out; --all shows them", n_all - n_shown));
+    }
+    if n_notes > 0 {
+        printer.detail(format!("{n_notes} were passed over"));
+    }
+}
+
+/// Fills in how the models that write text would run.
+fn look_ahead(rows: &mut [Row]) {
+    let machine = probe::machine();
+    let memory = machine.ram.saturating_sub(machine.reserve);
+    let speeds = quick::Speeds::of(&kinds(rows), PROBING);
+    for row in rows.iter_mut().filter(|r| r.facts.purpose == Some(Purpose::Text)) {
+        let types = row.facts.types.iter().map(|t| (t.ty, Bytes(t.bytes)));
+        let compute = speeds.mixed(types);
+        let without = row.facts.outlook(&Room { memory, disk: None }, compute);
+        let disk = match without.how {
+            How::StreamsFromDisk => quick::disk_of(&row.model.path),
+            How::Fits | How::TooLarge => None,
+        };
+        row.outlook = Some(row.facts.outlook(&Room { memory, disk }, compute));
+    }
+}
+
+/// The types of weights that the models have, those of most models first, each with the shape of the first that has it.
+fn kinds(rows: &[Row]) -> Vec<Kind> {
+    let mut kinds: BTreeMap<u32, (usize, Kind)> = BTreeMap::new();
+    for share in rows.iter().flat_map(|r| &r.facts.types) {
+        let matrix = GgmlType(share.ty).bytes(share.row.saturating_mul(share.rows));
+        let Some(matrix) = matrix.filter(|b| *b > Bytes::ZERO) else { continue };
+        let (ty, row, rows) = (share.ty, share.row, share.rows);
+        let kind = Kind { ty, row, rows, matrix, bytes: Bytes(share.bytes) };
+        kinds.entry(ty).or_insert((0, kind)).0 += 1;
+    }
+    let mut kinds: Vec<(usize, Kind)> = kinds.into_values().collect();
+    kinds.sort_by_key(|(n, _)| std::cmp::Reverse(*n));
+    kinds.into_iter().map(|(_, kind)| kind).collect()
+}
+
+fn table(rows: &[Row]) -> String {
+    if rows.is_empty() {
+        return String::new();
+    }
+    let mut table = Table::new();
+    table.load_style(presets::NOTHING).set_content_arrangement(ContentArrangement::Disabled);
+    table.set_header(["NAME", "ARCHITECTURE", "PARAMETERS", "QUANT", "SIZE", "FROM", "HERE"]);
+    for row in rows {
+        let Row { model, facts, .. } = row;
+        table.add_row([
+            printable(model.name.as_bytes()),
+            facts.architecture.clone(),
+            parameters(facts.parameters),
+            facts.quantisation.clone(),
+            model.size.to_string(),
+            model.origin.to_string(),
+            row.here(),
+        ]);
+    }
+    for column in [2, 4] {
+        if let Some(column) = table.column_mut(column) {
+            column.set_cell_alignment(CellAlignment::Right);
+        }
+    }
+    let line = |l: String| l.strip_prefix(' ').unwrap_or(&l).trim_end().to_owned() + "\n";
+    table.lines().map(line).collect()
+}
+
+impl Row<'_> {
+    /// `fits, 12 tokens/s`.
+    fn here(&self) -> String {
+        let Some(outlook) = &self.outlook else {
+            let what = self.facts.purpose.map(|p| p.not_for_text().unwrap_or_default());
+            return what.unwrap_or("a vocabulary, or a part of a model").to_owned();
+        };
+        let how = match outlook.how {
+            How::Fits => "fits",
+            How::StreamsFromDisk => "streams from disk",
+            How::TooLarge => return "too large".to_owned(),
+        };
+        match outlook.tokens_per_second {
+            Some(rate) if rate >= 9.95 => format!("{how}, about {rate:.0} tokens/s"),
+            Some(rate) if rate >= 0.995 => format!("{how}, about {rate:.1} tokens/s"),
+            Some(rate) => format!("{how}, about {rate:.2} tokens/s"),
+            None => how.to_owned(),
+        }
+    }
+
+    fn json(&self) -> Value {
+        let Row { model, facts, outlook } = self;
+        json!({
+            "name": model.name,
+            "aliases": model.aliases,
+            "path": model.path.display().to_string(),
+            "origin": model.origin,
+            "size": model.size,
+            "modified": model.modified,
+            "title": facts.title,
+            "architecture": facts.architecture,
+            "parameters": facts.parameters,
+            "quantisation": facts.quantisation,
+            "context": facts.context,
+            "purpose": facts.purpose,
+            "how": outlook.map(|o| o.how),
+            "tokens_per_second": outlook.and_then(|o| o.tokens_per_second),
+        })
+    }
+}

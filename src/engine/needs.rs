@@ -1,0 +1,220 @@
+//! What a model needs besides its weights: asked of ggml, or bounded where memory is plenty. The plan takes it from here.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use super::Error;
+use super::devices::GpuBackend;
+use super::load::{LoadOptions, Loading, ggml_error};
+use crate::ggml::{Context, ContextParams, Device, Threadpool};
+use crate::gguf::{GgmlType, Index, TensorInfo};
+use crate::plan::{ContextCost, GpuNeeds, Needs, Plan, Wish};
+use crate::probe;
+use crate::stream::Monitor;
+use crate::units::{Bytes, MIB};
+
+/// The context and the batches that a model is tried with, beside the wanted ones. (tokens)
+const SMALL_CTX: u32 = 256;
+const SMALL_UBATCH: u32 = 32;
+const LARGE_UBATCH: u32 = 2048;
+
+/// What the program takes beyond what was measured: thread stacks, the reader's queue, the sampler, the heap's holes.
+const SLACK: Bytes = Bytes(24 * MIB.0);
+
+/// What the program and a vocabulary take where nobody measured.
+const PROCESS: Bytes = Bytes(256 * MIB.0);
+
+/// Buffers of the reader that loads resident weights.
+pub(super) const READ_AHEAD: Bytes = Bytes(16 * MIB.0);
+
+/// What a GPU's driver takes in RAM where nobody measured.
+const GPU_PROCESS: Bytes = Bytes(512 * MIB.0);
+
+/// What a GPU's libraries take of its memory for themselves, beyond what an idle program takes. CUDA: work space of cuBLAS (32 MiB
+/// on the largest GPUs), kernels that are loaded when they are first used, recorded graphs. Others have less of that.
+const CUDA_LIBRARIES: Bytes = Bytes(128 * MIB.0);
+const OTHER_LIBRARIES: Bytes = Bytes(32 * MIB.0);
+
+/// Pinned memory that what is read from disk passes through, and some on top for what alignment costs.
+const STAGING: Bytes = Bytes(48 * MIB.0);
+
+/// Whether elements are stored in blocks.
+pub(super) fn is_quantised(ty: GgmlType) -> bool {
+    ty.block_elements() > 1
+}
+
+/// Bounds that no model exceeds by much, for machines with plenty of memory: keys and values as wide as the model in every
+/// block, and a batch through the widest layers.
+pub(super) fn rough_needs(index: &Index, wish: &Wish) -> Needs {
+    let width = index.arch_uint("embedding_length").unwrap_or(0);
+    let heads = index.arch_uint("attention.head_count").unwrap_or(1);
+    let widest = index.tensors.iter().filter_map(|t| t.shape.iter().take(2).max());
+    let widest = widest.copied().max().unwrap_or(0);
+    let bytes = |ctx: u32, ubatch: u32| {
+        let (ctx, ubatch) = (u64::from(ctx), u64::from(ubatch));
+        let kv = Bytes(4 * width) * ctx * index.blocks.len() as u64;
+        // The widest may be the vocabulary, of which only one row is computed.
+        let batch = (Bytes(4 * 16 * width) + Bytes(4 * 3 * widest.min(8 * width))) * ubatch;
+        kv + batch + Bytes(4 * heads) * ctx * ubatch + Bytes(8 * widest) + MIB * 16
+    };
+    let (ctx, ubatch) = corners(wish);
+    let bytes = ctx.map(|c| ubatch.map(|u| bytes(c, u)));
+    let header: Bytes = index.files.iter().map(|f| Bytes(f.data_offset)).sum();
+    Needs {
+        // libllama's tables of the vocabulary take several times the header.
+        process: PROCESS + header * 8,
+        context: ContextCost { ctx, ubatch, bytes },
+        read_ahead: READ_AHEAD,
+        gpu: None,
+    }
+}
+
+/// The contexts and batches to try.
+fn corners(wish: &Wish) -> ([u32; 2], [u32; 2]) {
+    let ctx = wish.ctx.max(1);
+    let largest = wish.ubatch.unwrap_or(LARGE_UBATCH).clamp(1, ctx);
+    ([SMALL_CTX.min(ctx), ctx], [SMALL_UBATCH.min(largest), largest])
+}
+
+/// What ggml says: the model is loaded without its weights, and contexts are made of it. Their memory takes addresses only,
+/// so that this costs neither memory nor much time. Returns the seconds that loading took, too.
+pub(super) fn measured_needs(
+    index: &Index,
+    options: &LoadOptions,
+    wish: &Wish,
+    threads: &Arc<Threadpool>,
+) -> Result<(Needs, f64), Error> {
+    let begin = Instant::now();
+    let hollow = Plan::hollow(index, wish.ctx);
+    let monitor = Arc::new(Monitor::default());
+    let loading = Loading { index, plan: &hollow, options, gpu: None, threads, monitor: &monitor };
+    let (model, _device) = loading.hollow()?;
+    let model = Arc::new(model);
+    let seconds = begin.elapsed().as_secs_f64();
+    let before = probe::address_space();
+    let (ctx, mut ubatch) = corners(wish);
+    if model.has_encoder() {
+        // An encoder reads its whole text in one pass.
+        ubatch = [ctx[1]; 2];
+    }
+    let need = |n_ctx: u32, n_ubatch: u32| -> Result<Bytes, Error> {
+        let threads = threads.clone();
+        let params = ContextParams {
+            n_ctx,
+            n_ubatch,
+            n_seqs: options.sequences,
+            threads,
+            n_threads: 1,
+            offload: false,
+        };
+        let context = Context::new(model.clone(), &params, monitor.stop_flag());
+        let _context = context.map_err(ggml_error(index))?;
+        Ok(probe::address_space().saturating_sub(before) + work(index, n_ubatch))
+    };
+    // The smallest first: what the heap keeps of one context is part of the next.
+    let small = need(ctx[0], ubatch[0].min(ctx[0]))?;
+    let long = need(ctx[1], ubatch[0])?;
+    let large = need(ctx[1], ubatch[1])?;
+    // A batch cannot be larger than the context; the fourth corner is a bound.
+    let bytes = [[small, small + large.saturating_sub(long)], [long, large]];
+    let process = probe::peak_memory() + SLACK;
+    let context = ContextCost { ctx, ubatch, bytes };
+    let needs = if before == Bytes::ZERO || process == SLACK {
+        // A system that does not tell; the bounds have to do.
+        rough_needs(index, wish)
+    } else {
+        Needs { process, context, read_ahead: READ_AHEAD, gpu: None }
+    };
+    Ok((needs, seconds))
+}
+
+/// As [`rough_needs`], for a machine whose GPU computes.
+pub(super) fn rough_gpu_needs(index: &Index, wish: &Wish, device: Device) -> Needs {
+    let needs = rough_needs(index, wish);
+    let driver = driver_needs(index, wish, device);
+    let gpu = GpuNeeds { context: needs.context, driver, staging: STAGING };
+    Needs { process: needs.process + GPU_PROCESS, gpu: Some(gpu), ..needs }
+}
+
+/// What ggml says of a machine whose GPU computes: the model is described to libllama, and so are contexts of it, none of which
+/// gets any memory. Returns the seconds that the model took, too.
+pub(super) fn described_needs(
+    index: &Index,
+    options: &LoadOptions,
+    wish: &Wish,
+    threads: &Arc<Threadpool>,
+    device: Device,
+) -> Result<(Needs, f64), Error> {
+    let begin = Instant::now();
+    let hollow = Plan::hollow(index, wish.ctx);
+    let monitor = Arc::new(Monitor::default());
+    let loading =
+        Loading { index, plan: &hollow, options, gpu: Some(device), threads, monitor: &monitor };
+    let model = Arc::new(loading.described(device)?);
+    let seconds = begin.elapsed().as_secs_f64();
+    let (ctx, mut ubatch) = corners(wish);
+    if model.has_encoder() {
+        ubatch = [ctx[1]; 2];
+    }
+    let here = device.buffer_type();
+    let need = |n_ctx: u32, n_ubatch: u32| -> Result<[Bytes; 2], Error> {
+        let threads = threads.clone();
+        let n_ubatch = n_ubatch.min(n_ctx);
+        let params = ContextParams {
+            n_ctx,
+            n_ubatch,
+            n_seqs: options.sequences,
+            threads,
+            n_threads: 1,
+            offload: false,
+        };
+        let context = Context::new(model.clone(), &params, monitor.stop_flag());
+        let mut sums = [work(index, n_ubatch), Bytes::ZERO];
+        for taken in context.map_err(ggml_error(index))?.taken() {
+            sums[usize::from(taken.kind == here)] += taken.context + taken.compute;
+        }
+        Ok(sums)
+    };
+    let mut costs = [ContextCost { ctx, ubatch, ..ContextCost::default() }; 2];
+    for (i, n_ctx) in ctx.into_iter().enumerate() {
+        for (j, n_ubatch) in ubatch.into_iter().enumerate() {
+            let sums = need(n_ctx, n_ubatch)?;
+            for (cost, sum) in costs.iter_mut().zip(sums) {
+                cost.bytes[i][j] = sum;
+            }
+        }
+    }
+    let peak = probe::peak_memory();
+    let process = if peak == Bytes::ZERO { PROCESS + GPU_PROCESS } else { peak + SLACK };
+    let [context, on_gpu] = costs;
+    let gpu =
+        GpuNeeds { context: on_gpu, driver: driver_needs(index, wish, device), staging: STAGING };
+    Ok((Needs { process, context, read_ahead: READ_AHEAD, gpu: Some(gpu) }, seconds))
+}
+
+/// What a GPU's libraries and kernels take beyond what ggml allocates by name: a batch's activations as they are converted to be
+/// multiplied with, and the products, each once more because pools do not give back what does not fit the next size.
+fn driver_needs(index: &Index, wish: &Wish, device: Device) -> ContextCost {
+    let (ctx, ubatch) = corners(wish);
+    let is_cuda = device.backend_name() == GpuBackend::Cuda.ggml_name();
+    let libraries = if is_cuda { CUDA_LIBRARIES } else { OTHER_LIBRARIES };
+    let longest = |side: usize| {
+        let blocks = index.blocks.iter().flat_map(|b| &b.tensors);
+        let sides = blocks.filter_map(|&t| index.tensors[t].shape.get(side).copied());
+        sides.max().unwrap_or(0)
+    };
+    // Inputs as half floats, outputs as floats.
+    let token = (Bytes(2) * longest(0) + Bytes(4) * longest(1)) * 2;
+    let need = |n_ubatch: u32| libraries + token * u64::from(n_ubatch);
+    ContextCost { ctx, ubatch, bytes: [ubatch.map(need); 2] }
+}
+
+/// What ggml's CPU backend needs to compute a batch: the activations, converted to what the weights are multiplied with. (bytes)
+fn work(index: &Index, n_ubatch: u32) -> Bytes {
+    // Blocks of quantised activations take up to 36 bytes for 32 values; half floats take 2 each.
+    let row = |t: &TensorInfo| {
+        let per_256 = if is_quantised(t.ty) { 36 * 8 } else { 512 };
+        t.shape.first().map_or(0, |n| n / 256 * per_256 + per_256)
+    };
+    Bytes(index.tensors.iter().map(row).max().unwrap_or(0)) * u64::from(n_ubatch)
+}

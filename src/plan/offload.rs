@@ -1,0 +1,476 @@
+//! The decision with a GPU: which blocks live in its memory, which of the others the CPU computes, which are brought over the link
+//! from RAM, and which from disk.
+//!
+//! Two kinds of plans compete. *Split* ones bring nothing: what is not resident is computed by the CPU, whole or only its
+//! feed-forward network, as llama.cpp would. *Streaming* ones have slots, and may leave some of the blocks in RAM to the CPU,
+//! which computes while the link brings others. The fastest single-token pass by the arithmetic of `estimate` wins; so no plan is
+//! slower than streaming everything, nor than a split.
+
+use super::estimate::{Touched, estimate};
+use super::parts::{self, CutBlock, LEVELS, Level};
+use super::solve::{
+    MAX_TRIES, N_SLOTS, Pool, RESIDENT_UBATCH, UBATCH_SHARE, UBATCHES, choose_context, is_streamed,
+};
+use super::{Gpu, GpuMemory, GpuNeeds, Machine, Memory, Needs, Placed, Plan, Refusal};
+use super::{StreamMode, Tier, Wish};
+use crate::gguf::{Index, Place};
+use crate::units::Bytes;
+
+/// Shares of the blocks in RAM that are tried on the CPU.
+const SHARES: usize = 16;
+
+/// Of two plans whose passes take as long, up to this share, the one with the faster prompts wins.
+const AS_FAST: f64 = 1.001;
+
+/// Tokens of the prompt that such plans are compared with.
+const PROMPT: u32 = 512;
+
+/// What the CPU computes of its blocks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Part {
+    /// All of it.
+    Whole,
+    /// The feed-forward network; the rest is resident.
+    Ffn,
+}
+
+/// Decides where every block of `index` lives. See [`super::solve()`].
+pub(super) fn solve(
+    index: &Index,
+    machine: &Machine,
+    gpu: &Gpu,
+    needs: &Needs,
+    gpu_needs: &GpuNeeds,
+    wish: &Wish,
+    slot_size: &dyn Fn(&[usize]) -> Bytes,
+) -> Result<Plan, Refusal> {
+    let vram = wish.vram.unwrap_or(gpu.free.saturating_sub(gpu.reserve));
+    let mut ram = wish.ram.unwrap_or(machine.ram.saturating_sub(machine.reserve));
+    if gpu.shares_ram {
+        ram = ram.saturating_sub(vram);
+    }
+    let ctx = choose_context(&gpu_needs.context, wish, vram);
+    let wish = &Wish { ctx, ..*wish };
+    let touched = Touched::of(index);
+    let outside = Outside::of(index);
+    let problem =
+        Problem { index, gpu, needs, gpu_needs, wish, slot_size, ram, vram, touched, outside };
+    if let Some(plan) = problem.all_resident() {
+        return Ok(plan);
+    }
+    let mut plans = Vec::new();
+    let mut refusals = Vec::new();
+    let mut take = |result: Result<Vec<Plan>, Refusal>| match result {
+        Ok(found) => plans.extend(found),
+        Err(refusal) => refusals.push(refusal),
+    };
+    for output_here in [true, false] {
+        if wish.stream != StreamMode::Always {
+            for part in [Part::Whole, Part::Ffn] {
+                take(problem.split(output_here, part).map(|plan| vec![plan]));
+            }
+        }
+        if wish.stream != StreamMode::Never {
+            for (level, _) in LEVELS {
+                take(problem.streaming(output_here, level));
+            }
+        }
+    }
+    let best = match wish.stream {
+        // Coarse cuts before fine ones, the output matrix on the GPU before elsewhere.
+        StreamMode::Always => plans.into_iter().next(),
+        _ => problem.fastest(plans),
+    };
+    // Of what fits neither, the memory that was not even enough for the least of all plans is named.
+    let least =
+        |pool| refusals.iter().filter(move |r| r.pool == pool).min_by_key(|r| r.least).cloned();
+    best.ok_or_else(|| {
+        least(Pool::Ram).or(least(Pool::Vram)).expect("every way to place it was tried")
+    })
+}
+
+struct Problem<'a> {
+    index: &'a Index,
+    gpu: &'a Gpu,
+    needs: &'a Needs,
+    gpu_needs: &'a GpuNeeds,
+    wish: &'a Wish,
+    slot_size: &'a dyn Fn(&[usize]) -> Bytes,
+    ram: Bytes,
+    vram: Bytes,
+    touched: Touched,
+    outside: Outside,
+}
+
+/// What belongs to no block.
+struct Outside {
+    /// The tensor of the output matrix: one of its own, or the embedding's.
+    output: Option<usize>,
+    /// Its bytes.
+    output_len: Bytes,
+    /// The final norm, and what else comes after the blocks.
+    others: Bytes,
+    /// What comes before them, for which the CPU is good enough: rows are looked up.
+    embedding: Bytes,
+    /// The largest tensor.
+    largest: Bytes,
+}
+
+impl Outside {
+    fn of(index: &Index) -> Outside {
+        let tensors = &index.tensors;
+        let named = |name: &str| tensors.iter().position(|t| t.name == name);
+        let output = named("output.weight").or_else(|| named("token_embd.weight"));
+        let mut outside = Outside {
+            output,
+            output_len: output.map(|t| tensors[t].len).unwrap_or_default(),
+            others: Bytes::ZERO,
+            embedding: Bytes::ZERO,
+            largest: Bytes::ZERO,
+        };
+        for (i, tensor) in tensors.iter().enumerate() {
+            match tensor.place {
+                Place::Block(..) => continue,
+                Place::Embedding => outside.embedding += tensor.len,
+                Place::Output if output == Some(i) => {}
+                Place::Output => outside.others += tensor.len,
+            }
+            outside.largest = outside.largest.max(tensor.len);
+        }
+        outside
+    }
+}
+
+/// Blocks as they are cut, with what each needs.
+struct Cut {
+    blocks: Vec<CutBlock>,
+    sizes: Vec<Sizes>,
+}
+
+/// What a block needs. (bytes)
+#[derive(Clone, Copy)]
+struct Sizes {
+    /// The largest of its units, in a slot.
+    slot: Bytes,
+    /// All of its units, in RAM.
+    host: Bytes,
+    /// Its feed-forward network.
+    ffn: Bytes,
+}
+
+/// What is decided before the blocks get their tiers.
+#[derive(Clone, Copy)]
+struct Draft<'a> {
+    cut: &'a Cut,
+    part: Part,
+    /// Whether the output matrix is in the GPU's memory.
+    output_here: bool,
+    n_ubatch: u32,
+}
+
+impl Problem<'_> {
+    fn cut(&self, level: Level) -> Cut {
+        let blocks = parts::cut_all(self.index, level, true);
+        let size = |block: &CutBlock| {
+            let units = || block.units.iter().map(|u| (self.slot_size)(&u.tensors));
+            Sizes {
+                slot: units().max().unwrap_or_default(),
+                host: units().sum(),
+                ffn: block.ffn.iter().map(|&t| self.index.tensors[t].len).sum(),
+            }
+        };
+        let sizes = blocks.iter().map(size).collect();
+        Cut { blocks, sizes }
+    }
+
+    fn batch(&self, n: u32) -> u32 {
+        n.clamp(1, self.wish.ctx.max(1))
+    }
+
+    /// The plan of a model that fits the GPU.
+    fn all_resident(&self) -> Option<Plan> {
+        if self.wish.stream == StreamMode::Always && !self.index.blocks.is_empty() {
+            return None;
+        }
+        let cut = self.cut(Level::Blocks);
+        let tiers = vec![Tier::Resident; self.index.blocks.len()];
+        let n_ubatch = self.batch(self.wish.ubatch.unwrap_or(RESIDENT_UBATCH));
+        let draft = Draft { cut: &cut, part: Part::Whole, output_here: true, n_ubatch };
+        self.fits(draft, &tiers).then(|| self.plan(draft, &tiers))
+    }
+
+    /// The plan in which the CPU computes what the GPU has no room for.
+    fn split(&self, output_here: bool, part: Part) -> Result<Plan, Refusal> {
+        let cut = self.cut(Level::Blocks);
+        let n = self.index.blocks.len();
+        let n_ubatch = self.batch(self.wish.ubatch.unwrap_or(RESIDENT_UBATCH));
+        let tiers = |n_cpu: usize| -> Vec<Tier> {
+            (0..n).map(|i| if i < n_cpu { Tier::Cpu } else { Tier::Resident }).collect()
+        };
+        let mut refusal = None;
+        for n_cpu in tries(0, n) {
+            let tiers = tiers(n_cpu);
+            let draft = Draft { cut: &cut, part, output_here, n_ubatch };
+            match self.refuse(draft, &tiers) {
+                None => return Ok(self.plan(draft, &tiers)),
+                // More of them on the CPU need less of the GPU.
+                Some(r) => refusal = Some(r),
+            }
+        }
+        Err(refusal.expect("at least one was tried"))
+    }
+
+    /// The plans that stream units of this level: with as few streamed blocks as there is room for, as few of those on disk, and
+    /// several shares of the rest left to the CPU.
+    fn streaming(&self, output_here: bool, level: Level) -> Result<Vec<Plan>, Refusal> {
+        let cut = self.cut(level);
+        let n = self.index.blocks.len();
+        let n_ubatch = self.choose_batch(&cut, output_here);
+        let draft = Draft { cut: &cut, part: Part::Whole, output_here, n_ubatch };
+        let with = |out: usize, tier: Tier| -> Vec<Tier> {
+            (0..n).map(|i| if is_streamed(i, out, n) { tier } else { Tier::Resident }).collect()
+        };
+        let always = self.wish.stream == StreamMode::Always;
+        let mut few: Option<(Bytes, Vec<Tier>)> = None;
+        let mut refusal = None;
+        for out in tries(if always { n } else { 1.min(n) }, n) {
+            // From disk, to begin with: that needs the least RAM.
+            let tiers = with(out, Tier::Streamed);
+            match self.refuse(draft, &tiers) {
+                // Not the fewest blocks but the fewest bytes: blocks differ.
+                None => {
+                    let bytes = self.bytes(&tiers, Tier::Streamed);
+                    if few.as_ref().is_none_or(|(least, _)| bytes < *least) {
+                        few = Some((bytes, tiers));
+                    }
+                }
+                Some(r) => refusal = Some(r),
+            }
+        }
+        let Some((_, tiers)) = few else { return Err(refusal.expect("something was tried")) };
+        let tiers = self.bring_home(&tiers, |tiers| self.fits(draft, tiers));
+        let n_home = tiers.iter().filter(|&&t| t == Tier::Host).count();
+        let shares = if always { 0 } else { SHARES.min(n_home) };
+        let mut plans = Vec::new();
+        for share in 0..=shares {
+            let n_cpu = if share == 0 { 0 } else { n_home * share / shares };
+            let tiers = spread(&tiers, Tier::Host, Tier::Cpu, n_cpu);
+            if self.fits(draft, &tiers) {
+                plans.push(self.plan(draft, &tiers));
+            }
+        }
+        Ok(plans)
+    }
+
+    /// As many of the streamed blocks as there is RAM for, at home there.
+    fn bring_home(&self, tiers: &[Tier], fits: impl Fn(&[Tier]) -> bool) -> Vec<Tier> {
+        let n = tiers.iter().filter(|&&t| t == Tier::Streamed).count();
+        let mut best = tiers.to_vec();
+        let mut most = Bytes::ZERO;
+        for n_home in tries(0, n) {
+            let tried = spread(tiers, Tier::Streamed, Tier::Host, n_home);
+            let bytes = self.bytes(&tried, Tier::Host);
+            if bytes > most && fits(&tried) {
+                (best, most) = (tried, bytes);
+            }
+        }
+        best
+    }
+
+    /// The bytes of the blocks in `tier`.
+    fn bytes(&self, tiers: &[Tier], tier: Tier) -> Bytes {
+        let blocks = self.index.blocks.iter().zip(tiers);
+        blocks.filter(|(_, t)| **t == tier).map(|(b, _)| b.len).sum()
+    }
+
+    /// The largest batch that pays and leaves room for blocks.
+    fn choose_batch(&self, cut: &Cut, output_here: bool) -> u32 {
+        if let Some(n) = self.wish.ubatch {
+            return self.batch(n);
+        }
+        let tiers = vec![Tier::Streamed; self.index.blocks.len()];
+        let least = |n_ubatch| {
+            let part = Part::Whole;
+            self.gpu_memory(Draft { cut, part, output_here, n_ubatch }, &tiers).peak()
+        };
+        if self.wish.stream == StreamMode::Always && self.wish.vram.is_none() {
+            return self.batch(RESIDENT_UBATCH);
+        }
+        let usual = least(self.batch(RESIDENT_UBATCH));
+        let limit = usual + Bytes(self.vram.saturating_sub(usual).0 / UBATCH_SHARE);
+        let allowed = if usual <= self.vram { limit } else { self.vram };
+        let fits = UBATCHES.into_iter().map(|n| self.batch(n)).find(|&n| least(n) <= allowed);
+        fits.unwrap_or(self.batch(UBATCHES[UBATCHES.len() - 1]))
+    }
+
+    fn fits(&self, draft: Draft<'_>, tiers: &[Tier]) -> bool {
+        self.gpu_memory(draft, tiers).peak() <= self.vram
+            && self.memory(draft, tiers).peak() <= self.ram
+    }
+
+    /// Why a draft does not fit, if it does not.
+    fn refuse(&self, draft: Draft<'_>, tiers: &[Tier]) -> Option<Refusal> {
+        let (gpu, ram) = (self.gpu_memory(draft, tiers), self.memory(draft, tiers));
+        let Wish { ctx, stream, .. } = *self.wish;
+        let refusal = |pool, least, budget, promised, fits| Refusal {
+            pool,
+            least,
+            budget,
+            promised,
+            resident: stream == StreamMode::Never,
+            ctx,
+            fits,
+        };
+        if gpu.peak() > self.vram {
+            let fixed = gpu.peak() - gpu.context;
+            let room = self.vram.saturating_sub(fixed);
+            let fits = self.gpu_needs.context.longest(room, ctx, draft.n_ubatch);
+            let promised = self.wish.vram.is_some();
+            return Some(refusal(Pool::Vram, gpu.peak(), self.vram, promised, fits));
+        }
+        (ram.peak() > self.ram)
+            .then(|| refusal(Pool::Ram, ram.peak(), self.ram, self.wish.ram.is_some(), 0))
+    }
+
+    /// The best of these by the measured rates.
+    fn fastest(&self, plans: Vec<Plan>) -> Option<Plan> {
+        let rates = &self.gpu.rates;
+        let timed = plans.into_iter().map(|plan| {
+            let cost = estimate(&plan, rates, self.touched, PROMPT);
+            (cost.generation.seconds, cost.prompt.seconds, plan)
+        });
+        let better = |a: &(f64, f64, Plan), b: &(f64, f64, Plan)| {
+            let as_fast = a.0 <= b.0 * AS_FAST && b.0 <= a.0 * AS_FAST;
+            if as_fast { a.1 < b.1 } else { a.0 < b.0 }
+        };
+        timed.reduce(|best, new| if better(&new, &best) { new } else { best }).map(|t| t.2)
+    }
+
+    fn plan(&self, draft: Draft<'_>, tiers: &[Tier]) -> Plan {
+        let Draft { cut, part, output_here, n_ubatch } = draft;
+        let streams = |i: &usize| matches!(tiers[*i], Tier::Host | Tier::Streamed);
+        let streamed: Vec<_> =
+            (0..tiers.len()).filter(streams).flat_map(|i| cut.blocks[i].units.clone()).collect();
+        let mut by_cpu: Vec<usize> = Vec::new();
+        let mut blocks = Vec::with_capacity(tiers.len());
+        for (i, (block, &tier)) in self.index.blocks.iter().zip(tiers).enumerate() {
+            let tensors = match (tier, part) {
+                (Tier::Cpu, Part::Whole) => block.tensors.as_slice(),
+                (Tier::Cpu, Part::Ffn) => cut.blocks[i].ffn.as_slice(),
+                _ => &[],
+            };
+            by_cpu.extend(tensors);
+            let len = tensors.iter().map(|&t| self.index.tensors[t].len).sum();
+            blocks.push(Placed { place: block.place(), tier, len: block.len, by_cpu: len });
+        }
+        if !output_here {
+            by_cpu.extend(self.outside.output);
+        }
+        let n_slots = if streamed.is_empty() { 0 } else { N_SLOTS };
+        Plan {
+            blocks,
+            slot: self.slot(cut, tiers),
+            n_slots,
+            streamed,
+            by_cpu,
+            output_by_cpu: !output_here,
+            n_ctx: self.wish.ctx,
+            n_ubatch,
+            memory: self.memory(draft, tiers),
+            gpu: Some(self.gpu_memory(draft, tiers)),
+            promised: self.wish.ram.is_some(),
+        }
+    }
+
+    /// Room for the largest unit that streams.
+    fn slot(&self, cut: &Cut, tiers: &[Tier]) -> Bytes {
+        let sizes = cut.sizes.iter().zip(tiers);
+        let streams = sizes.filter(|(_, t)| matches!(t, Tier::Host | Tier::Streamed));
+        streams.map(|(s, _)| s.slot).max().unwrap_or_default()
+    }
+
+    fn gpu_memory(&self, draft: Draft<'_>, tiers: &[Tier]) -> GpuMemory {
+        let Draft { cut, part, output_here, n_ubatch } = draft;
+        let Outside { output_len, others, .. } = self.outside;
+        let outside = if output_here { others + output_len } else { others };
+        let mut memory = GpuMemory {
+            budget: self.vram,
+            outside,
+            slots: self.slot(cut, tiers) * N_SLOTS as u64,
+            context: self.gpu_needs.context.at(self.wish.ctx, n_ubatch),
+            driver: self.gpu_needs.driver.at(self.wish.ctx, n_ubatch),
+            ..GpuMemory::default()
+        };
+        for ((block, sizes), tier) in cut.blocks.iter().zip(&cut.sizes).zip(tiers) {
+            match (tier, part) {
+                (Tier::Resident, _) => memory.blocks += block.len,
+                (Tier::Cpu, Part::Whole) => {}
+                (Tier::Cpu, Part::Ffn) => memory.blocks += block.len.saturating_sub(sizes.ffn),
+                (Tier::Host | Tier::Streamed, _) => memory.blocks += block.kept,
+            }
+            if *tier == Tier::Cpu {
+                memory.visiting = memory.visiting.max(block.largest);
+            }
+        }
+        if !output_here {
+            memory.visiting = memory.visiting.max(output_len);
+        }
+        memory
+    }
+
+    fn memory(&self, draft: Draft<'_>, tiers: &[Tier]) -> Memory {
+        let Draft { cut, part, output_here, n_ubatch } = draft;
+        let Outside { output_len, embedding, largest, .. } = self.outside;
+        let outside = if output_here { embedding } else { embedding + output_len };
+        let mut memory = Memory {
+            budget: self.ram,
+            process: self.needs.process,
+            outside,
+            context: self.needs.context.at(self.wish.ctx, n_ubatch),
+            ..Memory::default()
+        };
+        // libllama reads a tensor into RAM before it is the GPU's.
+        let mut largest = largest;
+        for ((block, sizes), tier) in cut.blocks.iter().zip(&cut.sizes).zip(tiers) {
+            match (tier, part) {
+                (Tier::Resident, _) => {}
+                (Tier::Cpu, Part::Whole) => memory.blocks += block.len,
+                (Tier::Cpu, Part::Ffn) => memory.blocks += sizes.ffn,
+                (Tier::Host, _) => memory.host += sizes.host,
+                (Tier::Streamed, _) => memory.staging = self.gpu_needs.staging,
+            }
+            if matches!(tier, Tier::Resident | Tier::Cpu) {
+                largest = largest.max(block.largest);
+            }
+        }
+        if tiers.contains(&Tier::Host) {
+            // What is at home in RAM comes from the disk once, the same way.
+            memory.staging = self.gpu_needs.staging;
+        }
+        memory.loading = largest + self.needs.read_ahead;
+        memory
+    }
+}
+
+/// The numbers from `first` to `last`, or some of them that are spread evenly, the ends among them.
+fn tries(first: usize, last: usize) -> impl Iterator<Item = usize> {
+    let step = (last - first).div_ceil(MAX_TRIES).max(1);
+    (first..last).step_by(step).chain([last])
+}
+
+/// `tiers` with `n` of those that are `from`, spread evenly, turned into `to`.
+fn spread(tiers: &[Tier], from: Tier, to: Tier, n: usize) -> Vec<Tier> {
+    let all = tiers.iter().filter(|&&t| t == from).count();
+    let mut seen = 0;
+    let turned = tiers.iter().map(|&tier| {
+        if tier != from {
+            return tier;
+        }
+        seen += 1;
+        if is_streamed(seen - 1, n, all) { to } else { from }
+    });
+    turned.collect()
+}
+
+#[cfg(test)]
+pub(super) mod tests;

@@ -1,0 +1,307 @@
+//! Promises of every plan with a GPU, on random models and on usual ones.
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::gguf::Value;
+use crate::plan::solve::tests::{any_model, model};
+use crate::plan::{Beside, ContextCost, Cost, Rates, solve};
+use crate::units::{GIB, KIB, MIB, Rate};
+
+fn flat(bytes: Bytes) -> ContextCost {
+    ContextCost { ctx: [4096; 2], ubatch: [512; 2], bytes: [[bytes; 2]; 2] }
+}
+
+fn needs() -> Needs {
+    let gpu = GpuNeeds { context: flat(MIB * 300), driver: flat(MIB * 60), staging: MIB * 64 };
+    Needs { process: MIB * 50, context: flat(MIB * 20), read_ahead: MIB * 16, gpu: Some(gpu) }
+}
+
+/// Bytes per second: of the disk, the link, the CPU and the GPU.
+fn machine(disk: f64, link: f64, cpu: f64, gpu: f64) -> Machine {
+    let cost = |one| Cost { one: Rate(one), many: Rate(one * 20.0) };
+    let beside = Beside { link: Rate(link), cpu: cost(cpu) };
+    let rates = Rates {
+        disk: Rate(disk),
+        resident: cost(gpu),
+        streamed: cost(gpu),
+        gpu: Some(beside),
+        open_seconds: 0.0,
+    };
+    let gpu = Gpu { free: GIB * 24, reserve: GIB, shares_ram: false, rates };
+    Machine { ram: GIB * 64, reserve: GIB, gpu: Some(gpu) }
+}
+
+fn wish(vram: Bytes, ram: Bytes) -> Wish {
+    Wish {
+        stream: StreamMode::Auto,
+        ram: Some(ram),
+        vram: Some(vram),
+        ctx: 4096,
+        ctx_least: 4096,
+        ubatch: Some(512),
+        repack: false,
+    }
+}
+
+fn slot_size(index: &Index) -> impl Fn(&[usize]) -> Bytes {
+    |tensors| {
+        let len: Bytes = tensors.iter().map(|&t| index.tensors[t].len).sum();
+        len.align_up(4096) + Bytes(4096)
+    }
+}
+
+fn solve_it(index: &Index, machine: &Machine, wish: &Wish) -> Result<Plan, Refusal> {
+    solve(index, machine, &needs(), wish, &slot_size(index))
+}
+
+/// Seconds of a single-token pass.
+fn pass(index: &Index, machine: &Machine, plan: &Plan) -> f64 {
+    let rates = machine.gpu.unwrap().rates;
+    estimate(plan, &rates, Touched::of(index), 512).generation.seconds
+}
+
+/// Neither budget is exceeded, and the tiers say what the lists say.
+fn check(index: &Index, plan: &Plan) {
+    let gpu = plan.gpu.unwrap();
+    assert!(gpu.peak() <= gpu.budget, "{gpu:?}");
+    assert!(plan.memory.peak() <= plan.memory.budget, "{:?}", plan.memory);
+    assert_eq!(plan.blocks.len(), index.blocks.len());
+    let mut owners = vec![0; index.tensors.len()];
+    for unit in &plan.streamed {
+        assert!(matches!(plan.blocks[unit.block].tier, Tier::Host | Tier::Streamed));
+        assert!(unit.len <= plan.slot);
+        unit.tensors.iter().for_each(|&t| owners[t] += 1);
+    }
+    for &t in &plan.by_cpu {
+        owners[t] += 1;
+    }
+    assert!(owners.iter().all(|&n| n <= 1), "a tensor has two places");
+    assert!(plan.streamed.windows(2).all(|w| w[0].block <= w[1].block));
+    for (block, placed) in index.blocks.iter().zip(&plan.blocks) {
+        let elsewhere = block.tensors.iter().filter(|t| owners[**t] > 0);
+        let elsewhere: Bytes = elsewhere.map(|&t| index.tensors[t].len).sum();
+        match placed.tier {
+            Tier::Resident => assert_eq!(elsewhere, Bytes::ZERO),
+            Tier::Cpu => assert_eq!(elsewhere, placed.by_cpu),
+            // Only small tensors and norms stay behind.
+            Tier::Host | Tier::Streamed => {
+                let large = |t: &&usize| index.tensors[**t].len >= KIB * 256;
+                let is_norm = |t: &usize| index.tensors[*t].name.contains("norm");
+                let behind = block.tensors.iter().filter(|t| owners[**t] == 0 && !is_norm(t));
+                assert_eq!(behind.filter(large).count(), 0);
+            }
+        }
+    }
+}
+
+/// llama.cpp's `-ngl` with the same memory: as many of the last blocks as fit on the GPU, the others and nothing else on the CPU.
+/// Seconds of a single-token pass, if RAM has room for the others.
+fn ngl(index: &Index, machine: &Machine, wish: &Wish) -> Option<f64> {
+    let (needs, rates) = (needs(), machine.gpu.unwrap().rates);
+    let beside = rates.gpu.unwrap();
+    let gpu_needs = needs.gpu.unwrap();
+    let (outside, touched) = (Outside::of(index), Touched::of(index));
+    let fixed = gpu_needs.context.at(4096, 512)
+        + gpu_needs.driver.at(4096, 512)
+        + outside.others
+        + outside.output_len;
+    // Prompts bring tensors over the link there, too.
+    let largest = |n: usize| {
+        let tensors = index.blocks[..n].iter().flat_map(|b| &b.tensors);
+        tensors.map(|&t| index.tensors[t].len).max().unwrap_or_default()
+    };
+    let len = |blocks: &[crate::gguf::Block]| blocks.iter().map(|b| b.len).sum::<Bytes>();
+    let n = index.blocks.len();
+    let n_cpu = (0..=n)
+        .find(|&i| fixed + len(&index.blocks[i..]) + largest(i) <= wish.vram.unwrap_or_default())?;
+    let on_cpu = len(&index.blocks[..n_cpu]);
+    let all_largest = largest(n).max(outside.largest);
+    let ram = needs.process
+        + outside.embedding
+        + on_cpu
+        + (all_largest + needs.read_ahead).max(needs.context.at(4096, 512));
+    if ram > wish.ram.unwrap_or_default() {
+        return None;
+    }
+    let used = |bytes: Bytes| Bytes((bytes.f64() * touched.of_block) as u64);
+    let gpu = rates.resident.one.seconds(used(len(&index.blocks[n_cpu..])));
+    let output = rates.resident.one.seconds(touched.output);
+    // What handing over costs the plan's own splits.
+    let hand_over = n_cpu as f64 * 4.0 * 40e-6;
+    Some(gpu + output + beside.cpu.one.seconds(used(on_cpu)) + hand_over)
+}
+
+fn rates() -> impl Strategy<Value = Machine> {
+    (0.2e9..8e9, 1e9..60e9, 1e9..200e9, 100e9..4000e9)
+        .prop_map(|(disk, link, cpu, gpu)| machine(disk, link, cpu, gpu))
+}
+
+proptest! {
+    /// Never over either budget, everything placed exactly once.
+    #[test]
+    fn a_plan_keeps_its_promises(
+        index in any_model(), machine in rates(), vram in 300_u64..3000, ram in 200_u64..4000, mode in 0..3
+    ) {
+        let stream =
+            [StreamMode::Auto, StreamMode::Always, StreamMode::Never][usize::try_from(mode).unwrap()];
+        let wish = Wish { stream, ..wish(MIB * vram, MIB * ram) };
+        match solve_it(&index, &machine, &wish) {
+            Ok(plan) => {
+                check(&index, &plan);
+                let n = plan.blocks.len();
+                match stream {
+                    StreamMode::Always => prop_assert!(plan.count(Tier::Resident) + plan.count(Tier::Cpu) == 0),
+                    StreamMode::Never => prop_assert!(plan.count(Tier::Resident) + plan.count(Tier::Cpu) == n),
+                    StreamMode::Auto => {}
+                }
+            }
+            Err(refusal) => {
+                let budget = if refusal.pool == Pool::Vram { vram } else { ram };
+                prop_assert!(refusal.least > MIB * budget, "{refusal}");
+            }
+        }
+    }
+
+    /// No plan is slower than one that streams everything, nor than llama.cpp's split, by the same arithmetic.
+    #[test]
+    fn nothing_simpler_is_faster(
+        index in any_model(), machine in rates(), vram in 400_u64..2500, ram in 300_u64..4000
+    ) {
+        let wish = wish(MIB * vram, MIB * ram);
+        let all = solve_it(&index, &machine, &Wish { stream: StreamMode::Always, ..wish });
+        let split = ngl(&index, &machine, &wish);
+        match solve_it(&index, &machine, &wish) {
+            Ok(plan) => {
+                let seconds = pass(&index, &machine, &plan);
+                if let Ok(all) = all {
+                    let all = pass(&index, &machine, &all);
+                    prop_assert!(seconds <= all * AS_FAST + 1e-9, "{seconds} s, streamed {all} s");
+                }
+                if let Some(split) = split {
+                    prop_assert!(seconds <= split * AS_FAST + 1e-9, "{seconds} s, split {split} s");
+                }
+            }
+            Err(refusal) => prop_assert!(all.is_err() && split.is_none(), "{refusal}"),
+        }
+    }
+
+    /// More memory of either kind is never slower, up to what unequal blocks make of it, and never refused.
+    #[test]
+    fn more_memory_is_never_worse(
+        index in any_model(), machine in rates(), vram in 400_u64..2500, ram in 300_u64..4000,
+        more in 0_u64..500, of_vram in any::<bool>()
+    ) {
+        let small = wish(MIB * vram, MIB * ram);
+        let large = match of_vram {
+            true => wish(MIB * (vram + more), MIB * ram),
+            false => wish(MIB * vram, MIB * (ram + more)),
+        };
+        if let Ok(plan) = solve_it(&index, &machine, &small) {
+            let small = pass(&index, &machine, &plan);
+            let large = solve_it(&index, &machine, &large).map(|p| pass(&index, &machine, &p));
+            prop_assert!(large.as_ref().is_ok_and(|large| *large <= small * 1.25 + 1e-6), "{small} {large:?}");
+        }
+    }
+}
+
+/// A dense model of eighty blocks of 500 MiB: 70 billion weights of 4.5 bits.
+fn large() -> Index {
+    let block = vec![
+        ("attn_norm.weight", KIB * 32),
+        ("attn_q.weight", MIB * 40),
+        ("attn_output.weight", MIB * 40),
+        ("ffn_norm.weight", KIB * 32),
+        ("ffn_gate.weight", MIB * 140),
+        ("ffn_up.weight", MIB * 140),
+        ("ffn_down.weight", MIB * 140),
+    ];
+    model(&vec![block; 80])
+}
+
+#[test]
+fn what_fits_is_resident() {
+    let index = model(&vec![vec![("ffn_up.weight", MIB * 100)]; 10]);
+    let machine = machine(2e9, 25e9, 50e9, 1000e9);
+    let plan = solve_it(&index, &machine, &wish(GIB * 4, GIB)).unwrap();
+    check(&index, &plan);
+    assert_eq!((plan.count(Tier::Resident), plan.n_slots, plan.by_cpu.len()), (10, 0, 0));
+}
+
+#[test]
+fn a_slow_cpu_computes_nothing() {
+    let machine = machine(2e9, 25e9, 2e9, 1000e9);
+    let plan = solve_it(&large(), &machine, &wish(MIB * 3200, GIB * 60)).unwrap();
+    check(&large(), &plan);
+    assert_eq!(plan.count(Tier::Cpu), 0);
+    assert_eq!(plan.count(Tier::Streamed), 0, "RAM has room for all of it");
+    let bytes: Bytes = plan.streamed.iter().map(|u| u.len).sum();
+    // The link is busy all the time.
+    let limit = bytes.f64() / 25e9;
+    assert!(pass(&large(), &machine, &plan) < limit * 1.05 + 0.1);
+}
+
+#[test]
+fn the_cpu_helps_the_link() {
+    let machine = machine(2e9, 25e9, 50e9, 1000e9);
+    let plan = solve_it(&large(), &machine, &wish(MIB * 3200, GIB * 60)).unwrap();
+    check(&large(), &plan);
+    let (cpu, host) = (plan.count(Tier::Cpu), plan.count(Tier::Host));
+    assert!(cpu > 30 && host > 10, "{cpu} on the CPU, {host} over the link");
+}
+
+/// Blocks of all tiers.
+pub(in crate::plan) fn mixed_plan() -> (Index, Machine, Plan) {
+    let machine = machine(8e9, 10e9, 9e9, 1000e9);
+    let plan = solve_it(&large(), &machine, &wish(GIB * 8, GIB * 20)).unwrap();
+    (large(), machine, plan)
+}
+
+#[test]
+fn what_ram_has_no_room_for_is_on_disk() {
+    let machine = machine(2e9, 25e9, 5e9, 1000e9);
+    let plan = solve_it(&large(), &machine, &wish(GIB * 8, GIB * 10)).unwrap();
+    check(&large(), &plan);
+    let count = |tier| plan.count(tier);
+    let counts = [Tier::Resident, Tier::Host, Tier::Cpu, Tier::Streamed].map(count);
+    let [resident, host, cpu, streamed] = counts;
+    assert!(resident > 8 && host + cpu > 12 && streamed > 40, "{counts:?}");
+    assert_eq!(plan.disk_bytes(), (MIB * 500) * count(Tier::Streamed) as u64);
+}
+
+#[test]
+fn experts_go_to_the_cpu_and_attention_stays() {
+    let block = vec![
+        ("attn_q.weight", MIB * 20),
+        ("ffn_up_exps.weight", MIB * 300),
+        ("ffn_down_exps.weight", MIB * 300),
+    ];
+    let mut index = model(&vec![block; 40]);
+    let number = |key: &str, n| (format!("moe.{key}"), Value::Uint(n));
+    index.metadata.entries = vec![
+        ("general.architecture".to_owned(), Value::Str("moe".to_owned())),
+        number("expert_count", 128),
+        number("expert_used_count", 8),
+    ];
+    for tensor in index.tensors.iter_mut().filter(|t| t.name.contains("_exps.")) {
+        tensor.shape = vec![1024, 1024, 128];
+    }
+    let machine = machine(2e9, 10e9, 50e9, 1000e9);
+    let plan = solve_it(&index, &machine, &wish(GIB * 3, GIB * 60)).unwrap();
+    check(&index, &plan);
+    // Eight of 128 experts are computed faster where they are than all of them are brought.
+    assert_eq!((plan.count(Tier::Host), plan.n_slots), (0, 0));
+    let on_cpu = || plan.blocks.iter().filter(|b| b.tier == Tier::Cpu);
+    assert!(on_cpu().count() > 30 && on_cpu().all(|b| b.by_cpu == MIB * 600));
+}
+
+#[test]
+fn a_refusal_names_the_memory() {
+    let machine = machine(2e9, 25e9, 50e9, 1000e9);
+    let refusal = solve_it(&large(), &machine, &wish(MIB * 380, GIB * 60)).unwrap_err();
+    assert_eq!(refusal.pool, Pool::Vram);
+    assert!(refusal.to_string().contains("--vram allows 380 MiB"), "{refusal}");
+    assert!(refusal.hint().contains("--vram ") && refusal.hint().contains("--device cpu"));
+    let refusal = solve_it(&large(), &machine, &wish(GIB * 3, MIB * 100)).unwrap_err();
+    assert_eq!(refusal.pool, Pool::Ram);
+}

@@ -1,0 +1,138 @@
+//! Rates for a list of many models: what was measured before, and the little that can be measured in a moment. A plan for one
+//! model measures that model instead (`rates`).
+
+use std::collections::BTreeMap;
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use serde::{Deserialize, Serialize};
+
+use super::rates;
+use crate::ggml::{Device, Threadpool};
+use crate::memo;
+use crate::plan::Kind;
+use crate::source;
+use crate::units::{Bytes, Rate};
+
+/// How fast one token is computed with weights of each type. (weight bytes per second)
+#[derive(Clone, Debug, Default)]
+pub struct Speeds {
+    by_type: BTreeMap<u32, Rate>,
+}
+
+impl Speeds {
+    /// The rates of `kinds`: remembered ones, and for types that are new to this machine measured ones, as long as `time` lasts.
+    pub fn of(kinds: &[Kind], time: Duration) -> Speeds {
+        let begin = Instant::now();
+        let n_threads = super::physical_cores();
+        let known = rates::remembered();
+        let mut by_type = BTreeMap::new();
+        let mut new = Vec::new();
+        for kind in kinds {
+            match recall(&known, kind, n_threads) {
+                Some(rate) => drop(by_type.insert(kind.ty, rate)),
+                None => new.push(*kind),
+            }
+        }
+        let threads = (!new.is_empty()).then(|| Threadpool::new(n_threads, 0).ok()).flatten();
+        if let (Some(threads), Ok(cpu)) = (threads.map(Arc::new), Device::cpu()) {
+            for kind in new.iter().take_while(|_| begin.elapsed() < time) {
+                if let Some(cost) = rates::compute(&[*kind], cpu, &threads, true) {
+                    by_type.insert(kind.ty, cost.one);
+                }
+            }
+        }
+        Speeds { by_type }
+    }
+
+    /// The rate of a mixture of types, each with its bytes; types that nobody measured are taken to be as fast as the others.
+    pub fn mixed(&self, types: impl Iterator<Item = (u32, Bytes)>) -> Option<Rate> {
+        #[expect(clippy::cast_precision_loss, reason = "there are 43 types")]
+        let usual = self.by_type.values().map(|r| r.0).sum::<f64>() / self.by_type.len() as f64;
+        let (mut bytes, mut seconds) = (Bytes::ZERO, 0.0);
+        for (ty, len) in types {
+            bytes += len;
+            seconds += self.by_type.get(&ty).copied().unwrap_or(Rate(usual)).seconds(len);
+        }
+        let rate = bytes.f64() / seconds;
+        (rate.is_finite() && rate > 0.0).then_some(Rate(rate))
+    }
+}
+
+/// What was measured with these matrices, else with others of the same type.
+fn recall(known: &BTreeMap<String, Rate>, kind: &Kind, n_threads: u32) -> Option<Rate> {
+    let key = rates::key(kind, &rates::processor(n_threads), true);
+    if let Some(rate) = known.get(&key) {
+        return Some(*rate);
+    }
+    let shape = format!("{}x{}", kind.row, kind.rows);
+    let (head, tail) = key.split_once(&shape)?;
+    let same = known.iter().filter(|(k, _)| k.starts_with(head) && k.ends_with(tail));
+    same.map(|(_, rate)| *rate).next()
+}
+
+/// A disk's rate as it is remembered.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+struct Disk {
+    rate: f64,
+    /// Seconds since 1970.
+    measured: u64,
+}
+
+/// How fast the disk that holds `file` is read past the page cache: remembered for a week, by the number that the system gives
+/// it, else measured with this file, which takes a fifth of a second. `None` for a file too short to tell.
+pub fn disk_of(file: &Path) -> Option<Rate> {
+    let memory = memo::path("disks.json");
+    let device = std::fs::metadata(file).ok()?.dev().to_string();
+    let known = memory.as_deref().and_then(memo::recall::<BTreeMap<String, Disk>>);
+    let mut known = known.unwrap_or_default();
+    known.retain(|_, d| memo::holds(d.measured) && d.rate.is_finite() && d.rate > 0.0);
+    if let Some(disk) = known.get(&device) {
+        return Some(Rate(disk.rate));
+    }
+    let paths = [file.to_owned()];
+    let source = source::open(&paths, source::Choice::default()).ok()?;
+    let rate = rates::disk(source.as_ref(), &paths)?;
+    known.insert(device, Disk { rate: rate.0, measured: memo::now() });
+    if let Some(memory) = memory {
+        memo::remember(&memory, &known);
+    }
+    Some(rate)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn kind(ty: u32, row: u64) -> Kind {
+        Kind { ty, row, rows: 8, matrix: Bytes(1), bytes: Bytes(1) }
+    }
+
+    #[test]
+    fn other_matrices_of_the_type_will_do() {
+        let known = BTreeMap::from([
+            (rates::key(&kind(12, 4096), &rates::processor(2), true), Rate(7.0)),
+            (rates::key(&kind(12, 256), &rates::processor(4), true), Rate(8.0)),
+            (rates::key(&kind(8, 4096), &rates::processor(2), false), Rate(9.0)),
+        ]);
+        let rate = |kind: Kind| recall(&known, &kind, 2).map(|r| r.0);
+        assert_eq!(rate(kind(12, 4096)), Some(7.0));
+        assert_eq!(rate(kind(12, 512)), Some(7.0));
+        assert_eq!(rate(kind(8, 4096)), None);
+        assert_eq!(rate(kind(1, 4096)), None);
+    }
+
+    #[test]
+    fn mixtures_are_weighed_by_time() {
+        let speeds = Speeds { by_type: [(1, Rate(1.0)), (2, Rate(3.0))].into() };
+        let mixed = |list: &[(u32, u64)]| {
+            speeds.mixed(list.iter().map(|&(ty, n)| (ty, Bytes(n)))).map(|r| r.0)
+        };
+        assert_eq!(mixed(&[(1, 3), (2, 9)]), Some(2.0));
+        assert_eq!(mixed(&[(7, 4)]), Some(2.0));
+        assert_eq!(mixed(&[]), None);
+        assert_eq!(Speeds::default().mixed([(1, Bytes(1))].into_iter()), None);
+    }
+}

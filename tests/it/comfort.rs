@@ -1,0 +1,239 @@
+//! What makes the command line pleasant: help, completions, the manual, the doctor, colours, and the configuration file.
+
+use std::fs;
+use std::path::Path;
+use std::process::{Command, Output, Stdio};
+
+use serde_json::Value;
+
+/// The commands that the program's help lists.
+fn commands() -> Vec<String> {
+    let help = data(&airrun(&["--help"]).output().unwrap());
+    let list = help.split("Commands:\n").nth(1).unwrap().split("\n\n").next().unwrap();
+    let names = list.lines().filter(|line| !line.starts_with("   "));
+    let names = names.filter_map(|line| line.split_whitespace().next()).filter(|n| *n != "help");
+    let names: Vec<String> = names.map(str::to_owned).collect();
+    for name in ["chat", "run", "serve", "doctor", "completions", "man"] {
+        assert!(names.iter().any(|n| n == name), "{name} is missing in {names:?}");
+    }
+    names
+}
+
+fn airrun(args: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_airrun"));
+    command.args(args).env("AIRRUN_CONFIG", "").env_remove("NO_COLOR").stdin(Stdio::null());
+    command
+}
+
+#[track_caller]
+fn data(output: &Output) -> String {
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(0), "{stderr}");
+    String::from_utf8(output.stdout.clone()).unwrap()
+}
+
+fn tiny() -> String {
+    format!("{}/models/tiny-chat-q4_k_m.gguf", env!("CARGO_MANIFEST_DIR"))
+}
+
+#[test]
+fn every_command_has_help_with_examples() {
+    let program = data(&airrun(&["--help"]).output().unwrap());
+    for command in commands() {
+        let help = data(&airrun(&[&command, "--help"]).output().unwrap());
+        assert!(help.contains("\nExamples:\n  "), "{help}");
+        for line in help.lines() {
+            assert!(line.chars().count() <= 80, "{command}: {line}");
+        }
+    }
+    for line in program.lines() {
+        assert!(line.chars().count() <= 80, "{line}");
+    }
+}
+
+#[test]
+fn shells_complete() {
+    for shell in ["bash", "zsh", "fish", "elvish", "powershell"] {
+        let script = data(&airrun(&["completions", shell]).output().unwrap());
+        assert!(script.contains("max-tokens") && script.contains("doctor"), "{shell}");
+    }
+    let wrong = airrun(&["completions", "dos"]).output().unwrap();
+    assert_eq!(wrong.status.code(), Some(2));
+    // The script is one that bash takes, and completes with.
+    let script = r#"eval "$("$0" completions bash)"; COMP_WORDS=(airrun do); COMP_CWORD=1
+        _airrun airrun do airrun; echo "${COMPREPLY[*]}""#;
+    let bash = Command::new("bash").args(["-c", script, env!("CARGO_BIN_EXE_airrun")]).output();
+    if let Ok(output) = bash {
+        assert_eq!(data(&output), "doctor\n");
+    }
+}
+
+#[test]
+fn the_manual_has_a_page_for_each_command() {
+    let page = data(&airrun(&["man"]).output().unwrap());
+    for word in [".TH airrun 1", ".SH CONFIGURATION", "AIRRUN_READER", ".SH EXAMPLES"] {
+        assert!(page.contains(word), "{word}");
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let pages = dir.path().join("deep/man1");
+    let output = airrun(&["man", "--dir", pages.to_str().unwrap()]).output().unwrap();
+    assert_eq!(data(&output), "");
+    for command in commands() {
+        let text = fs::read_to_string(pages.join(format!("airrun-{command}.1"))).unwrap();
+        assert!(text.contains(".SH SYNOPSIS") && text.contains(".SH EXAMPLES"), "{command}");
+    }
+    assert!(pages.join("airrun.1").exists());
+    let file = dir.path().join("file");
+    fs::write(&file, "").unwrap();
+    let output = airrun(&["man", "--dir", file.to_str().unwrap()]).output().unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    assert!(String::from_utf8_lossy(&output.stderr).contains("airrun: folder '"));
+}
+
+#[test]
+fn the_doctor_tells_what_is_here() {
+    let text = data(&airrun(&["doctor", "--json"]).output().unwrap());
+    let facts: Value = serde_json::from_str(&text).unwrap();
+    assert!(facts["cpu"]["cores"].as_u64().unwrap() > 0);
+    assert!(facts["memory"]["rate"].as_f64().unwrap() > 0.0);
+    assert!(!facts["build"]["cpu_features"].as_array().unwrap().is_empty());
+    assert!(facts["devices"].as_array().unwrap().iter().any(|d| d["name"] == "cpu"));
+    for finding in facts["findings"].as_array().unwrap() {
+        assert!(!finding["what"].as_str().unwrap().is_empty());
+        assert!(!finding["hint"].as_str().unwrap().is_empty());
+    }
+    // For people: in 80 columns, without colours on a pipe.
+    let text = data(&airrun(&["doctor", "--quick"]).output().unwrap());
+    assert!(text.starts_with("airrun "), "{text}");
+    assert!(!text.contains('\x1b'));
+    // A folder with models is found, and what is none is not counted.
+    let dir = tempfile::tempdir().unwrap();
+    fs::create_dir_all(dir.path().join("deep")).unwrap();
+    fs::copy(tiny(), dir.path().join("deep/a.gguf")).unwrap();
+    fs::write(dir.path().join("notes.gguf"), "not a model").unwrap();
+    let mut command = airrun(&["doctor", "--json"]);
+    let facts = data(&command.env("AIRRUN_MODELS", dir.path()).output().unwrap());
+    let facts: Value = serde_json::from_str(&facts).unwrap();
+    assert_eq!(facts["folders"][0]["n_models"], 1);
+}
+
+/// The answer to one question with this configuration.
+fn configured(text: &str, args: &[&str]) -> Output {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("my config.toml");
+    fs::write(&file, text).unwrap();
+    airrun(args).env("AIRRUN_CONFIG", &file).output().unwrap()
+}
+
+#[test]
+fn a_configuration_stands_in_for_flags() {
+    let question = "What is the capital of Mongolia?";
+    let want = "The capital of Mongolia is Ulaanbaatar.\n";
+    let text = "temp = 0\nthreads = 1\nctx = 256\n[run]\nmax-tokens = 3\n";
+    let short = data(&configured(text, &["run", &tiny(), question]));
+    assert!(want.starts_with(short.trim_end()) && short.len() < want.len(), "{short}");
+    // What is typed counts more.
+    assert_eq!(data(&configured(text, &["run", &tiny(), question, "-n", "50"])), want);
+    let by_model = format!("{text}[models.tiny-chat-q4_k_m]\nmax-tokens = 50\n");
+    assert_eq!(data(&configured(&by_model, &["run", &tiny(), question])), want);
+}
+
+#[test]
+fn the_file_is_where_it_is_said_to_be() {
+    let dir = tempfile::tempdir().unwrap();
+    let usual = dir.path().join("airrun/config.toml");
+    fs::create_dir_all(usual.parent().unwrap()).unwrap();
+    fs::write(&usual, "tmep = 1\n").unwrap();
+    let in_home = |args: &[&str]| {
+        let mut command = airrun(args);
+        command.env_remove("AIRRUN_CONFIG").env("XDG_CONFIG_HOME", dir.path());
+        command.output().unwrap()
+    };
+    let stderr = |output: &Output| String::from_utf8_lossy(&output.stderr).into_owned();
+    let output = in_home(&["inspect", &tiny()]);
+    assert_eq!(output.status.code(), Some(1));
+    for word in
+        ["airrun: config file '", "line 1: unknown key 'tmep'", "hint: did you mean 'temp'?"]
+    {
+        assert!(stderr(&output).contains(word), "{}", stderr(&output));
+    }
+    // The doctor tells of it and goes on; a flag names another file; no file is no error.
+    let facts: Value =
+        serde_json::from_str(&data(&in_home(&["doctor", "--json", "--quick"]))).unwrap();
+    assert_eq!(facts["config"]["path"], usual.to_str().unwrap());
+    assert!(facts["config"]["error"].as_str().unwrap().contains("tmep"));
+    assert_eq!(facts["findings"][0]["level"], "broken");
+    let other = dir.path().join("other.toml");
+    fs::write(&other, "json = true\n").unwrap();
+    let output = in_home(&["inspect", &tiny(), "--config", other.to_str().unwrap()]);
+    assert!(data(&output).starts_with('{'));
+    fs::remove_file(&usual).unwrap();
+    assert!(!data(&in_home(&["inspect", &tiny()])).starts_with('{'));
+    // One that was named must be there.
+    let missing = dir.path().join("none.toml");
+    let output = in_home(&["inspect", &tiny(), "--config", missing.to_str().unwrap()]);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(stderr(&output).contains("none.toml"), "{}", stderr(&output));
+}
+
+#[test]
+fn hostile_configurations_are_errors() {
+    let deep = format!("a = {}", "[".repeat(100_000));
+    let tables = format!("[{}a]", "a.".repeat(100_000));
+    let long = "#".repeat(2 << 20);
+    for text in
+        [deep.as_str(), &tables, &long, "\u{0}", "[[chat]]", "chat = 1", "[chat.temp]\nx = 1"]
+    {
+        let output = configured(text, &["inspect", &tiny()]);
+        let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(output.status.code(), Some(1), "{}: {stderr}", &text[..text.len().min(20)]);
+        assert!(stderr.starts_with("airrun: config file '"), "{stderr}");
+    }
+    let binary = airrun(&["inspect", &tiny(), "--config", env!("CARGO_BIN_EXE_airrun")]);
+    assert_eq!({ binary }.output().unwrap().status.code(), Some(1));
+    let folder = airrun(&["inspect", &tiny(), "--config", "/"]).output().unwrap();
+    assert_eq!(folder.status.code(), Some(1));
+}
+
+/// Nothing that goes into a file or a pipe has colours, whatever the command.
+#[test]
+fn a_pipe_gets_no_colours() {
+    let tiny = tiny();
+    for args in [
+        &["plan", &tiny][..],
+        &["inspect", &tiny],
+        &["inspect", "missing.gguf"],
+        &["run", &tiny, "Hi", "-n", "4", "-v", "-t", "1"],
+        &["doctor", "--quick"],
+        &["logits", &tiny, "--tokens", "1"],
+        &["chat", "--nonsense"],
+        &["--help"],
+    ] {
+        let output = airrun(args).env("TERM", "xterm-256color").output().unwrap();
+        for bytes in [&output.stdout, &output.stderr] {
+            assert!(!bytes.contains(&0x1b), "{args:?}: {}", String::from_utf8_lossy(bytes));
+        }
+    }
+}
+
+/// On a terminal there are colours, unless NO_COLOR says no.
+#[test]
+fn a_terminal_gets_colours_unless_they_are_unwanted() {
+    if !Path::new("/usr/bin/script").exists() {
+        return;
+    }
+    for (no_color, colored) in [("", true), ("1", false)] {
+        let line = format!("'{}' inspect missing.gguf", env!("CARGO_BIN_EXE_airrun"));
+        let output = Command::new("script")
+            .args(["-qec", &line, "/dev/null"])
+            .env("AIRRUN_CONFIG", "")
+            .env("NO_COLOR", no_color)
+            .env("TERM", "xterm")
+            .stdin(Stdio::null())
+            .output()
+            .unwrap();
+        let text = String::from_utf8_lossy(&output.stdout);
+        assert!(text.contains("airrun:"), "{text}");
+        assert_eq!(text.contains("\x1b[1m\x1b[31m") || text.contains("\x1b["), colored, "{text}");
+    }
+}
