@@ -311,7 +311,7 @@ impl Batcher {
             self.context.truncate_sequence(to, 0);
             return 0;
         }
-        if self.context.truncate_sequence(to, common) {
+        if self.context.truncate_sequence(to, common) && self.context.can_go_on(to, common) {
             return common;
         }
         self.context.truncate_sequence(to, 0);

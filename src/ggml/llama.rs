@@ -97,6 +97,13 @@ impl Model {
         }
     }
 
+    /// How many tokens some of its blocks look back at most, if they do not look at all.
+    pub fn window(&self) -> Option<usize> {
+        // SAFETY: a valid model.
+        let window = unsafe { sys::llama_model_n_swa(self.0.as_ptr()) };
+        usize::try_from(window).ok().filter(|&window| window > 0)
+    }
+
     /// Whether it fills in a whole text at once instead of adding token after token; such models keep no memory.
     pub fn is_diffusion(&self) -> bool {
         // SAFETY: a valid model.

@@ -75,7 +75,7 @@ impl Ear {
 }
 
 fn greedy() -> SamplerSettings {
-    SamplerSettings { temp: 0.0, ..SamplerSettings::default() }
+    SamplerSettings { temp: 0.0, ignore_eos: true, ..SamplerSettings::default() }
 }
 
 fn request(prompt: &[Token], ear: &Ear) -> Request {
@@ -202,6 +202,28 @@ fn beginnings_are_shared() {
 }
 
 #[test]
+fn a_full_context_makes_the_youngest_wait() {
+    // Eight texts of which four fit: all are written, and none differs.
+    let engine = open(&tiny_chat(), 8, StreamMode::Never);
+    let mut batcher = engine.batcher().unwrap();
+    let prompts: Vec<_> = (0..8).map(|i| tokens(60, i, 2000)).collect();
+    let ears: Vec<Ear> = prompts.iter().map(|_| Ear::default()).collect();
+    for (prompt, ear) in prompts.iter().zip(&ears) {
+        batcher.add(Request { max_tokens: Some(190), ..request(prompt, ear) });
+    }
+    while batcher.step() {}
+    let alone = open(&tiny_chat(), 1, StreamMode::Never);
+    let mut read = 0;
+    for (prompt, ear) in prompts.iter().zip(&ears) {
+        assert_eq!(ear.ended().n_generated, 190);
+        check("tiny-chat", &alone, prompt, ear);
+        read += prompt.len();
+    }
+    assert!(batcher.take_tally().prompt <= read);
+    assert!(engine.monitor().snapshot().passes > 190);
+}
+
+#[test]
 fn texts_end_where_they_must() {
     let engine = open(&tiny_chat(), 2, StreamMode::Never);
     let mut batcher = engine.batcher().unwrap();
@@ -214,7 +236,8 @@ fn texts_end_where_they_must() {
         ear.0.lock().unwrap().end.take().expect("an end")
     };
     let prompt = engine.vocab().unwrap().tokenize("The capital of Peru is", true, true).unwrap();
-    let ended = end(&mut batcher, &|_| {}, &prompt).unwrap();
+    let by_itself = |request: &mut Request| request.settings.ignore_eos = false;
+    let ended = end(&mut batcher, &by_itself, &prompt).unwrap();
     assert_eq!(ended.finish, Finish::Stop);
     let no_end = |request: &mut Request| {
         request.settings = SamplerSettings { temp: 100.0, ignore_eos: true, ..greedy() };
@@ -235,7 +258,7 @@ fn texts_end_where_they_must() {
         request.grammar = Some(airrun::engine::batch::Grammar { rules, root });
     };
     assert!(end(&mut batcher, &nonsense, &prompt).unwrap_err().contains("grammar"));
-    assert_eq!(end(&mut batcher, &|_| {}, &prompt).unwrap().finish, Finish::Stop);
+    assert_eq!(end(&mut batcher, &by_itself, &prompt).unwrap().finish, Finish::Stop);
 }
 
 #[test]
@@ -262,9 +285,8 @@ fn who_goes_is_let_go_and_the_others_go_on() {
 #[test]
 fn a_failure_ends_its_texts_and_no_more() {
     let index = Arc::new(Index::open(&tiny_chat()).unwrap());
-    // The prompts take the first six requests; retries have had their turn when an error comes out.
     let wrap = |inner: Arc<dyn WeightSource>| -> Arc<dyn WeightSource> {
-        let behaviour = Behaviour { fault: Fault::ErrorFrom(20), ..Behaviour::default() };
+        let behaviour = Behaviour { fault: Fault::ErrorFrom(0), ..Behaviour::default() };
         Arc::new(Retrying::new(Arc::new(FaultySource::new(inner, behaviour).unwrap())))
     };
     let engine = Engine::open_with(index, &options(2, StreamMode::Always), wrap).unwrap();
