@@ -27,6 +27,9 @@ const N_CHUNKS: usize = (READ_AHEAD.0 / ROOM) as usize;
 /// Tensors smaller than this are not worth a chunk. (bytes)
 const SMALL: u64 = 64 << 10;
 
+/// When C's library seeks, it reads the rest of the stream's buffer before the place, too: the end of some other tensor. (bytes)
+const LOOK_BACK: u64 = 256 << 10;
+
 /// A chunk: the tensor's place in [`Order::tensors`], and its number there.
 type Chunk = (usize, u64);
 
@@ -127,8 +130,9 @@ impl Order {
         let after = self.tensors.partition_point(|t| (t.file, t.offset) <= (file, offset));
         let i = after.checked_sub(1)?;
         let within = offset - self.tensors[i].offset;
-        (self.tensors[i].file == file && within < self.tensors[i].len)
-            .then_some((i, within / CHUNK))
+        let Resident { file: its_file, len, .. } = self.tensors[i];
+        let looks_back = self.now != Some(i) && within > 0 && within + LOOK_BACK >= len;
+        (its_file == file && within < len && !looks_back).then_some((i, within / CHUNK))
     }
 
     /// Notes that a tensor is asked for.
@@ -299,6 +303,8 @@ mod tests {
         }
         for t in asked {
             let mut at = t.offset;
+            // As C's library does after a seek.
+            drop(reader.read(0, at - 100.min(at), &mut [0; 100]));
             while at < t.offset + t.len.0 {
                 let mut out = vec![0; 300_000];
                 let n = reader.read(0, at, &mut out).unwrap();
