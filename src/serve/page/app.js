@@ -169,7 +169,7 @@ function summary(run) {
   return [`${tokens} token${tokens === 1 ? "" : "s"}`, rate, wait].filter(Boolean).join(" · ");
 }
 
-/** Tells those who hear the page. */
+/** Tells those who hear the page: an answer when it is complete, not word by word. */
 function say(text) {
   $("status").textContent = text.length > 600 ? `${text.slice(0, 600)} …` : text;
 }
