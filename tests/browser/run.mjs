@@ -231,6 +231,22 @@ test("a key is asked for, kept for the tab, and sent", async ({ page, fake, quie
   assert.equal(await page.evaluate(() => Object.values(localStorage).join().includes("secret")), false);
 });
 
+test("who gives no key is asked again only for an answer", async ({ page, fake, quiet }) => {
+  quiet(/401/);
+  fake.state.key = "secret";
+  await page.reload();
+  await page.waitForSelector("#key[open]");
+  await page.keyboard.press("Escape");
+  await page.waitForTimeout(1500);
+  assert.equal(await page.locator("#key[open]").count(), 0);
+  await ask(page, "hello");
+  await page.waitForSelector("#key[open]");
+  await page.fill("#key-value", "secret");
+  await page.keyboard.press("Enter");
+  await page.waitForFunction(() => /Hello there/.test(document.querySelector(".answer > .prose")?.textContent));
+  await ready(page);
+});
+
 test("Markdown becomes headings, lists, tables and code", async ({ page }) => {
   await ask(page, "markdown");
   await rest(page);
