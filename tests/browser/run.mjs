@@ -57,6 +57,17 @@ test("the model and its plan are told in words", async ({ page }) => {
   await page.keyboard.press("Escape");
 });
 
+test("a GPU's plan is told, too", async ({ page, fake }) => {
+  fake.state.gpu = true;
+  await page.reload();
+  await ready(page);
+  assert.equal(await page.locator("#plan").innerText(), "8 of 40 blocks in GPU memory, 24 from RAM, the rest from disk");
+  assert.equal(await page.locator("#strip i.held").count(), 24);
+  await page.click("#blocks-toggle");
+  assert.match(await page.locator("#lesson").innerText(), /brought from RAM or disk/);
+  assert.equal(await page.locator("#legend li").count(), 6);
+});
+
 test("while nothing is printed, the block that is computed is told", async ({ page }) => {
   await ask(page, "slow");
   await page.waitForFunction(() => /Reading the prompt: block \d+ of 40/.test(document.querySelector(".wait")?.innerText));
@@ -220,6 +231,22 @@ test("a key is asked for, kept for the tab, and sent", async ({ page, fake, quie
   assert.equal(await page.evaluate(() => Object.values(localStorage).join().includes("secret")), false);
 });
 
+test("who gives no key is asked again only for an answer", async ({ page, fake, quiet }) => {
+  quiet(/401/);
+  fake.state.key = "secret";
+  await page.reload();
+  await page.waitForSelector("#key[open]");
+  await page.keyboard.press("Escape");
+  await page.waitForTimeout(1500);
+  assert.equal(await page.locator("#key[open]").count(), 0);
+  await ask(page, "hello");
+  await page.waitForSelector("#key[open]");
+  await page.fill("#key-value", "secret");
+  await page.keyboard.press("Enter");
+  await page.waitForFunction(() => /Hello there/.test(document.querySelector(".answer > .prose")?.textContent));
+  await ready(page);
+});
+
 test("Markdown becomes headings, lists, tables and code", async ({ page }) => {
   await ask(page, "markdown");
   await rest(page);
@@ -332,7 +359,10 @@ test("everything has a name, and answers are announced", async ({ page }) => {
     return !(node.getAttribute("aria-label") || node.title || node.textContent.trim() || label.trim());
   }).map((node) => node.outerHTML));
   assert.deepEqual(nameless, []);
-  assert.equal(await page.locator("#messages").getAttribute("aria-live"), "polite");
+  // Once, when it is complete.
+  assert.equal(await page.locator("#status").getAttribute("aria-live"), "polite");
+  assert.match(await page.locator("#status").textContent(), /^# Title/);
+  assert.equal(await page.locator("#messages").getAttribute("aria-live"), "off");
   const ids = await page.evaluate(() => [...document.querySelectorAll("[id]")].map((node) => node.id));
   assert.equal(new Set(ids).size, ids.length);
 });

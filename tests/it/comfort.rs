@@ -110,7 +110,7 @@ fn the_doctor_tells_what_is_here() {
     let dir = tempfile::tempdir().unwrap();
     fs::create_dir_all(dir.path().join("deep")).unwrap();
     fs::copy(tiny(), dir.path().join("deep/a.gguf")).unwrap();
-    fs::write(dir.path().join("notes.gguf"), "not a model").unwrap();
+    fs::write(dir.path().join("notes.txt"), "not a model").unwrap();
     let mut command = airrun(&["doctor", "--json"]);
     let facts = data(&command.env("AIRRUN_MODELS", dir.path()).output().unwrap());
     let facts: Value = serde_json::from_str(&facts).unwrap();

@@ -3,10 +3,11 @@
 /// Examples of the program as a whole.
 pub(super) const PROGRAM: &str = "\
 Examples:
-  airrun chat model.gguf                 talk; what does not fit in memory streams
-  airrun plan model.gguf                 where its blocks will live, how fast it is
+  airrun chat model.gguf      talk; what does not fit in memory streams
+  airrun plan model.gguf      where its blocks will live, and how fast it will be
+  airrun serve model.gguf     for other programs, and a page for your browser
+  airrun doctor               what this machine has, and what makes it slow
   airrun run model.gguf 'Why is the sky blue?' > answer.txt
-  airrun doctor                          what this machine has, and what slows it
 
 Flags may have their defaults in ~/.config/airrun/config.toml: see `airrun man`.";
 
