@@ -256,7 +256,7 @@ fn logits_are_printed_to_the_last_bit() {
 
 #[test]
 fn help_fits_eighty_columns() {
-    for command in ["", "chat", "run", "bench", "inspect", "logits"] {
+    for command in ["", "chat", "run", "bench", "inspect", "logits", "list", "pull", "quantize"] {
         for flag in ["-h", "--help"] {
             let args: Vec<&str> = [command, flag].into_iter().filter(|a| !a.is_empty()).collect();
             let output = run(&args);
