@@ -256,7 +256,8 @@ fn logits_are_printed_to_the_last_bit() {
 
 #[test]
 fn help_fits_eighty_columns() {
-    for command in ["", "chat", "run", "bench", "inspect", "logits", "serve"] {
+    let commands = "chat run bench plan inspect devices logits list pull quantize serve doctor man";
+    for command in commands.split(' ').chain([""]) {
         for flag in ["-h", "--help"] {
             let args: Vec<&str> = [command, flag].into_iter().filter(|a| !a.is_empty()).collect();
             let output = run(&args);
