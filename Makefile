@@ -5,6 +5,8 @@
 #   make vulkan            set up and build with Vulkan: target/release/airrun then knows such GPUs, too
 #   make cuda              set up and build with CUDA (ARCH=90-real for one kind of GPU; an hour on 2 cores without a GPU to ask)
 #   make test-vulkan       run the tests of streaming on a Vulkan device made of the CPU
+#   make test-clients      test the server with PyPI's openai and ollama, where pip can install them
+#   make test-browser      test the web page in Chromium, where there is one or it can be installed
 
 TARGET = $(or $(CARGO_TARGET_DIR),target)
 MODEL ?= models/tiny-chat-q4_k_m.gguf
@@ -21,7 +23,7 @@ export CMAKE_CUDA_COMPILER_LAUNCHER ?= ccache
 export CCACHE_NOHASHDIR ?= 1
 endif
 
-.PHONY: chat test build vulkan cuda test-vulkan check setup help
+.PHONY: chat test build vulkan cuda test-vulkan test-clients test-browser check setup help
 
 chat: build
 	@$(TARGET)/release/airrun chat $(MODEL)
@@ -29,8 +31,15 @@ chat: build
 test: setup
 	cargo test --release --workspace
 
+# The clients that people have, against the server: PyPI's openai and ollama. Skipped where pip cannot install them.
+test-clients: build
+	sh tests/clients/run.sh
+
 build: setup
 	cargo build --release
+
+test-browser: build
+	sh tests/browser/run.sh
 
 # Headers that are new enough are found by the script, and given to CMake where the system's are older.
 vulkan: setup

@@ -3,7 +3,7 @@
 
     compare.py memory MODEL --airrun target/release/airrun --out DIR    tokens/s against memory given
     compare.py speed  MODEL --airrun target/release/airrun --out DIR    tokens/s when everything fits
-    compare.py plot   DIR/memory.csv                                    the picture of a finished run
+    compare.py plot   DIR/memory.csv                                    picture and table of a run, finished or not
 
 llama.cpp is driven through llama-cpp-python: this Python must have it, or --peer-python names one that does.
 Both get the same tokens, threads and context, take turns, and are measured after a warm-up. README.md says more.
@@ -37,10 +37,15 @@ PEER_SETTINGS = {
 }
 
 
+# Limits for a model of any size, as shares of its file.
+SHARES = [0.25, 0.35, 0.5, 0.75, 1.1, 1.5]
+
+
 def main():
     args = parse(sys.argv[1:])
     if args.command == "plot":
         plot.write(args.csv, args.csv.with_suffix(".svg"))
+        summarise(args.csv)
         return
     args.out.mkdir(parents=True, exist_ok=True)
     args.peer_version = peer_version(args)
@@ -56,7 +61,7 @@ def parse(argv):
     commands = parser.add_subparsers(dest="command", required=True)
     plotting = commands.add_parser("plot")
     plotting.add_argument("csv", type=pathlib.Path)
-    for name, tokens, repeat in [("memory", 10, 1), ("speed", 64, 5)]:
+    for name, tokens, repeat in [("memory", 10, 3), ("speed", 64, 5)]:
         sub = commands.add_parser(name)
         sub.add_argument("model", type=pathlib.Path)
         sub.add_argument("--airrun", type=pathlib.Path, default=pathlib.Path("target/release/airrun"))
@@ -70,7 +75,10 @@ def parse(argv):
         sub.add_argument("--timeout", type=float, default=300, help="seconds until a run is given up")
     sub.add_argument("--prompt", type=int, default=512, help="tokens of the prompt test")
     memory = commands.choices["memory"]
-    memory.add_argument("--limits", required=True, help="memory of the control group, such as 600M,1200M,4G")
+    memory.add_argument("--limits", type=sizes, default=[],
+                        help="memory of the control group, such as 600M,1200M,4G; six from a quarter of the model to all of it and "
+                             "a half more, if nothing is said")
+    memory.add_argument("--resume", action="store_true", help="go on with the memory.csv of a comparison that was interrupted")
     memory.add_argument("--headroom", type=float, default=1.1, help="the group's limit over --ram")
     memory.add_argument("--settings", default=",".join(["airrun", *map(short, PEER_SETTINGS)]),
                         help="who runs: some of airrun,default,mmap_no_repack")
@@ -85,37 +93,84 @@ def short(setting):
 
 
 def compare_memory(args):
-    """One run of each for each limit, in a control group of its own, with cold caches."""
+    """Repetitions of each at each limit, by turns, in a control group of its own, with cold caches."""
     if os.geteuid() != 0:
         sys.exit("compare.py memory needs root: it makes a control group and drops caches")
-    limits = [size(text) for text in args.limits.split(",")]
+    limits = args.limits or [int(args.model.stat().st_size * share) >> 20 << 20 for share in SHARES]
     wanted = args.settings.split(",")
+    for setting in wanted:
+        if setting != "airrun":
+            peer_setting(setting)
     path = args.out / "memory.csv"
+    if path.exists() and not args.resume:
+        sys.exit(f"{path} is there: --resume goes on with it, or name another folder with --out")
+    done = read(path) if path.exists() else []
     with Table(path, args) as table:
-        for limit in limits:
-            for repetition in range(1, args.repeat + 1):
-                rates = disk_rates(args.model)
+        # All limits once, then all once more: what a neighbour does for ten minutes is not taken for the effect of a limit.
+        for repetition in range(1, args.repeat + 1):
+            for limit in limits:
+                rates = None
                 for setting in wanted:
-                    drop_caches()
-                    base = {"memory_limit_bytes": limit, "repetition": repetition, **rates}
-                    with cgroup.MemoryGroup(limit) as group:
-                        if setting == "airrun":
-                            ram = ["--ram", str(int(limit / args.headroom))]
-                            rows = run_airrun(args, 0, args.tokens, ram, group)
-                        else:
-                            rows = [run_peer(args, peer_setting(setting), f"tg{args.tokens}", group)]
-                        peak = group.peak()
-                    for row in rows:
-                        table.add({**base, **row, "group_peak_bytes": peak})
+                    name = "airrun" if setting == "airrun" else peer_setting(setting)
+                    seen = [row for row in done if is_of(row, limit, name)]
+                    if any(int(row["repetition"]) == repetition for row in seen):
+                        continue
+                    base = {"memory_limit_bytes": limit, "repetition": repetition}
+                    if seen and all("not finished" in row["note"] for row in seen):
+                        # It takes as long as the patience each time, and says nothing new.
+                        rows = [{**seen[-1], **base, "time": "", "note": f"not tried again: {seen[-1]['note']}"}]
+                    else:
+                        rates = rates or disk_rates(args.model)
+                        rows = [{**base, **rates, **row} for row in run_limited(args, setting, limit)]
+                    done += [table.add(row) for row in rows]
     plot.write(path, path.with_suffix(".svg"))
-    print(f"{path} and {path.with_suffix('.svg')} are written")
+    summarise(path)
+    print(f"\n{path} and {path.with_suffix('.svg')} are written")
+
+
+def run_limited(args, setting, limit):
+    """One run inside of `limit` bytes. A list of rows."""
+    drop_caches()
+    with cgroup.MemoryGroup(limit) as group:
+        if setting == "airrun":
+            rows = run_airrun(args, 0, args.tokens, ["--ram", str(int(limit / args.headroom))], group)
+        else:
+            rows = [run_peer(args, peer_setting(setting), f"tg{args.tokens}", group)]
+        peak = group.peak()
+    return [{**row, "group_peak_bytes": peak} for row in rows]
+
+
+def is_of(row, limit, setting):
+    """Whether a row is of this competitor at this limit. airrun's setting is its --ram, which follows from the limit."""
+    name = "airrun" if row["engine"] == "airrun" else row["setting"]
+    return int(float(row["memory_limit_bytes"])) == limit and name == setting
+
+
+def read(path):
+    with open(path, newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def summarise(path):
+    """Medians and ranges, a line for each limit."""
+    lines = plot.series([row for row in read(path) if row["memory_limit_bytes"]])
+    print(f"\n{'memory':>9}  " + "  ".join(f"{name:>30}" for name in lines) + "   medians (slowest-fastest), tokens/s")
+    for x in sorted({x for points in lines.values() for x in points}):
+        cells = []
+        for points in lines.values():
+            values = points.get(x)
+            cells.append(f"{statistics.median(values):.2f} ({min(values):.2f}-{max(values):.2f})" if values else "-")
+        print(f"{x:5.2f} GiB  " + "  ".join(f"{cell:>30}" for cell in cells))
 
 
 def compare_speed(args):
     """Everything in memory; alternating, because machines warm up, cool down and are shared."""
     rates = {"pp": [], "tg": []}
     args.ctx = max(args.ctx, args.prompt, args.tokens + 1)
-    with Table(args.out / "speed.csv", args) as table:
+    path = args.out / "speed.csv"
+    if path.exists():
+        sys.exit(f"{path} is there: name another folder with --out")
+    with Table(path, args) as table:
         for repetition in range(1, args.repeat + 1):
             for test, n_prompt, n_tokens in [(f"pp{args.prompt}", args.prompt, 0), (f"tg{args.tokens}", 0, args.tokens)]:
                 ours = run_airrun(args, n_prompt, n_tokens, ["--stream", "never"], None)[0]
@@ -179,6 +234,9 @@ def finish(command, timeout, group):
         process.kill()
         out, err = process.communicate()
         return out, f"not finished in {timeout:.0f} s"
+    finally:
+        # Interrupted, nothing is left behind that holds the control group.
+        process.kill()
     if process.returncode == 0:
         return out, ""
     why = "killed, out of memory" if process.returncode == -9 else f"exit {process.returncode}"
@@ -229,6 +287,13 @@ def drop_caches():
     pathlib.Path("/proc/sys/vm/drop_caches").write_text("3\n")
 
 
+def sizes(text):
+    try:
+        return [size(part) for part in text.split(",")]
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"'{text}' is no list of sizes such as 600M,1200M,4G") from None
+
+
 def size(text):
     """`600M`, `1.2G`: in binary units, as airrun reads them."""
     number = text.strip().upper().removesuffix("B").removesuffix("I")
@@ -243,24 +308,27 @@ class Table:
         self.path, self.args = path, args
 
     def __enter__(self):
-        self.file = open(self.path, "w", newline="")
+        self.file = open(self.path, "a", newline="")
         self.writer = csv.DictWriter(self.file, FIELDS, restval="")
-        self.writer.writeheader()
+        if not self.path.stat().st_size:
+            self.writer.writeheader()
         return self
 
     def __exit__(self, *_):
         self.file.close()
 
     def add(self, row):
+        """Writes a row, says it, and gives it back as it would be read."""
         known = {"time": time.strftime("%Y-%m-%dT%H:%M:%S"), "mode": self.args.command,
                  "model_bytes": self.args.model.stat().st_size}
-        row = {**known, **{k: v for k, v in row.items() if v is not None}}
+        row = {**known, **{k: v for k, v in row.items() if v not in (None, "")}}
         self.writer.writerow(row)
         self.file.flush()
         limit = row.get("memory_limit_bytes")
         given = f"{limit / (1 << 20):7.0f} MiB  " if limit else ""
-        print(f"{given}{row['engine']:10} {row['setting'][:34]:34} {row['test']:6} {row['tokens_per_second']:9.3f} tokens/s"
-              f"  {row.get('note', '')}", flush=True)
+        print(f"{given}{row['engine']:10} {row['setting'][:34]:34} {row['test']:6} "
+              f"{float(row['tokens_per_second']):9.3f} tokens/s  {row.get('note', '')}", flush=True)
+        return {name: str(row.get(name, "")) for name in FIELDS}
 
 
 if __name__ == "__main__":

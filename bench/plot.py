@@ -36,12 +36,12 @@ def number(row, field):
 
 
 def series(rows):
-    """For each competitor: memory in GiB -> the median of its rates."""
+    """For each competitor: memory in GiB -> its rates; 0 for what did not finish."""
     found = collections.defaultdict(lambda: collections.defaultdict(list))
     for row in rows:
         name = "airrun" if row["engine"] == "airrun" else f"{row['engine']}, {row['setting']}"
         found[name][number(row, "memory_limit_bytes") / 2**30].append(number(row, "tokens_per_second"))
-    return {name: {x: statistics.median(y) for x, y in sorted(points.items())} for name, points in found.items()}
+    return {name: dict(sorted(points.items())) for name, points in found.items()}
 
 
 def disk_rate(rows):
@@ -77,15 +77,23 @@ class Axes:
         return [k * step for k in range(int(self.x1 / step) + 1)]
 
 
+def memory_rate(rows):
+    """What airrun measured of the memory: the median."""
+    rates = [number(row, "memory_bytes_per_second") for row in rows if number(row, "memory_bytes_per_second")]
+    return statistics.median(rates) if rates else math.inf
+
+
 def limit_line(rows, axes):
-    """disk rate / (model - memory): what must be read for each token, if all memory holds weights."""
+    """What must be read for each token, if all memory holds weights: disk rate / (model - memory); and no faster than memory can
+    be read at all."""
     rate, model = disk_rate(rows), max(number(row, "model_bytes") for row in rows) / 2**30
     if not rate:
         return []
+    most = memory_rate(rows) / 2**30 / model
     points = []
     for k in range(401):
         x = axes.x1 * k / 400
-        y = rate / 2**30 / (model - x) if x < model else math.inf
+        y = min(rate / 2**30 / (model - x) if x < model else math.inf, most)
         points.append((x, min(y, axes.y1)))
         if y >= axes.y1:
             break
@@ -104,6 +112,16 @@ def mark(kind, x, y, color, hollow):
         return f'<circle cx="{x:.1f}" cy="{y:.1f}" r="5.5" {fill}/>'
     turn = f' transform="rotate(45 {x:.1f} {y:.1f})"' if kind == "diamond" else ""
     return f'<rect x="{x - 5:.1f}" y="{y - 5:.1f}" width="10" height="10" {fill}{turn}/>'
+
+
+def error_bar(axes, x, values, color):
+    """From the slowest to the fastest repetition; from the ground, if one did not finish."""
+    if len(values) < 2:
+        return []
+    at, low, high = axes.x(x), axes.y(min(values)), axes.y(max(values))
+    line = f'<line stroke="{color}" stroke-width="1.6"'
+    ends = [f'{line} x1="{at - 4:.1f}" x2="{at + 4:.1f}" y1="{y:.1f}" y2="{y:.1f}"/>' for y in (low, high)]
+    return [f'{line} x1="{at:.1f}" x2="{at:.1f}" y1="{low:.1f}" y2="{high:.1f}"/>', *ends]
 
 
 def grid(axes):
@@ -130,21 +148,24 @@ def legend(names, has_limit):
         x += 34 + 7.2 * len(name)
     if has_limit:
         out.append(f'<line class="limit" x1="{x}" x2="{x + 26}" y1="50" y2="50"/>')
-        out.append(f'<text x="{x + 33}" y="54">the disk\'s limit</text>')
+        out.append(f'<text x="{x + 33}" y="54">the hardware\'s limit</text>')
     return out
 
 
 def draw(rows):
     lines = series(rows)
-    positive = [y for points in lines.values() for y in points.values() if y > 0] or [1.0]
+    positive = [y for points in lines.values() for values in points.values() for y in values if y > 0] or [1.0]
     axes = Axes([x for points in lines.values() for x in points], positive)
     limit = limit_line(rows, axes)
     title = "Tokens per second against memory"
     out = [f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{title}">',
            f"<style>{STYLE}</style>", f'<rect class="back" width="{WIDTH}" height="{HEIGHT}" rx="8"/>',
            f'<text class="title" x="{LEFT}" y="28">{title}</text>', *grid(axes), *limit]
-    for k, (name, points) in enumerate(lines.items()):
+    medians = {name: {x: statistics.median(y) for x, y in points.items()} for name, points in lines.items()}
+    for k, (name, points) in enumerate(medians.items()):
         color = COLORS.get(name, "#777777")
+        for x, values in lines[name].items():
+            out += error_bar(axes, x, values, color)
         finished = [(x, y) for x, y in points.items() if y > 0]
         path = " ".join(f"{axes.x(x):.1f},{axes.y(y):.1f}" for x, y in finished)
         out.append(f'<polyline fill="none" stroke="{color}" stroke-width="2.2" points="{path}"/>')
@@ -152,6 +173,6 @@ def draw(rows):
             # What did not finish lies hollow on the ground.
             out.append(mark(MARKS[k % 3], axes.x(x), axes.y(y) - (0 if y > 0 else 7), color, y <= 0))
     out += legend(lines, bool(limit))
-    if any(y <= 0 for points in lines.values() for y in points.values()):
+    if any(y <= 0 for points in medians.values() for y in points.values()):
         out.append(f'<text class="soft" x="{WIDTH - RIGHT}" y="{HEIGHT - 14}" text-anchor="end">hollow: not finished</text>')
     return "\n".join([*out, "</svg>", ""])

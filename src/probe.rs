@@ -18,12 +18,6 @@ pub fn physical_cores() -> u32 {
     u32::try_from(if cores == 0 { allowed } else { cores.min(allowed) }).unwrap_or(1)
 }
 
-/// The devices that this build can compute on, as people call them.
-pub fn device_names() -> Vec<String> {
-    let cpu = crate::ggml::Device::cpu();
-    cpu.into_iter().map(|device| format!("{} ({})", device.name(), device.description())).collect()
-}
-
 /// What ggml's code for this CPU was built with, and uses: `AVX2`, `FMA`.
 pub fn cpu_features() -> Vec<String> {
     let text = crate::ggml::system_info();

@@ -14,6 +14,8 @@ use crate::cli::args::DoctorArgs;
 use crate::cli::exit::ExitStatus;
 use crate::cli::printer::Printer;
 use crate::cli::progress::{Status, Watched};
+use crate::engine::devices::Listed;
+use crate::models::places::Kind;
 use facts::{Config, Facts, Folder};
 use findings::{Finding, Level, findings};
 
@@ -51,9 +53,14 @@ fn show(facts: &Facts, findings: &[Finding], color: bool) -> String {
     line("build", &build(facts));
     line("processor", &processor(facts));
     line("memory", &memory(facts));
-    line("devices", &facts.devices.join(", "));
+    for (i, device) in facts.devices.iter().enumerate() {
+        line(if i == 0 { "devices" } else { "" }, &device_line(device));
+    }
     line("config", &config(&facts.config));
-    for (i, folder) in facts.folders.iter().enumerate() {
+    // Most of the many places where a tool could keep models are not there; one that was named should be.
+    let named = |folder: &Folder| folder.keeper == Some(Kind::Named);
+    let shown = facts.folders.iter().filter(|folder| folder.exists || named(folder));
+    for (i, folder) in shown.enumerate() {
         line(if i == 0 { "models" } else { "" }, &folder_line(folder));
     }
     let _ = writeln!(out);
@@ -111,6 +118,17 @@ fn memory(facts: &Facts) -> String {
     text
 }
 
+fn device_line(device: &Listed) -> String {
+    let mut text = format!("{} ({})", device.name, device.description.trim());
+    if let Some(rate) = device.upload {
+        let _ = write!(text, ", fed at {rate}");
+    }
+    if device.auto {
+        text.push_str(", what --device auto takes");
+    }
+    text
+}
+
 fn config(config: &Config) -> String {
     match (&config.path, &config.error) {
         (_, Some(error)) => error.clone(),
@@ -136,7 +154,7 @@ fn folder_line(folder: &Folder) -> String {
     match (folder.n_models, folder.rate) {
         (0, _) => text.push_str(": no models"),
         (n, rate) => {
-            let _ = write!(text, ": {n} model file{}", if n == 1 { "" } else { "s" });
+            let _ = write!(text, ": {n} model{}", if n == 1 { "" } else { "s" });
             if let Some(rate) = rate {
                 let how = folder.reader.as_deref().unwrap_or_default();
                 let _ = write!(text, ", read at {} ({how})", rate);

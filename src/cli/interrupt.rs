@@ -18,6 +18,8 @@ enum Mode {
     Ignore,
     /// Stops an answer.
     Stop(Arc<Monitor>),
+    /// Puts something in order, and ends the program.
+    CleanUp(Box<dyn FnOnce() + Send>),
     /// An answer was told to stop; now it ends the program.
     Stopping,
 }
@@ -47,6 +49,16 @@ impl Interrupt {
         *self.lock() = Mode::Stop(monitor);
     }
 
+    /// From now on Ctrl-C calls `clean_up`, and ends the program.
+    pub(crate) fn cleans_up(&self, clean_up: impl FnOnce() + Send + 'static) {
+        *self.lock() = Mode::CleanUp(Box::new(clean_up));
+    }
+
+    /// From now on Ctrl-C ends the program.
+    pub(crate) fn exits(&self) {
+        *self.lock() = Mode::Exit;
+    }
+
     /// From now on Ctrl-C does nothing.
     pub(crate) fn ignore(&self) {
         *self.lock() = Mode::Ignore;
@@ -65,8 +77,11 @@ impl Interrupt {
                 monitor.stop();
                 *mode = Mode::Stopping;
             }
-            // Without unwinding or destructors: other threads are computing.
-            Mode::Exit | Mode::Stopping => {
+            Mode::Exit | Mode::Stopping | Mode::CleanUp(_) => {
+                if let Mode::CleanUp(clean_up) = std::mem::replace(&mut *mode, Mode::Exit) {
+                    clean_up();
+                }
+                // Without unwinding or destructors: other threads are computing.
                 signal_hook::low_level::exit(ExitStatus::Interrupted.code().into());
             }
         }

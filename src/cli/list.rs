@@ -47,6 +47,8 @@ pub(crate) fn run(args: &ListArgs, printer: &Printer) -> anyhow::Result<ExitStat
     if !args.all {
         rows.retain(|r| r.facts.purpose == Some(Purpose::Text));
     }
+    drop(status);
+    let status = Status::start(printer, Watched::Step("measuring this machine".to_owned()));
     look_ahead(&mut rows);
     drop(status);
     for note in &notes {

@@ -4,6 +4,7 @@
 mod args;
 mod bench;
 mod chat;
+mod check_tokenizer;
 mod completions;
 mod config;
 mod devices;
@@ -19,6 +20,7 @@ mod plan;
 mod printer;
 mod progress;
 mod pull;
+mod quantize;
 mod resolve;
 mod run;
 mod serve;
@@ -68,12 +70,19 @@ fn dispatch(
         Command::Plan(args) => plan::run(&args, printer),
         Command::Bench(args) => bench::run(&args, printer),
         Command::Serve(args) => serve::run(&args, printer),
+        Command::Quantize(args) => quantize::run(&args, printer),
+        Command::QuantizeWorker(args) => quantize::work(&args, printer),
         Command::Pull(args) => pull::run(&args, printer),
         Command::List(args) => list::run(&args, printer),
         Command::Inspect(args) => {
             let index = resolve::model(&args.model)?.index;
-            inspect::run(&index, &args, &mut io::stdout().lock())?;
-            Ok(ExitStatus::Ok)
+            match &args.check_tokenizer {
+                Some(file) => check_tokenizer::run(index, file, args.json, printer),
+                None => {
+                    inspect::run(&index, &args, &mut io::stdout().lock())?;
+                    Ok(ExitStatus::Ok)
+                }
+            }
         }
     }
 }

@@ -18,8 +18,9 @@ use crate::plan::report::{ASCII, Look, Report, UNICODE};
 pub(crate) fn run(args: &PlanArgs, printer: &Printer) -> anyhow::Result<ExitStatus> {
     // Nothing here ends better by being asked to: Ctrl-C ends the program.
     let _interrupt = Interrupt::new()?;
-    let index = Arc::new(resolve::model(&args.load.model)?.index);
-    let options = resolve::load_options(&args.load);
+    let chosen = resolve::model(&args.load.model)?;
+    let options = chosen.complete(resolve::load_options(&args.load));
+    let index = Arc::new(chosen.index);
     let status = Status::start(printer, Watched::Step("measuring this machine".to_owned()));
     let planned = planning::plan(&index, &options, true)?;
     let forecast = planning::forecast(&index, &options, &planned, args.prompt)?;

@@ -62,6 +62,13 @@ impl Printer {
         self.data(text)
     }
 
+    /// Takes away a line that is being drawn, when nobody is left to do so.
+    pub(crate) fn clear_line(&self) {
+        if self.progress {
+            let _ = write!(io::stderr(), "\r\x1b[2K");
+        }
+    }
+
     /// A line that answers the user, whether quiet or not.
     pub(crate) fn say(&self, text: impl Display) {
         talk(text);

@@ -11,7 +11,7 @@ use crate::cli::progress::{Status, Watched};
 use crate::gguf::{Index, printable};
 use crate::hub::{self, Options, Progress, Wanted};
 use crate::probe::space;
-use crate::units::{Bytes, Rate};
+use crate::units::Bytes;
 
 /// Over how long a rate is taken at least: the first packets say nothing.
 const SETTLED: Duration = Duration::from_secs(2);
@@ -21,7 +21,11 @@ pub(crate) fn run(args: &PullArgs, printer: &Printer) -> anyhow::Result<ExitStat
     let wanted = Wanted::parse(&args.name)?;
     let options = Options::from_env()?;
     // What came so far is on the disk: Ctrl-C may end the program at any time.
-    let _interrupt = Interrupt::new()?;
+    let (interrupt, last) = (Interrupt::new()?, *printer);
+    interrupt.cleans_up(move || {
+        last.clear_line();
+        last.dim("what came so far is kept: the same command goes on from there");
+    });
     let progress = Arc::new(Progress::default());
     let watched = Arc::clone(&progress);
     let begin = Instant::now();
@@ -33,10 +37,13 @@ pub(crate) fn run(args: &PullArgs, printer: &Printer) -> anyhow::Result<ExitStat
     for remark in &pulled.remarks {
         printer.dim(printable(remark.as_bytes()));
     }
-    let rate = Rate(pulled.fetched.f64() / begin.elapsed().as_secs_f64().max(1e-3));
+    let rate = speed(pulled.fetched, begin.elapsed());
     match pulled.fetched {
         Bytes::ZERO => printer.dim("it was here already"),
-        fetched => printer.dim(format!("{fetched} downloaded, {rate}; the checksum is right")),
+        fetched if pulled.checked => {
+            printer.dim(format!("{fetched} downloaded, {rate}; the checksum is right"));
+        }
+        fetched => printer.dim(format!("{fetched} downloaded, {rate}")),
     }
     // A file can be whole and yet no model that this program reads.
     if let Err(error) = Index::open(&pulled.path) {
@@ -56,15 +63,22 @@ fn line(progress: &Progress, time: Duration) -> String {
     }
     let percent = (done.0.min(total.0) as u128 * 100).checked_div(total.0.into()).unwrap_or(100);
     text += &format!(": {done} of {total} ({percent} %)");
-    let rate = Rate(progress.fetched().f64() / time.as_secs_f64().max(1e-3));
-    if rate.0 > 0.0 {
-        text += &format!(", {rate}");
+    let fetched = progress.fetched();
+    if fetched > Bytes::ZERO {
+        text += &format!(", {}", speed(fetched, time));
     }
-    if rate.0 > 0.0 && time >= SETTLED {
-        let left = rate.seconds(total.saturating_sub(done));
+    if fetched > Bytes::ZERO && time >= SETTLED {
+        let left = total.saturating_sub(done).f64() / fetched.f64() * time.as_secs_f64();
         text += &format!(", {} left", duration(left));
     }
     text
+}
+
+/// `11.3 MB/s`: networks are slower than disks.
+fn speed(bytes: Bytes, time: Duration) -> String {
+    let rate = bytes.f64() / time.as_secs_f64().max(1e-3) / 1e6;
+    let digits = if rate < 9.995 { 2 } else { 1 };
+    format!("{rate:.digits$} MB/s")
 }
 
 /// `38 s`, `12 min`, `3 h 20 min`.
@@ -87,7 +101,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn times_are_short() {
+    fn numbers_are_short() {
+        assert_eq!(speed(Bytes(1_950_000), Duration::from_secs(1)), "1.95 MB/s");
         for (seconds, want) in [
             (0.2, "1 s"),
             (99.0, "99 s"),

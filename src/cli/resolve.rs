@@ -16,6 +16,15 @@ pub(crate) struct Chosen {
     pub(crate) settings: Settings,
 }
 
+impl Chosen {
+    /// The options with the context that came with the model, if the user named none.
+    pub(crate) fn complete(&self, options: LoadOptions) -> LoadOptions {
+        let trained = self.index.context_length().and_then(|n| u32::try_from(n).ok());
+        let kept = self.settings.ctx.map(|n| n.min(trained.unwrap_or(u32::MAX)));
+        LoadOptions { ctx: options.ctx.or(kept), ..options }
+    }
+}
+
 /// The model that `text` means: a path, or a name that begins like that of one model on this machine.
 pub(crate) fn model(text: &Path) -> anyhow::Result<Chosen> {
     let found = models::find(text)?;
@@ -44,6 +53,7 @@ pub(crate) fn load_options(args: &LoadArgs) -> LoadOptions {
         ram: bytes(args.ram),
         vram: bytes(args.vram),
         repack: !args.no_repack,
+        tokenizer: args.tokenizer.clone(),
         ..LoadOptions::default()
     }
 }

@@ -63,12 +63,16 @@ impl Talk {
         printer: Printer,
     ) -> anyhow::Result<Talk> {
         let interrupt = Interrupt::new()?;
-        let Chosen { index, settings } = resolve::model(&load.model)?;
-        for note in &settings.notes {
+        let chosen = resolve::model(&load.model)?;
+        for note in &chosen.settings.notes {
             printer.warn(note);
         }
         let tracing = Tracing::prepare(load.trace.as_deref())?;
-        let engine = load_kept(index, load, settings.ctx, &printer)?;
+        let engine = load_chosen(&chosen, resolve::load_options(load), &printer)?;
+        let settings = chosen.settings;
+        if let Some(warning) = engine.tokenizer_warning() {
+            printer.warn(warning);
+        }
         printer.detail(engine.describe());
         let session = engine.session()?;
         tracing.begin(&session);
@@ -156,22 +160,16 @@ impl Talk {
 }
 
 /// Loads a model with the context that came with it, if the user named none; with less where that does not fit.
-fn load_kept(
-    index: Index,
-    load: &LoadArgs,
-    ctx: Option<u32>,
+fn load_chosen(
+    chosen: &Chosen,
+    typed: LoadOptions,
     printer: &Printer,
 ) -> Result<Engine, engine::Error> {
-    let typed = resolve::load_options(load);
-    let kept = ctx.filter(|_| typed.ctx.is_none());
-    let trained = index.context_length().and_then(|n| u32::try_from(n).ok()).unwrap_or(u32::MAX);
-    let Some(ctx) = kept.map(|n| n.min(trained)) else { return self::load(index, &typed, printer) };
-    let options = LoadOptions { ctx: Some(ctx), ..typed.clone() };
-    match self::load(index.clone(), &options, printer) {
-        Err(engine::Error::Plan { .. }) => {
-            let what = format!("the {ctx} tokens of context that came with the model do not fit");
-            printer.warn(format!("{what}; -c sets another number"));
-            self::load(index, &typed, printer)
+    let options = chosen.complete(typed.clone());
+    match load(chosen.index.clone(), &options, printer) {
+        Err(engine::Error::Plan { .. }) if options.ctx != typed.ctx => {
+            printer.warn("the context that came with the model does not fit; -c sets another");
+            load(chosen.index.clone(), &typed, printer)
         }
         loaded => loaded,
     }

@@ -4,6 +4,9 @@
 //! shared fairly. A text that has ended leaves its tokens in its sequence, and the next prompt that begins like it goes on
 //! from there; a prompt that begins like another sequence's copies that beginning, which costs nothing in a shared cache.
 //!
+//! All sequences share one context, of which each may use its share and more: there are more sequences than shares. When the
+//! context is full, what ended texts left goes first, then the youngest text gives its place up and is read again later.
+//!
 //! It owns no thread, no queue of its clients and no sockets: `serve` does.
 
 mod running;
@@ -22,6 +25,9 @@ use crate::ggml::{self, BatchToken, Context, ContextParams, Token};
 /// A listener that takes nothing for so long is given up.
 const PATIENCE: Duration = Duration::from_secs(30);
 
+/// Tokens that each text should be able to go on for when one comes back that had to make room.
+const HEADROOM: usize = 32;
+
 /// A prompt waits for another that is being read and begins like it, if that saves so many tokens.
 const WORTH_WAITING: usize = 16;
 
@@ -32,13 +38,17 @@ pub struct Batcher {
     loaded: Arc<Loaded>,
     slots: Vec<Slot>,
     pending: VecDeque<Request>,
-    /// Tokens that a sequence may have.
+    /// Tokens that a text may have.
     n_ctx: usize,
+    /// Tokens that the context holds.
+    capacity: usize,
     n_ubatch: usize,
     /// The slot that is served first in the next batch: all take turns.
     turn: usize,
     /// Steps so far; tells which slot was used longest ago.
     clock: u64,
+    /// Texts that were begun so far; tells which is the oldest.
+    born: u64,
     batch: Vec<BatchToken>,
     tally: Tally,
 }
@@ -100,16 +110,17 @@ impl Batcher {
         };
         let context = Context::new(loaded.model.clone(), &params, loaded.monitor.stop_flag());
         let context = context.map_err(ggml_error(&loaded.index))?;
-        let n_ctx = (plan.n_ctx / loaded.sequences) as usize;
         let slots = (0..loaded.sequences).map(|_| Slot::default()).collect();
         Ok(Batcher {
             context,
             slots,
             pending: VecDeque::new(),
-            n_ctx,
+            n_ctx: loaded.n_ctx_each() as usize,
+            capacity: plan.n_ctx as usize,
             n_ubatch: n_ubatch as usize,
             turn: 0,
             clock: 0,
+            born: 0,
             batch: Vec::with_capacity(n_ubatch as usize),
             tally: Tally::default(),
             loaded,
@@ -223,6 +234,9 @@ impl Batcher {
     fn admit(&mut self) {
         let mut i = 0;
         while i < self.pending.len() {
+            if self.wanted() + self.pending[i].prompt.len() >= self.capacity {
+                return;
+            }
             let Some(free) = self.choose_slot(&self.pending[i].prompt) else { return };
             let Choice { slot, from, common, better_later } = free;
             if better_later {
@@ -274,17 +288,16 @@ impl Batcher {
     ) -> Result<(), (Box<dyn Sink>, Error)> {
         let kept = if self.loaded.model.has_encoder() { 0 } else { self.keep(slot, from, common) };
         let prompt = request.prompt.clone();
-        let place = &mut self.slots[slot];
-        (place.tokens, place.n_done) = (prompt[..kept].to_vec(), kept);
-        let running = Running::new(request, kept, &self.loaded)?;
+        (self.slots[slot].tokens, self.slots[slot].n_done) = (prompt[..kept].to_vec(), kept);
+        self.born += 1;
+        let running = Running::new(request, kept, self.born, &self.loaded)?;
         let tokens = match self.encode(&prompt) {
             Ok(tokens) => tokens,
             Err(error) => return Err((running.into_sink(), error)),
         };
         self.tally.reused += kept;
-        let place = &mut self.slots[slot];
-        place.tokens = tokens;
-        place.running = Some(running);
+        self.slots[slot].tokens = tokens;
+        self.slots[slot].running = Some(running);
         Ok(())
     }
 
@@ -298,7 +311,7 @@ impl Batcher {
             self.context.truncate_sequence(to, 0);
             return 0;
         }
-        if self.context.truncate_sequence(to, common) {
+        if self.context.truncate_sequence(to, common) && self.context.can_go_on(to, common) {
             return common;
         }
         self.context.truncate_sequence(to, 0);
@@ -319,20 +332,100 @@ impl Batcher {
         Ok(vec![start])
     }
 
+    /// Tokens of all texts that are being written.
+    fn wanted(&self) -> usize {
+        self.slots.iter().filter(|s| s.running.is_some()).map(|s| s.tokens.len()).sum()
+    }
+
     /// Puts the next batch together.
     fn compose(&mut self) {
         self.batch.clear();
+        self.unpark();
+        self.turn = (self.turn + 1) % self.slots.len();
+        loop {
+            let wants = self.wants();
+            let shares = shares(&wants, self.n_ubatch);
+            if self.make_room(shares.iter().map(|share| share.1).sum()) {
+                return self.fill(&shares);
+            }
+            self.park_youngest();
+        }
+    }
+
+    /// Slots whose texts can go on, the one whose turn it is first, and how many tokens of each are not computed.
+    fn wants(&mut self) -> Vec<(usize, usize)> {
         let n = self.slots.len();
-        self.turn = (self.turn + 1) % n;
-        let order: Vec<usize> = (0..n).map(|i| (i + self.turn) % n).collect();
-        let mut wants: Vec<(usize, usize)> = Vec::with_capacity(n);
-        for &slot in &order {
+        let mut wants = Vec::with_capacity(n);
+        for slot in (0..n).map(|i| (i + self.turn) % n) {
             let Slot { tokens, n_done, running, .. } = &mut self.slots[slot];
             if running.as_mut().is_some_and(Running::may_go_on) {
                 wants.push((slot, tokens.len() - *n_done));
             }
         }
-        for (slot, n) in shares(&wants, self.n_ubatch) {
+        wants
+    }
+
+    /// Sees to it that the context has room for `n` more tokens, at the cost of what texts that have ended left in it. Beginnings
+    /// that are shared count more than once: there is more room than this believes.
+    fn make_room(&mut self, n: usize) -> bool {
+        loop {
+            let used: usize = self.slots.iter().map(|slot| slot.n_done).sum();
+            if used + n <= self.capacity {
+                return true;
+            }
+            let left = |&i: &usize| self.slots[i].running.is_none() && self.slots[i].n_done > 0;
+            let Some(oldest) =
+                (0..self.slots.len()).filter(left).min_by_key(|&i| self.slots[i].used)
+            else {
+                return false;
+            };
+            self.forget(oldest);
+            self.slots[oldest].tokens.clear();
+        }
+    }
+
+    /// Drops what the context has of a slot's text.
+    fn forget(&mut self, slot: usize) {
+        self.context.truncate_sequence(sequence(slot), 0);
+        self.slots[slot].n_done = 0;
+    }
+
+    /// The text that came last makes room for the others; all of it will be read again. Alone, every text has room.
+    fn park_youngest(&mut self) {
+        let born = |i: usize| self.slots[i].running.as_ref().filter(|r| !r.parked).map(|r| r.born);
+        let Some(youngest) =
+            (0..self.slots.len()).filter(|&i| born(i).is_some()).max_by_key(|&i| born(i))
+        else {
+            return;
+        };
+        self.forget(youngest);
+        if let Some(running) = &mut self.slots[youngest].running {
+            running.parked = true;
+        }
+    }
+
+    /// Texts that had to make room go on when there is some again, the oldest first.
+    fn unpark(&mut self) {
+        loop {
+            let parked = |i: &usize| self.slots[*i].running.as_ref().is_some_and(|r| r.parked);
+            let going: Vec<_> = (0..self.slots.len()).filter(|i| !parked(i)).collect();
+            let taken = going.iter().filter(|&&i| self.slots[i].running.is_some());
+            let taken: usize = taken.map(|&i| self.slots[i].tokens.len() + HEADROOM).sum();
+            let born = |&i: &usize| self.slots[i].running.as_ref().map(|r| r.born);
+            let Some(oldest) = (0..self.slots.len()).filter(parked).min_by_key(born) else {
+                return;
+            };
+            if taken > 0 && taken + self.slots[oldest].tokens.len() + HEADROOM > self.capacity {
+                return;
+            }
+            if let Some(running) = &mut self.slots[oldest].running {
+                running.parked = false;
+            }
+        }
+    }
+
+    fn fill(&mut self, shares: &[(usize, usize)]) {
+        for &(slot, n) in shares {
             let Slot { tokens, n_done, used, .. } = &mut self.slots[slot];
             *used = self.clock + 1;
             let last = tokens.len() - 1;
@@ -420,8 +513,7 @@ impl Batcher {
             let kept = self.slots[slot].n_done;
             // The context has dropped some of the batch, or none of it: what was there before is brought back, or all is forgotten.
             if !stopped || !self.context.truncate_sequence(sequence(slot), kept) {
-                self.context.truncate_sequence(sequence(slot), 0);
-                self.slots[slot].n_done = 0;
+                self.forget(slot);
             }
             if !stopped {
                 // The first gets the error itself, with its hint; the others its words.

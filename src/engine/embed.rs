@@ -61,7 +61,7 @@ impl Embedder {
 
 /// The longest text. (tokens)
 fn room(loaded: &Loaded) -> u32 {
-    let n_ctx = loaded.plan.n_ctx / loaded.sequences;
+    let n_ctx = loaded.n_ctx_each();
     // Positions that are looked up in a table end with it.
     match loaded.model.n_ctx_train() {
         trained if trained > 0 && !in_pieces(loaded) => n_ctx.min(trained),
@@ -101,7 +101,8 @@ fn make(loaded: &Loaded) -> Result<Context, Error> {
 fn check_memory(loaded: &Loaded) -> Result<(), Error> {
     let memory = &loaded.plan.memory;
     let logits = Bytes::from(loaded.model.vocab().len() * 4) * u64::from(CHUNK);
-    let context = Bytes(memory.context.0 / u64::from(loaded.sequences)) + logits;
+    let part = u64::from(loaded.plan.n_ctx / loaded.n_ctx_each().max(1)).max(1);
+    let context = Bytes(memory.context.0 / part) + logits;
     if loaded.plan.promised && memory.peak() + context > memory.budget {
         let why = format!("vectors need {context} more RAM than --ram allows; a smaller -c may do");
         return Err(Error::Request(why));

@@ -61,6 +61,14 @@ pub enum Error {
         /// The file.
         model: String,
     },
+    /// A tokenizer of the user's own that cannot be used.
+    #[error("tokenizer '{}': {why}", path.display())]
+    Tokenizer {
+        /// The file.
+        path: std::path::PathBuf,
+        /// What is wrong with it.
+        why: String,
+    },
     /// More tokens than the context has room for.
     #[error("the prompt has {tokens} tokens, and the context has room for {room}")]
     ContextTooSmall {
@@ -110,11 +118,14 @@ impl Error {
             }
             Error::NotForText { .. } => "airrun runs models that continue a text".to_owned(),
             Error::Plan { refusal, .. } => refusal.hint(),
-            Error::NoTokenizer { .. } => {
-                "`airrun logits MODEL --tokens 1,2,3` runs a model without one".to_owned()
-            }
+            Error::NoTokenizer { .. } => "--tokenizer tokenizer.json gives it one; \
+                 `airrun logits MODEL --tokens 1,2,3` runs a model without"
+                .to_owned(),
             Error::ContextTooSmall { tokens, .. } => {
                 format!("make the context larger: -c {}", tokens + 256)
+            }
+            Error::Tokenizer { .. } => {
+                "give the tokenizer.json that was published with the model".to_owned()
             }
             Error::EmptyPrompt => "give a prompt as an argument or on stdin".to_owned(),
             _ => return None,

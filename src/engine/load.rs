@@ -10,6 +10,7 @@ use super::devices::{self, DeviceChoice};
 use super::layout::lay_out;
 use super::planning::{Planned, make_plan};
 use super::resident::NoSource;
+use super::tokenizer::OwnTokenizer;
 use super::{Error, Session};
 use crate::ggml::{
     self, BufferType, Device, Model, ModelParams, Segment, SegmentKind, Threadpool, Token,
@@ -32,9 +33,10 @@ pub struct LoadOptions {
     pub device: DeviceChoice,
     /// Whether blocks stream.
     pub stream: StreamMode,
-    /// Tokens of context of each sequence; 0 is what the model was trained for.
+    /// Tokens of context that each sequence may have; 0 is what the model was trained for.
     pub ctx: Option<u32>,
-    /// Sequences that are computed at once; 1 for a [`Session`], more for a [`batch`](super::batch).
+    /// Sequences that are computed at once; 1 for a [`Session`], more for a [`batch`](super::batch). Room is made for four of full
+    /// length at most, which they share.
     pub sequences: u32,
     /// Compute threads; the machine's cores if nothing is said.
     pub threads: Option<u32>,
@@ -48,6 +50,20 @@ pub struct LoadOptions {
     pub repack: bool,
     /// Takes also models that make vectors of texts.
     pub embedding: bool,
+    /// A `tokenizer.json` to be used instead of the file's tokenizer.
+    pub tokenizer: Option<PathBuf>,
+    /// Keeps blocks that stream from RAM there. Without, they are read for every pass all the same: for tests, and to measure.
+    pub keep: bool,
+}
+
+/// Sequences whose full context is in the plan. There may be more: few texts are long at the same time.
+const FULL_SEQUENCES: u32 = 4;
+
+impl LoadOptions {
+    /// Into how many contexts of full length the context is divided.
+    pub(super) fn shares(&self) -> u32 {
+        self.sequences.clamp(1, FULL_SEQUENCES)
+    }
 }
 
 impl Default for LoadOptions {
@@ -63,6 +79,8 @@ impl Default for LoadOptions {
             vram: None,
             repack: true,
             embedding: false,
+            tokenizer: None,
+            keep: true,
         }
     }
 }
@@ -80,6 +98,7 @@ pub(super) struct Loaded {
     pub(super) threads: Arc<Threadpool>,
     pub(super) n_threads: u32,
     pub(super) sequences: u32,
+    shares: u32,
     pub(super) monitor: Arc<Monitor>,
     pub(super) plan: Plan,
     pub(super) index: Arc<Index>,
@@ -90,10 +109,19 @@ pub(super) struct Loaded {
     gpu: Option<(Device, Bytes)>,
 }
 
+impl Loaded {
+    /// Tokens of context that each sequence may have.
+    pub(super) fn n_ctx_each(&self) -> u32 {
+        self.plan.n_ctx / self.shares
+    }
+}
+
 /// A model's vocabulary: text to tokens and back.
 #[derive(Clone, Debug)]
 pub struct Vocab {
     model: Arc<Model>,
+    /// Speaks instead of the model's own.
+    own: Option<Arc<OwnTokenizer>>,
 }
 
 impl Engine {
@@ -123,6 +151,7 @@ impl Engine {
         if let Some(what) = purpose.not_for_text().filter(|_| !wanted) {
             return Err(Error::NotForText { model: name, what });
         }
+        let own = options.tokenizer.as_deref().map(OwnTokenizer::open).transpose()?.map(Arc::new);
         ggml::set_abort_context(Some(format!("model '{name}'")));
         let n_threads = options.threads.unwrap_or_else(crate::probe::physical_cores).max(1);
         let threads = Threadpool::new(n_threads, POLL).map_err(ggml_error(&index))?;
@@ -141,9 +170,13 @@ impl Engine {
         let (model, stream, reader) =
             if plan.streamed.is_empty() { loading.resident()? } else { loading.streamed(wrap)? };
         let model = Arc::new(model);
-        let sequences = if model.batches() { options.sequences.max(1) } else { 1 };
+        let (sequences, shares) = match model.batches() {
+            true => (options.sequences.max(1), options.shares()),
+            false => (1, 1),
+        };
         ggml::set_abort_context(Some(format!("running '{name}'")));
-        let vocab = Vocab { model: model.clone() };
+        let own = own.map(|own| own.check(model.vocab().len()).map(|()| own)).transpose()?;
+        let vocab = Vocab { own, ..Vocab::of(model.clone()) };
         Ok(Engine(Arc::new(Loaded {
             vocab,
             model,
@@ -151,6 +184,7 @@ impl Engine {
             threads,
             n_threads,
             sequences,
+            shares,
             monitor,
             plan,
             index,
@@ -176,10 +210,19 @@ impl Engine {
     ///
     /// The file has no tokenizer.
     pub fn vocab(&self) -> Result<&Vocab, Error> {
-        if self.0.model.vocab().is_none() {
+        if self.0.vocab.own.is_none() && self.0.model.vocab().is_none() {
             return Err(Error::NoTokenizer { model: model_name(&self.0.index) });
         }
         Ok(&self.0.vocab)
+    }
+
+    /// What is odd about a tokenizer of the user's own, if one is used and something is.
+    pub fn tokenizer_warning(&self) -> Option<String> {
+        let own = self.0.vocab.own.as_ref()?;
+        let (differ, n) = own.differing(&self.0.index).filter(|(differ, _)| *differ > 0)?;
+        Some(format!(
+            "{differ} of the tokenizer's {n} tokens are others than the model's: is it the right one?"
+        ))
     }
 
     /// Number of tokens in the vocabulary, also of a file without a tokenizer.
@@ -202,6 +245,11 @@ impl Engine {
     /// Whether it continues texts; otherwise it makes vectors of them.
     pub fn writes_text(&self) -> bool {
         self.0.index.purpose().not_for_text().is_none()
+    }
+
+    /// Tokens of context that each sequence may have.
+    pub fn n_ctx_each(&self) -> u32 {
+        self.0.n_ctx_each()
     }
 
     pub(super) fn loaded(&self) -> Arc<Loaded> {
@@ -285,6 +333,11 @@ fn describe_device(gpu: Option<Device>) -> String {
 }
 
 impl Vocab {
+    /// The vocabulary of a model.
+    pub(super) fn of(model: Arc<Model>) -> Vocab {
+        Vocab { model, own: None }
+    }
+
     /// Text to tokens. `add_special` adds what the model wants around a text; `parse_special` reads control tokens' texts.
     ///
     /// # Errors
@@ -296,18 +349,27 @@ impl Vocab {
         add_special: bool,
         parse_special: bool,
     ) -> Result<Vec<Token>, Error> {
+        if let Some(own) = &self.own {
+            return own.tokenize(text, add_special, parse_special);
+        }
         let tokens = self.model.vocab().tokenize(text, add_special, parse_special);
         tokens.map_err(|error| Error::Ggml { model: "the tokenizer".into(), error })
     }
 
     /// The bytes of a token as they appear in an answer: none for control tokens, not always whole characters.
     pub fn piece(&self, token: Token) -> Vec<u8> {
-        self.model.vocab().piece(token, false)
+        match &self.own {
+            Some(own) => own.piece(token, false),
+            None => self.model.vocab().piece(token, false),
+        }
     }
 
     /// The bytes of a token, control tokens too.
     pub fn bytes(&self, token: Token) -> Vec<u8> {
-        self.model.vocab().piece(token, true)
+        match &self.own {
+            Some(own) => own.piece(token, true),
+            None => self.model.vocab().piece(token, true),
+        }
     }
 
     /// The text of a token, control tokens too.
@@ -317,6 +379,9 @@ impl Vocab {
 
     /// The token whose text is exactly `text`, a control token for example.
     pub fn find(&self, text: &str) -> Option<Token> {
+        if let Some(own) = &self.own {
+            return own.find(text);
+        }
         match self.model.vocab().tokenize(text, false, true).as_deref() {
             Ok(&[token]) => Some(token),
             _ => None,
@@ -325,22 +390,34 @@ impl Vocab {
 
     /// Whether a token ends the answer.
     pub fn is_eog(&self, token: Token) -> bool {
-        self.model.vocab().is_eog(token)
+        match &self.own {
+            Some(own) => own.is_eog(token),
+            None => self.model.vocab().is_eog(token),
+        }
     }
 
     /// Beginning of sequence.
     pub fn bos(&self) -> Option<Token> {
-        self.model.vocab().bos()
+        match &self.own {
+            Some(own) => own.bos(),
+            None => self.model.vocab().bos(),
+        }
     }
 
     /// End of sequence.
     pub fn eos(&self) -> Option<Token> {
-        self.model.vocab().eos()
+        match &self.own {
+            Some(own) => own.eos(),
+            None => self.model.vocab().eos(),
+        }
     }
 
     /// Whether texts begin with BOS.
     pub fn adds_bos(&self) -> bool {
-        self.model.vocab().adds_bos()
+        match &self.own {
+            Some(own) => own.bos().is_some(),
+            None => self.model.vocab().adds_bos(),
+        }
     }
 
     /// Number of tokens.
@@ -469,6 +546,7 @@ impl Loading<'_> {
             weights,
             source,
             n_slots: self.plan.n_slots,
+            staging: stream::Staging::default(),
             monitor: self.monitor.clone(),
         })
         .map_err(|error| Error::Stream { model: model_name(self.index), error })
@@ -515,7 +593,7 @@ impl Loading<'_> {
                 extents: laid.extents.into(),
                 zeros: laid.zeros.into(),
                 size: laid.size,
-                home: if tier == Tier::Host { Home::Ram } else { Home::Disk },
+                home: if tier == Tier::Host && self.options.keep { Home::Ram } else { Home::Disk },
             });
         }
         (units, weights)

@@ -11,12 +11,14 @@ mod layout;
 mod load;
 mod needs;
 pub mod planning;
+pub mod quantize;
 mod rates;
 mod resident;
 mod session;
 mod stop;
 pub mod template;
 mod text;
+pub mod tokenizer;
 
 pub use devices::{DeviceChoice, GpuBackend};
 pub use error::Error;

@@ -95,10 +95,9 @@ struct Problem<'a> {
 impl Problem<'_> {
     fn wish(&self) -> Wish {
         let LoadOptions { stream, ram, vram, ubatch, repack, .. } = *self.options;
-        let sequences = self.options.sequences.max(1);
-        let ctx = context_length(self.index, self.options).saturating_mul(sequences);
-        let ctx_least =
-            if self.options.ctx.is_some() { ctx } else { ctx.min(LEAST_CTX * sequences) };
+        let shares = self.options.shares();
+        let ctx = context_length(self.index, self.options).saturating_mul(shares);
+        let ctx_least = if self.options.ctx.is_some() { ctx } else { ctx.min(LEAST_CTX * shares) };
         Wish { stream, ram, vram, ctx, ctx_least, ubatch, repack }
     }
 

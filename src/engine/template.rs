@@ -3,6 +3,8 @@
 
 mod jinja;
 mod json;
+mod percent;
+mod python;
 
 use minijinja::Value;
 

@@ -110,7 +110,7 @@ impl BufferType {
             return None;
         }
         // SAFETY: a type that ggml knows.
-        let block = u64::from(unsafe { sys::ggml_blck_size(ty) }.unsigned_abs());
+        let block = unsafe { sys::ggml_blck_size(ty) }.unsigned_abs();
         if block == 0 || !shape[0].is_multiple_of(block) {
             return None;
         }

@@ -102,6 +102,20 @@ impl Context {
         unsafe { sys::llama_memory_seq_rm(memory, id, n, -1) }
     }
 
+    /// Whether `sequence`, of which `n` tokens are left, can go on: models that look back through a window drop what is before
+    /// it, and with it what an earlier token would look back at.
+    pub fn can_go_on(&self, sequence: u32, n: usize) -> bool {
+        let Some(window) = self.model().window() else { return true };
+        // SAFETY: a valid context; its memory is NULL for models that keep none.
+        let memory = unsafe { sys::llama_get_memory(self.ptr.as_ptr()) };
+        if memory.is_null() || sequence >= self.n_seqs() || n == 0 {
+            return true;
+        }
+        // SAFETY: a valid memory, and one of its sequences.
+        let first = unsafe { sys::llama_memory_seq_pos_min(memory, sequence.cast_signed()) };
+        usize::try_from(first).is_ok_and(|first| first <= n.saturating_sub(window))
+    }
+
     /// Lets `to` begin with all that `from` has; what `to` had is forgotten.
     pub fn copy_sequence(&mut self, from: u32, to: u32) {
         // SAFETY: a valid context; its memory is NULL for models that keep none.

@@ -97,6 +97,13 @@ impl Model {
         }
     }
 
+    /// How many tokens some of its blocks look back at most, if they do not look at all.
+    pub fn window(&self) -> Option<usize> {
+        // SAFETY: a valid model.
+        let window = unsafe { sys::llama_model_n_swa(self.0.as_ptr()) };
+        usize::try_from(window).ok().filter(|&window| window > 0)
+    }
+
     /// Whether it fills in a whole text at once instead of adding token after token; such models keep no memory.
     pub fn is_diffusion(&self) -> bool {
         // SAFETY: a valid model.
@@ -241,7 +248,7 @@ impl Vocab<'_> {
 
     /// The bytes a token stands for: not always whole UTF-8. Control tokens give nothing unless `special`.
     pub fn piece(self, token: Token, special: bool) -> Vec<u8> {
-        if !self.contains(token) {
+        if !self.contains(token) || self.is_none() {
             return Vec::new();
         }
         let mut bytes = vec![0_u8; 32];

@@ -29,6 +29,26 @@ fn state() -> MutexGuard<'static, State> {
     STATE.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+/// Who hears every message, while somebody does.
+static LISTENER: Mutex<Option<Listener>> = Mutex::new(None);
+
+type Listener = Box<dyn FnMut(&str) + Send>;
+
+/// Ends listening when dropped.
+pub(super) struct Listening;
+
+impl Drop for Listening {
+    fn drop(&mut self) {
+        *LISTENER.lock().unwrap_or_else(PoisonError::into_inner) = None;
+    }
+}
+
+/// Gives every message to `heard`, as it comes: a line, or a piece of one.
+pub(super) fn listen(heard: impl FnMut(&str) + Send + 'static) -> Listening {
+    *LISTENER.lock().unwrap_or_else(PoisonError::into_inner) = Some(Box::new(heard));
+    Listening
+}
+
 /// 0: nothing is printed; 1: warnings and errors; 2: everything libllama says.
 pub fn set_verbosity(level: u8) {
     VERBOSITY.store(level, Ordering::Relaxed);
@@ -107,6 +127,9 @@ unsafe extern "C" fn on_log(level: ggml_log_level, text: *const c_char, _: *mut 
             }
         }
         drop(state);
+        if let Some(heard) = LISTENER.lock().unwrap_or_else(PoisonError::into_inner).as_mut() {
+            heard(&text);
+        }
         let verbosity = VERBOSITY.load(Ordering::Relaxed);
         if verbosity >= 2 || (verbosity == 1 && serious) {
             drop(std::io::stderr().write_all(text.as_bytes()));

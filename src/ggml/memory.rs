@@ -100,18 +100,17 @@ unsafe impl Send for Pinned {}
 unsafe impl Sync for Pinned {}
 
 impl Pinned {
-    /// `len` bytes, zeroed, whose address is a multiple of `align`, a power of two. `None` where the device has no such memory, or
-    /// no more of it: ggml then gives ordinary memory without a word, which is found out here.
+    /// `len` bytes of whatever value, whose address is a multiple of `align`, a power of two. `None` where the device has no such
+    /// memory, or no more of it: ggml then gives ordinary memory without a word, which is found out here.
     pub fn new(device: Device, len: Bytes, align: u64) -> Option<Pinned> {
         let kind = device.host_buffer_type()?;
         if len + Bytes(align) > kind.max_size() {
             return None;
         }
         let buffer = Buffer::new(kind, len + Bytes(align))?;
-        // SAFETY: a valid buffer of host memory, of at least `align` bytes; the whole of it is cleared before anyone reads it.
+        // SAFETY: a valid buffer of host memory.
         let (got, base) = unsafe {
             let got = sys::ggml_backend_buffer_get_type(buffer.as_ptr());
-            sys::ggml_backend_buffer_clear(buffer.as_ptr(), 0);
             (got, sys::ggml_backend_buffer_get_base(buffer.as_ptr()))
         };
         if got != kind.0.as_ptr() || !kind.is_host() {

@@ -175,7 +175,13 @@ impl<'a> Hub<'a> {
     ) -> Result<Failed, Error> {
         let repo = repo.to_owned();
         let token = self.options.token.is_some();
-        match answer.status().as_u16() {
+        let code = answer.headers().get("X-Error-Code").and_then(|v| v.to_str().ok());
+        let status = match answer.status().as_u16() {
+            // A repository that everybody sees and not everybody may read.
+            401 if code == Some("GatedRepo") => 403,
+            status => status,
+        };
+        match status {
             401 => Err(Error::Unknown { repo, token }),
             403 => {
                 let page = format!("{}/{repo}", self.options.endpoint);

@@ -51,6 +51,17 @@ pub(super) fn fetch(
     }
     store.prepare()?;
     let mut partial = Partial::open(file, store, progress)?;
+    let fetched = bring(hub, wanted, commit, &mut partial);
+    if fetched.is_err() && partial.have == 0 {
+        // Nothing came: there is nothing to go on with.
+        drop(std::fs::remove_file(store.incomplete(file)));
+    }
+    fetched
+}
+
+/// Tries until the file is complete, or a failure is believed.
+fn bring(hub: &Hub, wanted: &Wanted, commit: &str, partial: &mut Partial) -> Result<(), Error> {
+    let (file, store) = (partial.file, partial.store);
     let url = hub.file_url(&wanted.repo, commit, &file.path);
     let what = format!("file '{}'", file.path);
     let mut failures = 0;
@@ -70,7 +81,6 @@ pub(super) fn fetch(
                 Err(_) if partial.resumed => partial.restart()?,
                 Err(error) => {
                     partial.restart()?;
-                    drop(std::fs::remove_file(store.incomplete(file)));
                     return Err(error);
                 }
             },

@@ -68,6 +68,8 @@ pub struct Pulled {
     pub size: Bytes,
     /// Bytes that came over the network this time.
     pub fetched: Bytes,
+    /// Whether its content was compared with what the hub says of it.
+    pub checked: bool,
     /// What the user should know.
     pub remarks: Vec<String>,
 }
@@ -180,5 +182,6 @@ pub fn pull(
     let size = choice.files.iter().map(|f| f.size).sum();
     let path =
         paths.into_iter().next().ok_or(Error::NoGguf { repo: wanted.repo.clone(), other: None })?;
-    Ok(Pulled { name: choice.name, path, size, fetched: progress.fetched(), remarks })
+    let checked = choice.files.iter().all(|f| f.sha256.is_some());
+    Ok(Pulled { checked, name: choice.name, path, size, fetched: progress.fetched(), remarks })
 }

@@ -89,11 +89,7 @@ impl Catalog {
         if let Some(model) = one(&whole) {
             return Ok(model);
         }
-        let starts = |m: &&Model| spellings(m).any(|s| s.starts_with(&plain));
-        let begin: Vec<&Model> = match whole.is_empty() {
-            true => self.models.iter().filter(starts).collect(),
-            false => whole,
-        };
+        let begin = if whole.is_empty() { self.beginning(name) } else { whole };
         match one(&begin) {
             Some(model) => Ok(model),
             None if begin.is_empty() => {
@@ -101,6 +97,12 @@ impl Catalog {
             }
             None => Err(ambiguous(name, &begin)),
         }
+    }
+
+    /// The models one of whose names begins with `name`.
+    pub(super) fn beginning(&self, name: &str) -> Vec<&Model> {
+        let plain = plain(name);
+        self.models.iter().filter(|m| spellings(m).any(|s| s.starts_with(&plain))).collect()
     }
 
     fn nearest(&self, name: &str) -> Option<String> {

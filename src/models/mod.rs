@@ -27,6 +27,7 @@ pub use outlook::{How, Outlook, Room};
 pub use places::{Kind, Place};
 pub use walk::split as split_name;
 
+use crate::gguf::Purpose;
 use crate::units::Bytes;
 
 /// A model on this machine.
@@ -111,6 +112,16 @@ impl Catalog {
         catalog
     }
 
+    /// The models that `name` could mean and that write text, by their headers.
+    fn writers(&self, name: &str) -> Catalog {
+        let models: Vec<Model> = self.beginning(name).into_iter().cloned().collect();
+        let facts = Library::open().facts(&models);
+        let writes =
+            |facts: Result<Facts, String>| facts.is_ok_and(|f| f.purpose == Some(Purpose::Text));
+        let models = models.into_iter().zip(facts).filter_map(|(m, f)| writes(f).then_some(m));
+        Catalog { models: models.collect(), notes: Vec::new() }
+    }
+
     /// Looks into all places that the environment names.
     pub fn here() -> Catalog {
         Catalog::scan(&places::here())
@@ -127,11 +138,21 @@ pub fn find(text: &Path) -> Result<Found, FindError> {
         return Ok(by_path(text));
     }
     let name = text.to_string_lossy();
-    match Catalog::here().find(&name) {
-        Ok(model) => Ok(model.found()),
+    let catalog = Catalog::here();
+    let found = match catalog.find(&name) {
+        Err(FindError::Ambiguous { .. }) => {
+            // What writes no text is a candidate only where nothing else is.
+            let writers = catalog.writers(&name);
+            if writers.models.is_empty() { &catalog } else { &writers }
+                .find(&name)
+                .map(Model::found)
+        }
+        other => other.map(Model::found),
+    };
+    match found {
         // A directory, for example: whoever opens it says what is wrong.
         Err(FindError::Unknown { .. }) if text.exists() => Ok(by_path(text)),
-        Err(error) => Err(error),
+        found => found,
     }
 }
 

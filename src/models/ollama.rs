@@ -260,7 +260,7 @@ mod tests {
             "num_predict":-1,"top_k":20,"mirostat":2}"#;
         let params = put(store, 2, params);
         let system = put(store, 3, "Be brief.");
-        let template = put(store, 4, "{{ if .System }}<|im_start|>system\n{{ end }}");
+        let template = put(store, 4, "{{ if .System }}<|im_start|>system\n<|im_end|>{{ end }}");
         manifest(
             store,
             "registry.ollama.ai/library/llama3.2/1b",

@@ -90,7 +90,7 @@ fn places(var: Var, home: Option<PathBuf>) -> Vec<Place> {
     let mut places: Vec<Place> = Vec::new();
     let mut add = |kind, dir: Option<PathBuf>| {
         let place = dir.filter(|d| !d.as_os_str().is_empty()).map(|dir| Place { kind, dir });
-        places.extend(place.filter(|new| places.iter().all(|old| old.dir != new.dir)));
+        places.extend(place.filter(|new| !places.contains(new)));
     };
     let at_home = |dir: &str| Some(home.as_ref()?.join(dir));
     for dir in env::split_paths(&var("AIRRUN_MODELS").unwrap_or_default()) {
@@ -100,10 +100,7 @@ fn places(var: Var, home: Option<PathBuf>) -> Vec<Place> {
     add(Kind::Hub, hub(var, home.as_ref()));
     // llama.cpp keeps both its layouts where this says.
     for kind in [Kind::Hub, Kind::LlamaCpp] {
-        add(
-            kind,
-            path(var("LLAMA_CACHE")).map(|d| if kind == Kind::Hub { d } else { d.join(".") }),
-        );
+        add(kind, path(var("LLAMA_CACHE")));
     }
     add(Kind::LlamaCpp, cache(var, home.as_ref()).map(|d| d.join("llama.cpp")));
     add(Kind::LlamaCpp, at_home("Library/Caches/llama.cpp"));
@@ -220,7 +217,7 @@ mod tests {
         for (kind, dir) in [
             (Kind::Hub, "/hf/hub"),
             (Kind::Hub, "/l"),
-            (Kind::LlamaCpp, "/l/."),
+            (Kind::LlamaCpp, "/l"),
             (Kind::LlamaCpp, "/c/llama.cpp"),
             (Kind::Ollama, "/o"),
         ] {

@@ -1,5 +1,5 @@
 //! Rates for a list of many models: what was measured before, and the little that can be measured in a moment. A plan for one
-//! model measures that model instead (`rates`).
+//! model measures that model instead (`rates`), with more weights and more care.
 
 use std::collections::BTreeMap;
 use std::os::unix::fs::MetadataExt;
@@ -14,7 +14,41 @@ use crate::ggml::{Device, Threadpool};
 use crate::memo;
 use crate::plan::Kind;
 use crate::source;
-use crate::units::{Bytes, Rate};
+use crate::units::{Bytes, MIB, Rate};
+
+/// Where rates are remembered.
+const QUICK: &str = "quick.json";
+const DISKS: &str = "disks.json";
+/// Weights that one token is computed with: more than most caches hold.
+const BYTES: Bytes = Bytes(48 * MIB.0);
+
+/// A rate as it is remembered.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+struct Sample {
+    rate: f64,
+    /// Seconds since 1970.
+    measured: u64,
+}
+
+/// Samples by what they are of.
+type Samples = BTreeMap<String, Sample>;
+
+/// The samples in the memo `name` that still hold.
+fn samples(name: &str) -> Samples {
+    let known = memo::path(name).as_deref().and_then(memo::recall::<Samples>);
+    let mut known = known.unwrap_or_default();
+    known.retain(|_, s| memo::holds(s.measured) && s.rate.is_finite() && s.rate > 0.0);
+    known
+}
+
+/// Adds a sample to the memo `name`.
+fn remember(name: &str, key: String, rate: Rate) {
+    if let Some(file) = memo::path(name) {
+        let mut known = samples(name);
+        known.insert(key, Sample { rate: rate.0, measured: memo::now() });
+        memo::remember(&file, &known);
+    }
+}
 
 /// How fast one token is computed with weights of each type. (weight bytes per second)
 #[derive(Clone, Debug, Default)]
@@ -27,7 +61,10 @@ impl Speeds {
     pub fn of(kinds: &[Kind], time: Duration) -> Speeds {
         let begin = Instant::now();
         let n_threads = super::physical_cores();
-        let known = rates::remembered();
+        let mut known: BTreeMap<String, Rate> =
+            samples(QUICK).into_iter().map(|(key, s)| (key, Rate(s.rate))).collect();
+        // What a plan measured is better.
+        known.extend(rates::remembered());
         let mut by_type = BTreeMap::new();
         let mut new = Vec::new();
         for kind in kinds {
@@ -39,8 +76,9 @@ impl Speeds {
         let threads = (!new.is_empty()).then(|| Threadpool::new(n_threads, 0).ok()).flatten();
         if let (Some(threads), Ok(cpu)) = (threads.map(Arc::new), Device::cpu()) {
             for kind in new.iter().take_while(|_| begin.elapsed() < time) {
-                if let Some(cost) = rates::compute(&[*kind], cpu, &threads, true) {
-                    by_type.insert(kind.ty, cost.one);
+                if let Some(rate) = rates::rate(kind, cpu, &threads, true, BYTES, 1) {
+                    remember(QUICK, rates::key(kind, &rates::processor(n_threads), true), rate);
+                    by_type.insert(kind.ty, rate);
                 }
             }
         }
@@ -73,32 +111,17 @@ fn recall(known: &BTreeMap<String, Rate>, kind: &Kind, n_threads: u32) -> Option
     same.map(|(_, rate)| *rate).next()
 }
 
-/// A disk's rate as it is remembered.
-#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
-struct Disk {
-    rate: f64,
-    /// Seconds since 1970.
-    measured: u64,
-}
-
 /// How fast the disk that holds `file` is read past the page cache: remembered for a week, by the number that the system gives
 /// it, else measured with this file, which takes a fifth of a second. `None` for a file too short to tell.
 pub fn disk_of(file: &Path) -> Option<Rate> {
-    let memory = memo::path("disks.json");
     let device = std::fs::metadata(file).ok()?.dev().to_string();
-    let known = memory.as_deref().and_then(memo::recall::<BTreeMap<String, Disk>>);
-    let mut known = known.unwrap_or_default();
-    known.retain(|_, d| memo::holds(d.measured) && d.rate.is_finite() && d.rate > 0.0);
-    if let Some(disk) = known.get(&device) {
+    if let Some(disk) = samples(DISKS).get(&device) {
         return Some(Rate(disk.rate));
     }
     let paths = [file.to_owned()];
     let source = source::open(&paths, source::Choice::default()).ok()?;
     let rate = rates::disk(source.as_ref(), &paths)?;
-    known.insert(device, Disk { rate: rate.0, measured: memo::now() });
-    if let Some(memory) = memory {
-        memo::remember(&memory, &known);
-    }
+    remember(DISKS, device, rate);
     Some(rate)
 }
 

@@ -96,26 +96,34 @@ pub(super) fn remembered() -> BTreeMap<String, Rate> {
 }
 
 fn measure(kind: &Kind, device: Device, threads: &Arc<Threadpool>, repack: bool) -> Option<Cost> {
+    let one = rate(kind, device, threads, repack, ONE_BYTES, 1)?;
+    let many = rate(kind, device, threads, repack, MANY_BYTES, MANY)?;
+    Some(Cost { one, many: Rate(many.0 * f64::from(MANY)) })
+}
+
+/// Weight bytes per second of passes of `tokens` tokens, through about `bytes` of matrices of one kind.
+pub(super) fn rate(
+    kind: &Kind,
+    device: Device,
+    threads: &Arc<Threadpool>,
+    repack: bool,
+    bytes: Bytes,
+    tokens: u32,
+) -> Option<Rate> {
     let free = match device.kind() {
         DeviceKind::Cpu => super::available_memory(),
         _ => device.memory().free.min(super::available_memory()),
     };
-    let room = Bytes(free.0 / MEMORY_SHARE);
-    let rate = |bytes: Bytes, tokens: u32| {
-        let bytes = bytes.min(room);
-        // Of a matrix that is too large, some rows.
-        let share = kind.matrix.0.div_ceil(bytes.0.max(1)).max(1);
-        let rows = (kind.rows / share / 64 * 64).max(64).min(kind.rows);
-        let each = (kind.matrix.0 / kind.rows).saturating_mul(rows).max(1);
-        let matrices = usize::try_from(bytes.0 / each).unwrap_or(1).clamp(1, 1024);
-        let (ty, row, tokens) = (kind.ty, kind.row, u64::from(tokens));
-        let work = Matmul { ty, row, rows, matrices, tokens, repack, device };
-        let (time, bytes) = work.time(threads.clone(), COMPUTE_TIME).ok()?;
-        Some(bytes.f64() / time.as_secs_f64().max(1e-9))
-    };
-    let one = Rate(rate(ONE_BYTES, 1)?);
-    let many = Rate(rate(MANY_BYTES, MANY)? * f64::from(MANY));
-    Some(Cost { one, many })
+    let bytes = bytes.min(Bytes(free.0 / MEMORY_SHARE));
+    // Of a matrix that is too large, some rows.
+    let share = kind.matrix.0.div_ceil(bytes.0.max(1)).max(1);
+    let rows = (kind.rows / share / 64 * 64).max(64).min(kind.rows);
+    let each = (kind.matrix.0 / kind.rows).saturating_mul(rows).max(1);
+    let matrices = usize::try_from(bytes.0 / each).unwrap_or(1).clamp(1, 1024);
+    let (ty, row, tokens) = (kind.ty, kind.row, u64::from(tokens));
+    let work = Matmul { ty, row, rows, matrices, tokens, repack, device };
+    let (time, bytes) = work.time(threads.clone(), COMPUTE_TIME).ok()?;
+    Some(Rate(bytes.f64() / time.as_secs_f64().max(1e-9)))
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, serde::Serialize, serde::Deserialize)]

@@ -39,17 +39,12 @@ impl Signals {
         })
     }
 
-    /// The process was told to stop.
-    pub(super) async fn first(&mut self) {
+    /// Waits until the process is told to stop, or told again.
+    pub(super) async fn wait(&mut self) {
         tokio::select! {
             _ = self.int.recv() => {}
             _ = self.term.recv() => {}
         }
-    }
-
-    /// Told again.
-    pub(super) async fn second(&mut self) {
-        self.first().await;
     }
 }
 

@@ -51,6 +51,7 @@ fn describe(served: &Served) -> Value {
         "bytes": index.bytes(),
         "where": engine.describe(),
         "plan": {
+            "gpu": plan.gpu.is_some(),
             "n_ctx": plan.n_ctx,
             "n_ctx_per_request": served.n_ctx,
             "parallel": served.parallel,

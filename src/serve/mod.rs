@@ -29,6 +29,8 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use tokio::net::TcpListener;
+use tokio::sync::oneshot;
+use tokio::task::JoinHandle;
 
 use crate::engine::Engine;
 use crate::units::Bytes;
@@ -91,6 +93,15 @@ pub fn run(
     result
 }
 
+/// Reads `body` as a request to each path that takes one, without a model: nothing but whether that ends well can be seen.
+pub fn try_body(body: &[u8]) {
+    let Ok(map) = fields::parse(body) else { return };
+    let fields = fields::Fields::of(&map);
+    // Whether it is refused does not matter here.
+    let _ = (openai::read_chat(&map), openai::read_completion(&map), ollama::read(&map));
+    let _ = (prompt::messages(fields), prompt::tools(fields));
+}
+
 /// Threads that speak HTTP: they only parse and copy.
 const HTTP_THREADS: usize = 2;
 
@@ -109,39 +120,48 @@ async fn serve(
     let server = Arc::new(server);
     let mut signals = listen::Signals::new().context("cannot listen for signals")?;
     tell(News::Listening(address));
-    let loaded = worker::start(server.clone(), jobs, open)?;
+    let worker = worker::start(server.clone(), jobs, open)?;
     let connections = tokio::spawn(listen::accept(listener, server.clone()));
     tokio::select! {
-        () = signals.first() => {}
-        loaded = loaded => match loaded {
-            Ok(Ok(engine)) => {
-                tell(News::Ready(&engine));
-                drop(engine);
-                signals.first().await;
-            }
+        // Nothing runs that could end well.
+        () = signals.wait() => exit_now(),
+        loaded = worker.loaded => match loaded {
+            Ok(Ok(engine)) => tell(News::Ready(&engine)),
             Ok(Err(error)) => return Err(error),
             Err(_) => anyhow::bail!("the worker ended before the model was loaded"),
         },
     }
+    signals.wait().await;
     tell(News::Stopping);
     server.drain();
-    let ended = async {
-        let _ = connections.await;
-    };
     tokio::select! {
-        () = signals.second() => return Ok(()),
-        () = finish(&server, grace, ended) => {}
+        () = signals.wait() => exit_now(),
+        () = finish(&server, grace, connections, worker.ended) => {}
     }
     Ok(())
 }
 
-/// Waits until all connections have ended; after `grace`, cuts the running answers short so that they do.
-async fn finish(server: &Server, grace: Duration, ended: impl Future<Output = ()>) {
-    tokio::pin!(ended);
-    if tokio::time::timeout(grace, &mut ended).await.is_err() {
-        server.cut();
-        let _ = tokio::time::timeout(LAST_WORDS, ended).await;
+/// Ends the process without destructors: other threads are computing.
+fn exit_now() {
+    signal_hook::low_level::exit(INTERRUPTED);
+}
+
+/// The exit code of a program that was interrupted.
+const INTERRUPTED: i32 = 130;
+
+/// Waits until all connections have ended; after `grace`, cuts the running answers short so that they do. Then the worker ends, too.
+async fn finish(
+    server: &Server,
+    grace: Duration,
+    mut connections: JoinHandle<()>,
+    worker: oneshot::Receiver<()>,
+) {
+    let in_time = tokio::time::timeout(grace, &mut connections).await.is_ok();
+    server.cut();
+    if !in_time {
+        let _ = tokio::time::timeout(LAST_WORDS, connections).await;
     }
+    let _ = tokio::time::timeout(LAST_WORDS, worker).await;
 }
 
 /// How long streams that were cut short get to say so.

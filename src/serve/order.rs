@@ -103,6 +103,7 @@ pub(super) fn settings(fields: Fields<'_>) -> Result<SamplerSettings, ApiError> 
             .whole("repeat_last_n", -1, 1 << 16)?
             .map_or(default.repeat_last_n, |n| if n < 0 { 1 << 16 } else { int(n) }),
         logit_bias: biases(fields)?,
+        ignore_eos: fields.flag("ignore_eos")?.unwrap_or(false),
         seed,
         ..default
     })

@@ -1,8 +1,8 @@
 //! What all requests share: the configuration, the model once it is loaded, the way to the worker, and whether the end has come.
 
 use std::net::SocketAddr;
-use std::sync::OnceLock;
-use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use tokio::sync::{mpsc, watch};
@@ -36,9 +36,29 @@ pub(super) struct Server {
     pub(super) started: u64,
     /// Requests whose answers somebody waits for.
     pub(super) listeners: AtomicUsize,
-    jobs: mpsc::Sender<Job>,
+    jobs: mpsc::Sender<(Job, Place)>,
+    /// Jobs that were not begun.
+    queued: Arc<AtomicUsize>,
     model: OnceLock<Served>,
     phase: watch::Sender<Phase>,
+}
+
+/// A place in the queue; dropped when the job begins.
+#[derive(Debug)]
+pub(super) struct Place(Arc<AtomicUsize>);
+
+impl Place {
+    fn take(queued: &Arc<AtomicUsize>, most: usize) -> Option<Place> {
+        let before = queued.fetch_add(1, Ordering::Relaxed);
+        let place = Place(queued.clone());
+        (before < most).then_some(place)
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
 }
 
 /// The model that is served.
@@ -59,8 +79,12 @@ pub(super) struct Served {
 
 impl Server {
     /// A server at `address`, and where its worker finds jobs.
-    pub(super) fn new(config: Config, address: SocketAddr) -> (Server, mpsc::Receiver<Job>) {
-        let (jobs, receiver) = mpsc::channel(config.queue.max(1));
+    pub(super) fn new(
+        config: Config,
+        address: SocketAddr,
+    ) -> (Server, mpsc::Receiver<(Job, Place)>) {
+        // One more than there are places, for the order to look at the phase.
+        let (jobs, receiver) = mpsc::channel(config.queue.max(1) + 1);
         let now = SystemTime::now().duration_since(UNIX_EPOCH);
         let server = Server {
             config,
@@ -69,6 +93,7 @@ impl Server {
             started: now.map_or(0, |d| d.as_secs()),
             listeners: AtomicUsize::new(0),
             jobs,
+            queued: Arc::default(),
             model: OnceLock::new(),
             phase: watch::Sender::new(Phase::Open),
         };
@@ -95,16 +120,15 @@ impl Server {
     ///
     /// The queue is full, or nobody works any more.
     pub(super) fn submit(&self, job: Job) -> Result<(), ApiError> {
-        self.jobs.try_send(job).map_err(|error| match error {
-            mpsc::error::TrySendError::Full(_) => ApiError::busy(),
-            mpsc::error::TrySendError::Closed(_) => ApiError::unavailable("the worker has ended"),
-        })
+        let ended = || ApiError::unavailable("the worker has ended");
+        let place = Place::take(&self.queued, self.config.queue).ok_or_else(ApiError::busy)?;
+        self.jobs.try_send((job, place)).map_err(|_| ended())
     }
 
     /// Requests that wait.
     pub(super) fn waiting(&self) -> usize {
-        let queued = self.jobs.max_capacity() - self.jobs.capacity();
-        queued + usize::try_from(self.metrics.pending.get()).unwrap_or(0)
+        let pending = usize::try_from(self.metrics.pending.get()).unwrap_or(0);
+        self.queued.load(Ordering::Relaxed) + pending
     }
 
     /// Ends the pass under way: what is still wanted of it will be computed anew.
@@ -123,6 +147,9 @@ impl Server {
     pub(super) fn cut(&self) {
         self.phase.send_replace(Phase::Cut);
         self.stop_pass();
+        // A worker that waits for jobs sees that there are none; one that works sees it by itself.
+        let place = Place::take(&self.queued, usize::MAX);
+        let _ = place.map(|place| self.jobs.try_send((Job::Stop, place)));
     }
 
     pub(super) fn is_draining(&self) -> bool {
@@ -161,7 +188,7 @@ impl Served {
         Ok(Served {
             name: config.name.clone().unwrap_or(stem),
             parallel,
-            n_ctx: engine.plan().n_ctx / parallel,
+            n_ctx: engine.n_ctx_each(),
             tools: tools.then(|| Form::of(source)),
             template,
             engine,

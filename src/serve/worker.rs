@@ -10,16 +10,13 @@ use anyhow::Context as _;
 use tokio::sync::{mpsc, oneshot};
 
 use super::error::ApiError;
-use super::server::{Served, Server};
+use super::server::{Place, Served, Server};
 use crate::engine::batch::{Batcher, Request};
 use crate::engine::embed::Embedder;
 use crate::engine::{Engine, Error, Token};
 
 /// How long to wait where all texts wait for their listeners.
 const PAUSE: Duration = Duration::from_millis(2);
-
-/// Requests for vectors that take turns.
-const MAX_EMBEDS: usize = 16;
 
 /// Something to compute.
 #[derive(Debug)]
@@ -28,6 +25,8 @@ pub(super) enum Job {
     Write(Vec<Request>),
     /// Vectors of texts.
     Embed(Embed),
+    /// Nothing: the server was cut, which is to be looked at.
+    Stop,
 }
 
 /// Texts whose vectors are wanted.
@@ -40,13 +39,22 @@ pub(super) struct Embed {
     pub(super) reply: oneshot::Sender<Result<Vec<Vec<f32>>, ApiError>>,
 }
 
+/// A worker that was started.
+pub(super) struct Started {
+    /// The model, once it is loaded.
+    pub(super) loaded: oneshot::Receiver<anyhow::Result<Engine>>,
+    /// Comes when nothing is computed any more.
+    pub(super) ended: oneshot::Receiver<()>,
+}
+
 /// Starts the worker: it loads the model, tells that it did, and works until the server ends.
 pub(super) fn start(
     server: Arc<Server>,
-    jobs: mpsc::Receiver<Job>,
+    jobs: mpsc::Receiver<(Job, Place)>,
     open: impl FnOnce() -> anyhow::Result<Engine> + Send + 'static,
-) -> anyhow::Result<oneshot::Receiver<anyhow::Result<Engine>>> {
+) -> anyhow::Result<Started> {
     let (tell, loaded) = oneshot::channel();
+    let (end, ended) = oneshot::channel();
     let work = move || {
         let (engine, served, batcher) = match load(&server, open) {
             Ok(loaded) => loaded,
@@ -55,15 +63,18 @@ pub(super) fn start(
         };
         server.serve(served);
         let embedder = Embedder::new(&engine);
-        let worker = Worker { server, jobs, batcher, embedder, embeds: VecDeque::new() };
+        let (waiting, embeds) = (VecDeque::new(), VecDeque::new());
+        let worker = Worker { server, jobs, waiting, batcher, embedder, embeds };
         let _ = tell.send(Ok(engine));
         worker.work();
+        // Whoever waited may have run out of patience.
+        let _ = end.send(());
     };
     thread::Builder::new()
         .name("worker".to_owned())
         .spawn(work)
         .context("cannot start the worker")?;
-    Ok(loaded)
+    Ok(Started { loaded, ended })
 }
 
 type Loaded = (Engine, Served, Option<Batcher>);
@@ -78,17 +89,20 @@ fn load(server: &Server, open: impl FnOnce() -> anyhow::Result<Engine>) -> anyho
 
 struct Worker {
     server: Arc<Server>,
-    jobs: mpsc::Receiver<Job>,
+    jobs: mpsc::Receiver<(Job, Place)>,
+    /// Texts for which there is no room yet; their places bound their number.
+    waiting: VecDeque<(Vec<Request>, Place)>,
     batcher: Option<Batcher>,
     embedder: Embedder,
-    embeds: VecDeque<Embed>,
+    /// Requests for vectors take turns.
+    embeds: VecDeque<(Embed, Place)>,
 }
 
 impl Worker {
     fn work(mut self) {
         loop {
             if self.server.is_cut() {
-                self.cut();
+                return self.cut();
             }
             if !self.take_jobs() {
                 return;
@@ -104,41 +118,37 @@ impl Worker {
 
     fn is_busy(&self) -> bool {
         let writing = self.batcher.as_ref().is_some_and(|b| b.n_running() + b.n_pending() > 0);
-        writing || !self.embeds.is_empty()
+        writing || !self.embeds.is_empty() || !self.waiting.is_empty()
     }
 
-    fn has_room(&self) -> bool {
-        self.batcher.as_ref().is_none_or(Batcher::has_room) && self.embeds.len() < MAX_EMBEDS
-    }
-
-    /// Takes jobs from the queue while there is room for them; waits for one if there is nothing else to do. False if none will
-    /// come any more.
+    /// Takes jobs from the queue; waits for one if there is nothing else to do. False if none will come any more.
     fn take_jobs(&mut self) -> bool {
         if !self.is_busy() {
             self.tell();
             match self.jobs.blocking_recv() {
-                Some(job) => self.take(job),
+                Some((job, place)) => self.take(job, place),
                 None => return false,
             }
         }
-        while self.has_room() {
-            match self.jobs.try_recv() {
-                Ok(job) => self.take(job),
-                Err(mpsc::error::TryRecvError::Empty) => break,
-                Err(mpsc::error::TryRecvError::Disconnected) => return self.is_busy(),
-            }
+        while let Ok((job, place)) = self.jobs.try_recv() {
+            self.take(job, place);
+        }
+        while let Some(batcher) = self.batcher.as_mut().filter(|b| b.has_room())
+            && let Some((requests, _)) = self.waiting.pop_front()
+        {
+            requests.into_iter().for_each(|request| batcher.add(request));
         }
         true
     }
 
-    fn take(&mut self, job: Job) {
-        match (job, &mut self.batcher) {
-            (Job::Write(requests), Some(batcher)) => {
-                requests.into_iter().for_each(|r| batcher.add(r))
+    fn take(&mut self, job: Job, place: Place) {
+        match job {
+            // Who asks a model for vectors to write is told by the handler that it does not.
+            Job::Write(requests) if self.batcher.is_some() => {
+                self.waiting.push_back((requests, place))
             }
-            // Who asks is told by the handler that this model writes no text.
-            (Job::Write(_), None) => {}
-            (Job::Embed(embed), _) => self.embeds.push_back(embed),
+            Job::Write(_) | Job::Stop => {}
+            Job::Embed(embed) => self.embeds.push_back((embed, place)),
         }
     }
 
@@ -157,7 +167,7 @@ impl Worker {
 
     /// One text's vector.
     fn embed(&mut self) -> bool {
-        let Some(mut embed) = self.embeds.pop_front() else { return false };
+        let Some((mut embed, place)) = self.embeds.pop_front() else { return false };
         if embed.reply.is_closed() {
             return true;
         }
@@ -168,12 +178,12 @@ impl Worker {
         match self.embedder.embed(&text) {
             Ok(vector) => {
                 embed.vectors.push(vector);
-                self.embeds.push_back(embed);
+                self.embeds.push_back((embed, place));
             }
             // The pass was stopped for another client that had gone.
             Err(Error::Interrupted) if !self.server.is_cut() => {
                 embed.texts.push_front(text);
-                self.embeds.push_back(embed);
+                self.embeds.push_back((embed, place));
             }
             Err(error) => {
                 let _ = embed.reply.send(Err(ApiError::engine(&error)));
@@ -183,15 +193,16 @@ impl Worker {
     }
 
     /// Ends everything.
-    fn cut(&mut self) {
+    fn cut(mut self) {
         if let Some(batcher) = &mut self.batcher {
             batcher.cut();
         }
         self.embeds.clear();
-        while let Ok(job) = self.jobs.try_recv() {
-            if let Job::Write(requests) = job {
-                requests.into_iter().for_each(|r| r.sink.end(Err(Error::Interrupted)));
-            }
+        while let Ok((job, place)) = self.jobs.try_recv() {
+            self.take(job, place);
+        }
+        for (requests, _) in self.waiting.drain(..) {
+            requests.into_iter().for_each(|r| r.sink.end(Err(Error::Interrupted)));
         }
     }
 

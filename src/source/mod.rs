@@ -17,6 +17,7 @@ use std::io;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TryRecvError, sync_channel};
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 pub use align::HostBuf;
@@ -28,6 +29,9 @@ use crate::units::Bytes;
 
 /// Offsets, lengths and addresses that O_DIRECT accepts on every common device are multiples of this.
 pub const DIRECT_ALIGN: u64 = 4096;
+
+/// How long the end of the program, or of a source, waits for reads that were cancelled.
+const LET_GO: Duration = Duration::from_secs(1);
 
 /// Something that reads extents of the model's files into memory, several requests at a time, in any order.
 pub trait WeightSource: Send + Sync + fmt::Debug {
@@ -43,7 +47,8 @@ pub trait WeightSource: Send + Sync + fmt::Debug {
     fn describe(&self) -> String;
 }
 
-/// A read in flight. Dropping it waits until the reader has let go of the buffer.
+/// A read in flight. Dropping it waits until the reader has let go of the buffer, but not for a disk that no longer answers: then the
+/// reader keeps the buffer.
 #[derive(Debug)]
 pub struct Ticket {
     receiver: Receiver<Done>,
@@ -132,25 +137,26 @@ impl Ticket {
         (Completion(sender), Ticket { receiver, pending: true, done: None, retry: None })
     }
 
-    /// Whether [`Ticket::wait`] would return at once.
+    /// Whether the read has ended. One that failed may still be repeated by whoever waits for it: looking is not waiting, and the disk
+    /// may be well again when the bytes are needed.
     pub fn is_done(&mut self) -> bool {
-        while self.pending {
+        if self.pending {
             match self.receiver.try_recv() {
-                Ok(done) => self.accept(done),
-                Err(TryRecvError::Empty) => return false,
-                Err(TryRecvError::Disconnected) => self.pending = false,
+                Ok(done) => self.end(Some(done)),
+                Err(TryRecvError::Empty) => {}
+                Err(TryRecvError::Disconnected) => self.end(None),
             }
         }
-        true
+        !self.pending
     }
 
     /// Waits for the end of the read. `None` if the reader died without giving the buffer back.
     pub fn wait(mut self) -> Option<Done> {
+        self.repeat_if_failed();
         while self.pending {
-            match self.receiver.recv() {
-                Ok(done) => self.accept(done),
-                Err(_) => self.pending = false,
-            }
+            let done = self.receiver.recv().ok();
+            self.end(done);
+            self.repeat_if_failed();
         }
         self.done.take()
     }
@@ -158,29 +164,35 @@ impl Ticket {
     /// Waits at most `limit`; whether [`Ticket::wait`] would now return at once.
     pub fn wait_timeout(&mut self, limit: Duration) -> bool {
         let begin = Instant::now();
+        self.repeat_if_failed();
         while self.pending {
             match self.receiver.recv_timeout(limit.saturating_sub(begin.elapsed())) {
-                Ok(done) => self.accept(done),
+                Ok(done) => self.end(Some(done)),
                 Err(RecvTimeoutError::Timeout) => return false,
-                Err(RecvTimeoutError::Disconnected) => self.pending = false,
+                Err(RecvTimeoutError::Disconnected) => self.end(None),
             }
+            self.repeat_if_failed();
         }
         true
     }
 
-    /// Keeps the outcome, or starts the one retry that a failed request has.
-    fn accept(&mut self, done: Done) {
-        let failed = matches!(done.outcome, Err(ReadError::Io { .. }));
-        match self.retry.take() {
-            Some(retry) if failed && retry.is_wanted() => {
+    /// Keeps the outcome.
+    fn end(&mut self, done: Option<Done>) {
+        self.done = done;
+        self.pending = false;
+    }
+
+    /// Starts the one retry that a failed request has.
+    fn repeat_if_failed(&mut self) {
+        let failed = |done: &mut Done| matches!(done.outcome, Err(ReadError::Io { .. }));
+        let Some(retry) = self.retry.take_if(|retry| retry.is_wanted()) else { return };
+        match self.done.take_if(failed) {
+            Some(done) => {
                 let mut again = retry.start(done.buf);
                 std::mem::swap(&mut self.receiver, &mut again.receiver);
-                again.pending = false;
+                self.pending = std::mem::take(&mut again.pending);
             }
-            _ => {
-                self.done = Some(done);
-                self.pending = false;
-            }
+            None => self.retry = Some(retry),
         }
     }
 }
@@ -188,8 +200,21 @@ impl Ticket {
 impl Drop for Ticket {
     fn drop(&mut self) {
         if self.pending {
-            // The buffer must not be freed while the reader writes into it; it is freed by whoever receives it, here.
-            drop(self.receiver.recv());
+            // The buffer is not freed while the reader writes into it: until the end of the read it is the reader's.
+            drop(self.receiver.recv_timeout(LET_GO));
+        }
+    }
+}
+
+/// Waits for threads that were told to end; those that the system holds in a read are left to it.
+fn join(threads: impl IntoIterator<Item = JoinHandle<()>>) {
+    let begin = Instant::now();
+    for thread in threads {
+        while !thread.is_finished() && begin.elapsed() < LET_GO {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        if thread.is_finished() {
+            drop(thread.join());
         }
     }
 }

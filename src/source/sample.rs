@@ -354,6 +354,7 @@ mod tests {
     }
 
     #[test]
+    #[expect(clippy::print_stderr, reason = "a test that skips says so")]
     fn holes_are_not_sampled() {
         let (mib, page) = (1 << 20, DIRECT_ALIGN);
         let data = [(3 * mib, 5 * mib), (9 * mib + page, 10 * mib)];

@@ -16,10 +16,10 @@ use super::chunks::{Chunk, chunks};
 use super::host::STOP_INTERVAL;
 use super::memory::{SlotMemory, Supply};
 use super::split::Unit;
-use super::staging::{CHUNK, Home, IN_FLIGHT, Ring};
-use super::{Error, Home as At};
+use super::staging::{self, Home, Ring};
+use super::{Error, Home as At, Staging};
 use crate::ggml::{Area, Backend, Buffer, Device, Event};
-use crate::source::{Done, HostBuf, ReadError, Ticket};
+use crate::source::{DIRECT_ALIGN, Done, HostBuf, ReadError, Ticket};
 use crate::units::Bytes;
 
 /// All slots, and everything on its way to them.
@@ -32,10 +32,12 @@ pub(super) struct DeviceMemory {
     slots: Vec<Slot>,
     origins: Vec<Origin>,
     ring: Ring,
-    /// Reads under way.
+    /// Reads under way ...
     in_flight: usize,
-    /// As many zeros as anything needs at once.
-    zeros: HostBuf,
+    /// ... of at most this many.
+    max_in_flight: usize,
+    /// As many zeros as anything needs at once; none if nothing does.
+    zeros: Option<HostBuf>,
     supply: Supply,
 }
 
@@ -94,7 +96,9 @@ impl DeviceMemory {
         device: Device,
         n_slots: usize,
         size: Bytes,
+        by: Staging,
     ) -> Result<DeviceMemory, Error> {
+        let max_in_flight = by.n_buffers.max(1);
         let no_memory =
             |e: std::io::Error| Error::NoMemory { n_slots, size, message: e.to_string() };
         let queue = Backend::new(device, None)?;
@@ -112,8 +116,9 @@ impl DeviceMemory {
         };
         let slots = (0..n_slots).map(slot).collect::<Result<Vec<_>, Error>>()?;
         let events = slots.iter().all(|s| s.filled.is_some() && s.used.is_some());
+        let chunk = by.chunk.max(Bytes(DIRECT_ALIGN)).align_up(DIRECT_ALIGN).0;
         let origin = |unit: &super::UnitSpec| {
-            let chunks = chunks(&unit.extents, CHUNK.0);
+            let chunks = chunks(&unit.extents, chunk);
             let home = match unit.home {
                 At::Disk => None,
                 At::Ram => Some(Home::new(device, &chunks).map_err(no_memory)?),
@@ -123,13 +128,24 @@ impl DeviceMemory {
         let origins = supply.units.iter().map(origin).collect::<Result<Vec<_>, Error>>()?;
         let staged = origins.iter().filter(|o| o.home.is_none()).flat_map(|o| &o.chunks);
         let longest = staged.clone().map(|c| Bytes(c.extent.len)).max().unwrap_or_default();
-        let n_staged = staged.count().min(IN_FLIGHT);
+        let n_staged = staged.count().min(max_in_flight);
         let ring = Ring::new(device, n_staged, longest, events).map_err(no_memory)?;
         let zeros = supply.units.iter().flat_map(|u| u.zeros.iter()).map(|r| r.end - r.start);
-        let zeros = HostBuf::new(Bytes(zeros.max().unwrap_or(0))).map_err(no_memory)?;
+        let zeros = zeros.max().map(|longest| staging::zeros(device, Bytes(longest)));
+        let zeros = zeros.transpose().map_err(no_memory)?;
         let fills = VecDeque::new();
-        let mut this =
-            DeviceMemory { fills, queue, slots, origins, ring, in_flight: 0, zeros, supply };
+        let in_flight = 0;
+        let mut this = DeviceMemory {
+            fills,
+            queue,
+            slots,
+            origins,
+            ring,
+            in_flight,
+            max_in_flight,
+            zeros,
+            supply,
+        };
         if !events {
             this.do_without_events();
         }
@@ -151,7 +167,7 @@ impl DeviceMemory {
                 let k = fill.asked;
                 let read = match home {
                     Some(home) if home.has(k) => Read::Here,
-                    _ if self.in_flight == IN_FLIGHT => return,
+                    _ if self.in_flight == self.max_in_flight => return,
                     Some(home) => {
                         let buf = home.take(k).expect("a unit fills one slot at a time");
                         self.in_flight += 1;
@@ -265,8 +281,9 @@ impl DeviceMemory {
         fill.begin(&mut self.slots, &mut self.queue);
         let slot = &mut self.slots[fill.slot];
         for r in self.supply.unit(fill.unit).zeros.iter() {
+            let zeros = self.zeros.as_ref().expect("there are zeros if any are needed").start();
             // SAFETY: as many zeros as the longest stretch, never written. The queue waits for the slot, see above.
-            unsafe { self.queue.copy(&slot.area, r.start, self.zeros.start(), r.end - r.start) };
+            unsafe { self.queue.copy(&slot.area, r.start, zeros, r.end - r.start) };
         }
         if let Some(filled) = &mut slot.filled {
             filled.synchronize();
@@ -288,7 +305,7 @@ impl DeviceMemory {
             .iter()
             .any(|f| f.asked < self.origins[f.unit as usize].chunks.len() && f.failure.is_none());
         // A buffer that the device copies from delays the next read: better to wait for that, while the reads go on.
-        if wants_more && self.in_flight < IN_FLIGHT && self.ring.recover() {
+        if wants_more && self.in_flight < self.max_in_flight && self.ring.recover() {
             return true;
         }
         match self.fills.front_mut().and_then(|f| f.reads.front_mut()) {

@@ -11,7 +11,7 @@ use super::host::HostMemory;
 use super::memory::{SlotMemory, Supply};
 use super::slots::{Slots, State};
 use super::split::{Run, Unit, split};
-use super::{Config, Error, Monitor, UnitState, WeightPlace};
+use super::{Config, Error, Monitor, Staging, UnitState, WeightPlace};
 use crate::ggml::{self, Backend, Device, Graph, Placement, Tensor};
 
 /// A graph's cut, kept as long as libllama reuses the graph.
@@ -57,7 +57,7 @@ impl Exec {
         let supply = Supply { units, source, monitor: monitor.clone() };
         Ok(Exec {
             backend: Backend::new(config.inner, Some(config.threads))?,
-            memory: memory(config.inner, &supply, n_slots)?,
+            memory: memory(config.inner, &supply, n_slots, config.staging)?,
             supply,
             names: config.weights,
             weights: HashMap::new(),
@@ -234,18 +234,36 @@ impl Exec {
     /// Waits until all of `units` are in slots.
     fn wait_for(&mut self, units: &[Unit]) -> Result<(), Error> {
         for &unit in units {
-            let Some(slot) = self.slots.find(unit) else {
-                let names: Vec<_> =
-                    units.iter().map(|&u| self.supply.unit(u).name.as_str()).collect();
-                return Err(Error::TooFewSlots {
-                    units: names.join(" and "),
-                    slots: self.slots.len(),
-                });
+            let slot = loop {
+                match self.slots.find(unit) {
+                    Some(slot) => break slot,
+                    None => self.make_room(units)?,
+                }
             };
             if matches!(self.slots.state(slot), State::Filling(_)) {
                 self.finish_fill(slot, unit)?;
             }
         }
+        Ok(())
+    }
+
+    /// All slots are being filled with what will not be needed next, after a wrong guess, or with others of `units`: waits for the
+    /// first of the former, and begins to fill again.
+    fn make_room(&mut self, units: &[Unit]) -> Result<(), Error> {
+        let wrong = (0..self.slots.len()).find_map(|slot| match self.slots.state(slot) {
+            State::Filling(unit) if !units.contains(&unit) => Some((slot, unit)),
+            _ => None,
+        });
+        let Some((slot, unit)) = wrong else {
+            let names: Vec<_> = units.iter().map(|&u| self.supply.unit(u).name.as_str()).collect();
+            return Err(Error::TooFewSlots { units: names.join(" and "), slots: self.slots.len() });
+        };
+        match self.finish_fill(slot, unit) {
+            // Whoever needs that unit will hear of it.
+            Ok(()) | Err(Error::Read { .. }) => {}
+            Err(error) => return Err(error),
+        }
+        self.begin_fills();
         Ok(())
     }
 
@@ -322,12 +340,17 @@ impl Drop for Exec {
 }
 
 /// Slots of the kind that the device needs.
-fn memory(device: Device, supply: &Supply, n_slots: usize) -> Result<Box<dyn SlotMemory>, Error> {
+fn memory(
+    device: Device,
+    supply: &Supply,
+    n_slots: usize,
+    staging: Staging,
+) -> Result<Box<dyn SlotMemory>, Error> {
     let size = supply.units.iter().map(|u| u.size).max().unwrap_or_default();
     let supply = supply.clone();
     Ok(if device.buffer_type().is_host() {
         Box::new(HostMemory::new(supply, n_slots, size)?)
     } else {
-        Box::new(DeviceMemory::new(supply, device, n_slots, size)?)
+        Box::new(DeviceMemory::new(supply, device, n_slots, size, staging)?)
     })
 }

@@ -20,6 +20,8 @@ mod device;
 mod exec;
 mod host;
 mod memory;
+#[cfg(test)]
+mod mock;
 pub mod monitor;
 pub mod slots;
 pub mod split;
@@ -38,7 +40,7 @@ pub use vtable::StreamDevice;
 
 use crate::ggml;
 use crate::source::{Extent, ReadError, WeightSource};
-use crate::units::Bytes;
+use crate::units::{Bytes, MIB};
 
 /// Where the bytes of a unit are between the passes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -76,6 +78,23 @@ pub struct WeightPlace {
     pub offset: u64,
 }
 
+/// How what is read passes through the host's memory to a device with memory of its own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Staging {
+    /// What is read at a time; a multiple of [`crate::source::DIRECT_ALIGN`].
+    pub chunk: Bytes,
+    /// How many reads are under way at a time, and how many buffers of a chunk's size there are at most.
+    pub n_buffers: usize,
+}
+
+impl Default for Staging {
+    /// Chunks long enough for the link, and short enough that a unit's copies begin long before its last read; as many as a disk
+    /// needs to be busy while some are being copied from.
+    fn default() -> Staging {
+        Staging { chunk: MIB * 4, n_buffers: 8 }
+    }
+}
+
 /// What a stream device is made of.
 #[derive(Debug)]
 pub struct Config {
@@ -92,6 +111,8 @@ pub struct Config {
     pub source: Arc<dyn WeightSource>,
     /// How many units are in memory at once; at least two, so that one is read while another is computed with.
     pub n_slots: usize,
+    /// Of no matter where slots are host memory.
+    pub staging: Staging,
     /// Told of every step; its flag ends a computation.
     pub monitor: Arc<Monitor>,
 }

@@ -11,13 +11,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use super::chunks::{self, Chunk, Copy};
 use crate::ggml::{self, Backend, Device, Event, Pinned};
 use crate::source::{DIRECT_ALIGN, HostBuf};
-use crate::units::{Bytes, MIB};
-
-/// What is read at a time: long enough for the link, short enough that a unit's copies begin long before its last read.
-pub(super) const CHUNK: Bytes = Bytes(4 * MIB.0);
-
-/// Reads that are under way at a time, and staging buffers: more than a disk needs to be busy, while some are being copied from.
-pub(super) const IN_FLIGHT: usize = 8;
+use crate::units::Bytes;
 
 /// Buffers that are read into and then copied from, over and over.
 #[derive(Debug, Default)]
@@ -135,6 +129,13 @@ impl Home {
     }
 }
 
+/// As many zeros, pinned where that is possible.
+pub(super) fn zeros(device: Device, len: Bytes) -> std::io::Result<HostBuf> {
+    let mut zeros = host_memory(device, &[len])?.0.remove(0);
+    zeros.as_mut_slice().fill(0);
+    Ok(zeros)
+}
+
 /// Host memory in one piece, divided into buffers of `sizes`; and its address. Pinned for `device` where that is possible.
 fn host_memory(device: Device, sizes: &[Bytes]) -> std::io::Result<(Vec<HostBuf>, NonNull<u8>)> {
     let len: Bytes = sizes.iter().map(|s| s.align_up(DIRECT_ALIGN)).sum();
@@ -150,7 +151,8 @@ fn host_memory(device: Device, sizes: &[Bytes]) -> std::io::Result<(Vec<HostBuf>
         };
     let mut at = 0;
     let mut buffer = |size: &Bytes| {
-        // SAFETY: the buffers are inside the memory, whose length is the sum of theirs, do not overlap, and keep it alive.
+        // SAFETY: the buffers are inside the memory, whose length is the sum of theirs, do not overlap, and keep it alive. Its bytes
+        // have some value, because a device driver or the system gave them.
         let buf = unsafe {
             HostBuf::from_foreign(start.add(at), size.usize(), Box::new(Arc::clone(&owner)))
         };

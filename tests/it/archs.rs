@@ -11,6 +11,7 @@ use std::{fs, thread};
 
 use serde::Deserialize;
 
+use crate::test_device;
 use crate::tiny_models::{self, Outcome, Spec};
 
 /// What every model is asked: one token, an odd few, several tiles of a matrix product. On one thread: more would wait
@@ -35,6 +36,10 @@ const MORE_FOR: [&str; 13] = [
 ];
 /// One per core of the smallest machine that the tests are for.
 const WORKERS: usize = 2;
+
+/// What every model is asked on a device that may be made of software, and what those models are besides.
+const DEVICE_PROMPTS: [Prompt; 1] = [prompt(7, 1)];
+const MORE_DEVICE_PROMPTS: [Prompt; 1] = [prompt(64, 1)];
 
 /// A prompt's length and the threads that compute it.
 #[derive(Clone, Copy)]
@@ -97,8 +102,12 @@ fn streamed_logits_equal_resident_logits() {
 fn try_model(spec: &Spec, dir: &Path) -> Tried {
     let path = dir.join(format!("{}.gguf", spec.name));
     tiny_models::write(spec, &path)?;
-    let more = if MORE_FOR.contains(&spec.name) { &MORE_PROMPTS[..] } else { &[] };
-    let result = PROMPTS.iter().chain(more).try_for_each(|prompt| {
+    let (prompts, more) = match test_device::is_cpu() {
+        true => (&PROMPTS[..], &MORE_PROMPTS[..]),
+        false => (&DEVICE_PROMPTS[..], &MORE_DEVICE_PROMPTS[..]),
+    };
+    let more = if MORE_FOR.contains(&spec.name) { more } else { &[] };
+    let result = prompts.iter().chain(more).try_for_each(|prompt| {
         let tried = match spec.outcome {
             Outcome::Logits => same_logits(&path, *prompt),
             Outcome::Refused => refused(&path, *prompt),
@@ -161,7 +170,7 @@ fn logits(path: &Path, prompt: Prompt, mode: &str) -> Run {
         .arg("logits")
         .arg(path)
         .args(["--tokens", &tokens.join(","), "--json", "--stream", mode, "-c", "1024"])
-        .args(["-t", &prompt.threads.to_string()])
+        .args(["-t", &prompt.threads.to_string(), "--device", &test_device::name()])
         .env("GGML_NO_BACKTRACE", "1") // a debugger per crash would take seconds
         .output()
         .expect("the program starts");

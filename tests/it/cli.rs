@@ -176,7 +176,7 @@ fn models_that_are_not_there_are_refused() {
 }
 
 /// The tiny model with another template, written over its own.
-fn model_with_template(dir: &Path, template: &str) -> String {
+pub(crate) fn model_with_template(dir: &Path, template: &str) -> String {
     let mut bytes = std::fs::read(tiny()).unwrap();
     let key = b"tokenizer.chat_template";
     let at = bytes.windows(key.len()).position(|w| w == key).unwrap() + key.len();
@@ -256,7 +256,7 @@ fn logits_are_printed_to_the_last_bit() {
 
 #[test]
 fn help_fits_eighty_columns() {
-    for command in ["", "chat", "run", "bench", "inspect", "logits"] {
+    for command in ["", "chat", "run", "bench", "inspect", "logits", "serve"] {
         for flag in ["-h", "--help"] {
             let args: Vec<&str> = [command, flag].into_iter().filter(|a| !a.is_empty()).collect();
             let output = run(&args);
@@ -314,7 +314,7 @@ fn an_interrupt_ends_the_answer_and_the_program() {
 }
 
 /// The program on a terminal of its own, made by script(1).
-struct Terminal {
+pub(crate) struct Terminal {
     child: Child,
     keys: ChildStdin,
     screen: Receiver<Vec<u8>>,
@@ -323,8 +323,17 @@ struct Terminal {
 
 impl Terminal {
     /// None, with a word, where there is no script(1) of util-linux.
-    #[expect(clippy::print_stderr, reason = "a test that skips says so")]
     fn open(args: &[&str], state: &Path) -> Option<Terminal> {
+        Terminal::open_with(args, state, &[])
+    }
+
+    /// With these environment variables, too.
+    #[expect(clippy::print_stderr, reason = "a test that skips says so")]
+    pub(crate) fn open_with(
+        args: &[&str],
+        state: &Path,
+        envs: &[(&str, String)],
+    ) -> Option<Terminal> {
         // In a container, script(1) may be there and terminals not.
         let trial = Command::new("script")
             .args(["--quiet", "--return", "--command", "true", "/dev/null"])
@@ -345,6 +354,7 @@ impl Terminal {
             .args(["--quiet", "--flush", "--return", "--command", &line, "/dev/null"])
             .env("TERM", "xterm")
             .env("XDG_STATE_HOME", state)
+            .envs(envs.iter().map(|(name, value)| (name, value)))
             .current_dir(state)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
@@ -363,14 +373,14 @@ impl Terminal {
         Some(Terminal { child, keys, screen, seen: String::new() })
     }
 
-    fn press(&mut self, keys: &str) {
+    pub(crate) fn press(&mut self, keys: &str) {
         self.keys.write_all(keys.as_bytes()).unwrap();
         self.keys.flush().unwrap();
     }
 
     /// Waits until `words` have come, and forgets everything up to them.
     #[track_caller]
-    fn expect(&mut self, words: &str) {
+    pub(crate) fn expect(&mut self, words: &str) {
         let deadline = Instant::now() + Duration::from_secs(60);
         loop {
             if let Some(at) = self.seen.find(words) {
@@ -394,13 +404,13 @@ impl Terminal {
     }
 
     #[track_caller]
-    fn ask(&mut self, line: &str, answer: &str) {
+    pub(crate) fn ask(&mut self, line: &str, answer: &str) {
         self.expect(">>> ");
         self.press(&format!("{line}\r"));
         self.expect(answer);
     }
 
-    fn close(mut self) -> Option<i32> {
+    pub(crate) fn close(mut self) -> Option<i32> {
         self.expect(">>> ");
         self.press("\x04");
         self.child.wait().unwrap().code()

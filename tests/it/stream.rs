@@ -2,7 +2,7 @@
 //! that a retry mends. And what no retry mends ends in an error that leaves the session usable.
 
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::{Duration, Instant};
 
 use airrun::engine::{
@@ -10,8 +10,11 @@ use airrun::engine::{
 };
 use airrun::gguf::Index;
 use airrun::source::fault::{Behaviour, Fault, FaultySource};
-use airrun::source::{Retrying, WeightSource};
+use airrun::source::{Extent, HostBuf, Retrying, Ticket, WeightSource};
+use airrun::stream::Monitor;
 use airrun::units::{Bytes, Rate};
+
+use crate::test_device;
 
 fn model(name: &str) -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("models").join(name)
@@ -19,18 +22,21 @@ fn model(name: &str) -> PathBuf {
 
 fn options(stream: StreamMode) -> LoadOptions {
     LoadOptions {
+        device: test_device::choice(),
         stream,
         ctx: Some(1024),
         threads: Some(2),
         ubatch: Some(512),
         repack: false,
+        // Every pass reads, also where blocks could stay in RAM.
+        keep: false,
         ..LoadOptions::default()
     }
 }
 
-fn open(name: &str, stream: StreamMode) -> Session {
+fn open(name: &str, options: &LoadOptions) -> Session {
     let index = Arc::new(Index::open(&model(name)).unwrap());
-    Engine::open(index, &options(stream)).unwrap().session().unwrap()
+    Engine::open(index, options).unwrap().session().unwrap()
 }
 
 fn tokens(n: usize, seed: usize) -> Vec<Token> {
@@ -42,31 +48,42 @@ fn bits(session: &Session) -> Vec<u32> {
 }
 
 /// Batches of 1, 7, 64 and 600 tokens, one token at a time after them, and back again.
+fn compare(name: &str, sizes: &[usize], streaming: &LoadOptions) {
+    let mut streamed = open(name, streaming);
+    let mut resident = open(name, &options(StreamMode::Never));
+    let mut both = |what: &str, step: &dyn Fn(&mut Session)| {
+        step(&mut streamed);
+        step(&mut resident);
+        assert_eq!(streamed.tokens(), resident.tokens(), "{name}: {what}");
+        assert!(bits(&streamed) == bits(&resident), "{name}: {what}: logits differ");
+    };
+    for &n in sizes {
+        both(&format!("{n} tokens at once"), &|s| {
+            s.sync(&tokens(n, n)).unwrap();
+        });
+        for next in 0..3 {
+            both("one more", &|s| s.eval(&tokens(1, next)).unwrap());
+        }
+        both("rewound and on", &|s| {
+            let half = s.tokens().len() / 2;
+            s.rewind(half).unwrap();
+            s.eval(&tokens(5, 77)).unwrap();
+        });
+    }
+}
+
 #[test]
 fn streamed_equals_resident() {
     for name in ["tiny-chat-q4_k_m.gguf", "tiny-chat-q8_0.gguf", "tiny-draft-q8_0.gguf"] {
-        let mut streamed = open(name, StreamMode::Always);
-        let mut resident = open(name, StreamMode::Never);
-        let mut both = |what: &str, step: &dyn Fn(&mut Session)| {
-            step(&mut streamed);
-            step(&mut resident);
-            assert_eq!(streamed.tokens(), resident.tokens(), "{name}: {what}");
-            assert!(bits(&streamed) == bits(&resident), "{name}: {what}: logits differ");
-        };
-        for n in [1, 7, 64, 600] {
-            both(&format!("{n} tokens at once"), &|s| {
-                s.sync(&tokens(n, n)).unwrap();
-            });
-            for next in 0..3 {
-                both("one more", &|s| s.eval(&tokens(1, next)).unwrap());
-            }
-            both("rewound and on", &|s| {
-                let half = s.tokens().len() / 2;
-                s.rewind(half).unwrap();
-                s.eval(&tokens(5, 77)).unwrap();
-            });
-        }
+        compare(name, &[1, 7, 64, 600], &options(StreamMode::Always));
     }
+}
+
+/// What streams from RAM is the same; on a CPU nothing does.
+#[test]
+fn streamed_from_ram_equals_resident() {
+    let options = LoadOptions { keep: true, ..options(StreamMode::Always) };
+    compare("tiny-draft-q8_0.gguf", &[1, 64, 600], &options);
 }
 
 /// The small model with a source that misbehaves.
@@ -138,10 +155,68 @@ fn a_source_that_hangs_can_be_stopped() {
     assert_eq!(answer.finish, Finish::Interrupted);
 }
 
+/// Notes how far the computation was when each request came.
+#[derive(Debug)]
+struct Recorder {
+    inner: Arc<dyn WeightSource>,
+    monitor: OnceLock<Arc<Monitor>>,
+    /// First byte of the request, and runs of the pass that were over.
+    seen: Mutex<Vec<(u64, usize)>>,
+}
+
+impl WeightSource for Recorder {
+    fn request(&self, extents: Arc<[Extent]>, buf: HostBuf) -> Ticket {
+        if let Some(monitor) = self.monitor.get() {
+            let runs = monitor.snapshot().block;
+            self.seen.lock().unwrap().push((extents[0].offset, runs));
+        }
+        self.inner.request(extents, buf)
+    }
+
+    fn describe(&self) -> String {
+        self.inner.describe()
+    }
+}
+
+/// The read of a block is on its way before the block ahead of it is computed, and that of the first block of the next pass before
+/// the last one is: there is always something to hide it behind.
+#[test]
+fn each_block_is_asked_for_while_the_one_before_it_is_computed() {
+    let index = Arc::new(Index::open(&model("tiny-chat-q8_0.gguf")).unwrap());
+    let mut recorder = None;
+    let wrap = |inner: Arc<dyn WeightSource>| -> Arc<dyn WeightSource> {
+        let made = Arc::new(Recorder { inner, monitor: OnceLock::new(), seen: Mutex::default() });
+        recorder = Some(made.clone());
+        made
+    };
+    let options = options(StreamMode::Always);
+    let mut session = Engine::open_with(index, &options, wrap).unwrap().session().unwrap();
+    session.eval(&tokens(1, 0)).unwrap();
+    let recorder = recorder.unwrap();
+    recorder.monitor.set(session.monitor()).unwrap();
+    for pass in 0..3 {
+        session.eval(&tokens(1, pass)).unwrap();
+        let seen = std::mem::take(&mut *recorder.seen.lock().unwrap());
+        // Blocks 0 and 1 were on their way when the pass began.
+        let runs: Vec<usize> = seen.iter().map(|&(_, runs)| runs).collect();
+        assert_eq!(runs, [1, 2, 3, 4, 5, 6], "{seen:?}");
+        let offsets: Vec<u64> = seen.iter().map(|&(offset, _)| offset).collect();
+        assert!(offsets[..4].is_sorted() && offsets[4..].is_sorted(), "{seen:?}");
+        assert!(offsets[5] < offsets[0], "{seen:?}");
+    }
+}
+
 /// Reading and computing overlap: a pass takes as long as the slower of the two, not both. Both take about equally long here,
 /// and what computing takes is measured in the same pass, so that a busy machine does not matter.
 #[test]
+#[expect(clippy::print_stderr, reason = "a test that skips says so")]
 fn a_pass_takes_as_long_as_the_slower_of_reading_and_computing() {
+    if !test_device::is_cpu() {
+        eprintln!(
+            "skipped: what a device computes while the host waits cannot be told from outside"
+        );
+        return;
+    }
     let index = Index::open(&model("tiny-chat-q8_0.gguf")).unwrap();
     let rate = Rate(60e6);
     let engine = faulty(Behaviour { bandwidth: Some(rate), ..Behaviour::default() });
@@ -150,8 +225,11 @@ fn a_pass_takes_as_long_as_the_slower_of_reading_and_computing() {
     let blocks: Bytes = index.blocks.iter().map(|b| b.len).sum();
     let read = rate.seconds(blocks);
     let block = read / index.blocks.len() as f64;
+    let fine = |&(total, compute): &(f64, f64)| total <= 1.05 * read.max(compute) + block;
     let mut passes = Vec::new();
-    for i in 0..8 {
+    // One pass that overlaps shows that it does; those that a busy machine disturbs show nothing.
+    while passes.len() < 100 && !passes.last().is_some_and(fine) {
+        let i = passes.len();
         session.rewind(0).unwrap();
         let (begin, before) = (Instant::now(), monitor.snapshot().stall_seconds);
         session.eval(&tokens(256, i)).unwrap();
@@ -159,6 +237,8 @@ fn a_pass_takes_as_long_as_the_slower_of_reading_and_computing() {
         let compute = total - (monitor.snapshot().stall_seconds - before);
         passes.push((total, compute));
     }
-    let fine = |&(total, compute): &(f64, f64)| total <= 1.05 * read.max(compute) + block;
-    assert!(passes.iter().any(fine), "(total, computing) of {passes:?} s for reads of {read} s");
+    assert!(
+        passes.last().is_some_and(fine),
+        "(total, computing) of {passes:?} s for reads of {read} s"
+    );
 }

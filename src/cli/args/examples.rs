@@ -3,15 +3,16 @@
 /// Examples of the program as a whole.
 pub(super) const PROGRAM: &str = "\
 Examples:
-  airrun chat model.gguf                 talk; what does not fit in memory streams
-  airrun plan model.gguf                 where its blocks will live, how fast it is
+  airrun chat model.gguf      talk; what does not fit in memory streams
+  airrun plan model.gguf      where its blocks will live, and how fast it will be
+  airrun serve model.gguf     for other programs, and a page for your browser
+  airrun doctor               what this machine has, and what makes it slow
   airrun run model.gguf 'Why is the sky blue?' > answer.txt
-  airrun doctor                          what this machine has, and what slows it
 
 Flags may have their defaults in ~/.config/airrun/config.toml: see `airrun man`.";
 
 /// What is common to commands with a model that runs.
-const TABLE: [(&str, &str); 9] = [
+const TABLE: [(&str, &str); 13] = [
     (
         "chat",
         "\
@@ -37,6 +38,36 @@ Examples:
   airrun bench model.gguf
   airrun bench model.gguf --ram 4G -p 0 -n 32 -r 5
   airrun bench model.gguf --stream always --json > runs.jsonl",
+    ),
+    (
+        "list",
+        "\
+Examples:
+  airrun list
+  airrun list --json | jq -r '.[].name'
+  AIRRUN_MODELS=/data/models airrun list",
+    ),
+    (
+        "pull",
+        "\
+Examples:
+  airrun pull org/repo
+  airrun pull org/repo:Q4_K_M
+  HF_ENDPOINT=https://mirror.example airrun pull org/repo",
+    ),
+    (
+        "quantize",
+        "\
+Examples:
+  airrun quantize model-f16.gguf model-q4.gguf --type q4_k_m
+  airrun quantize model-f16.gguf model.gguf --type auto",
+    ),
+    (
+        "devices",
+        "\
+Examples:
+  airrun devices
+  airrun devices --json | jq '.devices[].upload'",
     ),
     (
         "inspect",

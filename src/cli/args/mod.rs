@@ -8,6 +8,7 @@ mod examples;
 mod list;
 mod man;
 mod pull;
+mod quantize;
 pub(crate) mod serve;
 
 use std::path::PathBuf;
@@ -19,6 +20,7 @@ pub(crate) use doctor::DoctorArgs;
 pub(crate) use list::ListArgs;
 pub(crate) use man::ManArgs;
 pub(crate) use pull::PullArgs;
+pub(crate) use quantize::{QuantizeArgs, TypeArg, WorkerArgs};
 
 use crate::engine::DeviceChoice;
 use crate::units::Bytes;
@@ -70,6 +72,11 @@ pub(crate) enum Command {
     List(ListArgs),
     /// Download a model from the Hugging Face hub
     Pull(PullArgs),
+    /// Write a smaller file of the same model
+    Quantize(QuantizeArgs),
+    /// The process that `quantize` starts
+    #[command(hide = true)]
+    QuantizeWorker(WorkerArgs),
     /// Show what is in a model file
     Inspect(InspectArgs),
     /// Show where a model's blocks will live, and how fast it will be
@@ -140,6 +147,9 @@ pub(crate) struct InspectArgs {
     /// Print everything as JSON
     #[arg(long)]
     pub(crate) json: bool,
+    /// Compare the file's tokenizer with this tokenizer.json; exit 1 if they differ
+    #[arg(long, value_name = "FILE")]
+    pub(crate) check_tokenizer: Option<PathBuf>,
     /// List the blocks
     #[arg(long)]
     pub(crate) blocks: bool,
@@ -209,6 +219,9 @@ pub(crate) struct LoadArgs {
     /// Compute with the weights as they are in the file
     #[arg(long, help_heading = "Computing")]
     pub(crate) no_repack: bool,
+    /// Cut texts with this tokenizer.json instead of the model's own tokenizer
+    #[arg(long, value_name = "FILE", help_heading = "Computing")]
+    pub(crate) tokenizer: Option<PathBuf>,
     /// Draw what was read and computed when: a page (.html), or .json for Perfetto
     #[arg(long, value_name = "FILE", help_heading = "Talk")]
     pub(crate) trace: Option<PathBuf>,

@@ -18,8 +18,8 @@ pub(crate) struct ServeArgs {
     /// Listen on this port; 0 picks a free one
     #[arg(long, value_name = "N", default_value_t = 11435, help_heading = "Serving")]
     pub(crate) port: u16,
-    /// Requests that are computed together, each with a context (-c) of its own
-    #[arg(long, value_name = "N", default_value_t = 4, help_heading = "Serving")]
+    /// Texts that are written together; -c is what each may have, of room for four
+    #[arg(long, value_name = "N", default_value_t = 16, help_heading = "Serving")]
     #[arg(value_parser = value_parser!(u32).range(1..=64))]
     pub(crate) parallel: u32,
     /// Requests that may wait; more are told to come back later

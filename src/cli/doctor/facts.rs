@@ -1,6 +1,5 @@
 //! What the doctor looks at: plain values, gathered once. It does not judge them.
 
-use std::collections::VecDeque;
 use std::env;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -10,12 +9,11 @@ use serde::Serialize;
 use crate::cli::args;
 use crate::cli::config;
 use crate::cli::exit;
+use crate::engine::devices::{self, Listed};
+use crate::models::Catalog;
+use crate::models::places::{self, Place};
 use crate::probe::{self, bandwidth, memory, rates, system};
 use crate::units::{Bytes, MIB, Rate};
-
-/// How many folders below a folder of models are looked into, and how many entries in all: model stores are small trees.
-const MAX_DEPTH: usize = 8;
-const MAX_ENTRIES: usize = 20_000;
 
 /// A file shorter than this says nothing of its disk.
 const LEAST_SAMPLE: Bytes = Bytes(4 * MIB.0);
@@ -28,7 +26,7 @@ pub(super) struct Facts {
     pub(super) cpu: Cpu,
     pub(super) memory: Memory,
     /// Devices that this build can compute on.
-    pub(super) devices: Vec<String>,
+    pub(super) devices: Vec<Listed>,
     /// Makers of the graphics cards that are there, whether this build knows them or not.
     pub(super) gpus: Vec<&'static str>,
     pub(super) config: Config,
@@ -85,6 +83,8 @@ pub(super) struct Config {
 #[derive(Debug, Default, Serialize)]
 pub(super) struct Folder {
     pub(super) path: PathBuf,
+    /// Who keeps models there.
+    pub(super) keeper: Option<places::Kind>,
     pub(super) exists: bool,
     pub(super) mount: Option<system::Mount>,
     pub(super) rotational: Option<bool>,
@@ -117,10 +117,10 @@ impl Facts {
                 memlock: system::memlock(),
                 swap: system::swap(),
             },
-            devices: probe::device_names(),
+            devices: devices::list().unwrap_or_default(),
             gpus: system::gpus(),
             config: Config::look(config),
-            folders: folders().into_iter().map(|path| Folder::look(path, measure)).collect(),
+            folders: places::here().into_iter().map(|place| Folder::look(place, measure)).collect(),
             io_uring_off: system::io_uring_off(),
         }
     }
@@ -144,61 +144,30 @@ impl Config {
 }
 
 impl Folder {
-    fn look(path: PathBuf, measure: bool) -> Folder {
+    fn look(place: Place, measure: bool) -> Folder {
+        let (path, keeper) = (place.dir.clone(), Some(place.kind));
         if !path.is_dir() {
-            return Folder { path, ..Folder::default() };
+            return Folder { path, keeper, ..Folder::default() };
         }
-        let (n_models, largest) = models(&path);
-        let sample = largest.filter(|(_, len)| measure && *len >= LEAST_SAMPLE);
-        let measured = sample.and_then(|(file, _)| rates::file(&file));
+        let models = Catalog::scan(&[place]).models;
+        let files = models.iter().filter_map(|model| {
+            let len = fs::metadata(&model.path).ok()?.len();
+            Some((model.path.as_path(), Bytes(len)))
+        });
+        let sample = files.max_by_key(|(_, len)| *len).filter(|(_, len)| *len >= LEAST_SAMPLE);
+        let measured = sample.filter(|_| measure).and_then(|(file, _)| rates::file(file));
         let (reader, rate) = measured.unzip();
         Folder {
             exists: true,
             mount: system::mount_of(&path),
             rotational: system::rotational(&path),
-            n_models,
+            n_models: models.len(),
             reader,
             rate,
             path,
+            keeper,
         }
     }
-}
-
-/// How many GGUF files are below `folder`, and the largest with its length. (A store that names files by their hash is known
-/// by the first bytes.)
-fn models(folder: &Path) -> (usize, Option<(PathBuf, Bytes)>) {
-    let mut todo = VecDeque::from([(folder.to_owned(), 0)]);
-    let (mut n_models, mut n_entries, mut largest) = (0, 0, None::<(PathBuf, Bytes)>);
-    while let Some((dir, depth)) = todo.pop_front() {
-        for entry in fs::read_dir(dir).into_iter().flatten().flatten() {
-            n_entries += 1;
-            if n_entries > MAX_ENTRIES {
-                return (n_models, largest);
-            }
-            let Ok(kind) = entry.file_type() else { continue };
-            if kind.is_dir() && depth < MAX_DEPTH {
-                todo.push_back((entry.path(), depth + 1));
-            }
-            // Stores of links point to files that are below them too.
-            let Some(len) = entry.metadata().ok().filter(|m| m.is_file()).map(|m| m.len()) else {
-                continue;
-            };
-            if is_gguf(&entry.path()) {
-                n_models += 1;
-                if largest.as_ref().is_none_or(|(_, most)| len > most.0) {
-                    largest = Some((entry.path(), Bytes(len)));
-                }
-            }
-        }
-    }
-    (n_models, largest)
-}
-
-fn is_gguf(path: &Path) -> bool {
-    use std::io::Read;
-    let mut magic = [0; 4];
-    let read = fs::File::open(path).and_then(|mut file| file.read_exact(&mut magic));
-    read.is_ok() && &magic == b"GGUF"
 }
 
 /// The kinds of devices that this build has beside the CPU.
@@ -224,19 +193,4 @@ fn is_native(used: &[String]) -> bool {
     {
         uses("NEON") || cfg!(not(target_arch = "aarch64"))
     }
-}
-
-/// The folders where models are looked for.
-fn folders() -> Vec<PathBuf> {
-    let var = |name: &str| env::var_os(name).filter(|value| !value.is_empty());
-    let home = || env::var_os("HOME").map(PathBuf::from);
-    let mut folders: Vec<PathBuf> = Vec::new();
-    folders.extend(var("AIRRUN_MODELS").iter().flat_map(env::split_paths));
-    folders.push(PathBuf::from("models"));
-    let ollama = var("OLLAMA_MODELS").map(PathBuf::from);
-    folders.extend(ollama.or_else(|| Some(home()?.join(".ollama/models"))));
-    let hub = var("HF_HUB_CACHE").map(PathBuf::from);
-    let hub = hub.or_else(|| Some(PathBuf::from(var("HF_HOME")?).join("hub")));
-    folders.extend(hub.or_else(|| Some(home()?.join(".cache/huggingface/hub"))));
-    folders
 }

@@ -90,6 +90,17 @@ fn build(facts: &Facts, all: &mut Vec<Finding>) {
             "build on this machine with RUSTFLAGS='-C target-cpu=native', as .cargo/config.toml does; it is several times faster",
         );
     }
+    for device in facts.devices.iter().filter(|device| device.pinned == Some(false)) {
+        say(
+            all,
+            Level::Slow,
+            format!(
+                "{} cannot read this machine's memory by itself, which halves its feed",
+                device.name
+            ),
+            "allow more memory to be locked (ulimit -l), and keep its driver up to date",
+        );
+    }
     if facts.build.features.is_empty() && !facts.gpus.is_empty() {
         let feature = match facts.gpus.contains(&"NVIDIA") {
             true => "cuda",
@@ -190,6 +201,7 @@ fn disk(folder: &Folder, all: &mut Vec<Finding>) {
 mod tests {
     use super::super::facts::{Build, Config, Cpu, Memory};
     use super::*;
+    use crate::engine::devices::Listed;
     use crate::probe::system::{Mount, Swap};
     use crate::units::Bytes;
 
@@ -225,6 +237,21 @@ mod tests {
         }
     }
 
+    /// A GPU that is fed from memory that is not pinned.
+    fn gpu() -> Listed {
+        Listed {
+            name: "cuda:0".to_owned(),
+            description: String::new(),
+            integrated: false,
+            memory_free: GIB,
+            memory_total: GIB,
+            link: None,
+            upload: Some(Rate(5e9)),
+            pinned: Some(false),
+            auto: true,
+        }
+    }
+
     #[test]
     fn nothing_is_said_of_a_fine_machine() {
         assert_eq!(findings(&facts()), []);
@@ -232,9 +259,11 @@ mod tests {
 
     #[test]
     fn each_trouble_is_told_with_what_to_do() {
-        let troubles: [(&str, fn(&mut Facts)); 12] = [
+        type Trouble = (&'static str, fn(&mut Facts));
+        let troubles: [Trouble; 13] = [
             ("vector", |f| f.build.native = false),
             ("GPU", |f| f.gpus = vec!["NVIDIA"]),
+            ("by itself", |f| f.devices = vec![gpu()]),
             ("huge pages", |f| f.memory.huge_pages = Some("never".to_owned())),
             ("swapped", |f| f.memory.swap = Swap { total: GIB * 9, used: GIB * 8 }),
             ("control group", |f| f.memory.group_limit = Some(GIB)),

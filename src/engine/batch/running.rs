@@ -123,6 +123,10 @@ pub(super) struct Running {
     n_prompt: usize,
     n_reused: usize,
     n_generated: usize,
+    /// Its number among all texts.
+    pub(super) born: u64,
+    /// Whether it had to make room for others, and waits for some.
+    pub(super) parked: bool,
     begun: Instant,
     /// When the first token came.
     first: Option<Instant>,
@@ -132,10 +136,11 @@ pub(super) struct Running {
 }
 
 impl Running {
-    /// Begins a text of which the context has `n_reused` tokens.
+    /// Begins a text, the `born`th, of which the context has `n_reused` tokens.
     pub(super) fn new(
         request: Request,
         n_reused: usize,
+        born: u64,
         loaded: &Loaded,
     ) -> Result<Running, (Box<dyn Sink>, Error)> {
         let vocab = loaded.model.vocab();
@@ -160,6 +165,8 @@ impl Running {
             n_prompt: request.prompt.len(),
             n_reused,
             n_generated: 0,
+            born,
+            parked: false,
             begun: Instant::now(),
             first: None,
             blocked: None,
@@ -176,7 +183,7 @@ impl Running {
     pub(super) fn may_go_on(&mut self) -> bool {
         let free = self.sink.room() == Room::Free;
         self.blocked = if free { None } else { self.blocked.or_else(|| Some(Instant::now())) };
-        free
+        free && !self.parked
     }
 
     /// Whether its listener has gone, or has taken nothing for longer than `patience`.

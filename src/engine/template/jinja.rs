@@ -15,10 +15,10 @@ use std::sync::mpsc::{RecvTimeoutError, sync_channel};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use minijinja::formatting::FormatStyle;
 use minijinja::syntax::SyntaxConfig;
-use minijinja::value::{Kwargs, Rest, StringInput, from_args};
-use minijinja::{AutoEscape, Environment, Error, ErrorKind, State, UndefinedBehavior, Value};
+use minijinja::{AutoEscape, Environment, Error, ErrorKind, UndefinedBehavior, Value};
+
+use super::{percent, python};
 
 /// Instructions that one rendering may take; a long conversation with tools takes some ten
 /// thousand.
@@ -33,8 +33,6 @@ const MAX_TIME: Duration = Duration::from_secs(20);
 const MAX_GROWTH: u64 = 512 << 20;
 /// How often both are looked at; most templates are done before the first time.
 const TICK: Duration = Duration::from_millis(5);
-/// The widest field or indentation that a template may ask for.
-const MAX_WIDTH: usize = 9999;
 /// Room for expressions as deep as a template is long, and for values nested as deeply as its fuel
 /// allows: compiling, printing and dropping them recurses. Only the part that is used becomes
 /// memory.
@@ -69,7 +67,9 @@ impl Jinja {
         if source.len() > MAX_SOURCE {
             return Err(TemplateError::Limit("its own length"));
         }
-        let source = plain_generation_tags(source);
+        let source =
+            percent::replaced(source).ok_or(TemplateError::Limit("an expression's length"))?;
+        let source = plain_generation_tags(&source);
         let env = watched(move || {
             let mut env = environment();
             env.add_template_owned("chat", source).map_err(|e| explain(&e))?;
@@ -160,17 +160,12 @@ fn environment() -> Environment<'static> {
     env.set_auto_escape_callback(|_| AutoEscape::None);
     env.set_undefined_behavior(UndefinedBehavior::Lenient);
     env.set_fuel(Some(FUEL));
-    env.set_unknown_method_callback(method);
     env.add_function("raise_exception", |message: String| -> Result<Value, Error> {
         Err(Error::new(ErrorKind::InvalidOperation, "raised").with_source(Refusal(message)))
     });
     env.add_function("strftime_now", strftime_now);
     env.add_filter("tojson", super::json::tojson);
-    env.add_filter("format", format);
-    env.add_filter("indent", indent);
-    // These make rows of any length from nothing, and no chat template needs them.
-    env.remove_filter("batch");
-    env.remove_filter("slice");
+    python::add_to(&mut env);
     env
 }
 
@@ -194,7 +189,7 @@ fn explain(error: &Error) -> TemplateError {
 }
 
 /// `{% generation %}` marks the assistant's text for training; transformers has an extension for
-/// it. It prints its body.
+/// it. It prints its body, whose variables are its own.
 fn plain_generation_tags(source: &str) -> String {
     let mut out = String::with_capacity(source.len());
     let mut rest = source;
@@ -203,7 +198,7 @@ fn plain_generation_tags(source: &str) -> String {
         out.push_str(before);
         rest = tag;
         let body = tag.trim_start_matches(['-', '+']).trim_start();
-        let plain = [("generation", "if true"), ("endgeneration", "endif")]
+        let plain = [("generation", "with"), ("endgeneration", "endwith")]
             .into_iter()
             .find_map(|(word, plain)| Some((plain, body.strip_prefix(word)?)))
             .filter(|(_, after)| {
@@ -225,73 +220,6 @@ fn strftime_now(format: &str) -> Result<String, Error> {
     write!(out, "{}", chrono::Local::now().format(format))
         .map_err(|_| Error::new(ErrorKind::InvalidOperation, "strftime_now: not a time format"))?;
     Ok(out)
-}
-
-/// The filter `format`, for fields of reasonable width.
-fn format(text: &str, args: Rest<Value>) -> Result<String, Error> {
-    check_widths(text)?;
-    minijinja::formatting::format(FormatStyle::Printf, text, &args)
-}
-
-/// The filter `indent`, of reasonable width.
-fn indent(
-    text: StringInput<'_>,
-    width: Option<usize>,
-    first: Option<bool>,
-    blank: Option<bool>,
-    options: Kwargs,
-) -> Result<Value, Error> {
-    if width.or(options.peek("width").ok()).is_some_and(|width| width > MAX_WIDTH) {
-        return Err(Error::new(ErrorKind::InvalidOperation, "indent: too wide"));
-    }
-    minijinja::filters::indent(text, width, first, blank, options)
-}
-
-/// Refuses format strings with numbers of more digits than a width may have.
-fn check_widths(format: &str) -> Result<(), Error> {
-    let wide = |run: &str| run.len() > MAX_WIDTH.ilog10() as usize + 1;
-    if format.split(|c: char| !c.is_ascii_digit()).any(wide) {
-        return Err(Error::new(ErrorKind::InvalidOperation, "format: a field is too wide"));
-    }
-    Ok(())
-}
-
-/// Python's methods: those of minijinja-contrib, and a few of strings that it lacks.
-fn method(state: &mut State, value: &Value, name: &str, args: &[Value]) -> Result<Value, Error> {
-    let Some(text) = value.as_str() else {
-        return minijinja_contrib::pycompat::unknown_method_callback(state, value, name, args);
-    };
-    let triple = |a: &str, b: &str, c: &str| [a, b, c].into_iter().map(Value::from).collect();
-    match name {
-        "removeprefix" => {
-            let (prefix,): (&str,) = from_args(args)?;
-            Ok(Value::from(text.strip_prefix(prefix).unwrap_or(text)))
-        }
-        "removesuffix" => {
-            let (suffix,): (&str,) = from_args(args)?;
-            Ok(Value::from(text.strip_suffix(suffix).unwrap_or(text)))
-        }
-        "partition" => {
-            let (at,): (&str,) = from_args(args)?;
-            Ok(text.split_once(at).map_or_else(|| triple(text, "", ""), |(a, c)| triple(a, at, c)))
-        }
-        "rpartition" => {
-            let (at,): (&str,) = from_args(args)?;
-            Ok(text.rsplit_once(at).map_or_else(|| triple("", "", text), |(a, c)| triple(a, at, c)))
-        }
-        "rsplit" => {
-            let (at, limit): (&str, Option<usize>) = from_args(args)?;
-            let limit = limit.map_or(usize::MAX, |n| n.saturating_add(1));
-            let mut parts: Vec<&str> = text.rsplitn(limit, at).collect();
-            parts.reverse();
-            Ok(parts.into_iter().map(Value::from).collect())
-        }
-        "format" => {
-            check_widths(text)?;
-            minijinja_contrib::pycompat::unknown_method_callback(state, value, name, args)
-        }
-        _ => minijinja_contrib::pycompat::unknown_method_callback(state, value, name, args),
-    }
 }
 
 /// A writer that refuses to grow beyond the limit.

@@ -172,7 +172,7 @@ fn json_key(key: &Value) -> String {
 }
 
 /// `float.__repr__`: the shortest digits that read back, with an exponent below 1e-4 and from 1e16.
-fn python_float(x: f64) -> String {
+pub(super) fn python_float(x: f64) -> String {
     if x.is_nan() {
         return "NaN".to_owned();
     }

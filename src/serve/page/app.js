@@ -24,6 +24,8 @@ let model = "";
 let now = null;
 /** The answer under way: its message, and how to end it. */
 let running = null;
+/** Whether the page is being left, which breaks connections that are nobody's fault. */
+let leaving = false;
 
 // --- the conversation
 
@@ -119,6 +121,7 @@ async function answer() {
     if (!message.content && !message.thought) throw new Failure("The model said nothing.");
     say(message.content);
   } catch (error) {
+    if (leaving) return;
     if (end.signal.aborted) {
       message.note = "stopped";
       view.end(summary(run));
@@ -166,7 +169,7 @@ function summary(run) {
   return [`${tokens} token${tokens === 1 ? "" : "s"}`, rate, wait].filter(Boolean).join(" · ");
 }
 
-/** Tells those who hear the page. */
+/** Tells those who hear the page: an answer when it is complete, not word by word. */
 function say(text) {
   $("status").textContent = text.length > 600 ? `${text.slice(0, 600)} …` : text;
 }
@@ -232,7 +235,8 @@ async function away(error) {
   document.body.classList.add("away");
   if (error.status === 401) {
     headline("airrun", "needs a key");
-    await askKey(false);
+    if (!declined) await askKey(false);
+    if (declined) await new Promise((resume) => { given = resume; });
     return;
   }
   const loading = error.status === 503;
@@ -258,12 +262,17 @@ function seen() {
 // --- the key
 
 let asking = null;
+/** Whether nobody wanted to give a key: then the page asks again only when it is needed for an answer. */
+let declined = false;
+/** Tells those who wait for a key that there is one. */
+let given = () => {};
 
 /** Asks for the key; `wrong` if the last one was refused in the middle of a conversation. */
 function askKey(wrong) {
   asking ??= new Promise((resume) => {
     const dialog = $("key");
     if (wrong) $("key-why").textContent = "The server refuses the key that it was shown.";
+    declined = true;
     const done = () => { asking = null; resume(); };
     dialog.addEventListener("close", done, { once: true });
     dialog.showModal();
@@ -274,6 +283,8 @@ function askKey(wrong) {
 $("key-form").addEventListener("submit", () => {
   setKey($("key-value").value.trim());
   $("key-value").value = "";
+  declined = false;
+  given();
   const last = talk.at(-1);
   if (last?.note?.startsWith("failed") && !last.content) queueMicrotask(() => retry(talk.length - 1));
 });
@@ -350,7 +361,11 @@ $("fresh").addEventListener("click", () => {
   $("question").focus();
 });
 $("down").addEventListener("click", () => follow(true));
-addEventListener("pagehide", () => saveTalk(talk));
+addEventListener("pagehide", () => {
+  leaving = true;
+  saveTalk(talk);
+});
+addEventListener("pageshow", () => { leaving = false; });
 
 $("ideas").append(...IDEAS.map((idea) => {
   const item = document.createElement("li");

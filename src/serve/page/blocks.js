@@ -3,22 +3,23 @@
 
 const $ = (id) => document.getElementById(id);
 
-/** How the kinds of places are called, and in which order they are counted. */
-const PLACES = [
-  ["device", "in GPU memory"],
-  ["vram", "in GPU memory"],
-  ["resident", "in RAM"],
-  ["host", "in RAM, for the CPU"],
-  ["cached", "from RAM"],
-  ["streamed", "from disk"],
-];
+/** How the tiers are called, in the order in which they are counted. */
+const TIERS = ["resident", "cpu", "host", "streamed"];
+const PLACES = {
+  resident: "in RAM",
+  device: "in GPU memory",
+  cpu: "in RAM, for the CPU",
+  host: "from RAM",
+  streamed: "from disk",
+};
 
 /** What a cell of the strip can show. */
 const STATES = {
   resident: "in memory, always",
+  held: "in RAM",
   idle: "on disk",
-  reading: "being read",
-  ready: "read, waiting",
+  reading: "on its way",
+  ready: "there, waiting",
   computing: "computing",
 };
 
@@ -29,6 +30,8 @@ const HISTORY = 120;
 const PER_ROW = 96;
 
 let cells = [];
+/** What the cells show while nothing happens to their units. */
+let rests = [];
 let rates = [];
 let plan = null;
 let fastest = 0;
@@ -41,27 +44,33 @@ export function size(bytes, unit = "") {
   return `${bytes >= 99.5 || at === 0 ? Math.round(bytes) : bytes.toPrecision(2)} ${steps[at]}${unit}`;
 }
 
-/** How many of the model's blocks live in each kind of place: `[["in RAM", 12], ["from disk", 68]]`. */
+/** Whether a GPU computes: then what is resident is in its memory. */
+let gpu = false;
+
+/** How many of the model's blocks live in each tier: `[["resident", 12], ["streamed", 68]]`. */
 function counts(blocks) {
   const found = new Map();
   for (const { tier } of blocks) found.set(tier, (found.get(tier) ?? 0) + 1);
-  const known = PLACES.filter(([tier]) => found.has(tier)).map(([tier, words]) => [words, found.get(tier), tier]);
-  const others = [...found].filter(([tier]) => !PLACES.some(([name]) => name === tier));
-  return [...known, ...others.map(([tier, n]) => [tier, n, tier])];
+  const rank = ([tier]) => (TIERS.indexOf(tier) + TIERS.length + 1) % (TIERS.length + 1);
+  return [...found].sort((a, b) => rank(a) - rank(b));
 }
+
+function place(tier) {
+  return PLACES[tier === "resident" && gpu ? "device" : tier] ?? tier;
+}
+
+const streams = (tier) => tier === "host" || tier === "streamed";
 
 /** The plan in words: `12 of 80 blocks in RAM, the rest from disk at 2.1 GB/s`. */
 export function planInWords() {
   if (!plan) return "";
   const total = plan.blocks.length;
-  const places = counts(plan.blocks);
-  if (places.length === 1) {
-    const [words, , tier] = places[0];
-    return tier === "streamed" ? `all ${total} blocks stream from disk${atRate()}` : `all ${total} blocks ${words}`;
-  }
-  const last = places.pop();
-  const parts = places.map(([words, n], i) => i === 0 ? `${n} of ${total} blocks ${words}` : `${n} ${words}`);
-  return `${parts.join(", ")}, the rest ${last[0]}${last[2] === "streamed" ? atRate() : ""}`;
+  const tiers = counts(plan.blocks);
+  const [last] = tiers.pop() ?? ["resident"];
+  const rate = streams(last) ? atRate() : "";
+  if (tiers.length === 0) return `all ${total} blocks ${place(last)}${rate}`;
+  const parts = tiers.map(([tier, n], i) => i === 0 ? `${n} of ${total} blocks ${place(tier)}` : `${n} ${place(tier)}`);
+  return `${parts.join(", ")}, the rest ${place(last)}${rate}`;
 }
 
 function atRate() {
@@ -72,9 +81,11 @@ function atRate() {
 export function show(status) {
   plan = status.plan;
   const units = plan.units ?? [];
+  gpu = Boolean(plan.gpu);
   const strip = $("strip");
   strip.replaceChildren();
-  cells = new Array(units.length).fill(null);
+  cells = units.map(() => cell("idle", ""));
+  rests = units.map(() => "idle");
   const rows = Math.max(1, Math.ceil(plan.blocks.length / PER_ROW));
   strip.style.gridTemplateColumns = `repeat(${Math.ceil(plan.blocks.length / rows)}, 1fr)`;
   strip.classList.toggle("dense", plan.blocks.length > 48);
@@ -83,11 +94,11 @@ export function show(status) {
     node.className = "block";
     const parts = units.map((unit, i) => [unit, i]).filter(([unit]) => unit.block === at);
     if (parts.length === 0) node.append(cell("resident", block.name, block.bytes));
-    for (const [unit, i] of parts) node.append(cells[i] = cell("idle", unit.name, unit.bytes));
+    for (const [unit, i] of parts) node.append(cells[i] = cell(rests[i] = block.tier === "host" ? "held" : "idle", unit.name, unit.bytes));
     strip.append(node);
   });
-  legend(units.length > 0);
-  teach(status, units);
+  legend();
+  teach(units);
   $("blocks").hidden = plan.blocks.length === 0;
   if (status.now) update(status.now);
 }
@@ -99,8 +110,10 @@ function cell(state, name, bytes) {
   return node;
 }
 
-function legend(streams) {
-  const shown = streams ? Object.entries(STATES) : [["resident", STATES.resident]];
+function legend() {
+  const here = new Set(plan.blocks.some(({ tier }) => !streams(tier)) ? ["resident"] : []);
+  for (const rest of rests) for (const state of [rest, "reading", "ready", "computing"]) here.add(state);
+  const shown = Object.entries(STATES).filter(([state]) => here.has(state));
   $("legend").replaceChildren(...shown.map(([state, words]) => {
     const item = document.createElement("li");
     item.append(cell(state, words), words);
@@ -108,7 +121,7 @@ function legend(streams) {
   }));
 }
 
-function teach(status, units) {
+function teach(units) {
   const { blocks, n_slots: slots, slot_bytes: slot } = plan;
   const lesson = $("lesson");
   $("stages").hidden = units.length === 0;
@@ -118,9 +131,12 @@ function teach(status, units) {
     return;
   }
   const room = slots && slot ? `one of ${slots} slots of ${size(slot)}` : "memory";
-  lesson.textContent = `Every token needs all ${blocks.length} blocks, one after the other, in this order. Filled ones stay in memory. The `
-    + `others are read from disk into ${room} just before their turn, while the block before is computing: as long as reading keeps up, `
-    + "computing never waits. The colours walk from left to right once for each token.";
+  const tiers = new Set(plan.blocks.map(({ tier }) => tier));
+  const from = tiers.has("host") ? tiers.has("streamed") ? "brought from RAM or disk" : "brought from RAM" : "read from disk";
+  const filled = tiers.size > 1 ? "Some stay in memory. The others" : "They";
+  lesson.textContent = `Every token needs all ${blocks.length} blocks, one after the other, in this order. ${filled} are ${from} into `
+    + `${room} just before their turn, while the block before is computing: as long as that keeps up, computing never waits. `
+    + "The colours walk from left to right once for each token.";
 }
 
 /** Shows what goes on now. */
@@ -128,7 +144,7 @@ export function update(now) {
   const states = now.units ?? [];
   let computing = "";
   cells.forEach((node, i) => {
-    const state = STATES[states[i]] ? states[i] : "idle";
+    const state = states[i] !== "idle" && STATES[states[i]] ? states[i] : rests[i];
     if (node.className !== state) node.className = state;
     if (state === "computing") computing = plan.units[i]?.name ?? "";
   });
@@ -178,9 +194,9 @@ function stages(states, busy) {
 
 function figures(now) {
   const pairs = [
-    ["read so far", size(now.streamed_bytes ?? 0)],
+    ["streamed so far", size(now.streamed_bytes ?? 0)],
     ["passes over the weights", String(now.passes ?? 0)],
-    ["waited for the disk", `${(now.stall_seconds ?? 0).toFixed(1)} s`],
+    ["waited for blocks", `${(now.stall_seconds ?? 0).toFixed(1)} s`],
     ["tokens per second", (now.tokens_per_second ?? 0).toFixed(1)],
     ["requests", now.waiting ? `${now.running} and ${now.waiting} waiting` : String(now.running ?? 0)],
   ];

@@ -7,7 +7,7 @@ use std::time::Instant;
 
 use super::job::{self, Chunk, Job, JobQueue, Step};
 use crate::source::files::Files;
-use crate::source::{Extent, HostBuf, ReadError, ReadStats, Ticket, WeightSource};
+use crate::source::{self, Extent, HostBuf, ReadError, ReadStats, Ticket, WeightSource};
 use crate::units::{Bytes, MIB};
 
 /// What one `pread` asks for.
@@ -95,9 +95,7 @@ impl Drop for PreadSource {
         self.shared.lock().closed = true;
         self.shared.give_up(&ReadError::Stopped);
         self.shared.wake.notify_all();
-        for thread in self.threads.drain(..) {
-            drop(thread.join());
-        }
+        source::join(self.threads.drain(..));
     }
 }
 

@@ -16,7 +16,7 @@ use io_uring::{IoUring, Probe, cqueue, opcode, squeue, types};
 
 use super::job::{Chunk, Job, JobQueue, Step};
 use crate::source::files::Files;
-use crate::source::{Completion, Extent, HostBuf, ReadError, Ticket, WeightSource};
+use crate::source::{self, Completion, Extent, HostBuf, ReadError, Ticket, WeightSource};
 use crate::units::{Bytes, MIB};
 
 /// What one read asks for.
@@ -110,9 +110,7 @@ impl WeightSource for UringSource {
 impl Drop for UringSource {
     fn drop(&mut self) {
         self.inbox.send(Command::Close);
-        if let Some(thread) = self.thread.take() {
-            drop(thread.join());
-        }
+        source::join(self.thread.take());
     }
 }
 

@@ -1,0 +1,415 @@
+//! A tokenizer of the user's own (`tokenizer.json`), for files whose tokenizer is missing or wrong; and the comparison of the
+//! two. libllama's is the reference for GGUF files, and is used wherever nobody names another.
+
+use std::fs::File;
+use std::io::Read;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use serde_json::Value;
+use tokenizers::Tokenizer;
+
+use super::load::{LoadOptions, Loading, POLL, Vocab, ggml_error, model_name};
+use super::{Error, Token};
+use crate::ggml::Threadpool;
+use crate::gguf::{ElementType, Index};
+use crate::plan::Plan;
+use crate::stream::Monitor;
+
+/// The largest file that is read: the largest in use has 34 MB. (bytes)
+const MAX_FILE: u64 = 256 << 20;
+
+/// Texts of tokens that end an answer, whatever the model: the file does not say which do.
+const ENDS: [&str; 14] = [
+    "<|im_end|>",
+    "<|eot_id|>",
+    "<|eom_id|>",
+    "<|end_of_text|>",
+    "<|endoftext|>",
+    "<|end|>",
+    "<|return|>",
+    "<|call|>",
+    "<end_of_turn>",
+    "<turn|>",
+    "<eos>",
+    "</s>",
+    "<|end_of_sentence|>",
+    "<\u{ff5c}end\u{2581}of\u{2581}sentence\u{ff5c}>",
+];
+
+/// How a token's text stands for bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Spelling {
+    /// Each character for a byte, as GPT-2 does.
+    Bytes,
+    /// Characters, `▁` for a blank, `<0x0A>` for a byte.
+    Blanks,
+    /// As the decoder of the file says.
+    Decoder,
+}
+
+/// A tokenizer of the user's own.
+#[derive(Debug)]
+pub struct OwnTokenizer {
+    /// Reads control tokens' texts as those tokens.
+    special: Tokenizer,
+    /// Reads them as any text.
+    plain: Tokenizer,
+    spelling: Spelling,
+    bos: Option<Token>,
+    ends: Vec<Token>,
+    /// Number of merges, where the file has such.
+    n_merges: Option<usize>,
+    path: PathBuf,
+}
+
+impl OwnTokenizer {
+    /// Reads a `tokenizer.json`.
+    ///
+    /// # Errors
+    ///
+    /// A file that cannot be read, or is not a tokenizer.
+    pub fn open(path: &Path) -> Result<OwnTokenizer, Error> {
+        let wrong = |why: String| Error::Tokenizer { path: path.to_owned(), why };
+        let mut bytes = Vec::new();
+        let file = File::open(path).map_err(|e| wrong(e.to_string()))?;
+        let read = file.take(MAX_FILE + 1).read_to_end(&mut bytes);
+        let len = read.map_err(|e| wrong(e.to_string()))?;
+        if len as u64 > MAX_FILE {
+            return Err(wrong("it is larger than any tokenizer".to_owned()));
+        }
+        let json: Value = serde_json::from_slice(&bytes)
+            .map_err(|e| wrong(format!("not a tokenizer.json: {e}")))?;
+        // The library checks what it reads, but not all of it.
+        let parsed = catch_unwind(|| Tokenizer::from_bytes(&bytes).map_err(|e| e.to_string()));
+        let parsed = parsed.unwrap_or_else(|_| Err("it makes no sense".to_owned()));
+        let mut special = parsed.map_err(|e| wrong(format!("not a tokenizer.json: {e}")))?;
+        special.with_padding(None);
+        special.with_truncation(None).map_err(|e| wrong(e.to_string()))?;
+        special.set_encode_special_tokens(false);
+        let mut plain = special.clone();
+        plain.set_encode_special_tokens(true);
+        let merges = json.pointer("/model/merges").and_then(Value::as_array);
+        let mut own = OwnTokenizer {
+            spelling: spelling(json.get("decoder").unwrap_or(&Value::Null)),
+            n_merges: merges.map(Vec::len),
+            path: path.to_owned(),
+            bos: None,
+            ends: Vec::new(),
+            special,
+            plain,
+        };
+        own.ends = ENDS.iter().filter_map(|text| own.find(text)).collect();
+        own.bos = own.tokenize("", true, true)?.first().copied().filter(|t| !own.ends.contains(t));
+        Ok(own)
+    }
+
+    /// One more than the largest number of a token.
+    pub fn len(&self) -> usize {
+        let added =
+            self.special.get_added_tokens_decoder().keys().max().map_or(0, |n| *n as usize + 1);
+        self.special.get_vocab_size(true).max(added)
+    }
+
+    /// Whether there are no tokens.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Text to tokens, as [`Vocab::tokenize`] says.
+    pub(super) fn tokenize(
+        &self,
+        text: &str,
+        add_special: bool,
+        parse_special: bool,
+    ) -> Result<Vec<Token>, Error> {
+        let tokenizer = if parse_special { &self.special } else { &self.plain };
+        let wrong = |why: String| Error::Tokenizer { path: self.path.clone(), why };
+        let encode = || tokenizer.encode_fast(text, add_special).map_err(|e| e.to_string());
+        let encoded = catch_unwind(AssertUnwindSafe(encode));
+        let encoded =
+            encoded.unwrap_or_else(|_| Err("it fails on this text".to_owned())).map_err(wrong)?;
+        encoded
+            .get_ids()
+            .iter()
+            .map(|&id| Token::try_from(id).map_err(|_| wrong(format!("token {id} is too large"))))
+            .collect()
+    }
+
+    /// The bytes of a token; those of control tokens only if `special`.
+    pub(super) fn piece(&self, token: Token, special: bool) -> Vec<u8> {
+        let Ok(id) = u32::try_from(token) else { return Vec::new() };
+        if let Some(added) = self.special.get_added_vocabulary().get_added_tokens_decoder().get(&id)
+        {
+            let shown = special || !added.special;
+            return if shown { added.content.clone().into_bytes() } else { Vec::new() };
+        }
+        let Some(text) = self.special.id_to_token(id) else { return Vec::new() };
+        match self.spelling {
+            Spelling::Bytes => from_gpt2(&text),
+            Spelling::Blanks => from_blanks(&text),
+            Spelling::Decoder => self.special.decode(&[id], false).unwrap_or_default().into_bytes(),
+        }
+    }
+
+    /// The token with exactly this text.
+    pub(super) fn find(&self, text: &str) -> Option<Token> {
+        self.special.token_to_id(text).and_then(|id| Token::try_from(id).ok())
+    }
+
+    /// Whether a token ends an answer.
+    pub(super) fn is_eog(&self, token: Token) -> bool {
+        self.ends.contains(&token)
+    }
+
+    /// The token that it puts before a text.
+    pub(super) fn bos(&self) -> Option<Token> {
+        self.bos
+    }
+
+    /// The first of the tokens that end an answer.
+    pub(super) fn eos(&self) -> Option<Token> {
+        self.ends.first().copied()
+    }
+
+    /// Refuses a tokenizer that has tokens the model cannot know.
+    pub(super) fn check(&self, n_vocab: usize) -> Result<(), Error> {
+        let n = self.len();
+        if n > n_vocab {
+            let why = format!("it has {n} tokens, and the model knows {n_vocab}");
+            return Err(Error::Tokenizer { path: self.path.clone(), why });
+        }
+        Ok(())
+    }
+
+    /// How many tokens are others than those of the file at the same number, of how many; `None` where they cannot be compared.
+    pub(super) fn differing(&self, index: &Index) -> Option<(usize, usize)> {
+        // WordPiece is stored in another spelling.
+        let model = index.meta_str("tokenizer.ggml.model")?;
+        let list = index
+            .meta_array("tokenizer.ggml.tokens")
+            .filter(|a| a.element() == ElementType::Str)?;
+        if !matches!(model, "gpt2" | "llama" | "gemma4") {
+            return None;
+        }
+        let mut differ = self.len().saturating_sub(list.len());
+        for (id, text) in (0..self.len()).zip(list.iter_bytes()) {
+            let own = u32::try_from(id).ok().and_then(|id| self.special.id_to_token(id));
+            differ += usize::from(own.is_some_and(|own| own.as_bytes() != text));
+        }
+        Some((differ, self.len()))
+    }
+}
+
+/// What a `decoder` says about the texts of tokens.
+fn spelling(decoder: &Value) -> Spelling {
+    let text = decoder.to_string();
+    if text.contains("\"ByteLevel\"") {
+        Spelling::Bytes
+    } else if text.contains("\"Metaspace\"")
+        || text.contains("\"ByteFallback\"")
+        || text.contains('\u{2581}')
+    {
+        Spelling::Blanks
+    } else {
+        Spelling::Decoder
+    }
+}
+
+/// GPT-2 writes printable Latin-1 bytes as themselves, and the others as the characters from U+0100 on.
+fn from_gpt2(text: &str) -> Vec<u8> {
+    let itself = |c: u32| {
+        (0x21..=0x7e).contains(&c) || (0xa1..=0xac).contains(&c) || (0xae..=0xff).contains(&c)
+    };
+    let others: Vec<u8> = (0..=255_u8).filter(|&b| !itself(b.into())).collect();
+    let mut bytes = Vec::new();
+    for c in text.chars() {
+        let number = u32::from(c);
+        let other = number.checked_sub(256).and_then(|n| others.get(n as usize));
+        match (u8::try_from(number), other) {
+            (Ok(byte), _) if itself(number) => bytes.push(byte),
+            (_, Some(&byte)) => bytes.push(byte),
+            // Not of this spelling: as it stands.
+            _ => bytes.extend(c.encode_utf8(&mut [0; 4]).bytes()),
+        }
+    }
+    bytes
+}
+
+fn from_blanks(text: &str) -> Vec<u8> {
+    let byte = text.strip_prefix("<0x").and_then(|t| t.strip_suffix('>'));
+    match byte.and_then(|hex| u8::from_str_radix(hex, 16).ok()) {
+        Some(byte) => vec![byte],
+        None => text.replace('\u{2581}', " ").into_bytes(),
+    }
+}
+
+/// A text that both tokenizers cut.
+#[derive(Clone, Debug, serde::Serialize)]
+pub struct Compared {
+    /// What kind of text.
+    pub kind: &'static str,
+    /// The text.
+    pub text: &'static str,
+    /// The file's tokens.
+    pub file: Vec<Token>,
+    /// The tokenizer's own.
+    pub own: Vec<Token>,
+}
+
+impl Compared {
+    /// Whether they agree.
+    pub fn same(&self) -> bool {
+        self.file == self.own
+    }
+
+    /// The number of the first token that differs.
+    pub fn first_difference(&self) -> Option<usize> {
+        let both = self.file.iter().zip(&self.own);
+        let at = both.take_while(|(a, b)| a == b).count();
+        (!self.same()).then_some(at)
+    }
+}
+
+/// Two tokenizers side by side: the file's, and the user's own.
+#[derive(Clone, Debug, serde::Serialize)]
+pub struct Comparison {
+    /// Tokens of each.
+    pub n_tokens: [usize; 2],
+    /// Merges of each, where it has such.
+    pub n_merges: [Option<usize>; 2],
+    /// Tokens that are others at the same number; `None` where they cannot be compared.
+    pub differing: Option<usize>,
+    /// What each puts before a text.
+    pub bos: [Option<Token>; 2],
+    /// The texts.
+    pub texts: Vec<Compared>,
+}
+
+impl Comparison {
+    /// Whether they are the same for all that was tried. More tokens in the file are none of a tokenizer's: models are padded.
+    pub fn same(&self) -> bool {
+        let merges = matches!(self.n_merges, [Some(a), Some(b)] if a != b);
+        let tokens = self.differing.is_some_and(|n| n > 0) || self.n_tokens[1] > self.n_tokens[0];
+        !merges && !tokens && self.texts.iter().all(Compared::same)
+    }
+}
+
+/// Cuts a set of texts with the tokenizer of a model's file and with the one at `path`. No weights are loaded.
+///
+/// # Errors
+///
+/// A file without a tokenizer, or a `path` that is none.
+pub fn compare(index: &Arc<Index>, path: &Path) -> Result<Comparison, Error> {
+    let own = OwnTokenizer::open(path)?;
+    index.check_model()?;
+    let threads = Arc::new(Threadpool::new(1, POLL).map_err(ggml_error(index))?);
+    let (plan, monitor, options) =
+        (Plan::hollow(index, 1), Arc::new(Monitor::default()), LoadOptions::default());
+    let loading = Loading {
+        index,
+        plan: &plan,
+        gpu: None,
+        options: &options,
+        threads: &threads,
+        monitor: &monitor,
+    };
+    let (model, _device) = loading.hollow()?;
+    if model.vocab().is_none() {
+        return Err(Error::NoTokenizer { model: model_name(index) });
+    }
+    let vocab = Vocab::of(Arc::new(model));
+    let mut texts = Vec::with_capacity(TEXTS.len());
+    for (kind, text) in TEXTS {
+        let file = vocab.tokenize(text, false, true)?;
+        texts.push(Compared { kind, text, file, own: own.tokenize(text, false, true)? });
+    }
+    let merges = index.meta_array("tokenizer.ggml.merges").map(crate::gguf::Array::len);
+    Ok(Comparison {
+        n_tokens: [vocab.len(), own.len()],
+        n_merges: [merges, own.n_merges],
+        differing: own.differing(index).map(|d| d.0),
+        bos: [vocab.bos().filter(|_| vocab.adds_bos()), own.bos()],
+        texts,
+    })
+}
+
+/// What tokenizers disagree about: how digits are grouped, blanks counted, scripts cut, control tokens read.
+const TEXTS: [(&str, &str); 24] = [
+    ("words", "The quick brown fox jumps over the lazy dog."),
+    ("capitals", "HELLO World iPhone McDonald's DON'T we'LL"),
+    ("contractions", "I'm you're he'd she'll they've it's"),
+    ("punctuation", "\"Well...\" -- (yes!?) [no]; {maybe}: <tag/> #1 @me $5 100% a_b"),
+    ("digits", "7 42 365 2024 31415 1000000 3.14159 1,234,567 0x1F 1e-9"),
+    ("blanks", "a  b   c    d        e"),
+    ("leading blanks", "   three before, two after  "),
+    ("line ends", "one\ntwo\n\nthree\n\n\nfour\r\nfive\r"),
+    ("tabs", "\tone\t\ttwo\n\t\tthree"),
+    ("Python", "def f(x: int) -> int:\n    if x > 1:\n        return x * f(x - 1)\n    return 1\n"),
+    ("C", "int main(void) { printf(\"%d\\n\", a[i] & ~0x0F); return 0; }"),
+    ("JSON", "{\"key\": [1, 2.5, true, null], \"nested\": {\"a\": \"b\"}}"),
+    ("German", "Größe, Straße, überfließend, Äpfel"),
+    ("French", "Ça va ? L'été dernier, où étais-tu ?"),
+    ("Russian", "Привет, как дела? Хорошо."),
+    ("Greek", "Γειά σου, τι κάνεις;"),
+    ("Chinese", "你好，世界！今天天气很好。"),
+    ("Japanese", "こんにちは、世界。カタカナ"),
+    ("Korean", "안녕하세요 세계"),
+    ("Arabic", "مرحبا بالعالم"),
+    ("Hindi", "नमस्ते दुनिया"),
+    ("emoji", "🦀 👍🏽 👨‍👩‍👧 🇩🇪 ❤️"),
+    ("combined marks", "e\u{301} n\u{303} a\u{30a} ﬁ Ⅷ ½"),
+    (
+        "control tokens",
+        "<|im_start|>user\nHi<|im_end|>\n<s>[INST] x [/INST]</s><|endoftext|><|eot_id|>",
+    ),
+];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pieces_are_bytes() {
+        assert_eq!(from_gpt2("\u{120}Gr\u{c3}\u{b6}\u{10a}"), " Gr\u{f6}\n".as_bytes());
+        assert_eq!(from_blanks("\u{2581}a"), b" a");
+        assert_eq!(from_blanks("<0xF0>"), [0xf0]);
+        assert_eq!(from_blanks("<0xZZ>"), b"<0xZZ>");
+    }
+
+    #[test]
+    fn the_tiny_tokenizer_says_what_it_reads() {
+        let path: PathBuf =
+            [env!("CARGO_MANIFEST_DIR"), "models", "tiny-chat-tokenizer.json"].iter().collect();
+        let own = OwnTokenizer::open(&path).unwrap();
+        assert_eq!((own.len(), own.n_merges, own.bos), (2048, Some(1789), None));
+        for (_, text) in TEXTS {
+            let tokens = own.tokenize(text, false, true).unwrap();
+            let bytes: Vec<u8> = tokens.iter().flat_map(|&t| own.piece(t, true)).collect();
+            assert_eq!(String::from_utf8_lossy(&bytes), text);
+        }
+        let end = own.find("<|im_end|>").unwrap();
+        assert!(own.is_eog(end) && own.piece(end, false).is_empty());
+        assert_eq!(own.tokenize("<|im_end|>", false, true).unwrap(), [end]);
+        assert!(own.tokenize("<|im_end|>", false, false).unwrap().len() > 1);
+        assert!(own.check(2048).is_ok() && own.check(2047).is_err());
+    }
+
+    #[test]
+    fn what_is_no_tokenizer_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("t.json");
+        for text in [
+            "",
+            "{}",
+            "[1]",
+            "{\"model\":{\"type\":\"BPE\",\"vocab\":{},\"merges\":[[\"a\",\"b\"]]}}",
+            &"[".repeat(100_000),
+        ] {
+            std::fs::write(&path, text).unwrap();
+            assert!(OwnTokenizer::open(&path).is_err(), "{text:.40}");
+        }
+        assert!(OwnTokenizer::open(&dir.path().join("none")).is_err());
+    }
+}

@@ -1,0 +1,524 @@
+// The page in a real browser: a Chromium without a window, driven by playwright-core. Each test gets a fresh browser profile and a
+// fresh server. Whatever the test, the page must say nothing on the console, break no policy and scroll nowhere sideways.
+//
+//   node tests/browser/run.mjs [WORD]     runs the tests whose name has WORD
+//
+// AIRRUN_BROWSER names the browser, AIRRUN_CLIENT the folder with node_modules, AIRRUN_BIN and AIRRUN_MODEL the real program for the
+// tests that want one.
+
+import assert from "node:assert/strict";
+import { spawn } from "node:child_process";
+import { createRequire } from "node:module";
+import { start } from "./fake.mjs";
+
+const client = createRequire(`${process.env.AIRRUN_CLIENT ?? process.cwd()}/`);
+const { chromium } = client("playwright-core");
+
+const DESK = { viewport: { width: 1200, height: 800 } };
+const PHONE = { viewport: { width: 320, height: 640 }, isMobile: true, hasTouch: true, deviceScaleFactor: 2 };
+
+/** Generous: a loaded machine is no failure. (milliseconds) */
+const PATIENCE = 60_000;
+
+const tests = [];
+const test = (name, body, options = {}) => tests.push({ name, body, ...options });
+
+// --- what tests do with a page
+
+const ask = async (page, text) => {
+  await page.fill("#question", text);
+  await page.press("#question", "Enter");
+};
+const rest = (page) => page.waitForFunction(() => !document.body.classList.contains("busy"));
+const answers = (page) => page.locator(".answer .prose").allInnerTexts();
+const lastAnswer = async (page) => (await page.locator(".answer > .prose").last().innerText()).trim();
+const ready = (page) => page.waitForFunction(() => document.getElementById("plan").dataset.live === "yes");
+
+// --- tests
+
+test("an answer streams in, and its speed is told", async ({ page }) => {
+  await ask(page, "endless");
+  await page.waitForFunction(() => /word 3 /.test(document.querySelector(".answer > .prose")?.textContent));
+  assert.equal(await page.locator("#send").getAttribute("aria-label"), "Stop");
+  await page.click("#send");
+  await rest(page);
+  await ask(page, "hello");
+  await rest(page);
+  assert.equal(await lastAnswer(page), "Hello there.");
+  assert.match(await page.locator(".rate").last().innerText(), /^4 tokens · [\d.]+ tokens\/s · the first after [\d.]+ s$/);
+  assert.match(await page.locator("#status").textContent(), /Hello there/);
+});
+
+test("the model and its plan are told in words", async ({ page }) => {
+  assert.equal(await page.locator("#model").innerText(), "Fake 70B Instruct");
+  assert.equal(await page.locator("#plan").innerText(), "8 of 40 blocks in RAM, the rest from disk");
+  await ask(page, "endless");
+  await page.waitForFunction(() => /8 of 40 blocks in RAM, the rest from disk at [12]\.\d GB\/s/.test(document.getElementById("plan").innerText));
+  await page.keyboard.press("Escape");
+});
+
+test("a GPU's plan is told, too", async ({ page, fake }) => {
+  fake.state.gpu = true;
+  await page.reload();
+  await ready(page);
+  assert.equal(await page.locator("#plan").innerText(), "8 of 40 blocks in GPU memory, 24 from RAM, the rest from disk");
+  assert.equal(await page.locator("#strip i.held").count(), 24);
+  await page.click("#blocks-toggle");
+  assert.match(await page.locator("#lesson").innerText(), /brought from RAM or disk/);
+  assert.equal(await page.locator("#legend li").count(), 6);
+});
+
+test("while nothing is printed, the block that is computed is told", async ({ page }) => {
+  await ask(page, "slow");
+  await page.waitForFunction(() => /Reading the prompt: block \d+ of 40/.test(document.querySelector(".wait")?.innerText));
+  await page.keyboard.press("Escape");
+  await rest(page);
+  assert.match(await page.locator(".note-line").innerText(), /You stopped/);
+});
+
+test("blocks change their colours as they stream", async ({ page }) => {
+  assert.equal(await page.locator("#strip .block").count(), 40);
+  assert.equal(await page.locator("#strip i.resident").count(), 8);
+  await ask(page, "endless");
+  for (const state of ["reading", "ready", "computing"]) await page.waitForSelector(`#strip i.${state}`, { state: "attached" });
+  await page.click("#blocks-toggle");
+  await page.waitForFunction(() => /block \d+/.test(document.querySelector(".from-disk b").innerText));
+  assert.match(await page.locator("#figures").innerText(), /tokens per second/);
+  await page.keyboard.press("Escape");
+  await rest(page);
+  await page.waitForFunction(() => document.querySelectorAll("#strip i.computing").length === 0);
+});
+
+test("stopping ends the request at the server", async ({ page, fake }) => {
+  await ask(page, "endless");
+  await page.waitForFunction(() => /word 1 /.test(document.querySelector(".answer > .prose")?.textContent));
+  await page.keyboard.press("Escape");
+  await rest(page);
+  await until(() => fake.state.aborted === 1);
+  assert.match(await lastAnswer(page), /^word 0 word 1/);
+  // It can be drawn again.
+  await page.getByRole("button", { name: "Try again" }).click();
+  await page.waitForFunction(() => document.body.classList.contains("busy"));
+  await page.keyboard.press("Escape");
+  assert.equal(fake.state.requests.length, 2);
+  assert.deepEqual(fake.state.requests[0].messages, fake.state.requests[1].messages);
+});
+
+test("a conversation outlives a reload, and a new one begins", async ({ page, fake }) => {
+  await ask(page, "hello");
+  await rest(page);
+  await page.reload();
+  await ready(page);
+  assert.equal(await lastAnswer(page), "Hello there.");
+  await ask(page, "think");
+  await rest(page);
+  assert.deepEqual(fake.state.requests[1].messages.map((m) => m.role), ["user", "assistant", "user"]);
+  await page.click("#fresh");
+  assert.equal(await page.locator(".answer").count(), 0);
+  assert.ok(await page.locator("#empty").isVisible());
+  await page.reload();
+  assert.equal(await page.locator(".answer").count(), 0);
+});
+
+test("a page that is left in the middle of an answer says so when it is back", async ({ page }) => {
+  await ask(page, "endless");
+  await page.waitForFunction(() => /word 5 /.test(document.querySelector(".answer > .prose")?.textContent));
+  await page.reload();
+  await ready(page);
+  assert.match(await lastAnswer(page), /^word 0/);
+  assert.match(await page.locator(".note-line").innerText(), /left before/);
+  assert.ok(await page.getByRole("button", { name: "Try again" }).isVisible());
+});
+
+test("what is kept and makes no sense is not shown", async ({ page }) => {
+  for (const rubbish of ["{", "5", "[1,{\"role\":\"system\",\"content\":\"x\"}]", "[{\"role\":\"user\",\"content\":7}]"]) {
+    await page.evaluate((text) => { localStorage.setItem("airrun.talk", text); localStorage.setItem("airrun.settings", text); }, rubbish);
+    await page.goto(page.url());
+    await ready(page);
+    assert.equal(await page.locator("article").count(), 0);
+  }
+});
+
+test("settings are sent, kept, and left out where they are empty", async ({ page, fake }) => {
+  await page.click("#open-settings");
+  await page.fill("[name=system]", "Be brief.");
+  await page.fill("[name=temperature]", "0.25");
+  await page.fill("[name=top_k]", "-4");
+  await page.getByRole("button", { name: "Done" }).click();
+  // A value that its field refuses keeps the drawer open.
+  assert.ok(await page.locator("#settings").isVisible());
+  await page.fill("[name=top_k]", "7");
+  await page.getByRole("button", { name: "Done" }).click();
+  await ask(page, "hello");
+  await rest(page);
+  await page.reload();
+  await ready(page);
+  await ask(page, "hello");
+  await rest(page);
+  for (const body of fake.state.requests) {
+    assert.deepEqual(body.messages[0], { role: "system", content: "Be brief." });
+    assert.deepEqual([body.temperature, body.top_k, "top_p" in body, body.model, body.stream], [0.25, 7, false, "fake-70b", true]);
+  }
+});
+
+test("errors are told where they happen, and can be tried again", async ({ page, fake, quiet }) => {
+  quiet(/500|400/);
+  fake.state.fails = 1;
+  await ask(page, "error");
+  await rest(page);
+  assert.equal(await page.locator(".failure").innerText(), "The disk went away.");
+  await page.getByRole("button", { name: "Try again" }).click();
+  await page.waitForFunction(() => /I heard/.test(document.querySelector(".answer > .prose")?.textContent));
+  await rest(page);
+  assert.equal(await page.locator(".failure:visible").count(), 0);
+  await ask(page, "too long");
+  await rest(page);
+  assert.match(await page.locator(".failure:visible").innerText(), /5000 tokens/);
+  await page.getByRole("article", { name: "You" }).last().hover();
+  await page.getByRole("button", { name: "Edit" }).last().click();
+  assert.equal(await page.inputValue("#question"), "too long");
+  await ask(page, "error later");
+  await rest(page);
+  assert.match(await lastAnswer(page), /I heard/);
+  assert.match(await page.locator(".failure:visible").innerText(), /changed while it was read/);
+});
+
+test("a connection that breaks keeps what has come", async ({ page, quiet }) => {
+  quiet(/ERR_|Failed to load/);
+  await ask(page, "cut off");
+  await rest(page);
+  assert.match(await lastAnswer(page), /I heard/);
+  assert.match(await page.locator(".failure").innerText(), /connection broke/);
+});
+
+test("a server that goes away and comes back is noticed", async ({ page, fake, quiet }) => {
+  quiet(/ERR_|Failed to load|50[03]/);
+  const port = Number(new URL(fake.url).port);
+  fake.stop();
+  await page.waitForFunction(() => /does not answer/.test(document.getElementById("plan").innerText));
+  await ask(page, "hello");
+  await rest(page);
+  assert.match(await page.locator(".failure").innerText(), /does not answer/);
+  const again = await start({ port, loading: true });
+  try {
+    await page.waitForFunction(() => /being loaded/.test(document.getElementById("plan").innerText));
+    again.state.loading = false;
+    await ready(page);
+    await page.getByRole("button", { name: "Try again" }).click();
+    await page.waitForFunction(() => /Hello there/.test(document.querySelector(".answer > .prose")?.textContent));
+  } finally {
+    again.stop();
+  }
+});
+
+test("a key is asked for, kept for the tab, and sent", async ({ page, fake, quiet }) => {
+  quiet(/401/);
+  fake.state.key = "secret";
+  await page.reload();
+  await page.waitForSelector("#key[open]");
+  await page.fill("#key-value", "wrong");
+  await page.keyboard.press("Enter");
+  await page.waitForSelector("#key[open]");
+  await page.fill("#key-value", "secret");
+  await page.keyboard.press("Enter");
+  await ready(page);
+  await ask(page, "hello");
+  await rest(page);
+  assert.equal(await lastAnswer(page), "Hello there.");
+  await page.reload();
+  await ready(page);
+  assert.equal(await page.locator("#key[open]").count(), 0);
+  assert.equal(await page.evaluate(() => Object.values(localStorage).join().includes("secret")), false);
+});
+
+test("who gives no key is asked again only for an answer", async ({ page, fake, quiet }) => {
+  quiet(/401/);
+  fake.state.key = "secret";
+  await page.reload();
+  await page.waitForSelector("#key[open]");
+  await page.keyboard.press("Escape");
+  await page.waitForTimeout(1500);
+  assert.equal(await page.locator("#key[open]").count(), 0);
+  await ask(page, "hello");
+  await page.waitForSelector("#key[open]");
+  await page.fill("#key-value", "secret");
+  await page.keyboard.press("Enter");
+  await page.waitForFunction(() => /Hello there/.test(document.querySelector(".answer > .prose")?.textContent));
+  await ready(page);
+});
+
+test("Markdown becomes headings, lists, tables and code", async ({ page }) => {
+  await ask(page, "markdown");
+  await rest(page);
+  const count = (selector) => page.locator(`.answer ${selector}`).count();
+  for (const [selector, n] of [["h3", 1], ["em", 1], ["strong", 1], ["del", 1], ["ol > li", 2], ["ol ul > li", 1], ["li.task input", 2],
+    ["blockquote", 1], ["table tbody tr", 2], ["hr", 1], ["pre code", 1], ["a[href='https://example.com/']", 1], ["p br", 1]]) {
+    assert.equal(await count(selector), n, selector);
+  }
+  assert.match(await lastAnswer(page), /text with marks, code & a link/);
+  assert.equal(await page.locator(".prose a").first().getAttribute("rel"), "noopener noreferrer nofollow");
+  const aligned = await page.locator("td.to-right").first().evaluate((node) => getComputedStyle(node).textAlign);
+  assert.equal(aligned, "right");
+});
+
+test("code is copied to the letter", async ({ page, context }) => {
+  await context.grantPermissions(["clipboard-read", "clipboard-write"]);
+  await ask(page, "code");
+  await rest(page);
+  await page.locator(".copy").click();
+  await page.waitForFunction(() => document.querySelector(".copy").innerText === "Copied");
+  assert.match(await page.evaluate(() => navigator.clipboard.readText()), /^fn main\(\) \{\n {4}println!.*\n\}$/);
+});
+
+test("a hostile answer stays text", async ({ page }) => {
+  for (const way of ["streamed", "reloaded"]) {
+    if (way === "streamed") {
+      await ask(page, "hostile");
+      await rest(page);
+    } else {
+      await page.reload();
+      await ready(page);
+    }
+    const prose = page.locator(".answer > .prose");
+    assert.match(await prose.innerText(), /<img src=x onerror=.*[\s\S]*<script>[\s\S]*The end\./, way);
+    assert.equal(await prose.locator("img, script, svg, iframe, [onerror], [onload]").count(), 0, way);
+    const links = await prose.locator("a").evaluateAll((nodes) => nodes.map((node) => node.href));
+    assert.deepEqual(links, ["https://example.com/a?b=c&d"], way);
+    assert.equal(await page.evaluate(() => window.hacked), undefined, way);
+  }
+  // The question too.
+  await ask(page, "<img src=x onerror=window.hacked=12><b>bold</b>");
+  await rest(page);
+  assert.equal(await page.locator(".bubble img, .bubble b").count(), 0);
+  assert.equal(await page.evaluate(() => window.hacked), undefined);
+});
+
+test("an answer that is nested without end is shown", async ({ page }) => {
+  await ask(page, "deep");
+  await rest(page);
+  assert.match(await page.locator(".answer").innerText(), /deep/);
+});
+
+test("thoughts are folded away from the answer", async ({ page }) => {
+  await ask(page, "think");
+  await rest(page);
+  assert.equal(await lastAnswer(page), "Forty-two.");
+  assert.equal(await page.locator(".thought").getAttribute("open"), null);
+  await page.locator(".thought summary").click();
+  assert.match(await page.locator(".thought").innerText(), /Let me see/);
+});
+
+test("everything is done by keyboard", async ({ page, fake }) => {
+  const focus = () => page.evaluate(() => document.activeElement.id || document.activeElement.textContent.trim());
+  assert.equal(await focus(), "question");
+  await page.keyboard.type("hello");
+  await page.keyboard.press("Shift+Enter");
+  await page.keyboard.type("there");
+  assert.equal(await page.inputValue("#question"), "hello\nthere");
+  await page.keyboard.press("Enter");
+  await rest(page);
+  assert.equal(fake.state.requests[0].messages[0].content, "hello\nthere");
+  assert.equal(await focus(), "question");
+  // Backwards through the answer's buttons to the bar; each is seen to have the focus.
+  const seen = [];
+  for (let i = 0; i < 14; i++) {
+    await page.keyboard.press("Shift+Tab");
+    seen.push(await focus());
+    const outline = await page.evaluate(() => getComputedStyle(document.activeElement).outlineStyle);
+    if (document_is_page(seen.at(-1))) assert.notEqual(outline, "none", seen.at(-1));
+    if (seen.at(-1) === "Skip to the question") break;
+  }
+  for (const name of ["Try again", "Copy", "blocks-toggle", "open-settings", "fresh", "Skip to the question"]) assert.ok(seen.includes(name), `${name} in ${seen}`);
+  await page.keyboard.press("Enter");
+  assert.equal(await focus(), "question");
+  // The drawer takes the focus, and gives it back.
+  await page.focus("#open-settings");
+  await page.keyboard.press("Enter");
+  await page.waitForSelector("#settings[open]");
+  assert.ok(await page.evaluate(() => document.getElementById("settings").contains(document.activeElement)));
+  await page.keyboard.press("Escape");
+  assert.equal(await focus(), "open-settings");
+  // Escape in a dialog closes the dialog and leaves the answer alone.
+  await ask(page, "endless");
+  await page.focus("#open-settings");
+  await page.keyboard.press("Enter");
+  await page.waitForSelector("#settings[open]");
+  await page.keyboard.press("Escape");
+  assert.ok(await page.evaluate(() => document.body.classList.contains("busy")));
+  await page.keyboard.press("Escape");
+  await rest(page);
+});
+
+const document_is_page = (name) => name !== "" && name !== "body";
+
+test("everything has a name, and answers are announced", async ({ page }) => {
+  await ask(page, "markdown");
+  await rest(page);
+  const nameless = await page.evaluate(() => [...document.querySelectorAll("button, input, textarea, a, summary")].filter((node) => {
+    const label = node.labels?.[0]?.textContent ?? "";
+    return !(node.getAttribute("aria-label") || node.title || node.textContent.trim() || label.trim());
+  }).map((node) => node.outerHTML));
+  assert.deepEqual(nameless, []);
+  // Once, when it is complete.
+  assert.equal(await page.locator("#status").getAttribute("aria-live"), "polite");
+  assert.match(await page.locator("#status").textContent(), /^# Title/);
+  assert.equal(await page.locator("#messages").getAttribute("aria-live"), "off");
+  const ids = await page.evaluate(() => [...document.querySelectorAll("[id]")].map((node) => node.id));
+  assert.equal(new Set(ids).size, ids.length);
+});
+
+test("an answer is followed until the reader looks back", async ({ page }) => {
+  await page.setViewportSize({ width: 360, height: 420 });
+  await ask(page, "endless");
+  const fromEnd = () => page.evaluate(() => { const t = document.getElementById("talk"); return t.scrollHeight - t.scrollTop - t.clientHeight; });
+  await page.waitForFunction(() => document.getElementById("talk").scrollTop > 300);
+  assert.ok(await fromEnd() < 100);
+  await page.evaluate(() => { document.getElementById("talk").scrollTop = 0; });
+  await page.waitForSelector("#down:not([hidden])");
+  await page.waitForTimeout(500);
+  assert.equal(await page.evaluate(() => document.getElementById("talk").scrollTop), 0);
+  await page.click("#down");
+  await page.waitForFunction(() => document.getElementById("talk").scrollTop > 300);
+  await page.keyboard.press("Escape");
+});
+
+test("nothing moves for those who want no motion", async ({ page }) => {
+  await ask(page, "slow");
+  await page.waitForSelector(".wait");
+  const moves = await page.evaluate(() => document.getAnimations().filter((a) => a.playState === "running").length);
+  assert.equal(moves, 0);
+  await page.keyboard.press("Escape");
+}, { options: { ...DESK, reducedMotion: "reduce" } });
+
+for (const colorScheme of ["light", "dark"]) {
+  test(`text can be read on a phone, ${colorScheme}`, async ({ page }) => {
+    await ask(page, "markdown");
+    await rest(page);
+    await page.tap("#blocks-toggle");
+    const poor = await page.evaluate(contrasts);
+    assert.deepEqual(poor, []);
+    for (const width of [320, 360, 768]) {
+      await page.setViewportSize({ width, height: 640 });
+      const wide = await page.evaluate(() => document.documentElement.scrollWidth - innerWidth);
+      assert.ok(wide <= 0, `${width}: ${wide} too wide`);
+    }
+    await page.setViewportSize({ width: 320, height: 640 });
+    await page.tap("#open-settings");
+    await page.waitForFunction(() => document.getElementById("settings").getAnimations().length === 0);
+    const box = await page.locator("#settings").boundingBox();
+    assert.ok(box.width <= 320 && box.x >= 0);
+    await page.getByRole("button", { name: "Close" }).tap();
+    // Fingers are wide.
+    for (const id of ["#fresh", "#open-settings", "#send"]) {
+      const { width, height } = await page.locator(id).boundingBox();
+      assert.ok(width >= 34 && height >= 34, `${id}: ${width} x ${height}`);
+    }
+  }, { options: { ...PHONE, colorScheme } });
+}
+
+/** Runs in the page: texts whose contrast to what is behind them is below 4.5 (WCAG AA). */
+function contrasts() {
+  const rgb = (text) => text.match(/[\d.]+/g).map(Number);
+  const light = ([r, g, b]) => [r, g, b].map((c) => (c /= 255) <= 0.03928 ? c / 12.92 : ((c + 0.055) / 1.055) ** 2.4)
+    .reduce((sum, c, i) => sum + c * [0.2126, 0.7152, 0.0722][i], 0);
+  const behind = (node) => {
+    for (let at = node; at; at = at.parentElement) {
+      const color = rgb(getComputedStyle(at).backgroundColor);
+      if (color.length < 4 || color[3] > 0.99) return color;
+    }
+    return [255, 255, 255];
+  };
+  const poor = [];
+  for (const node of document.querySelectorAll("p, span, button, li, td, th, dt, dd, b, h1, h3, code, div.bubble, a, summary")) {
+    const own = [...node.childNodes].some((child) => child.nodeType === 3 && child.textContent.trim());
+    if (!own || node.disabled || !node.checkVisibility() || node.closest(".sr, .skip")) continue;
+    const [a, b] = [light(rgb(getComputedStyle(node).color)), light(behind(node))];
+    const ratio = (Math.max(a, b) + 0.05) / (Math.min(a, b) + 0.05);
+    if (ratio < 4.5) poor.push(`${node.tagName} ${node.className} ${ratio.toFixed(2)}: ${node.textContent.trim().slice(0, 30)}`);
+  }
+  return poor;
+}
+
+// --- the real program
+
+test("the real server answers, streams and stops", async ({ page, real }) => {
+  assert.match(await page.locator("#plan").innerText(), /blocks/);
+  await ask(page, "What is the capital of Mongolia?");
+  await rest(page);
+  assert.equal(await page.locator(".failure:visible").count(), 0);
+  assert.ok((await lastAnswer(page)).length > 0);
+  assert.match(await page.locator(".rate").last().innerText(), /\d+ tokens?/);
+  await page.reload();
+  await ready(page);
+  assert.ok((await answers(page)).some((text) => text.trim().length > 0));
+  const response = await page.request.get(real.url);
+  assert.match(response.headers()["content-security-policy"], /default-src 'none'/);
+  assert.equal((await page.request.get(`${real.url}assets/nothing.js`)).status(), 404);
+}, { real: true });
+
+// --- running them
+
+const until = async (holds) => {
+  const end = Date.now() + PATIENCE;
+  while (!holds()) {
+    assert.ok(Date.now() < end, "it takes too long");
+    await new Promise((resume) => { setTimeout(resume, 20); });
+  }
+};
+
+/** Starts the program, and waits until it says where it listens. */
+async function startReal() {
+  const args = ["serve", process.env.AIRRUN_MODEL, "--port", "0", "--stream", "always", "-t", "1"];
+  const child = spawn(process.env.AIRRUN_BIN, args, { stdio: ["ignore", "pipe", "pipe"], env: { ...process.env, AIRRUN_CONFIG: "" } });
+  let said = "";
+  for (const out of [child.stdout, child.stderr]) out.on("data", (data) => { said += data; });
+  await until(() => child.exitCode !== null || /http:\/\/[\d.]+:\d+/.test(said));
+  const url = /http:\/\/[\d.]+:\d+/.exec(said)?.[0];
+  assert.ok(url, `airrun serve ended: ${said}`);
+  return { url: `${url}/`, stop: () => child.kill() };
+}
+
+async function attempt(browser, { body, options = DESK, real: wantsReal }) {
+  const server = wantsReal ? await startReal() : await start();
+  const context = await browser.newContext(options);
+  context.setDefaultTimeout(PATIENCE);
+  const page = await context.newPage();
+  const said = [];
+  const quieted = [];
+  page.on("console", (message) => { if (["error", "warning"].includes(message.type())) said.push(message.text()); });
+  page.on("pageerror", (error) => said.push(error.stack));
+  try {
+    await page.addInitScript(() => {
+      document.addEventListener("securitypolicyviolation", (event) => { console.error(`policy: ${event.violatedDirective} ${event.sourceFile}`); });
+    });
+    await page.goto(server.url);
+    await ready(page);
+    await body({ page, context, fake: server, real: server, quiet: (pattern) => quieted.push(pattern) });
+    const wide = await page.evaluate(() => document.documentElement.scrollWidth - innerWidth);
+    assert.ok(wide <= 0, `the page scrolls sideways by ${wide}`);
+    assert.deepEqual(said.filter((text) => !quieted.some((pattern) => pattern.test(text))), []);
+  } finally {
+    await context.close();
+    server.stop();
+  }
+}
+
+const word = process.argv[2] ?? "";
+const browser = await chromium.launch({
+  executablePath: process.env.AIRRUN_BROWSER ?? "/usr/bin/chromium",
+  args: ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking", "--disable-component-update", "--disable-sync"],
+});
+let failed = 0;
+for (const one of tests.filter(({ name }) => name.includes(word))) {
+  if (one.real && !process.env.AIRRUN_BIN) { console.error(`skipped: ${one.name}: AIRRUN_BIN is not set`); continue; }
+  try {
+    await attempt(browser, one);
+    console.log(`ok      ${one.name}`);
+  } catch (error) {
+    failed++;
+    console.log(`FAILED  ${one.name}\n${error.stack}`);
+  }
+}
+await browser.close();
+console.log(failed ? `${failed} failed` : "all well");
+process.exitCode = failed ? 1 : 0;

@@ -1,0 +1,104 @@
+//! A tokenizer of the user's own: used instead of the file's, and compared with it.
+
+use std::fs;
+
+use serde_json::{Value, json};
+
+use crate::home::{Home, check_refused, check_success, model, text};
+
+const WHO: &str = "I am tiny-chat, a very small model that runs with airrun.\n";
+
+fn tiny() -> String {
+    model("tiny-chat-q8_0.gguf").display().to_string()
+}
+
+fn own() -> Value {
+    serde_json::from_slice(&fs::read(model("tiny-chat-tokenizer.json")).unwrap()).unwrap()
+}
+
+fn ask(home: &Home, model: &str, tokenizer: &str) -> std::process::Output {
+    home.run(&["run", model, "Who are you?", "--temp", "0", "-t", "1", "--tokenizer", tokenizer])
+}
+
+#[test]
+fn the_right_tokenizer_changes_nothing() {
+    let home = Home::new();
+    let right = model("tiny-chat-tokenizer.json").display().to_string();
+    let output = ask(&home, &tiny(), &right);
+    assert_eq!((check_success(&output).as_str(), text(&output.stderr).as_str()), (WHO, ""));
+    // Characters of several bytes come whole.
+    let args = |extra: &[&'static str]| {
+        let tiny = tiny();
+        let mut all = vec!["run".to_owned(), tiny, "Wie heißt die Hauptstadt? 東京 🦀".to_owned()];
+        all.extend(["--temp", "0", "-t", "1", "-n", "24", "--ignore-eos"].map(str::to_owned));
+        all.extend(extra.iter().map(|e| (*e).to_owned()));
+        all
+    };
+    let run = |args: Vec<String>| {
+        check_success(&home.run(&args.iter().map(String::as_str).collect::<Vec<_>>()))
+    };
+    let mut with = args(&["--tokenizer"]);
+    with.push(right);
+    assert_eq!(run(args(&[])), run(with));
+}
+
+#[test]
+fn the_two_are_compared() {
+    let home = Home::new();
+    let check = |file: &str, extra: &[&str]| {
+        home.run(&[&["inspect", &tiny(), "--check-tokenizer", file], extra].concat())
+    };
+    let right = model("tiny-chat-tokenizer.json").display().to_string();
+    let stdout = check_success(&check(&right, &[]));
+    assert!(stdout.ends_with("the same, for all 24 texts\n"), "{stdout}");
+    let json: Value = serde_json::from_str(&check_success(&check(&right, &["--json"]))).unwrap();
+    assert_eq!(json["same"], true);
+
+    let mut other = own();
+    other["model"]["merges"].as_array_mut().unwrap().truncate(900);
+    let other = home.put("other.json", other.to_string().as_bytes()).display().to_string();
+    let output = check(&other, &[]);
+    assert_eq!(output.status.code(), Some(1));
+    let stdout = text(&output.stdout);
+    assert!(stdout.contains("1789") && stdout.contains("900"), "{stdout}");
+    assert!(
+        stdout.contains("differs at") && stdout.contains("texts are cut otherwise"),
+        "{stdout}"
+    );
+    assert_eq!(text(&output.stderr), "");
+}
+
+#[test]
+fn wrong_tokenizers_are_refused_or_warned_about() {
+    let home = Home::new();
+    for (name, content) in [
+        ("empty.json", ""),
+        ("text.json", "hello"),
+        ("object.json", "{}"),
+        ("deep.json", &"[".repeat(100_000)),
+    ] {
+        let file = home.put(name, content.as_bytes()).display().to_string();
+        check_refused(&ask(&home, &tiny(), &file), &[&format!("tokenizer '{file}': ")]);
+        check_refused(
+            &home.run(&["inspect", &tiny(), "--check-tokenizer", &file]),
+            &["not a tokenizer.json"],
+        );
+    }
+    check_refused(&ask(&home, &tiny(), "/no/such.json"), &["No such file"]);
+    let mut large = own();
+    large["model"]["vocab"]["zzzz"] = json!(2048);
+    let file = home.put("large.json", large.to_string().as_bytes()).display().to_string();
+    check_refused(&ask(&home, &tiny(), &file), &["2049 tokens, and the model knows 2048"]);
+    let mut swapped = own();
+    let vocab = swapped["model"]["vocab"].as_object_mut().unwrap();
+    let (a, b) = (vocab["a"].clone(), vocab["b"].clone());
+    vocab.insert("a".to_owned(), b);
+    vocab.insert("b".to_owned(), a);
+    let file = home.put("swapped.json", swapped.to_string().as_bytes()).display().to_string();
+    let output = ask(&home, &tiny(), &file);
+    assert!(
+        text(&output.stderr).contains("warning: 2 of the tokenizer's 2048 tokens"),
+        "{}",
+        text(&output.stderr)
+    );
+}
