@@ -36,7 +36,7 @@ def main():
 def model_params(llama, job):
     """The parameters, and a note on what this version does not offer."""
     params = llama.llama_model_default_params()
-    params.n_gpu_layers = 0
+    params.n_gpu_layers = job.get("n_gpu_layers", 0)
     names = [name for name, _ in params._fields_]
     notes = []
     if "use_mmap" in job:
@@ -55,7 +55,7 @@ def model_params(llama, job):
 def context_params(llama, job):
     params = llama.llama_context_default_params()
     params.n_ctx = job["ctx"]
-    params.n_batch = params.n_ubatch = min(512, job["ctx"])
+    params.n_batch = params.n_ubatch = min(job.get("batch", 512), job["ctx"])
     params.n_threads = params.n_threads_batch = job["threads"]
     params.no_perf = True
     return params
@@ -83,8 +83,9 @@ def prompt(llama, context, n, n_vocab):
     decode(llama, context, tokens[: min(n, 32)])
     forget(llama, context)
     begin = time.monotonic()
-    for at in range(0, n, 512):
-        decode(llama, context, tokens[at : at + 512])
+    step = llama.llama_n_batch(context)
+    for at in range(0, n, step):
+        decode(llama, context, tokens[at : at + step])
     return time.monotonic() - begin
 
 
