@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use serde_json::Value;
+use tokio::task::block_in_place;
 
 use super::answers::Answers;
 use super::error::ApiError;
@@ -54,7 +55,8 @@ impl Order {
             }
         }
         if let Some(grammar) = &self.grammar {
-            served.engine.check_grammar(grammar).map_err(|error| ApiError::engine(&error))?;
+            let checked = block_in_place(|| served.engine.check_grammar(grammar));
+            checked.map_err(|error| ApiError::engine(&error))?;
         }
         let (answers, sinks) = Answers::new(server, self.prompts.len() * self.n);
         let requests = sinks.into_iter().enumerate().map(|(i, sink)| Request {
@@ -135,6 +137,8 @@ pub(super) fn stops(fields: Fields<'_>) -> Result<Vec<String>, ApiError> {
 
 /// The grammar of what fits a JSON schema.
 pub(super) fn schema_grammar(param: &str, schema: &Value) -> Result<Grammar, ApiError> {
-    let rules = grammar_of_schema(schema).map_err(|e| ApiError::field(param, e.to_string()))?;
+    // Some take their time, and other clients' requests should not.
+    let rules = block_in_place(|| grammar_of_schema(schema))
+        .map_err(|e| ApiError::field(param, e.to_string()))?;
     Ok(Grammar { rules, root: "root".to_owned() })
 }

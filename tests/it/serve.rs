@@ -515,30 +515,6 @@ fn bad_requests_are_refused_and_the_server_stays() {
         check_refused(&server, path, r#"{"messages":"Hi"}"#, 400, "'messages'");
         check_refused(&server, path, &long, 400, "the context has room for 255");
     }
-    let path = "/v1/chat/completions";
-    check_refused(&server, path, "{}", 400, "'messages'");
-    for (field, name) in [
-        (r#""temperature":"hot""#, "temperature"),
-        (r#""temperature":-1"#, "temperature"),
-        (r#""top_p":2"#, "top_p"),
-        (r#""n":0"#, "'n'"),
-        (r#""n":1000"#, "'n'"),
-        (r#""n":1.5"#, "'n'"),
-        (r#""max_tokens":-5"#, "max_tokens"),
-        (r#""stop":[1]"#, "stop"),
-        (r#""seed":"x""#, "seed"),
-        (r#""logit_bias":{"a":1}"#, "logit_bias"),
-        (r#""logit_bias":{"1":1000}"#, "logit_bias"),
-        (r#""top_logprobs":99,"logprobs":true"#, "top_logprobs"),
-        (r#""response_format":{"type":"xml"}"#, "response_format.type"),
-        (
-            r#""response_format":{"type":"json_schema","json_schema":{"schema":{"type":"nonsense"}}}"#,
-            "schema",
-        ),
-        (r#""stream_options":1"#, "stream_options"),
-    ] {
-        check_refused(&server, path, &hi(&format!(",{field}")), 400, name);
-    }
     check_refused(&server, "/v1/completions", r#"{"prompt":[99999999]}"#, 400, "'prompt'");
     check_refused(&server, "/v1/completions", r#"{"prompt":""}"#, 400, "empty");
     check_refused(&server, "/v1/completions", "{}", 400, "'prompt'");
@@ -567,7 +543,38 @@ fn bad_requests_are_refused_and_the_server_stays() {
     check_refused(&server, "/api/show", r#"{"model":"other"}"#, 404, "other");
     check_refused(&server, "/api/pull", "{}", 404, "/api/pull");
     check_refused(&server, "/health", "{}", 405, "POST");
-    assert_eq!(server.ask(path, &question())["choices"][0]["message"]["content"], ANSWER);
+    let answer = server.ask("/v1/chat/completions", &question());
+    assert_eq!(answer["choices"][0]["message"]["content"], ANSWER);
+}
+
+#[test]
+fn fields_of_the_wrong_kind_are_refused() {
+    let server = Server::start(&["-c", "256"]);
+    let hi = |more: &str| format!(r#"{{"messages":[{{"role":"user","content":"Hi"}}]{more}}}"#);
+    let path = "/v1/chat/completions";
+    check_refused(&server, path, "{}", 400, "'messages'");
+    for (field, name) in [
+        (r#""temperature":"hot""#, "temperature"),
+        (r#""temperature":-1"#, "temperature"),
+        (r#""top_p":2"#, "top_p"),
+        (r#""n":0"#, "'n'"),
+        (r#""n":1000"#, "'n'"),
+        (r#""n":1.5"#, "'n'"),
+        (r#""max_tokens":-5"#, "max_tokens"),
+        (r#""stop":[1]"#, "stop"),
+        (r#""seed":"x""#, "seed"),
+        (r#""logit_bias":{"a":1}"#, "logit_bias"),
+        (r#""logit_bias":{"1":1000}"#, "logit_bias"),
+        (r#""top_logprobs":99,"logprobs":true"#, "top_logprobs"),
+        (r#""response_format":{"type":"xml"}"#, "response_format.type"),
+        (
+            r#""response_format":{"type":"json_schema","json_schema":{"schema":{"type":"nonsense"}}}"#,
+            "schema",
+        ),
+        (r#""stream_options":1"#, "stream_options"),
+    ] {
+        check_refused(&server, path, &hi(&format!(",{field}")), 400, name);
+    }
 }
 
 #[test]
