@@ -5,6 +5,8 @@ use std::process::{Command, Output};
 
 use serde_json::Value;
 
+use crate::test_device;
+
 const QUESTION: &str = "What is the capital of Mongolia?";
 const ANSWER: &str = "The capital of Mongolia is Ulaanbaatar.\n";
 
@@ -28,16 +30,16 @@ fn data(args: &[&str]) -> String {
     String::from_utf8(output.stdout).unwrap()
 }
 
-/// The device to test with, if there is one.
-fn test_device() -> Option<String> {
-    let device = std::env::var("AIRRUN_TEST_DEVICE").ok().filter(|d| !d.is_empty() && d != "cpu");
-    if device.is_none() {
+/// The GPU to test with, if there is one.
+fn gpu() -> Option<String> {
+    if test_device::is_cpu() {
         #[expect(clippy::print_stderr, reason = "whoever runs the tests should know")]
         {
             eprintln!("skipped: AIRRUN_TEST_DEVICE names no GPU");
         }
+        return None;
     }
-    device
+    Some(test_device::name())
 }
 
 #[test]
@@ -74,7 +76,7 @@ fn a_device_that_is_not_there_is_refused_with_those_that_are() {
 
 #[test]
 fn a_gpu_answers_as_the_cpu_does() {
-    let Some(device) = test_device() else { return };
+    let Some(device) = gpu() else { return };
     for name in ["tiny-chat-q8_0.gguf", "tiny-chat-q4_k_m.gguf"] {
         for more in [&[][..], &["--stream", "always"], &["--stream", "never"]] {
             let path = model(name);
@@ -87,7 +89,7 @@ fn a_gpu_answers_as_the_cpu_does() {
 /// From the least that will do to everything resident: no plan is over its budget, and each gives the answer.
 #[test]
 fn every_share_of_a_gpus_memory_will_do() {
-    let Some(device) = test_device() else { return };
+    let Some(device) = gpu() else { return };
     let path = model("tiny-chat-q8_0.gguf");
     let args = [&path[..], "--device", &device, "-c", "256"];
     let refused = airrun(&[&["plan"], &args[..], &["--vram", "1M"]].concat());
