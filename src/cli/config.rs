@@ -112,8 +112,12 @@ impl Found {
         command: Command,
         typed: Option<&ArgMatches>,
     ) -> anyhow::Result<Command> {
-        let table = DeTable::parse(&self.text)
-            .map_err(|e| self.wrong(e.span(), e.message().to_owned(), TOML_HINT))?;
+        // Of several errors, the first in the file is the one that the others may come from.
+        let (table, errors) = DeTable::parse_recoverable(&self.text);
+        let first = errors.iter().min_by_key(|e| e.span().map_or(usize::MAX, |span| span.start));
+        if let Some(error) = first {
+            return Err(self.wrong(error.span(), error.message().to_owned(), TOML_HINT));
+        }
         let mut target = Target { file: self, command, typed };
         let (mut tables, mut models) = (Vec::new(), None);
         for (key, value) in table.get_ref() {
