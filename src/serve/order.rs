@@ -107,7 +107,6 @@ pub(super) fn settings(fields: Fields<'_>) -> Result<SamplerSettings, ApiError> 
         logit_bias: biases(fields)?,
         ignore_eos: fields.flag("ignore_eos")?.unwrap_or(false),
         seed,
-        ..default
     })
 }
 
