@@ -9,7 +9,9 @@
 //!
 //! It owns no thread, no queue of its clients and no sockets: `serve` does.
 
+mod room;
 mod running;
+mod shares;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -17,6 +19,7 @@ use std::time::{Duration, Instant};
 
 pub use running::{Alternative, Ended, Grammar, Piece, Request, Room, Scored, Sink};
 use running::{Going, Running};
+use shares::shares;
 
 use super::load::{Loaded, ggml_error, model_name};
 use super::{Engine, Error, Finish};
@@ -24,9 +27,6 @@ use crate::ggml::{self, BatchToken, Context, ContextParams, Token};
 
 /// A listener that takes nothing for so long is given up.
 const PATIENCE: Duration = Duration::from_secs(30);
-
-/// Tokens that each text should be able to go on for when one comes back that had to make room.
-const HEADROOM: usize = 32;
 
 /// A prompt waits for another that is being read and begins like it, if that saves so many tokens.
 const WORTH_WAITING: usize = 16;
@@ -332,11 +332,6 @@ impl Batcher {
         Ok(vec![start])
     }
 
-    /// Tokens of all texts that are being written.
-    fn wanted(&self) -> usize {
-        self.slots.iter().filter(|s| s.running.is_some()).map(|s| s.tokens.len()).sum()
-    }
-
     /// Puts the next batch together.
     fn compose(&mut self) {
         self.batch.clear();
@@ -363,65 +358,6 @@ impl Batcher {
             }
         }
         wants
-    }
-
-    /// Sees to it that the context has room for `n` more tokens, at the cost of what texts that have ended left in it. Beginnings
-    /// that are shared count more than once: there is more room than this believes.
-    fn make_room(&mut self, n: usize) -> bool {
-        loop {
-            let used: usize = self.slots.iter().map(|slot| slot.n_done).sum();
-            if used + n <= self.capacity {
-                return true;
-            }
-            let left = |&i: &usize| self.slots[i].running.is_none() && self.slots[i].n_done > 0;
-            let Some(oldest) =
-                (0..self.slots.len()).filter(left).min_by_key(|&i| self.slots[i].used)
-            else {
-                return false;
-            };
-            self.forget(oldest);
-            self.slots[oldest].tokens.clear();
-        }
-    }
-
-    /// Drops what the context has of a slot's text.
-    fn forget(&mut self, slot: usize) {
-        self.context.truncate_sequence(sequence(slot), 0);
-        self.slots[slot].n_done = 0;
-    }
-
-    /// The text that came last makes room for the others; all of it will be read again. Alone, every text has room.
-    fn park_youngest(&mut self) {
-        let born = |i: usize| self.slots[i].running.as_ref().filter(|r| !r.parked).map(|r| r.born);
-        let Some(youngest) =
-            (0..self.slots.len()).filter(|&i| born(i).is_some()).max_by_key(|&i| born(i))
-        else {
-            return;
-        };
-        self.forget(youngest);
-        if let Some(running) = &mut self.slots[youngest].running {
-            running.parked = true;
-        }
-    }
-
-    /// Texts that had to make room go on when there is some again, the oldest first.
-    fn unpark(&mut self) {
-        loop {
-            let parked = |i: &usize| self.slots[*i].running.as_ref().is_some_and(|r| r.parked);
-            let going: Vec<_> = (0..self.slots.len()).filter(|i| !parked(i)).collect();
-            let taken = going.iter().filter(|&&i| self.slots[i].running.is_some());
-            let taken: usize = taken.map(|&i| self.slots[i].tokens.len() + HEADROOM).sum();
-            let born = |&i: &usize| self.slots[i].running.as_ref().map(|r| r.born);
-            let Some(oldest) = (0..self.slots.len()).filter(parked).min_by_key(born) else {
-                return;
-            };
-            if taken > 0 && taken + self.slots[oldest].tokens.len() + HEADROOM > self.capacity {
-                return;
-            }
-            if let Some(running) = &mut self.slots[oldest].running {
-                running.parked = false;
-            }
-        }
     }
 
     fn fill(&mut self, shares: &[(usize, usize)]) {
@@ -548,64 +484,4 @@ struct Choice {
 /// The context's name of a slot's sequence.
 fn sequence(slot: usize) -> u32 {
     u32::try_from(slot).unwrap_or(u32::MAX)
-}
-
-/// Shares `room` tokens among slots that want some: first one for each, in the order given; then prompts share what is left, none
-/// more than the others need less.
-fn shares(wants: &[(usize, usize)], room: usize) -> Vec<(usize, usize)> {
-    let mut shares: Vec<(usize, usize)> = wants.iter().map(|&(slot, _)| (slot, 0)).collect();
-    let mut left = room;
-    loop {
-        let hungry = shares.iter().zip(wants).filter(|(share, want)| share.1 < want.1).count();
-        if hungry == 0 || left == 0 {
-            shares.retain(|share| share.1 > 0);
-            return shares;
-        }
-        // In the first round, everyone gets one: a text that is being written needs no more.
-        let first = left == room;
-        let each = if first { 1 } else { (left / hungry).max(1) };
-        for (share, want) in shares.iter_mut().zip(wants) {
-            let n = each.min(want.1 - share.1).min(left);
-            share.1 += n;
-            left -= n;
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use proptest::prelude::*;
-
-    #[test]
-    fn texts_come_before_prompts_and_prompts_share() {
-        assert_eq!(
-            shares(&[(0, 1), (1, 100), (2, 1), (3, 4)], 16),
-            [(0, 1), (1, 10), (2, 1), (3, 4)]
-        );
-        assert_eq!(shares(&[(0, 50), (1, 50)], 16), [(0, 8), (1, 8)]);
-        assert_eq!(shares(&[(3, 1), (0, 1), (1, 9)], 2), [(3, 1), (0, 1)]);
-        assert_eq!(shares(&[], 16), []);
-    }
-
-    proptest! {
-        #[test]
-        fn shares_are_fair_and_fit(
-            wants in prop::collection::vec(1..200_usize, 0..20), room in 1..100_usize,
-        ) {
-            let wants: Vec<_> = wants.into_iter().enumerate().collect();
-            let shares = shares(&wants, room);
-            let total: usize = shares.iter().map(|s| s.1).sum();
-            let wanted: usize = wants.iter().map(|w| w.1).sum();
-            prop_assert_eq!(total, wanted.min(room));
-            prop_assert!(shares.iter().all(|s| s.1 > 0 && s.1 <= wants[s.0].1));
-            // Nobody gets two more than somebody who wants more.
-            for a in &shares {
-                for b in &shares {
-                    let hungry = b.1 < wants[b.0].1;
-                    prop_assert!(!hungry || a.1 <= b.1 + 1);
-                }
-            }
-        }
-    }
 }

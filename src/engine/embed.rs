@@ -1,5 +1,5 @@
-//! Vectors of texts: a context of its own, made when the first vector is wanted. A model made for vectors gives its own; of one that
-//! writes, it is the mean of what its last block makes of each token. Vectors have length 1.
+//! Vectors of texts: a context of its own, made when the first vector is wanted. A model made for vectors gives its own; of one
+//! that writes, it is the mean of what its last block makes of each token. Vectors have length 1.
 
 use std::sync::Arc;
 use std::time::Instant;

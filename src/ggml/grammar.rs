@@ -15,12 +15,16 @@ use super::result::Error;
 const MAX_LEN: usize = 64 << 10;
 /// How deep objects and lists may be nested in it.
 const MAX_DEPTH: usize = 48;
-/// The most members of an object or list.
-const MAX_MEMBERS: usize = 512;
+/// The most members of an object, each of which may come next while they are optional, and the longest list.
+const MAX_MEMBERS: usize = 128;
+const MAX_ITEMS: usize = 512;
 /// The longest text in it. (bytes)
 const MAX_TEXT: usize = 4 << 10;
-/// How deep brackets of a regular expression may be nested.
+/// The most brackets, and the most repetitions, of a regular expression.
 const MAX_BRACKETS: usize = 32;
+const MAX_REPEATS: usize = 64;
+/// How often a bracket may be repeated: each time is a rule of its own.
+const MAX_TIMES: usize = 64;
 /// Room for the recursion of the converter. (bytes)
 const STACK: usize = 32 << 20;
 
@@ -54,12 +58,15 @@ fn check(schema: &Value, depth: usize) -> Result<(), Error> {
     }
     match schema {
         Value::String(text) => check_text(text),
-        Value::Array(items) if items.len() > MAX_MEMBERS => Err(invalid("has too long a list")),
+        Value::Array(items) if items.len() > MAX_ITEMS => Err(invalid("has too long a list")),
         Value::Array(items) => items.iter().try_for_each(|item| check(item, depth + 1)),
         Value::Object(map) if map.len() > MAX_MEMBERS => Err(invalid("has too many members")),
         Value::Object(map) => map.iter().try_for_each(|(name, value)| {
             check_text(name)?;
-            check(value, depth + 1)
+            match value {
+                Value::String(text) if name == "pattern" => check_pattern(text),
+                value => check(value, depth + 1),
+            }
         }),
         _ => Ok(()),
     }
@@ -69,10 +76,65 @@ fn check_text(text: &str) -> Result<(), Error> {
     if text.len() > MAX_TEXT {
         return Err(invalid("has too long a text"));
     }
-    match text.bytes().filter(|b| *b == b'(').count() > MAX_BRACKETS {
-        true => Err(invalid("has too many brackets in a text")),
-        false => Ok(()),
+    Ok(())
+}
+
+/// A regular expression must not repeat what it repeats: a grammar of that can be read in so many ways that it never ends.
+fn check_pattern(text: &str) -> Result<(), Error> {
+    check_text(text)?;
+    let too_much = || invalid("has a pattern that repeats too much");
+    // For each open bracket, whether it repeats something; the outermost is the expression itself.
+    let mut open = vec![false];
+    let (mut brackets, mut repeats) = (0, 0);
+    let mut chars = text.chars().peekable();
+    while let Some(c) = chars.next() {
+        let closed = match c {
+            '\\' => {
+                chars.next();
+                false
+            }
+            '[' => {
+                while let Some(inner) = chars.next().filter(|&inner| inner != ']') {
+                    if inner == '\\' {
+                        chars.next();
+                    }
+                }
+                false
+            }
+            '(' => {
+                brackets += 1;
+                open.push(false);
+                continue;
+            }
+            ')' if open.len() > 1 => open.pop().unwrap_or(false),
+            _ => false,
+        };
+        if let Some(outer) = open.last_mut() {
+            *outer |= closed;
+        }
+        let Some(&quantifier) = chars.peek() else { break };
+        if !matches!(quantifier, '*' | '+' | '?' | '{') {
+            continue;
+        }
+        repeats += 1;
+        let times = match quantifier {
+            '{' => times(&chars.clone().skip(1).take_while(|&c| c != '}').collect::<String>()),
+            _ => 0,
+        };
+        let again = matches!(c, '*' | '+' | '?' | '}');
+        if closed || again || c == ')' && times > MAX_TIMES {
+            return Err(too_much());
+        }
+        if let Some(last) = open.last_mut() {
+            *last = true;
+        }
     }
+    if brackets > MAX_BRACKETS || repeats > MAX_REPEATS { Err(too_much()) } else { Ok(()) }
+}
+
+/// The larger number of `2,5`.
+fn times(range: &str) -> usize {
+    range.split(',').map(|n| n.trim().parse().unwrap_or(0)).max().unwrap_or(0)
 }
 
 fn convert(schema: &CStr) -> Result<String, Error> {
@@ -105,6 +167,19 @@ mod tests {
     }
 
     #[test]
+    fn ordinary_patterns_pass() {
+        for pattern in [
+            r"^[A-Z][a-z]{1,20} [A-Z][a-z]+$",
+            r"^\d{4}-\d{2}-\d{2}$",
+            r"^(yes|no)?$",
+            r"^([0-9]{3})-(ab)+[(*)]\)*$",
+            r"^[a-z]{1,2000}$",
+        ] {
+            check(&json!({"type": "string", "pattern": pattern}), 0).expect(pattern);
+        }
+    }
+
+    #[test]
     fn hostile_schemas_are_refused() {
         let mut deep = json!({});
         for _ in 0..100 {
@@ -114,7 +189,13 @@ mod tests {
         for schema in [
             deep,
             json!({"properties": many}),
-            json!({"type": "string", "pattern": format!("^{}$", "(".repeat(5000))}),
+            json!({"type": "string", "pattern": format!("^{}$", "(".repeat(4000))}),
+            json!({"type": "string", "pattern": "^((((a*)*)*)*)*b$"}),
+            json!({"type": "string", "pattern": "^(a?){0,2000}$"}),
+            json!({"type": "string", "pattern": "^(a|b){1000}$"}),
+            json!({"type": "string", "pattern": "^((a*))*$"}),
+            json!({"type": "string", "pattern": "^a{1,9}{1,9}$"}),
+            json!({"type": "string", "pattern": format!("^{}$", "a?".repeat(1000))}),
             json!({"type": "nonsense"}),
             json!({"const": "x".repeat(100_000)}),
             json!({"$ref": "#/nowhere/at/all"}),

@@ -11,6 +11,7 @@ use ggml_sys as sys;
 
 use super::backend::{BufferType, Device, Threadpool};
 use super::result::{Error, not_null};
+use super::vectors::Pooling;
 use super::vfile::VirtualFile;
 use crate::units::Bytes;
 
@@ -95,6 +96,12 @@ impl Model {
             sys::llama_model_is_recurrent(self.0.as_ptr())
                 || sys::llama_model_is_hybrid(self.0.as_ptr())
         }
+    }
+
+    /// Numbers in a vector that it makes.
+    pub(super) fn n_vector(&self) -> usize {
+        // SAFETY: a valid model.
+        usize::try_from(unsafe { sys::llama_model_n_embd_out(self.0.as_ptr()) }).unwrap_or(0)
     }
 
     /// How many tokens some of its blocks look back at most, if they do not look at all.
@@ -346,17 +353,6 @@ pub struct Context {
 // SAFETY: a context may move between threads; all methods that change it take `&mut self`.
 unsafe impl Send for Context {}
 
-/// What becomes of the vectors of a text's tokens.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Pooling {
-    /// Each is kept.
-    None,
-    /// They become one as the model was made for, or else their mean.
-    OfModel,
-    /// Their mean is taken.
-    Mean,
-}
-
 impl Context {
     /// A context of `model`. When `stop` becomes true, a computation under way ends with [`Error::Aborted`].
     pub fn new(
@@ -367,27 +363,7 @@ impl Context {
         Context::create(model, params, None, stop)
     }
 
-    /// A context that makes vectors of texts.
-    pub fn for_vectors(
-        model: Arc<Model>,
-        params: &ContextParams,
-        pooling: Pooling,
-        stop: Arc<AtomicBool>,
-    ) -> Result<Context, Error> {
-        let context = Context::create(model.clone(), params, Some(pooling), stop.clone())?;
-        // SAFETY: a valid context.
-        let kind = unsafe { sys::llama_pooling_type(context.ptr.as_ptr()) };
-        // What ranks texts makes a number of two of them, and no vector.
-        let no_vector =
-            [sys::LLAMA_POOLING_TYPE_NONE, sys::LLAMA_POOLING_TYPE_RANK].contains(&kind);
-        if pooling == Pooling::OfModel && no_vector {
-            drop(context);
-            return Context::create(model, params, Some(Pooling::Mean), stop);
-        }
-        Ok(context)
-    }
-
-    fn create(
+    pub(super) fn create(
         model: Arc<Model>,
         params: &ContextParams,
         vectors: Option<Pooling>,
@@ -526,29 +502,6 @@ impl Context {
         let logits = not_null("reading the logits", logits)?;
         // SAFETY: libllama says that the row holds as many numbers as the vocabulary has tokens, until the next batch.
         Ok(unsafe { std::slice::from_raw_parts(logits.as_ptr(), self.model.vocab().len()) })
-    }
-
-    /// The vector of the last text, in a context whose pooling makes one.
-    pub fn vector(&self) -> Result<&[f32], Error> {
-        // SAFETY: a valid context; NULL if there is none.
-        let vector = unsafe { sys::llama_get_embeddings_seq(self.ptr.as_ptr(), 0) };
-        self.row(vector)
-    }
-
-    /// The vector of token `i` of the last batch, in a context without pooling.
-    pub fn vector_of(&self, i: usize) -> Result<&[f32], Error> {
-        let i = i32::try_from(i).unwrap_or(i32::MAX);
-        // SAFETY: a valid context; NULL if there is none.
-        let vector = unsafe { sys::llama_get_embeddings_ith(self.ptr.as_ptr(), i) };
-        self.row(vector)
-    }
-
-    fn row(&self, vector: *mut f32) -> Result<&[f32], Error> {
-        let vector = not_null("reading the vector", vector)?;
-        // SAFETY: a valid model.
-        let n = unsafe { sys::llama_model_n_embd_out(self.model.0.as_ptr()) };
-        // SAFETY: libllama says that a vector has so many numbers, until the next batch.
-        Ok(unsafe { std::slice::from_raw_parts(vector.as_ptr(), usize::try_from(n).unwrap_or(0)) })
     }
 
     /// Forgets everything from position `n` on. False if this memory cannot forget a part (recurrent states): then nothing

@@ -22,6 +22,7 @@ mod result;
 mod sampler;
 mod tensors;
 mod upload;
+mod vectors;
 mod vfile;
 
 use std::ffi::{CStr, c_char};
@@ -35,13 +36,14 @@ pub use event::Event;
 pub use gauge::Matmul;
 pub use grammar::grammar_of_schema;
 pub use graph::{Graph, Placement, Tensor};
-pub use llama::{Context, ContextParams, Model, ModelParams, Pooling, Taken, Token, Vocab};
+pub use llama::{Context, ContextParams, Model, ModelParams, Taken, Token, Vocab};
 pub use log::{set_verbosity, take_messages, warn};
 pub use memory::{Area, Pinned};
 pub use quantize::{QuantizeParams, QuantizeStep, quantize};
 pub use result::Error;
 pub use sampler::{Sampler, SamplerSettings};
 pub use upload::{Upload, measure_upload};
+pub use vectors::Pooling;
 pub use vfile::{RangeReader, Segment, SegmentKind, VirtualFile};
 
 /// Readies ggml and libllama; called by everything that creates a handle. Cheap after the first time.

@@ -1,5 +1,5 @@
-//! The fields of a JSON request, read with their types. Unknown fields are ignored, `null` is as good as nothing, and a wrong type is
-//! an error that names the field. It knows no protocol.
+//! The fields of a JSON request, read with their types. Unknown fields are ignored, `null` is as good as nothing, and a wrong
+//! type is an error that names the field. It knows no protocol.
 
 use axum::body::Body;
 use axum::http::Request;

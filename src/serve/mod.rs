@@ -1,5 +1,5 @@
-//! `airrun serve`: the engine behind HTTP, in the words of OpenAI's clients and of Ollama's. HTTP threads read and check requests; one
-//! worker thread owns the model's context and computes all of them together (`engine::batch`), so that they share every pass over
+//! `airrun serve`: the engine behind HTTP, in the words of OpenAI's clients and of Ollama's. HTTP threads read and check
+//! requests; one worker thread owns the model's context and computes all of them together (`engine::batch`), so that they share every pass over
 //! the weights. It prints nothing: what there is to say goes to the caller.
 //!
 //! `listen` accepts connections, `guard` lets requests in, `openai` and `ollama` translate, `prompt` and `tools` make text of

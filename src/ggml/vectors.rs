@@ -1,0 +1,65 @@
+//! Contexts that make vectors of texts, and the vectors.
+#![allow(unsafe_code)]
+
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+
+use ggml_sys as sys;
+
+use super::llama::{Context, ContextParams, Model};
+use super::result::{Error, not_null};
+
+/// What becomes of the vectors of a text's tokens.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Pooling {
+    /// Each is kept.
+    None,
+    /// They become one as the model was made for, or else their mean.
+    OfModel,
+    /// Their mean is taken.
+    Mean,
+}
+
+impl Context {
+    /// A context that makes vectors of texts.
+    pub fn for_vectors(
+        model: Arc<Model>,
+        params: &ContextParams,
+        pooling: Pooling,
+        stop: Arc<AtomicBool>,
+    ) -> Result<Context, Error> {
+        let context = Context::create(model.clone(), params, Some(pooling), stop.clone())?;
+        // SAFETY: a valid context.
+        let kind = unsafe { sys::llama_pooling_type(context.ptr.as_ptr()) };
+        // What ranks texts makes a number of two of them, and no vector.
+        let no_vector =
+            [sys::LLAMA_POOLING_TYPE_NONE, sys::LLAMA_POOLING_TYPE_RANK].contains(&kind);
+        if pooling == Pooling::OfModel && no_vector {
+            drop(context);
+            return Context::create(model, params, Some(Pooling::Mean), stop);
+        }
+        Ok(context)
+    }
+
+    /// The vector of the last text, in a context whose pooling makes one.
+    pub fn vector(&self) -> Result<&[f32], Error> {
+        // SAFETY: a valid context; NULL if there is none.
+        let vector = unsafe { sys::llama_get_embeddings_seq(self.ptr.as_ptr(), 0) };
+        self.row(vector)
+    }
+
+    /// The vector of token `i` of the last batch, in a context without pooling.
+    pub fn vector_of(&self, i: usize) -> Result<&[f32], Error> {
+        let i = i32::try_from(i).unwrap_or(i32::MAX);
+        // SAFETY: a valid context; NULL if there is none.
+        let vector = unsafe { sys::llama_get_embeddings_ith(self.ptr.as_ptr(), i) };
+        self.row(vector)
+    }
+
+    fn row(&self, vector: *mut f32) -> Result<&[f32], Error> {
+        let vector = not_null("reading the vector", vector)?;
+        let n = self.model().n_vector();
+        // SAFETY: libllama says that a vector has so many numbers, until the next batch.
+        Ok(unsafe { std::slice::from_raw_parts(vector.as_ptr(), n) })
+    }
+}
