@@ -11,8 +11,8 @@ command -v python3 > /dev/null || skip "no python3"
 
 log=$(mktemp)
 model=$(mktemp)
-trap 'kill "$server" 2> /dev/null; rm -f "$log" "$model"' EXIT
-# The same model, with a template that knows tools: shorter than its own, and padded to be as long.
+trap 'kill "$server" 2> /dev/null || true; rm -f "$log" "$model"' EXIT
+# The same model, with a template that knows tools: shorter than its own, and with a comment that makes it as long.
 "$venv/bin/python" - "$model" << 'PYTHON'
 import sys
 data = bytearray(open("models/tiny-chat-q8_0.gguf", "rb").read())
@@ -23,7 +23,7 @@ template = (
     b"{% for t in tools or [] %}<tool_call>{{ t.function.name }}{% endfor %}{% for m in messages %}"
     b"<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}<|im_start|>assistant\n"
 )
-data[at + 8 : at + 8 + length] = template.ljust(length)
+data[at + 8 : at + 8 + length] = template + b"{#" + b" " * (length - len(template) - 4) + b"#}"
 open(sys.argv[1], "wb").write(data)
 PYTHON
 for file in models/tiny-chat-q8_0.gguf "$model"; do
