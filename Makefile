@@ -60,9 +60,8 @@ cuda: setup
 	done
 
 # ggml leaves out Vulkan devices that are CPUs, unless they are named: the number is among those that the loader finds. It is
-# named after the build, which would compile ggml again for another variable whose name begins with GGML.
-# Fusing would join operations that streaming computes one after the other, and round their results in another way: without it,
-# streamed equals resident to the last bit.
+# named after the build, which would compile ggml again for another variable whose name begins with GGML. Fused operations are off:
+# which ones ggml fuses depends on what a queue computed before, and changes the last bits, streamed or not.
 test-vulkan: setup
 	headers=$$(sh tools/setup-vulkan.sh --tests) && export CMAKE_INCLUDE_PATH=$$headers && \
 	cargo test --release --features vulkan --test it --no-run && \

@@ -1,7 +1,7 @@
 //! Devices and buffer types (handles that own nothing), and backends, buffers and thread pools (which own what they name).
 
 use std::ptr::NonNull;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use ggml_sys as sys;
 
@@ -49,8 +49,11 @@ impl Device {
         unsafe { super::owned(sys::ggml_backend_dev_description(self.0.as_ptr())) }
     }
 
-    /// Its preferred buffer type.
+    /// Its preferred buffer type. The first call may start the driver.
     pub fn buffer_type(self) -> BufferType {
+        // ggml's Vulkan starts a device at the first question, and falls over if two threads ask it.
+        static STARTING: Mutex<()> = Mutex::new(());
+        let _alone = STARTING.lock().unwrap_or_else(PoisonError::into_inner);
         // SAFETY: the handle is valid; ggml asserts that every device has one.
         let buft = unsafe { sys::ggml_backend_dev_buffer_type(self.0.as_ptr()) };
         BufferType(NonNull::new(buft).expect("every ggml device has a buffer type"))
