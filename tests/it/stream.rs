@@ -2,6 +2,7 @@
 //! that a retry mends. And what no retry mends ends in an error that leaves the session usable.
 
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::{Duration, Instant};
 
@@ -144,14 +145,21 @@ fn a_source_that_hangs_can_be_stopped() {
     let engine = faulty(Behaviour { fault: Fault::StuckAt(10), ..Behaviour::default() });
     let mut session = engine.session().unwrap();
     let monitor = session.monitor();
-    let stopper = std::thread::spawn(move || {
-        std::thread::sleep(Duration::from_millis(300));
-        monitor.stop();
-    });
     let prompt = engine.vocab().unwrap().tokenize(PROMPT, false, true).unwrap();
-    let go_on = &mut |_: &str| std::ops::ControlFlow::Continue(());
-    let answer = generate(&mut session, &prompt, &SamplerSettings::default(), None, go_on).unwrap();
-    stopper.join().unwrap();
+    let is_over = AtomicBool::new(false);
+    let answer = std::thread::scope(|scope| {
+        // More than once: on a busy machine, the first may come before the answer begins, which forgets it.
+        scope.spawn(|| {
+            while !is_over.load(Ordering::Relaxed) {
+                std::thread::sleep(Duration::from_millis(300));
+                monitor.stop();
+            }
+        });
+        let go_on = &mut |_: &str| std::ops::ControlFlow::Continue(());
+        let answer = generate(&mut session, &prompt, &SamplerSettings::default(), None, go_on);
+        is_over.store(true, Ordering::Relaxed);
+        answer.unwrap()
+    });
     assert_eq!(answer.finish, Finish::Interrupted);
 }
 
