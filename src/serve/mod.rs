@@ -164,5 +164,5 @@ async fn finish(
     let _ = tokio::time::timeout(LAST_WORDS, worker).await;
 }
 
-/// How long streams that were cut short get to say so.
-const LAST_WORDS: Duration = Duration::from_secs(2);
+/// How long streams that were cut short get to say so: a step may be waiting for a busy disk.
+const LAST_WORDS: Duration = Duration::from_secs(15);

@@ -373,7 +373,8 @@ test("an answer is followed until the reader looks back", async ({ page }) => {
   const fromEnd = () => page.evaluate(() => { const t = document.getElementById("talk"); return t.scrollHeight - t.scrollTop - t.clientHeight; });
   await page.waitForFunction(() => document.getElementById("talk").scrollTop > 300);
   assert.ok(await fromEnd() < 100);
-  await page.evaluate(() => { document.getElementById("talk").scrollTop = 0; });
+  await page.mouse.move(180, 200);
+  await page.mouse.wheel(0, -100000);
   await page.waitForSelector("#down:not([hidden])");
   await page.waitForTimeout(500);
   assert.equal(await page.evaluate(() => document.getElementById("talk").scrollTop), 0);

@@ -164,7 +164,8 @@ function summary(run) {
   const tokens = run.tokens || run.pieces;
   if (!tokens || !run.first) return "";
   const seconds = (run.last - run.first) / 1000;
-  const rate = seconds > 0 && tokens > 1 ? `${((tokens - 1) / seconds).toFixed(1)} tokens/s` : "";
+  // What comes in one go was not timed by its arrival.
+  const rate = seconds > 0.02 && tokens > 1 ? `${((tokens - 1) / seconds).toFixed(1)} tokens/s` : "";
   const wait = `the first after ${((run.first - run.begin) / 1000).toFixed(1)} s`;
   return [`${tokens} token${tokens === 1 ? "" : "s"}`, rate, wait].filter(Boolean).join(" · ");
 }

@@ -52,11 +52,24 @@ export function follow(force = false) {
 }
 
 let top = 0;
+let readerUntil = 0;
+
+const BACK = ["ArrowUp", "Home", "PageUp"];
+
+/** What readers scroll by: a text that gets shorter for a moment moves the page up, too. Each counts for a while. (milliseconds) */
+function hand(kind, span, counts = () => true) {
+  const listen = (event) => { if (counts(event)) readerUntil = performance.now() + span; };
+  addEventListener(kind, listen, { passive: true });
+}
+hand("wheel", 1000);
+hand("touchmove", 2000);
+hand("keydown", 1000, (event) => BACK.includes(event.key));
+hand("pointerdown", 10000, (event) => event.target === talk);
 
 talk.addEventListener("scroll", () => {
   // Only a reader moves up; the end moves away by itself while an answer grows.
   if (nearEnd()) following = true;
-  else if (talk.scrollTop < top) following = false;
+  else if (talk.scrollTop < top && performance.now() < readerUntil) following = false;
   top = talk.scrollTop;
   down.hidden = following;
 }, { passive: true });
