@@ -298,14 +298,23 @@ impl DeviceMemory {
         }
     }
 
+    /// Reads and copies whatever can be, without waiting.
+    fn go_on(&mut self) {
+        self.ask();
+        self.copy();
+        self.ask();
+    }
+
+    /// Whether there is something that nobody has asked the disk for yet.
+    fn wants_more(&self) -> bool {
+        let unasked = |f: &Fill| f.asked < self.origins[f.unit as usize].chunks.len();
+        self.fills.iter().any(|f| unasked(f) && f.failure.is_none())
+    }
+
     /// Waits a while for the next thing that brings the first fill on. False if there is none.
     fn wait_a_while(&mut self) -> bool {
-        let wants_more = self
-            .fills
-            .iter()
-            .any(|f| f.asked < self.origins[f.unit as usize].chunks.len() && f.failure.is_none());
         // A buffer that the device copies from delays the next read: better to wait for that, while the reads go on.
-        if wants_more && self.in_flight < self.max_in_flight && self.ring.recover() {
+        if self.wants_more() && self.in_flight < self.max_in_flight && self.ring.recover() {
             return true;
         }
         match self.fills.front_mut().and_then(|f| f.reads.front_mut()) {
@@ -337,15 +346,17 @@ impl SlotMemory for DeviceMemory {
     }
 
     fn advance(&mut self) {
-        self.ask();
-        self.copy();
-        self.ask();
+        self.go_on();
+        // The disk has nothing to do, though something is to be read: worth the wait for the oldest copies.
+        while self.in_flight == 0 && self.wants_more() && self.ring.recover() {
+            self.ask();
+        }
     }
 
     fn finish_fill(&mut self, slot: usize, unit: Unit) -> Option<Result<(), ReadError>> {
         let mut begin = None;
         let outcome = loop {
-            self.advance();
+            self.go_on();
             if let Some(outcome) = self.slots[slot].outcome.take() {
                 break Some(outcome);
             }

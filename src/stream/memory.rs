@@ -14,7 +14,7 @@ pub(super) trait SlotMemory: Send + fmt::Debug {
     /// Begins to bring `unit` into `slot`. Returns at once.
     fn begin_fill(&mut self, slot: usize, unit: Unit);
 
-    /// Does what can be done for the fills that have begun without waiting.
+    /// Does what can be done for the fills that have begun, while computation goes on: without waiting for anything recent.
     fn advance(&mut self) {}
 
     /// Waits until what computes next may rely on `unit` in `slot`, whose fill has begun. `None` if somebody asked to stop before:
