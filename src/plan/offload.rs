@@ -247,10 +247,21 @@ impl Problem<'_> {
                 Some(r) => refusal = Some(r),
             }
         }
-        let Some((_, tiers)) = few else { return Err(refusal.expect("something was tried")) };
-        let tiers = self.bring_home(&tiers, |tiers| self.fits(draft, tiers));
+        let Some((_, few)) = few else { return Err(refusal.expect("something was tried")) };
+        let mut plans = self.shared(draft, &few, if always { 0 } else { SHARES });
+        // Nothing but streaming, too: a mixture need not be faster.
+        let all = with(n, Tier::Streamed);
+        if all != few && self.fits(draft, &all) {
+            plans.extend(self.shared(draft, &all, 0));
+        }
+        Ok(plans)
+    }
+
+    /// Of blocks that stream, as many as possible at home in RAM, and of those none, some, or all left to the CPU.
+    fn shared(&self, draft: Draft<'_>, tiers: &[Tier], shares: usize) -> Vec<Plan> {
+        let tiers = self.bring_home(tiers, |tiers| self.fits(draft, tiers));
         let n_home = tiers.iter().filter(|&&t| t == Tier::Host).count();
-        let shares = if always { 0 } else { SHARES.min(n_home) };
+        let shares = shares.min(n_home);
         let mut plans = Vec::new();
         for share in 0..=shares {
             let n_cpu = if share == 0 { 0 } else { n_home * share / shares };
@@ -259,7 +270,7 @@ impl Problem<'_> {
                 plans.push(self.plan(draft, &tiers));
             }
         }
-        Ok(plans)
+        plans
     }
 
     /// As many of the streamed blocks as there is RAM for, at home there.
@@ -339,11 +350,10 @@ impl Problem<'_> {
             let cost = estimate(&plan, rates, self.touched, PROMPT);
             (cost.generation.seconds, cost.prompt.seconds, plan)
         });
-        let better = |a: &(f64, f64, Plan), b: &(f64, f64, Plan)| {
-            let as_fast = a.0 <= b.0 * AS_FAST && b.0 <= a.0 * AS_FAST;
-            if as_fast { a.1 < b.1 } else { a.0 < b.0 }
-        };
-        timed.reduce(|best, new| if better(&new, &best) { new } else { best }).map(|t| t.2)
+        let timed: Vec<(f64, f64, Plan)> = timed.collect();
+        let fastest = timed.iter().map(|t| t.0).min_by(f64::total_cmp)?;
+        let as_fast = timed.into_iter().filter(|t| t.0 <= fastest * AS_FAST);
+        as_fast.min_by(|a, b| a.1.total_cmp(&b.1)).map(|t| t.2)
     }
 
     fn plan(&self, draft: Draft<'_>, tiers: &[Tier]) -> Plan {

@@ -132,8 +132,9 @@ fn ngl(index: &Index, machine: &Machine, wish: &Wish) -> Option<f64> {
     Some(gpu + output + beside.cpu.one.seconds(used(on_cpu)) + hand_over)
 }
 
+/// A GPU is never slower than the CPU here: one that is gets what fits all the same, because somebody chose it.
 fn rates() -> impl Strategy<Value = Machine> {
-    (0.2e9..8e9, 1e9..60e9, 1e9..200e9, 100e9..4000e9)
+    (0.2e9..8e9, 1e9..60e9, 1e9..100e9, 100e9..4000e9)
         .prop_map(|(disk, link, cpu, gpu)| machine(disk, link, cpu, gpu))
 }
 
