@@ -14,6 +14,8 @@ MODEL ?= models/tiny-chat-q4_k_m.gguf
 # The software Vulkan device of Mesa, and the tests that run on it.
 LAVAPIPE ?= $$(echo /usr/share/vulkan/icd.d/lvp_icd*.json)
 VULKAN_TESTS ?= stream archs golden devices
+# Of the tiny models, one of so many is tried, because each run compiles its shaders anew; 1 tries all of them, for a quarter of an hour.
+VULKAN_EVERY ?= 8
 
 # A compiler cache makes the second build of ggml a matter of seconds; its results do not depend on where the tree lies.
 ifneq ($(shell command -v ccache),)
@@ -65,7 +67,7 @@ cuda: setup
 test-vulkan: setup
 	headers=$$(sh tools/setup-vulkan.sh --tests) && export CMAKE_INCLUDE_PATH=$$headers && \
 	cargo test --release --features vulkan --test it --no-run && \
-	AIRRUN_TEST_DEVICE=vulkan GGML_VK_VISIBLE_DEVICES=0 GGML_VK_DISABLE_FUSION=1 \
+	AIRRUN_TEST_DEVICE=vulkan AIRRUN_TEST_EVERY=$(VULKAN_EVERY) GGML_VK_VISIBLE_DEVICES=0 GGML_VK_DISABLE_FUSION=1 \
 		VK_DRIVER_FILES=$(LAVAPIPE) VK_ICD_FILENAMES=$(LAVAPIPE) \
 		cargo test --release --features vulkan --test it -- $(VULKAN_TESTS)
 
