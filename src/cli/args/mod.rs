@@ -189,7 +189,7 @@ pub(crate) struct LogitsArgs {
 pub(crate) struct LoadArgs {
     /// The model: a name that `airrun list` shows, or a GGUF file
     pub(crate) model: PathBuf,
-    /// Compute on auto, cpu, cuda[:N], vulkan[:N] or metal
+    /// Compute on auto, cpu, cuda, vulkan or metal; cuda:1 is the second
     #[arg(long, default_value = "auto", value_name = "NAME")]
     #[arg(hide_default_value = true, help_heading = "Memory")]
     pub(crate) device: DeviceChoice,
