@@ -13,7 +13,7 @@ MODEL ?= models/tiny-chat-q4_k_m.gguf
 
 # The software Vulkan device of Mesa, and the tests that run on it.
 LAVAPIPE ?= $$(echo /usr/share/vulkan/icd.d/lvp_icd*.json)
-VULKAN_TESTS ?= stream archs golden devices
+VULKAN_TESTS ?= stream:: archs:: golden:: devices::
 # Of the tiny models, one of so many is tried, because each run compiles its shaders anew; 1 tries all of them, for a quarter of an hour.
 VULKAN_EVERY ?= 8
 
