@@ -346,8 +346,9 @@ impl Terminal {
         }
         let args = args.iter().chain(one_thread(args));
         let quoted: Vec<String> = args.map(|a| format!("'{a}'")).collect();
+        // Without `exec`, a shell that waits for its child dies of a Ctrl-C that its child outlives.
         let line = format!(
-            "stty cols 80 rows 24; '{}' {}",
+            "stty cols 80 rows 24; exec '{}' {}",
             env!("CARGO_BIN_EXE_airrun"),
             quoted.join(" ")
         );
