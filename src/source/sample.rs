@@ -3,7 +3,8 @@
 //!
 //! What makes a sample lie, and what is done about it: the same bytes twice (some cache on the way has them: stretches are taken
 //! all over the files, none twice before all were read once), holes (they cost nothing to read: they are left out), a short burst
-//! (it goes on until both halves of it agree), the first read and the last ones (the queue is not full: they do not count).
+//! (it goes on until both halves of it agree), the first read and the last ones (the queue is not full: they do not count), little
+//! memory to read into (it stays in the processor's caches, where bytes arrive faster than in the slots of a large model).
 
 use std::collections::VecDeque;
 use std::path::PathBuf;
@@ -18,6 +19,8 @@ use crate::units::{Bytes, MIB, Rate};
 const STEP: u64 = 4 * MIB.0;
 /// ... and so many at a time keep a queue of 16 full.
 const IN_FLIGHT: usize = 5;
+/// They go into so many buffers in turn: together several times what a cache keeps of what a disk writes.
+const BUFFERS: usize = 16;
 /// What is read in one piece before the next place, so that disks with heads show what they stream, not how they seek.
 const STRETCH: u64 = 32 * MIB.0;
 /// Small files are cut into at least so many stretches.
@@ -78,6 +81,8 @@ pub struct Ground {
     stride: usize,
     all_hole: bool,
     drop_cached: bool,
+    /// What nothing is being read into.
+    idle: VecDeque<HostBuf>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -114,6 +119,7 @@ impl Ground {
             step,
             within: 0,
             drop_cached: false,
+            idle: VecDeque::new(),
         })
     }
 
@@ -194,23 +200,24 @@ pub fn sample(
     if ground.stretches.is_empty() {
         return Err(if ground.all_hole { NoSample::Hole } else { NoSample::Empty });
     }
-    let mut tickets = VecDeque::with_capacity(IN_FLIGHT);
-    for _ in 0..IN_FLIGHT {
+    while ground.idle.len() < BUFFERS {
         let mut buf = HostBuf::new(Bytes(ground.step)).map_err(NoSample::Memory)?;
         buf.as_mut_slice().fill(1); // the first touch of its pages is not part of reading
-        tickets.push_back(buf);
+        ground.idle.push_back(buf);
     }
     let begin = Instant::now();
     let mut tickets: VecDeque<(u64, Ticket)> =
-        tickets.into_iter().map(|buf| request(source, ground, buf)).collect();
+        (0..IN_FLIGHT).filter_map(|_| request(source, ground)).collect();
     let gathered = gather(source, ground, &mut tickets, begin, effort);
     source.cancel(); // so that dropping the tickets waits for the reads in flight only
     gathered
 }
 
-fn request(source: &dyn WeightSource, ground: &mut Ground, buf: HostBuf) -> (u64, Ticket) {
+/// Asks for what is next, into the buffer that was used longest ago. None where there is no buffer.
+fn request(source: &dyn WeightSource, ground: &mut Ground) -> Option<(u64, Ticket)> {
+    let buf = ground.idle.pop_front()?;
     let extent = ground.next();
-    (extent.len, source.request(Arc::new([extent]), buf))
+    Some((extent.len, source.request(Arc::new([extent]), buf)))
 }
 
 /// Takes what arrives, and asks for more, until the sample says enough.
@@ -239,7 +246,8 @@ fn gather(
         if since >= effort.most || since >= effort.least && sample.is_steady() {
             break;
         }
-        tickets.push_back(request(source, ground, done.buf));
+        ground.idle.push_back(done.buf);
+        tickets.extend(request(source, ground));
     }
     if sample.seconds() > 0.0 { Ok(sample) } else { Err(NoSample::TooSlow(begin.elapsed())) }
 }
