@@ -19,6 +19,14 @@ pub enum Error {
         /// What was refused.
         error: ggml::Error,
     },
+    /// The weights could not be read.
+    #[error("model '{model}': {error}")]
+    Load {
+        /// The file.
+        model: String,
+        /// Why.
+        error: source::ReadError,
+    },
     /// Streaming failed.
     #[error("model '{model}': {error}")]
     Stream {
@@ -110,6 +118,7 @@ impl Error {
             Error::Stream { error: stream::Error::Read { .. }, .. } => {
                 "check the disk and the file; what was said so far is kept".to_owned()
             }
+            Error::Load { .. } => "check the disk and the file".to_owned(),
             Error::NoDevice { there, build, .. } => {
                 let make = build
                     .map(|b| format!("; `make {b}` builds one that does"))

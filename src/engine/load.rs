@@ -324,6 +324,20 @@ impl Engine {
     }
 }
 
+/// A model that was loaded on `device`, which may know better why it was not.
+fn of_device(
+    loaded: Result<Model, Error>,
+    device: &StreamDevice,
+    index: &Index,
+) -> Result<Model, Error> {
+    let model = loaded.map_err(|error| match device.take_error() {
+        Some(error) => Error::Stream { model: model_name(index), error },
+        None => error,
+    })?;
+    device.loaded();
+    Ok(model)
+}
+
 /// What computes, for people: the name first.
 fn describe_device(gpu: Option<Device>) -> String {
     match gpu {
@@ -464,17 +478,16 @@ impl Loading<'_> {
             repack: self.options.repack && self.gpu.is_none(),
             describe_only: false,
         };
-        let stop = AtomicBool::new(false);
         let model = if self.plan.promised || self.gpu.is_some() {
             let paths = self.paths();
-            let source: Arc<dyn WeightSource> =
-                source::open(&paths, source::Choice::default())?.into();
+            let source = source::open(&paths, source::Choice::default())?;
             let file = self.virtual_file(&paths, &HashSet::new())?;
-            Model::load_virtual(self.read_ahead(file, source), &params, &stop)
+            self.load_filled(file, &params, source.as_ref())?
         } else {
-            Model::load(&self.index.files[0].path, &params, &stop)
+            let model = Model::load(&self.index.files[0].path, &params, &self.monitor.stop_flag());
+            model.map_err(ggml_error(self.index))?
         };
-        Ok((model.map_err(ggml_error(self.index))?, None, None))
+        Ok((model, None, None))
     }
 
     /// Where libllama is to put what the CPU computes with beside a GPU: in its host memory, pinned where the GPU has such, so that
@@ -513,8 +526,9 @@ impl Loading<'_> {
         let file = self.virtual_file(&paths, &streamed)?;
         let device = self.device(source)?;
         device.prefetch();
-        let model = self.load_on(&device, self.read_ahead(file, direct))?;
-        Ok((model, Some(device), Some(reader)))
+        let params = self.params_on(&device)?;
+        let model = self.load_filled(file, &params, direct.as_ref());
+        Ok((of_device(model, &device, self.index)?, Some(device), Some(reader)))
     }
 
     /// Describes the model to libllama without reading any of its weights: no token can be computed with it.
@@ -524,8 +538,9 @@ impl Loading<'_> {
         let all = (0..self.index.tensors.len()).collect();
         let file = self.virtual_file(&self.paths(), &all)?;
         let device = self.device(Arc::new(NoSource))?;
-        let model = Loading { options: &options, ..*self }.load_on(&device, file)?;
-        Ok((model, device))
+        let params = Loading { options: &options, ..*self }.params_on(&device)?;
+        let model = Model::load_virtual(file, &params, &self.monitor.stop_flag());
+        Ok((of_device(model.map_err(ggml_error(self.index)), &device, self.index)?, device))
     }
 
     fn paths(&self) -> Vec<PathBuf> {
@@ -552,8 +567,8 @@ impl Loading<'_> {
         .map_err(|error| Error::Stream { model: model_name(self.index), error })
     }
 
-    /// Loads `file` with the streamed tensors on `device`, and the others in the memory of what computes with them.
-    fn load_on(&self, device: &StreamDevice, file: VirtualFile) -> Result<Model, Error> {
+    /// How to load the model with the streamed tensors on `device`, and the others in the memory of what computes with them.
+    fn params_on(&self, device: &StreamDevice) -> Result<ModelParams, Error> {
         let mut overrides = vec![(self.plan.pattern(self.index), device.weights())];
         if self.gpu.is_some() {
             overrides.extend(self.by_cpu()?);
@@ -562,19 +577,12 @@ impl Loading<'_> {
             let cpu = Device::cpu().map_err(ggml_error(self.index))?;
             overrides.push((".*".to_owned(), cpu.buffer_type()));
         }
-        let params = ModelParams {
+        Ok(ModelParams {
             device: Some(device.device()),
             overrides,
             repack: self.options.repack && self.gpu.is_none(),
             describe_only: false,
-        };
-        let model = Model::load_virtual(file, &params, &AtomicBool::new(false));
-        let model = model.map_err(|error| match device.take_error() {
-            Some(error) => Error::Stream { model: model_name(self.index), error },
-            None => ggml_error(self.index)(error),
-        })?;
-        device.loaded();
-        Ok(model)
+        })
     }
 
     /// How each unit lies in a slot of `inner`, where it is at home, and where in it each streamed tensor is.

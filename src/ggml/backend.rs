@@ -1,5 +1,6 @@
 //! Devices and buffer types (handles that own nothing), and backends, buffers and thread pools (which own what they name).
 
+use std::ffi::c_void;
 use std::ptr::NonNull;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -66,6 +67,26 @@ impl Device {
         NonNull::new(buft).map(BufferType)
     }
 
+    /// The types of memory in which its weights have another order than in files, for speed.
+    pub fn extra_buffer_types(self) -> Vec<BufferType> {
+        let mut kinds = Vec::new();
+        // SAFETY: a valid device; the function has this type by its name, and its list ends with NULL.
+        unsafe {
+            let reg = sys::ggml_backend_dev_backend_reg(self.0.as_ptr());
+            let name = c"ggml_backend_dev_get_extra_bufts";
+            let entry = sys::ggml_backend_reg_get_proc_address(reg, name.as_ptr());
+            if entry.is_null() {
+                return kinds;
+            }
+            let mut at = std::mem::transmute::<*mut c_void, ExtraTypes>(entry)(self.0.as_ptr());
+            while let Some(kind) = NonNull::new(at).and_then(|at| NonNull::new(*at.as_ptr())) {
+                kinds.push(BufferType(kind));
+                at = at.add(1);
+            }
+        }
+        kinds
+    }
+
     /// What it says that it can do. Some devices look up their free memory to answer.
     pub fn capabilities(self) -> Capabilities {
         // SAFETY: plain data, filled in by the call; the handle is valid.
@@ -81,6 +102,10 @@ impl Device {
         }
     }
 }
+
+/// `ggml_backend_dev_get_extra_bufts_t`.
+type ExtraTypes =
+    unsafe extern "C" fn(*mut sys::ggml_backend_device) -> *mut *mut sys::ggml_backend_buffer_type;
 
 /// What a device can do beyond computing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

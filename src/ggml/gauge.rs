@@ -2,7 +2,6 @@
 //! will compute the model, or on a GPU.
 #![allow(unsafe_code)]
 
-use std::ffi::c_void;
 use std::ptr::{NonNull, null_mut};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -135,35 +134,18 @@ unsafe fn repacked_type(
     matrix: *mut sys::ggml_tensor,
 ) -> Option<BufferType> {
     let product = graph.node(0).as_ptr();
-    // SAFETY: a valid device; the function has this type by its name. The list ends with NULL. The matrix gets an empty buffer
-    // for the length of a question.
-    unsafe {
-        let reg = sys::ggml_backend_dev_backend_reg(device.0.as_ptr());
-        let name = c"ggml_backend_dev_get_extra_bufts";
-        let entry = sys::ggml_backend_reg_get_proc_address(reg, name.as_ptr());
-        if entry.is_null() {
-            return None;
-        }
-        let list = std::mem::transmute::<*mut c_void, ExtraTypes>(entry)(device.0.as_ptr());
-        let mut at = list;
-        while !at.is_null() && !(*at).is_null() {
-            let buffer = sys::ggml_backend_buft_alloc_buffer(*at, 0);
+    device.extra_buffer_types().into_iter().find(|kind| {
+        // SAFETY: a valid device and buffer type. The matrix gets an empty buffer for the length of a question.
+        unsafe {
+            let buffer = sys::ggml_backend_buft_alloc_buffer(kind.0.as_ptr(), 0);
             (*matrix).buffer = buffer;
             let takes = sys::ggml_backend_dev_supports_op(device.0.as_ptr(), product);
             (*matrix).buffer = null_mut();
             sys::ggml_backend_buffer_free(buffer);
-            if takes {
-                return NonNull::new(*at).map(BufferType);
-            }
-            at = at.add(1);
+            takes
         }
-        None
-    }
+    })
 }
-
-/// `ggml_backend_dev_get_extra_bufts_t`.
-type ExtraTypes =
-    unsafe extern "C" fn(*mut sys::ggml_backend_device) -> *mut *mut sys::ggml_backend_buffer_type;
 
 impl Memory {
     /// Memory for all tensors of a context that have none.

@@ -1,5 +1,6 @@
 //! libllama: models, contexts, vocabularies.
 
+use std::collections::HashSet;
 use std::ffi::{CString, c_void};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
@@ -10,6 +11,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use ggml_sys as sys;
 
 use super::backend::{BufferType, Device, Threadpool};
+use super::defer::{Unfilled, deferring};
 use super::result::{Error, not_null};
 use super::vectors::Pooling;
 use super::vfile::VirtualFile;
@@ -68,6 +70,24 @@ impl Model {
                 not_null("loading the model", model).map(Model)
             })
         })
+    }
+
+    /// Loads a model from a virtual file, but for the bytes of the tensors called as `wanted` says that come into memory of the CPU's or
+    /// of `device`'s.
+    pub fn load_deferring(
+        file: VirtualFile,
+        params: &ModelParams,
+        stop: &AtomicBool,
+        device: Device,
+        wanted: HashSet<String>,
+    ) -> Result<Unfilled, Error> {
+        let cpu = Device::cpu()?;
+        let mut kinds = cpu.extra_buffer_types();
+        kinds.extend([cpu.buffer_type(), device.buffer_type()]);
+        kinds.extend(device.host_buffer_type());
+        let (model, tensors) =
+            deferring(&kinds, wanted, || Model::load_virtual(file, params, stop))?;
+        Ok(Unfilled::new(model, tensors))
     }
 
     /// Its vocabulary.

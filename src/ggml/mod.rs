@@ -8,6 +8,7 @@
 mod addresses;
 mod backend;
 mod batch;
+mod defer;
 mod devices;
 mod event;
 mod gauge;
@@ -31,6 +32,7 @@ use std::sync::{Once, OnceLock};
 pub use addresses::AddressRange;
 pub use backend::{Backend, Buffer, BufferType, Capabilities, Device, Threadpool};
 pub use batch::BatchToken;
+pub use defer::{Deferred, Unfilled};
 pub use devices::{DeviceKind, DeviceMemory};
 pub use event::Event;
 pub use gauge::Matmul;
@@ -44,7 +46,7 @@ pub use result::Error;
 pub use sampler::{Sampler, SamplerSettings};
 pub use upload::{Upload, measure_upload};
 pub use vectors::Pooling;
-pub use vfile::{RangeReader, Segment, SegmentKind, VirtualFile};
+pub use vfile::{Segment, SegmentKind, VirtualFile};
 
 /// Readies ggml and libllama; called by everything that creates a handle. Cheap after the first time.
 pub fn init() {

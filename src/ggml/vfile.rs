@@ -38,21 +38,9 @@ pub enum SegmentKind {
 /// The stream's buffer: C reads custom streams by whole buffers only, and the usual one is 8 KiB. A power of two.
 const BUFFER: usize = 256 << 10;
 
-/// Reads the real files of a [`VirtualFile`] better than one `pread` after the other.
-pub trait RangeReader: Send + std::fmt::Debug {
-    /// Reads bytes of file number `file` from `offset` on: as many as it likes, and at least one, unless it leaves this read to
-    /// `pread` by returning 0.
-    ///
-    /// # Errors
-    ///
-    /// Why the bytes cannot be had.
-    fn read(&mut self, file: usize, offset: u64, out: &mut [u8]) -> Result<usize, String>;
-}
-
 /// A read-only file made of segments.
 #[derive(Debug)]
 pub struct VirtualFile {
-    reader: Option<Box<dyn RangeReader>>,
     files: Vec<(File, PathBuf)>,
     /// Start of each segment in the virtual file.
     starts: Vec<u64>,
@@ -74,12 +62,7 @@ impl VirtualFile {
             starts.push(len);
             len += segment.len;
         }
-        Ok(VirtualFile { reader: None, files, starts, segments, len, position: 0, error: None })
-    }
-
-    /// The same file, with its real bytes read by `reader`.
-    pub fn with_reader(self, reader: Box<dyn RangeReader>) -> VirtualFile {
-        VirtualFile { reader: Some(reader), ..self }
+        Ok(VirtualFile { files, starts, segments, len, position: 0, error: None })
     }
 
     /// Calls `body` with a C stream of this file, and closes it. If `body` fails because a read did, the read's error wins.
@@ -116,28 +99,10 @@ impl VirtualFile {
                     out.slice(done, n).copy_from_slice(bytes.get(skip..skip + n)?);
                 }
                 SegmentKind::File { file, offset } => {
-                    let out = out.slice(done, n);
-                    let by_reader = match &mut self.reader {
-                        Some(reader) => reader.read(*file, offset + skip, out),
-                        None => Ok(0),
-                    };
                     let (file, path) = self.files.get(*file)?;
-                    let read = match by_reader {
-                        Ok(0) => file.read_exact_at(out, offset + skip).map(|()| n),
-                        Ok(some) => Ok(some),
-                        Err(why) => Err(std::io::Error::other(why)),
-                    };
-                    match read {
-                        // Not further than the reader likes: C asks by whole buffers, and may not need the rest.
-                        Ok(read) if read < n => {
-                            self.position += read as u64;
-                            return Some(done + read);
-                        }
-                        Ok(_) => {}
-                        Err(e) => {
-                            self.error = Some(format!("{}: {e}", path.display()));
-                            return None;
-                        }
+                    if let Err(e) = file.read_exact_at(out.slice(done, n), offset + skip) {
+                        self.error = Some(format!("{}: {e}", path.display()));
+                        return None;
                     }
                 }
             }
