@@ -4,6 +4,7 @@
 use std::io;
 use std::ops::ControlFlow;
 use std::sync::Arc;
+use std::time::Instant;
 
 use crate::cli::args::{LoadArgs, SampleArgs};
 use crate::cli::interrupt::Interrupt;
@@ -12,7 +13,8 @@ use crate::cli::progress::{Status, Watched};
 use crate::cli::resolve::{self, Chosen};
 use crate::cli::trace::Tracing;
 use crate::engine::{
-    self, Answer, Engine, Finish, LoadOptions, SamplerSettings, Session, StopWords, Token,
+    self, Answer, Engine, Finish, LoadOptions, Monitor, Progress, SamplerSettings, Session,
+    StopWords, Token,
 };
 use crate::gguf::Index;
 use crate::units::{Bytes, Rate};
@@ -40,13 +42,29 @@ pub(crate) struct Reply {
     pub(crate) answer: Answer,
 }
 
+/// What is shown while a model is loaded: how much of it is there, once that is known.
+fn loading(title: String, monitor: Arc<Monitor>) -> impl Fn() -> String + Send {
+    let begin = Instant::now();
+    move || {
+        let Progress { loaded, to_load, .. } = monitor.snapshot();
+        let how_far = match to_load {
+            Bytes::ZERO => format!("{} s", begin.elapsed().as_secs()),
+            _ => format!("{loaded} of {to_load}"),
+        };
+        format!("loading {title} ... {how_far}")
+    }
+}
+
 /// Loads a model under a status line.
 pub(crate) fn load(
     index: Index,
     options: &LoadOptions,
     printer: &Printer,
 ) -> Result<Engine, engine::Error> {
-    let status = Status::start(printer, Watched::Step(format!("loading {}", index.title())));
+    let monitor = Arc::new(Monitor::default());
+    let line = loading(index.title(), Arc::clone(&monitor));
+    let status = Status::start(printer, Watched::Line(Box::new(line)));
+    let options = &LoadOptions { monitor: Some(monitor), ..options.clone() };
     let engine = Engine::open(Arc::new(index), options)?;
     drop(status);
     if options.vram.is_some() && engine.plan().gpu.is_none() {

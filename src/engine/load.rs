@@ -3,7 +3,6 @@
 use std::collections::{HashMap, HashSet};
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
 
 use super::batch::Grammar;
 use super::devices::{self, DeviceChoice};
@@ -54,6 +53,8 @@ pub struct LoadOptions {
     pub tokenizer: Option<PathBuf>,
     /// Keeps blocks that stream from RAM there. Without, they are read for every pass all the same: for tests, and to measure.
     pub keep: bool,
+    /// Where others see how far it is; a monitor serves one model.
+    pub monitor: Option<Arc<Monitor>>,
 }
 
 /// Sequences whose full context is in the plan. There may be more: few texts are long at the same time.
@@ -81,6 +82,7 @@ impl Default for LoadOptions {
             embedding: false,
             tokenizer: None,
             keep: true,
+            monitor: None,
         }
     }
 }
@@ -158,7 +160,7 @@ impl Engine {
         let threads = Arc::new(threads);
         let Planned { plan, gpu, .. } = make_plan(&index, options, &threads, false)?;
         let before = gpu.map(|gpu| (gpu, gpu.memory().free));
-        let monitor = Arc::new(Monitor::default());
+        let monitor = options.monitor.clone().unwrap_or_default();
         let loading = Loading {
             index: &index,
             plan: &plan,
@@ -484,7 +486,18 @@ impl Loading<'_> {
             let file = self.virtual_file(&paths, &HashSet::new())?;
             self.load_filled(file, &params, source.as_ref())?
         } else {
-            let model = Model::load(&self.index.files[0].path, &params, &self.monitor.stop_flag());
+            let all: Bytes = self.index.tensors.iter().map(|t| t.len).sum();
+            self.monitor.to_load(all);
+            let on_progress = |share: f32| {
+                #[expect(
+                    clippy::cast_possible_truncation,
+                    clippy::cast_sign_loss,
+                    reason = "a share of it"
+                )]
+                self.monitor.loaded(Bytes((all.f64() * f64::from(share)) as u64));
+                true
+            };
+            let model = Model::load(&self.index.files[0].path, &params, &on_progress);
             model.map_err(ggml_error(self.index))?
         };
         Ok((model, None, None))
@@ -503,7 +516,7 @@ impl Loading<'_> {
             ModelParams { device: Some(device), describe_only: true, ..ModelParams::default() };
         let all = (0..self.index.tensors.len()).collect();
         let file = self.virtual_file(&self.paths(), &all)?;
-        let model = Model::load_virtual(file, &params, &AtomicBool::new(false));
+        let model = Model::load_virtual(file, &params, &|_| true);
         model.map_err(ggml_error(self.index))
     }
 
@@ -539,7 +552,7 @@ impl Loading<'_> {
         let file = self.virtual_file(&self.paths(), &all)?;
         let device = self.device(Arc::new(NoSource))?;
         let params = Loading { options: &options, ..*self }.params_on(&device)?;
-        let model = Model::load_virtual(file, &params, &self.monitor.stop_flag());
+        let model = Model::load_virtual(file, &params, &|_| true);
         Ok((of_device(model.map_err(ggml_error(self.index)), &device, self.index)?, device))
     }
 

@@ -12,6 +12,7 @@ use super::load::{Loading, ggml_error, model_name};
 use crate::ggml::{self, Deferred, Device, Model, ModelParams, VirtualFile};
 use crate::gguf::TensorInfo;
 use crate::source::{DIRECT_ALIGN, Done, Extent, HostBuf, ReadError, Ticket, WeightSource};
+use crate::stream::Monitor;
 use crate::units::{Bytes, MIB};
 
 /// What is read at a time of a tensor that may be set by pieces.
@@ -104,12 +105,14 @@ impl Loading<'_> {
         let places: HashMap<&str, &TensorInfo> =
             resident.map(|(_, t)| (t.name.as_str(), t)).collect();
         let wanted = places.keys().map(|&name| name.to_owned()).collect();
-        let stop = self.monitor.stop_flag();
-        let unfilled = Model::load_deferring(file, params, &stop, device, wanted)
+        let unfilled = Model::load_deferring(file, params, &|_| true, device, wanted)
             .map_err(ggml_error(self.index))?;
+        self.monitor.to_load(unfilled.tensors().iter().map(Deferred::len).sum());
         let batches = batches(&pieces(unfilled.tensors(), &places));
         let n_threads = self.threads.n_threads() as usize;
-        fill(unfilled.tensors(), &batches, source, n_threads, self.room()).map_err(|why| {
+        let tensors = unfilled.tensors();
+        let filling = Filling::new(tensors, &batches, source, self.monitor);
+        filling.run(n_threads, self.room()).map_err(|why| {
             let model = model_name(self.index);
             match why {
                 Unfillable::Read(error) => Error::Load { model, error },
@@ -159,6 +162,7 @@ struct Filling<'a> {
     tensors: &'a [Deferred],
     batches: &'a [Batch],
     source: &'a dyn WeightSource,
+    monitor: &'a Monitor,
     state: Mutex<State>,
     /// A buffer is free again, or all is over.
     wake: Condvar,
@@ -174,37 +178,41 @@ struct State {
     failed: Option<Unfillable>,
 }
 
-/// Reads `batches` and sets them with `n_threads` threads, in no more memory than `room` unless a single batch takes more.
-fn fill(
-    tensors: &[Deferred],
-    batches: &[Batch],
-    source: &dyn WeightSource,
-    n_threads: usize,
-    room: Bytes,
-) -> Result<(), Unfillable> {
-    let Some(largest) = batches.iter().map(|b| Bytes(b.len())).max() else { return Ok(()) };
-    let wanted = n_threads as u64 + ON_ITS_WAY.0.div_ceil(largest.0).max(2);
-    let n_buffers = wanted.min(room.0 / largest.0).clamp(1, batches.len() as u64);
-    let mut state = State::default();
-    for _ in 0..n_buffers {
-        state.spare.push(HostBuf::new(largest).map_err(|e| {
-            Unfillable::Ggml(ggml::Error::Null { what: "making room to read", why: e.to_string() })
-        })?);
+impl<'a> Filling<'a> {
+    fn new(
+        tensors: &'a [Deferred],
+        batches: &'a [Batch],
+        source: &'a dyn WeightSource,
+        monitor: &'a Monitor,
+    ) -> Filling<'a> {
+        let (state, wake) = (Mutex::default(), Condvar::new());
+        Filling { tensors, batches, source, monitor, state, wake }
     }
-    let state = Mutex::new(state);
-    let filling = Filling { tensors, batches, source, state, wake: Condvar::new() };
-    thread::scope(|scope| {
-        // This thread is one of them.
-        for _ in 1..n_threads.min(batches.len()) {
-            scope.spawn(|| filling.work());
-        }
-        filling.work();
-    });
-    let state = filling.state.into_inner().unwrap_or_else(PoisonError::into_inner);
-    state.failed.map_or(Ok(()), Err)
-}
 
-impl Filling<'_> {
+    /// Reads the batches and puts them in place with `n_threads` threads, in no more memory than `room` unless a single batch takes more.
+    fn run(self, n_threads: usize, room: Bytes) -> Result<(), Unfillable> {
+        let largest = self.batches.iter().map(|b| Bytes(b.len())).max();
+        let Some(largest) = largest else { return Ok(()) };
+        let wanted = n_threads as u64 + ON_ITS_WAY.0.div_ceil(largest.0).max(2);
+        let n_buffers = wanted.min(room.0 / largest.0).clamp(1, self.batches.len() as u64);
+        for _ in 0..n_buffers {
+            let buf = HostBuf::new(largest).map_err(|e| {
+                let (what, why) = ("making room to read", e.to_string());
+                Unfillable::Ggml(ggml::Error::Null { what, why })
+            })?;
+            self.lock().spare.push(buf);
+        }
+        thread::scope(|scope| {
+            // This thread is one of them.
+            for _ in 1..n_threads.min(self.batches.len()) {
+                scope.spawn(|| self.work());
+            }
+            self.work();
+        });
+        let state = self.state.into_inner().unwrap_or_else(PoisonError::into_inner);
+        state.failed.map_or(Ok(()), Err)
+    }
+
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -256,6 +264,7 @@ impl Filling<'_> {
         for (piece, bytes) in batch.bytes(buf.as_slice()) {
             let set = self.tensors[piece.tensor].set(Bytes(piece.offset), bytes);
             set.map_err(Unfillable::Ggml)?;
+            self.monitor.loaded_more(Bytes(piece.len));
         }
         Ok(buf)
     }
@@ -280,7 +289,44 @@ impl WeightSource for NoSource {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::ggml::{Segment, SegmentKind};
+    use crate::gguf::Index;
+    use crate::source::fault::MemorySource;
     use proptest::prelude::*;
+    use std::path::Path;
+
+    /// libllama leaves every tensor to us, repacked or not, and what is set is what the file holds.
+    #[test]
+    fn every_tensor_is_left_to_us() {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("models/tiny-chat-q4_k_m.gguf");
+        let index = Index::open(&path).unwrap();
+        let bytes: Arc<[u8]> = std::fs::read(&path).unwrap().into();
+        for repack in [true, false] {
+            let kind = SegmentKind::File { file: 0, offset: 0 };
+            let all = vec![Segment { len: bytes.len() as u64, kind }];
+            let file = VirtualFile::open(std::slice::from_ref(&path), all).unwrap();
+            let params = ModelParams { repack, ..ModelParams::default() };
+            let places: HashMap<&str, &TensorInfo> =
+                index.tensors.iter().map(|t| (t.name.as_str(), t)).collect();
+            let wanted: HashSet<String> = places.keys().map(|&name| name.to_owned()).collect();
+            let cpu = Device::cpu().unwrap();
+            let unfilled =
+                Model::load_deferring(file, &params, &|_| true, cpu, wanted.clone()).unwrap();
+            let names: HashSet<String> =
+                unfilled.tensors().iter().map(|t| t.name().to_owned()).collect();
+            assert_eq!(names, wanted);
+            assert!(repack || unfilled.tensors().iter().all(|t| !t.is_whole()));
+            let source = MemorySource::new(vec![bytes.clone()]);
+            let monitor = Monitor::default();
+            let batches = batches(&pieces(unfilled.tensors(), &places));
+            let filling = Filling::new(unfilled.tensors(), &batches, &source, &monitor);
+            filling.run(2, Bytes::ZERO).unwrap();
+            let all: Bytes = unfilled.tensors().iter().map(Deferred::len).sum();
+            assert_eq!(monitor.snapshot().loaded, all);
+            let first = &unfilled.tensors()[0];
+            assert!(first.set(first.len(), &[0]).is_err());
+        }
+    }
 
     proptest! {
         /// Every byte of every piece is read once, to a place of its own, and found there; pages are read that are needed.

@@ -12,6 +12,7 @@ use ggml_sys as sys;
 
 use super::backend::{BufferType, Device, Threadpool};
 use super::defer::{Unfilled, deferring};
+use super::guard::guarded;
 use super::result::{Error, not_null};
 use super::vectors::Pooling;
 use super::vfile::VirtualFile;
@@ -33,6 +34,9 @@ pub struct ModelParams {
     pub describe_only: bool,
 }
 
+/// Told how much of a model's bytes libllama has loaded (0 to 1); says whether it is to go on.
+pub type OnProgress<'a> = &'a dyn Fn(f32) -> bool;
+
 /// A loaded model.
 #[derive(Debug)]
 pub struct Model(NonNull<sys::llama_model>);
@@ -44,11 +48,15 @@ unsafe impl Sync for Model {}
 
 impl Model {
     /// Loads `path` (and its siblings, if split) as libllama does by itself: weights mapped, repacked where that pays.
-    pub fn load(path: &Path, params: &ModelParams, stop: &AtomicBool) -> Result<Model, Error> {
+    pub fn load(
+        path: &Path,
+        params: &ModelParams,
+        on_progress: OnProgress<'_>,
+    ) -> Result<Model, Error> {
         super::init();
         let path = CString::new(path.as_os_str().as_bytes())
             .map_err(|_| Error::Invalid("a path must not contain a NUL byte".into()))?;
-        with_params(params, stop, sys::LLAMA_LOAD_MODE_MMAP, |raw| {
+        with_params(params, on_progress, sys::LLAMA_LOAD_MODE_MMAP, |raw| {
             // SAFETY: a C string, and parameters whose pointers live during the call.
             let model = unsafe { sys::llama_model_load_from_file(path.as_ptr(), raw) };
             not_null("loading the model", model).map(Model)
@@ -59,10 +67,10 @@ impl Model {
     pub fn load_virtual(
         file: VirtualFile,
         params: &ModelParams,
-        stop: &AtomicBool,
+        on_progress: OnProgress<'_>,
     ) -> Result<Model, Error> {
         super::init();
-        with_params(params, stop, sys::LLAMA_LOAD_MODE_NONE, |raw| {
+        with_params(params, on_progress, sys::LLAMA_LOAD_MODE_NONE, |raw| {
             file.with_stream(|stream| {
                 // SAFETY: a valid stream, and parameters whose pointers live during the call.
                 let model =
@@ -77,7 +85,7 @@ impl Model {
     pub fn load_deferring(
         file: VirtualFile,
         params: &ModelParams,
-        stop: &AtomicBool,
+        on_progress: OnProgress<'_>,
         device: Device,
         wanted: HashSet<String>,
     ) -> Result<Unfilled, Error> {
@@ -86,7 +94,7 @@ impl Model {
         kinds.extend([cpu.buffer_type(), device.buffer_type()]);
         kinds.extend(device.host_buffer_type());
         let (model, tensors) =
-            deferring(&kinds, wanted, || Model::load_virtual(file, params, stop))?;
+            deferring(&kinds, wanted, || Model::load_virtual(file, params, on_progress))?;
         Ok(Unfilled::new(model, tensors))
     }
 
@@ -163,16 +171,16 @@ impl Drop for Model {
     }
 }
 
-/// Calls `body` with C's parameters; `stop` ends loading early when it becomes true.
+/// Calls `body` with C's parameters.
 fn with_params<T>(
     params: &ModelParams,
-    stop: &AtomicBool,
+    on_progress: OnProgress<'_>,
     mode: sys::llama_load_mode,
     body: impl FnOnce(sys::llama_model_params) -> T,
 ) -> T {
-    unsafe extern "C" fn on_progress(_: f32, stop: *mut c_void) -> bool {
-        // SAFETY: the pointer is `stop`'s, which outlives the load.
-        !unsafe { &*stop.cast::<AtomicBool>() }.load(Ordering::Relaxed)
+    unsafe extern "C" fn report(share: f32, to: *mut c_void) -> bool {
+        // SAFETY: the pointer is that of `on_progress`, which outlives the load.
+        guarded(false, || unsafe { *to.cast::<OnProgress<'_>>() }(share))
     }
     let patterns: Vec<CString> = params
         .overrides
@@ -202,8 +210,8 @@ fn with_params<T>(
     raw.load_mode = mode;
     raw.use_extra_bufts = params.repack;
     raw.no_alloc = params.describe_only;
-    raw.progress_callback = Some(on_progress);
-    raw.progress_callback_user_data = std::ptr::from_ref(stop).cast_mut().cast();
+    raw.progress_callback = Some(report);
+    raw.progress_callback_user_data = (&raw const on_progress).cast_mut().cast();
     body(raw)
 }
 

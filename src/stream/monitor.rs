@@ -13,6 +13,8 @@ use crate::units::Bytes;
 pub struct Monitor {
     stop: Arc<AtomicBool>,
     active: AtomicBool,
+    loaded: AtomicU64,
+    to_load: AtomicU64,
     tokens_done: AtomicU64,
     tokens_total: AtomicU64,
     run: AtomicU64,
@@ -44,6 +46,10 @@ pub enum UnitState {
 /// A copy of a [`Monitor`]'s counters.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Progress {
+    /// Bytes of weights that were loaded for good ...
+    pub loaded: Bytes,
+    /// ... of this many; 0 before that is known.
+    pub to_load: Bytes,
     /// Whether tokens are being computed.
     pub active: bool,
     /// Tokens of the current request that are done ...
@@ -69,6 +75,8 @@ impl Monitor {
         let get = |a: &AtomicU64| a.load(Ordering::Relaxed);
         let size = |a: &AtomicU64| usize::try_from(get(a)).unwrap_or(usize::MAX);
         Progress {
+            loaded: Bytes(get(&self.loaded)),
+            to_load: Bytes(get(&self.to_load)),
             active: self.active.load(Ordering::Relaxed),
             tokens_done: size(&self.tokens_done),
             tokens_total: size(&self.tokens_total),
@@ -98,6 +106,21 @@ impl Monitor {
     /// The flag itself, for C.
     pub fn stop_flag(&self) -> Arc<AtomicBool> {
         self.stop.clone()
+    }
+
+    /// So much will be loaded for good.
+    pub fn to_load(&self, total: Bytes) {
+        self.to_load.store(total.0, Ordering::Relaxed);
+    }
+
+    /// So much of it is there in all.
+    pub fn loaded(&self, done: Bytes) {
+        self.loaded.store(done.0, Ordering::Relaxed);
+    }
+
+    /// So much more of it is there.
+    pub fn loaded_more(&self, more: Bytes) {
+        self.loaded.fetch_add(more.0, Ordering::Relaxed);
     }
 
     /// A request of `total` tokens has come as far as `done`; it is over when they are equal.
