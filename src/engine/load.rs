@@ -17,7 +17,7 @@ use crate::ggml::{
 };
 use crate::gguf::{Index, Purpose};
 use crate::plan::{Plan, StreamMode, Tier};
-use crate::source::{self, WeightSource};
+use crate::source::{self, Caching, WeightSource};
 use crate::stream::{self, Home, Monitor, StreamDevice, UnitSpec, WeightPlace};
 use crate::units::Bytes;
 
@@ -471,8 +471,8 @@ pub(super) struct Loading<'a> {
 type Parts = (Model, Option<StreamDevice>, Option<String>);
 
 impl Loading<'_> {
-    /// Loads the model exactly as llama.cpp would. Within a budget, and for a GPU, its file is read past the page cache and not
-    /// mapped: repacking would hold mapped pages and the copy at a time.
+    /// Loads all of the model to where it is computed with. Its file is not mapped as llama.cpp would: repacking takes a copy
+    /// in any case, and page faults read a cold file at a fraction of the disk's rate.
     fn resident(&self) -> Result<Parts, Error> {
         let params = ModelParams {
             device: self.gpu,
@@ -480,26 +480,13 @@ impl Loading<'_> {
             repack: self.options.repack && self.gpu.is_none(),
             describe_only: false,
         };
-        let model = if self.plan.promised || self.gpu.is_some() {
-            let paths = self.paths();
-            let source = source::open(&paths, source::Choice::default())?;
-            let file = self.virtual_file(&paths, &HashSet::new())?;
-            self.load_filled(file, &params, source.as_ref())?
-        } else {
-            let all: Bytes = self.index.tensors.iter().map(|t| t.len).sum();
-            self.monitor.to_load(all);
-            let on_progress = |share: f32| {
-                #[expect(
-                    clippy::cast_possible_truncation,
-                    clippy::cast_sign_loss,
-                    reason = "a share of it"
-                )]
-                self.monitor.loaded(Bytes((all.f64() * f64::from(share)) as u64));
-                true
-            };
-            let model = Model::load(&self.index.files[0].path, &params, &on_progress);
-            model.map_err(ggml_error(self.index))?
-        };
+        let paths = self.paths();
+        let all: Bytes = self.index.files.iter().map(|f| f.len).sum();
+        let roomy = self.plan.memory.peak() + all < crate::probe::available_memory();
+        let cache = if roomy && !self.plan.promised { Caching::Allow } else { Caching::Avoid };
+        let source = source::open(&paths, source::Choice { cache, ..source::Choice::default() })?;
+        let file = self.virtual_file(&paths, &HashSet::new())?;
+        let model = self.load_filled(file, &params, source.as_ref())?;
         Ok((model, None, None))
     }
 
@@ -531,7 +518,8 @@ impl Loading<'_> {
             && self.plan.count(Tier::Resident) == 0
             && self.gpu.is_none()
             && self.plan.streamed_bytes() * 2 < crate::probe::available_memory();
-        let choice = source::Choice { expect_cached, ..source::Choice::default() };
+        let cache = if expect_cached { Caching::Expect } else { Caching::Avoid };
+        let choice = source::Choice { cache, ..source::Choice::default() };
         let direct: Arc<dyn WeightSource> = source::open(&paths, choice)?.into();
         let source = wrap(direct.clone());
         let reader = source.describe();

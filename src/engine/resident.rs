@@ -264,7 +264,7 @@ impl<'a> Filling<'a> {
         for (piece, bytes) in batch.bytes(buf.as_slice()) {
             let set = self.tensors[piece.tensor].set(Bytes(piece.offset), bytes);
             set.map_err(Unfillable::Ggml)?;
-            self.monitor.loaded_more(Bytes(piece.len));
+            self.monitor.loaded(Bytes(piece.len));
         }
         Ok(buf)
     }

@@ -2,8 +2,6 @@
 
 use std::collections::HashSet;
 use std::ffi::{CString, c_void};
-use std::os::unix::ffi::OsStrExt;
-use std::path::Path;
 use std::ptr::NonNull;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -47,22 +45,6 @@ unsafe impl Send for Model {}
 unsafe impl Sync for Model {}
 
 impl Model {
-    /// Loads `path` (and its siblings, if split) as libllama does by itself: weights mapped, repacked where that pays.
-    pub fn load(
-        path: &Path,
-        params: &ModelParams,
-        on_progress: OnProgress<'_>,
-    ) -> Result<Model, Error> {
-        super::init();
-        let path = CString::new(path.as_os_str().as_bytes())
-            .map_err(|_| Error::Invalid("a path must not contain a NUL byte".into()))?;
-        with_params(params, on_progress, sys::LLAMA_LOAD_MODE_MMAP, |raw| {
-            // SAFETY: a C string, and parameters whose pointers live during the call.
-            let model = unsafe { sys::llama_model_load_from_file(path.as_ptr(), raw) };
-            not_null("loading the model", model).map(Model)
-        })
-    }
-
     /// Loads a model from a virtual file.
     pub fn load_virtual(
         file: VirtualFile,
@@ -70,7 +52,7 @@ impl Model {
         on_progress: OnProgress<'_>,
     ) -> Result<Model, Error> {
         super::init();
-        with_params(params, on_progress, sys::LLAMA_LOAD_MODE_NONE, |raw| {
+        with_params(params, on_progress, |raw| {
             file.with_stream(|stream| {
                 // SAFETY: a valid stream, and parameters whose pointers live during the call.
                 let model =
@@ -175,7 +157,6 @@ impl Drop for Model {
 fn with_params<T>(
     params: &ModelParams,
     on_progress: OnProgress<'_>,
-    mode: sys::llama_load_mode,
     body: impl FnOnce(sys::llama_model_params) -> T,
 ) -> T {
     unsafe extern "C" fn report(share: f32, to: *mut c_void) -> bool {
@@ -207,7 +188,7 @@ fn with_params<T>(
     raw.tensor_buft_overrides = overrides.as_ptr();
     raw.n_gpu_layers = if params.device.is_some() { i32::MAX } else { 0 };
     raw.split_mode = sys::LLAMA_SPLIT_MODE_LAYER;
-    raw.load_mode = mode;
+    raw.load_mode = sys::LLAMA_LOAD_MODE_NONE;
     raw.use_extra_bufts = params.repack;
     raw.no_alloc = params.describe_only;
     raw.progress_callback = Some(report);

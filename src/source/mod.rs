@@ -22,7 +22,7 @@ use std::time::{Duration, Instant};
 
 pub use align::HostBuf;
 pub use layout::{Extent, Layout, Piece};
-pub use reader::{Choice, OpenError, ReaderKind, open};
+pub use reader::{Caching, Choice, OpenError, ReaderKind, open};
 pub use retry::Retrying;
 
 use crate::units::Bytes;

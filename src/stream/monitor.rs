@@ -113,13 +113,8 @@ impl Monitor {
         self.to_load.store(total.0, Ordering::Relaxed);
     }
 
-    /// So much of it is there in all.
-    pub fn loaded(&self, done: Bytes) {
-        self.loaded.store(done.0, Ordering::Relaxed);
-    }
-
     /// So much more of it is there.
-    pub fn loaded_more(&self, more: Bytes) {
+    pub fn loaded(&self, more: Bytes) {
         self.loaded.fetch_add(more.0, Ordering::Relaxed);
     }
 

@@ -24,6 +24,12 @@ use crate::source::{Retrying, WeightSource};
 /// The environment variable that overrides the automatic choice: `uring`, `pread` or `buffered`.
 pub const READER_ENV: &str = "AIRRUN_READER";
 
+/// Slower disks are worth the page cache for what is read once at the start of a program: another start is then many times faster. (bytes per second)
+const SLOW: f64 = 1e9;
+
+/// Pages that are looked for in the page cache.
+const SAMPLES: u64 = 64;
+
 /// A way to read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -41,8 +47,20 @@ pub enum ReaderKind {
 pub struct Choice {
     /// This reader and no other; `None` leaves it to [`READER_ENV`], and then to a probe.
     pub kind: Option<ReaderKind>,
-    /// The bytes to be read fit the page cache and may stay there: reading through it is then several times faster.
-    pub expect_cached: bool,
+    /// What the page cache may hold of it.
+    pub cache: Caching,
+}
+
+/// What the page cache may hold of the bytes to be read.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Caching {
+    /// Nothing: there are more than it has room for, or it has better things to hold.
+    #[default]
+    Avoid,
+    /// All of it, for the next time: there is room. It is used if it has them already, or if the disk is slow.
+    Allow,
+    /// All of it: they are read again and again, which is several times faster through it.
+    Expect,
 }
 
 /// Why the files could not be opened for reading.
@@ -76,23 +94,46 @@ pub fn open(paths: &[PathBuf], choice: Choice) -> Result<Box<dyn WeightSource>, 
     let kind = match (choice.kind, from_env) {
         (Some(kind), _) => Some(kind),
         (None, Some(name)) => Some(name.parse()?),
-        (None, None) if choice.expect_cached => Some(ReaderKind::Buffered),
+        (None, None) if choice.cache == Caching::Expect => Some(ReaderKind::Buffered),
+        (None, None) if choice.cache == Caching::Allow && are_cached(paths)? => {
+            Some(ReaderKind::Buffered)
+        }
         (None, None) => None,
     };
     let inner = match kind {
         Some(kind) => start(paths, kind, page_cache(kind))?,
-        None => automatic(paths)?,
+        None => automatic(paths, choice.cache)?,
     };
     Ok(Box::new(Retrying::new(inner)))
 }
 
 /// What the probe, or its memory, says for the device of the first file; the pool of threads where all else fails.
-fn automatic(paths: &[PathBuf]) -> Result<Arc<dyn WeightSource>, OpenError> {
-    let kind = verdict::best_reader(paths)?;
-    match start(paths, kind, PageCache::Avoid) {
+fn automatic(paths: &[PathBuf], cache: Caching) -> Result<Arc<dyn WeightSource>, OpenError> {
+    let verdict = verdict::best_reader(paths)?;
+    if cache == Caching::Allow && verdict.rate.is_some_and(|rate| rate < SLOW) {
+        return start(paths, ReaderKind::Buffered, PageCache::Use);
+    }
+    match start(paths, verdict.reader, PageCache::Avoid) {
         Err(OpenError::Unavailable { .. }) => start(paths, ReaderKind::Pread, PageCache::Avoid),
         other => other,
     }
+}
+
+/// Whether the page cache has nearly all of the files, by a sample of their pages.
+fn are_cached(paths: &[PathBuf]) -> Result<bool, OpenError> {
+    let files = Files::open_buffered(paths, PageCache::Use)?;
+    let all: u64 = (0..files.len()).map(|i| files.file_len(i).0).sum();
+    let mut cached = 0;
+    for sample in 0..SAMPLES {
+        let mut at = all / SAMPLES * sample + all / SAMPLES / 2;
+        let mut file = 0;
+        while file + 1 < files.len() && at >= files.file_len(file).0 {
+            at -= files.file_len(file).0;
+            file += 1;
+        }
+        cached += files.read_cached(file, at, &mut [0]) as u64;
+    }
+    Ok(cached * 16 >= SAMPLES * 15)
 }
 
 fn page_cache(kind: ReaderKind) -> PageCache {

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use proptest::prelude::*;
 use tempfile::TempDir;
 
-use super::{Choice, OpenError, PageCache, ReaderKind, open, start};
+use super::{Caching, Choice, OpenError, PageCache, ReaderKind, open, start};
 use crate::source::layout::layout;
 use crate::source::{DIRECT_ALIGN, Extent, HostBuf, Piece, ReadError, Ticket, WeightSource};
 use crate::units::Bytes;
@@ -330,8 +330,9 @@ fn the_choice_is_obeyed_and_what_cannot_be_opened_is_told() {
     let e = extent(0, 4096);
     for choice in [
         Choice::default(),
-        Choice { expect_cached: true, ..Choice::default() },
-        Choice { kind: Some(ReaderKind::Pread), expect_cached: false },
+        Choice { cache: Caching::Expect, ..Choice::default() },
+        Choice { cache: Caching::Allow, ..Choice::default() },
+        Choice { kind: Some(ReaderKind::Pread), ..Choice::default() },
     ] {
         check(ask(open(&paths, choice).unwrap().as_ref(), &[e]), &[e]).unwrap();
     }

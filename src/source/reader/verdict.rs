@@ -23,36 +23,48 @@ const MARGIN: f64 = 1.5;
 /// All verdicts, by device number.
 type Verdicts = BTreeMap<String, Verdict>;
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
-struct Verdict {
-    reader: ReaderKind,
+/// The reader for a device.
+#[derive(Clone, Copy, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
+pub(super) struct Verdict {
+    pub(super) reader: ReaderKind,
+    /// How fast it was, if it was measured; roughly. (bytes per second)
+    pub(super) rate: Option<f64>,
     /// Seconds since 1970.
     measured: u64,
 }
 
+impl Verdict {
+    fn unmeasured(reader: ReaderKind) -> Verdict {
+        Verdict { reader, rate: None, measured: 0 }
+    }
+}
+
 /// The reader for files like the first of `paths`, when they do not fit the page cache.
-pub(super) fn best_reader(paths: &[PathBuf]) -> Result<ReaderKind, OpenError> {
+pub(super) fn best_reader(paths: &[PathBuf]) -> Result<Verdict, OpenError> {
     let files = Files::open(&paths[..paths.len().min(1)], PageCache::Avoid)?;
     if !files.any_direct() {
-        return Ok(ReaderKind::Pread);
+        return Ok(Verdict::unmeasured(ReaderKind::Pread));
     }
     let ground = Ground::survey(&paths[..1])?;
     if ground.bytes() < LEAST {
-        return Ok(ReaderKind::Uring);
+        return Ok(Verdict::unmeasured(ReaderKind::Uring));
     }
     let memory = memo::path("readers.json");
     let key = files.device(0).map(|dev| dev.to_string()).unwrap_or_default();
     let mut verdicts: Verdicts = memory.as_deref().and_then(memo::recall).unwrap_or_default();
     verdicts.retain(|_, v| memo::holds(v.measured));
     if let Some(verdict) = verdicts.get(&key) {
-        return Ok(verdict.reader);
+        return Ok(*verdict);
     }
-    let reader = judge(&measure(&paths[..1], ground));
-    verdicts.insert(key, Verdict { reader, measured: memo::now() });
+    let rates = measure(&paths[..1], ground);
+    let reader = judge(&rates);
+    let rate = rates.iter().find(|(kind, _)| *kind == reader).map(|&(_, rate)| rate);
+    let verdict = Verdict { reader, rate, measured: memo::now() };
+    verdicts.insert(key, verdict);
     if let Some(memory) = memory {
         memo::remember(&memory, &verdicts);
     }
-    Ok(reader)
+    Ok(verdict)
 }
 
 /// The first of the measured readers, unless a later one is faster by [`MARGIN`]. [bytes per second]
