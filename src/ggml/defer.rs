@@ -6,7 +6,6 @@
 use std::cell::RefCell;
 use std::collections::{HashMap, HashSet};
 use std::ptr::NonNull;
-use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use ggml_sys as sys;
 
@@ -14,6 +13,7 @@ use super::backend::BufferType;
 use super::graph::Tensor;
 use super::guard::guarded;
 use super::llama::Model;
+use super::made;
 use super::result::Error;
 use crate::units::Bytes;
 
@@ -89,13 +89,8 @@ impl Deferred {
     }
 }
 
-type Alloc =
-    unsafe extern "C" fn(sys::ggml_backend_buffer_type_t, usize) -> sys::ggml_backend_buffer_t;
 type Init =
     unsafe extern "C" fn(sys::ggml_backend_buffer_t, *mut sys::ggml_tensor) -> sys::ggml_status;
-
-/// How buffers of the types that were ever watched are really made; by the type's address.
-static MAKERS: Mutex<Option<HashMap<usize, Alloc>>> = Mutex::new(None);
 
 thread_local! {
     /// The model that this thread loads.
@@ -125,7 +120,7 @@ pub(super) fn deferring<T>(
     wanted: HashSet<String>,
     load: impl FnOnce() -> Result<T, Error>,
 ) -> Result<(T, Vec<Deferred>), Error> {
-    kinds.iter().for_each(|&kind| watch(kind));
+    kinds.iter().for_each(|&kind| made::watch(kind));
     WATCH.set(Some(Watch { wanted, ..Watch::default() }));
     let loaded = load();
     let Watch { buffers, found, .. } = WATCH.take().unwrap_or_default();
@@ -142,45 +137,13 @@ pub(super) fn deferring<T>(
     Ok((loaded, found))
 }
 
-fn makers() -> MutexGuard<'static, Option<HashMap<usize, Alloc>>> {
-    MAKERS.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-/// Puts [`make`] in the place of the function that makes buffers of `kind`; once for each type and program.
-fn watch(kind: BufferType) {
-    let mut makers = makers();
-    let known = makers.get_or_insert_default();
-    let address = kind.0.as_ptr() as usize;
-    // SAFETY: buffer types live as long as the program, in memory that may be written to; a thread that makes a buffer at this moment
-    // finds one function or the other, and both do the same for it.
-    unsafe {
-        let place = &raw mut (*kind.0.as_ptr()).iface.alloc_buffer;
-        if let (false, Some(maker)) = (known.contains_key(&address), *place) {
-            known.insert(address, maker);
-            place.write_volatile(Some(make));
+/// A buffer was made; it is watched if this thread loads a model.
+pub(super) fn made(buffer: NonNull<sys::ggml_backend_buffer>, size: usize) {
+    WATCH.with_borrow_mut(|watch| {
+        if let Some(watch) = watch {
+            watch.note(buffer, size);
         }
-    }
-}
-
-/// Makes a buffer as its type does, and watches it if this thread loads a model.
-unsafe extern "C" fn make(
-    kind: sys::ggml_backend_buffer_type_t,
-    size: usize,
-) -> sys::ggml_backend_buffer_t {
-    guarded(std::ptr::null_mut(), || {
-        let maker = makers().as_ref().and_then(|known| known.get(&(kind as usize)).copied());
-        let Some(maker) = maker else { return std::ptr::null_mut() };
-        // SAFETY: this type's own function, with the arguments that ggml gave.
-        let buffer = unsafe { maker(kind, size) };
-        if let Some(buffer) = NonNull::new(buffer) {
-            WATCH.with_borrow_mut(|watch| {
-                if let Some(watch) = watch {
-                    watch.note(buffer, size);
-                }
-            });
-        }
-        buffer
-    })
+    });
 }
 
 impl Watch {

@@ -8,6 +8,7 @@
 mod addresses;
 mod backend;
 mod batch;
+mod clear;
 mod defer;
 mod devices;
 mod event;
@@ -17,6 +18,7 @@ mod graph;
 pub mod guard;
 mod llama;
 mod log;
+mod made;
 mod memory;
 mod quantize;
 mod result;
@@ -55,6 +57,11 @@ pub fn init() {
         log::install();
         // SAFETY: called once, before any other call into libllama, and it takes no arguments.
         unsafe { ggml_sys::llama_backend_init() };
+        // SAFETY: takes no arguments; the type lives as long as the program.
+        let plain = unsafe { ggml_sys::ggml_backend_cpu_buffer_type() };
+        if let Some(plain) = std::ptr::NonNull::new(plain) {
+            made::watch(BufferType(plain));
+        }
     });
 }
 
