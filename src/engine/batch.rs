@@ -25,7 +25,7 @@ use super::load::{Loaded, ggml_error, model_name};
 use super::{Engine, Error, Finish};
 use crate::ggml::{self, BatchToken, Context, ContextParams, Token};
 
-/// A listener that takes nothing for so long is given up.
+/// A listener that takes nothing for so long is given up, if nobody says otherwise.
 const PATIENCE: Duration = Duration::from_secs(30);
 
 /// A prompt waits for another that is being read and begins like it, if that saves so many tokens.
@@ -45,6 +45,8 @@ pub struct Batcher {
     n_ubatch: usize,
     /// The slot that is served first in the next batch: all take turns.
     turn: usize,
+    /// A listener that takes nothing for so long is given up.
+    patience: Duration,
     /// Steps so far; tells which slot was used longest ago.
     clock: u64,
     /// Texts that were begun so far; tells which is the oldest.
@@ -119,12 +121,18 @@ impl Batcher {
             capacity: plan.n_ctx as usize,
             n_ubatch: n_ubatch as usize,
             turn: 0,
+            patience: PATIENCE,
             clock: 0,
             born: 0,
             batch: Vec::with_capacity(n_ubatch as usize),
             tally: Tally::default(),
             loaded,
         })
+    }
+
+    /// Gives up listeners that take nothing for longer than `patience`.
+    pub fn give_up_after(&mut self, patience: Duration) {
+        self.patience = patience;
     }
 
     /// Tokens that a text may have, prompt and answer together.
@@ -223,7 +231,7 @@ impl Batcher {
         self.tally.ended[1] += waiting - self.pending.len();
         for slot in 0..self.slots.len() {
             let Some(running) = &mut self.slots[slot].running else { continue };
-            if running.is_abandoned(PATIENCE) {
+            if running.is_abandoned(self.patience) {
                 self.tally.ended[1] += 1;
                 self.close(slot);
             }

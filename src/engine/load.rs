@@ -420,6 +420,21 @@ impl Vocab {
         }
     }
 
+    /// The prompt for what is missing between two texts; `None` for a model that was not made to fill in.
+    ///
+    /// # Errors
+    ///
+    /// As [`Vocab::tokenize`].
+    pub fn between(&self, before: &str, after: &str) -> Result<Option<Vec<Token>>, Error> {
+        let Some([first, then, here]) = self.model.vocab().fill_in() else { return Ok(None) };
+        // The texts are somebody's, and no control tokens are in them.
+        let (before, after) =
+            (self.tokenize(before, false, false)?, self.tokenize(after, false, false)?);
+        let bos = self.bos().filter(|_| self.adds_bos());
+        let opening = bos.into_iter().chain([first]);
+        Ok(Some(opening.chain(before).chain([then]).chain(after).chain([here]).collect()))
+    }
+
     /// Number of tokens.
     #[expect(
         clippy::len_without_is_empty,

@@ -303,6 +303,19 @@ impl Vocab<'_> {
         Some(unsafe { sys::llama_vocab_eos(self.0.as_ptr()) }).filter(|&t| self.contains(t))
     }
 
+    /// What stands before a beginning, before an end, and where the middle between them is to be written, in models made for that.
+    pub fn fill_in(self) -> Option<[Token; 3]> {
+        // SAFETY: a valid vocabulary.
+        let tokens = unsafe {
+            [
+                sys::llama_vocab_fim_pre(self.0.as_ptr()),
+                sys::llama_vocab_fim_suf(self.0.as_ptr()),
+                sys::llama_vocab_fim_mid(self.0.as_ptr()),
+            ]
+        };
+        tokens.iter().all(|&t| self.contains(t)).then_some(tokens)
+    }
+
     /// Whether texts begin with BOS.
     pub fn adds_bos(self) -> bool {
         // SAFETY: a valid vocabulary.

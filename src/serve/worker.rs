@@ -82,7 +82,8 @@ type Loaded = (Engine, Served, Option<Batcher>);
 /// Loads the model and makes its context; one for vectors only has none.
 fn load(server: &Server, open: impl FnOnce() -> anyhow::Result<Engine>) -> anyhow::Result<Loaded> {
     let engine = open()?;
-    let batcher = if engine.writes_text() { Some(engine.batcher()?) } else { None };
+    let mut batcher = if engine.writes_text() { Some(engine.batcher()?) } else { None };
+    batcher.iter_mut().for_each(|batcher| batcher.give_up_after(server.config.patience));
     let served = Served::new(engine.clone(), &server.config)?;
     Ok((engine, served, batcher))
 }
