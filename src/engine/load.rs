@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
-use super::batch::Grammar;
+use super::batch::{Grammar, VECTOR_TOKENS};
 use super::devices::{self, DeviceChoice};
 use super::layout::lay_out;
 use super::planning::{Planned, make_plan};
@@ -60,6 +60,11 @@ pub struct LoadOptions {
 const FULL_SEQUENCES: u32 = 4;
 
 impl LoadOptions {
+    /// Tokens of a batch that give logits: one of each text that is written, or some of one whose vector is made.
+    pub(super) fn outputs(&self) -> u32 {
+        self.sequences.max(if self.embedding { VECTOR_TOKENS } else { 1 })
+    }
+
     /// Into how many contexts of full length the context is divided.
     pub(super) fn shares(&self) -> u32 {
         self.sequences.clamp(1, FULL_SEQUENCES)
@@ -98,6 +103,7 @@ pub(super) struct Loaded {
     pub(super) threads: Arc<Threadpool>,
     pub(super) n_threads: u32,
     pub(super) sequences: u32,
+    pub(super) n_outputs: u32,
     shares: u32,
     pub(super) monitor: Arc<Monitor>,
     pub(super) plan: Plan,
@@ -184,6 +190,7 @@ impl Engine {
             threads,
             n_threads,
             sequences,
+            n_outputs: options.outputs(),
             shares,
             monitor,
             plan,

@@ -21,7 +21,7 @@ fn tiny() -> String {
 }
 
 /// A running server; ends with its test.
-struct Server {
+pub(crate) struct Server {
     child: Child,
     address: String,
     agent: ureq::Agent,
@@ -29,11 +29,11 @@ struct Server {
 
 /// An answer.
 #[derive(Debug)]
-struct Answer {
-    status: u16,
+pub(crate) struct Answer {
+    pub(crate) status: u16,
     kind: String,
     retry_after: bool,
-    text: String,
+    pub(crate) text: String,
 }
 
 impl Answer {
@@ -59,7 +59,7 @@ impl Server {
         Server::with_model(&tiny(), args)
     }
 
-    fn with_model(model: &str, args: &[&str]) -> Server {
+    pub(crate) fn with_model(model: &str, args: &[&str]) -> Server {
         let mut child = Command::new(env!("CARGO_BIN_EXE_airrun"))
             .args(["serve", model, "--port", "0", "-t", "1"])
             .args(args)
@@ -92,7 +92,7 @@ impl Server {
         answer(self.agent.get(self.url(path)).call().unwrap())
     }
 
-    fn post(&self, path: &str, body: &Value) -> Answer {
+    pub(crate) fn post(&self, path: &str, body: &Value) -> Answer {
         self.post_text(path, &body.to_string())
     }
 
@@ -103,7 +103,7 @@ impl Server {
 
     /// An answer that must be well, as JSON.
     #[track_caller]
-    fn ask(&self, path: &str, body: &Value) -> Value {
+    pub(crate) fn ask(&self, path: &str, body: &Value) -> Value {
         let answer = self.post(path, body);
         assert_eq!(answer.status, 200, "{answer:?}");
         answer.json()
@@ -332,6 +332,27 @@ fn answers_fit_their_schema() {
         let asked = json!({"messages": user("Who are you?"), "format": schema, "stream": false, "options": options});
         check(&server.ask("/api/chat", &asked)["message"]["content"]);
     }
+}
+
+/// A schema of three lines can ask for more ways to read a text than there is memory.
+#[test]
+fn schemas_that_multiply_are_refused() {
+    let server = Server::start(&[]);
+    let format = |schema: Value| json!({"type": "json_schema", "json_schema": {"name": "x", "schema": schema}});
+    let list = json!({"type": "array", "items": {"$ref": "#/$defs/a"}, "minItems": 1});
+    let hostile = json!({"$ref": "#/$defs/a", "$defs": {"a": {"anyOf": vec![list; 8]}}});
+    let asked = json!({"messages": user("x"), "response_format": format(hostile.clone())});
+    check_refused(&server, "/v1/chat/completions", &asked.to_string(), 400, "too many ways");
+    let asked = json!({"messages": user("x"), "format": hostile});
+    check_refused(&server, "/api/chat", &asked.to_string(), 400, "too many ways");
+    // One that goes round in one way only is as good as any.
+    let list = json!({"type": "object", "properties": {"next": {"anyOf": [
+        {"$ref": "#/$defs/a"}, {"type": "null"}]}}, "required": ["next"], "additionalProperties": false});
+    let schema = json!({"$ref": "#/$defs/a", "$defs": {"a": list}});
+    let asked = json!({"messages": user("x"), "max_tokens": 40, "response_format": format(schema)});
+    let answer = server.ask("/v1/chat/completions", &asked);
+    let said = answer["choices"][0]["message"]["content"].as_str().unwrap().to_owned();
+    assert!(said.trim_start().starts_with('{'), "{said}");
 }
 
 #[test]
