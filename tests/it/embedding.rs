@@ -90,7 +90,9 @@ fn texts_become_vectors_as_the_file_says() {
     let home = Home::new();
     for arch in ["bert", "nomic-bert", "jina-bert-v2", "gemma-embedding"] {
         let mut by_pooling: Vec<Vec<f64>> = Vec::new();
-        for pooling in [MEAN, CLS, LAST] {
+        let all = [MEAN, CLS, LAST];
+        for pooling in if arch == "bert" { &all[..] } else { &all[..2] } {
+            let pooling = *pooling;
             let path = model(home.path(), arch, pooling).display().to_string();
             let server = Server::with_model(&path, &["--stream", "always"]);
             let all = vectors(&server);
@@ -104,9 +106,10 @@ fn texts_become_vectors_as_the_file_says() {
             assert!(dot(&vector(&same["embeddings"][0]), &all[0]) > 0.9999, "{arch} {pooling}");
             by_pooling.push(all[0].clone());
         }
-        for (a, b) in [(0, 1), (0, 2), (1, 2)] {
-            let alike = dot(&by_pooling[a], &by_pooling[b]);
-            assert!(alike < 0.999, "{arch}: {a} and {b} give the same vector ({alike})");
+        for (i, a) in by_pooling.iter().enumerate() {
+            for b in &by_pooling[..i] {
+                assert!(dot(a, b) < 0.999, "{arch}: two poolings give the same vector");
+            }
         }
         // Resident weights give the same.
         let path = home.at(&format!("{arch}-{MEAN}.gguf")).display().to_string();
@@ -155,7 +158,7 @@ fn vectors_keep_within_the_budget() {
     let tiny = crate::home::model("tiny-chat-q8_0.gguf").display().to_string();
     for parallel in ["1", "3"] {
         let server =
-            Server::with_model(&tiny, &["--ram", "64M", "-c", "512", "--parallel", parallel]);
+            Server::with_model(&tiny, &["--ram", "96M", "-c", "512", "--parallel", parallel]);
         let answer = server
             .ask("/v1/embeddings", &json!({"input": ["word ".repeat(400), "cat".to_owned()]}));
         let long = vector(&answer["data"][0]["embedding"]);
