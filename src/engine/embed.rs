@@ -1,5 +1,5 @@
-//! Vectors of texts, of models that were made for them: in a context of its own, which is the only one that such a model has, so that
-//! the plan's is meant for it. Models that write make vectors with the context that they write with (`batch`).
+//! Vectors of texts, of models that were made for them: in a context of its own, which is the only one that such a model has, so
+//! that the plan's is meant for it. Models that write make vectors with the context that they write with (`batch`).
 
 use std::sync::Arc;
 use std::time::Instant;

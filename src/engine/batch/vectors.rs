@@ -29,7 +29,7 @@ pub(super) struct Reading {
 }
 
 impl Batcher {
-    /// Goes on with the vector of a text, which is to be the same until it is done or failed, or [`Batcher::drop_vector`] was called.
+    /// Goes on with the vector of a text: the same one until it is done or failed, or [`Batcher::drop_vector`] was called.
     ///
     /// # Errors
     ///
