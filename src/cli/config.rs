@@ -17,6 +17,7 @@ use etcetera::BaseStrategy;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
+use crate::cli::args::opposites::{is_opposite, is_opposite_of};
 use crate::cli::args::{self, Args};
 use crate::cli::exit::Failure;
 
@@ -195,7 +196,9 @@ impl Target<'_> {
     /// Makes `value` the default of the flag `key` of one command, or of all that have it.
     fn set(&mut self, only: Option<&str>, key: &Key<'_>, value: &Item<'_>) -> anyhow::Result<()> {
         let name = key.get_ref().as_ref();
-        let is_it = |arg: &Arg| arg.get_long() == Some(name) && !NOT_HERE.contains(&name);
+        let is_it = |arg: &Arg| {
+            arg.get_long() == Some(name) && !NOT_HERE.contains(&name) && !is_opposite(arg)
+        };
         let global = self.command.get_arguments().find(|arg| is_it(arg)).cloned();
         if let Some(arg) = global {
             let texts = self.texts(&arg, key, value)?;
@@ -223,6 +226,7 @@ impl Target<'_> {
             .filter(|sub| only.is_none_or(|only| only == sub.get_name()))
             .flat_map(Command::get_arguments)
             .chain(self.command.get_arguments())
+            .filter(|arg| !is_opposite(arg))
             .filter_map(Arg::get_long)
             .filter(|flag| !NOT_HERE.contains(flag));
         let of = only.map_or(String::new(), |only| format!(" of `airrun {only}`"));
@@ -237,7 +241,8 @@ impl Target<'_> {
             matches = matches.subcommand().map_or(matches, |(_, inner)| inner);
         }
         let excludes = |a: &Arg, b: &Arg| {
-            command.get_arg_conflicts_with(a).iter().any(|c| c.get_id() == b.get_id())
+            is_opposite_of(b, a)
+                || command.get_arg_conflicts_with(a).iter().any(|c| c.get_id() == b.get_id())
         };
         command.get_arguments().any(|other| {
             let id = other.get_id().as_str();
@@ -376,6 +381,24 @@ mod tests {
             assert_eq!((args.quiet, args.verbose), (typed == "-q", typed == "-v"), "{file}");
         }
         assert!(parse("quiet = true", &["chat", "m"]).unwrap().quiet);
+    }
+
+    #[test]
+    fn what_the_file_turns_on_can_be_turned_off() {
+        let text = "no-repack = true\nquiet = true\n[chat]\nignore-eos = true";
+        let on = parse(text, &["chat", "m"]).unwrap();
+        let off = &["chat", "m", "--repack", "--no-quiet", "--no-ignore-eos"];
+        let off = parse(text, off).unwrap();
+        for (args, want) in [(on, true), (off, false)] {
+            assert_eq!(args.quiet, want);
+            let args::Command::Chat(chat) = args.command else { panic!("a chat") };
+            assert_eq!((chat.load.no_repack, chat.sample.ignore_eos), (want, want));
+        }
+        // The last counts, and a file says what it means.
+        let args = chat("", &["chat", "m", "--repack", "--no-repack"]);
+        assert!(args.load.no_repack);
+        assert!(!chat("", &["chat", "m", "--no-repack", "--repack"]).load.no_repack);
+        assert!(parse("no-quiet = true", &["chat", "m"]).is_err());
     }
 
     #[test]

@@ -24,6 +24,8 @@ const SECTIONS: [(&str, &[&str]); 3] = [
              the top is for every command that has the flag; a table named after a command is for that command; a table such as \
              [models.\"llama3\"] is for the model that is called so on the command line, or whose file is. A flag on the command \
              line counts more than the file, and the more special table more than the top.",
+            "A switch that the file turns on is turned off by --no- before its name, or by its name without that: --no-quiet, \
+             --repack.",
             "An empty AIRRUN_CONFIG goes without a file. A key that no flag has, or a value that its flag would refuse, is an error.",
         ],
     ),

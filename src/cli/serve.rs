@@ -31,6 +31,8 @@ pub(crate) fn run(args: &ServeArgs, printer: &Printer) -> anyhow::Result<ExitSta
         system: args.system.clone(),
         max_body: args.max_body,
         grace: Duration::from_secs(u64::from(args.grace)),
+        patience: Duration::from_secs(u64::from(args.timeout)),
+        ping: Duration::from_secs(u64::from(args.ping)),
     };
     let index = resolve::model(&args.load.model)?.index;
     let options = LoadOptions {

@@ -12,6 +12,7 @@
 mod room;
 mod running;
 mod shares;
+mod vectors;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -20,12 +21,15 @@ use std::time::{Duration, Instant};
 pub use running::{Alternative, Ended, Grammar, Piece, Request, Room, Scored, Sink};
 use running::{Going, Running};
 use shares::shares;
+use vectors::Reading;
+pub(super) use vectors::VECTOR_TOKENS;
+pub use vectors::Vector;
 
 use super::load::{Loaded, ggml_error, model_name};
 use super::{Engine, Error, Finish};
 use crate::ggml::{self, BatchToken, Context, ContextParams, Token};
 
-/// A listener that takes nothing for so long is given up.
+/// A listener that takes nothing for so long is given up, if nobody says otherwise.
 const PATIENCE: Duration = Duration::from_secs(30);
 
 /// A prompt waits for another that is being read and begins like it, if that saves so many tokens.
@@ -45,11 +49,17 @@ pub struct Batcher {
     n_ubatch: usize,
     /// The slot that is served first in the next batch: all take turns.
     turn: usize,
+    /// A listener that takes nothing for so long is given up.
+    patience: Duration,
     /// Steps so far; tells which slot was used longest ago.
     clock: u64,
     /// Texts that were begun so far; tells which is the oldest.
     born: u64,
     batch: Vec<BatchToken>,
+    /// The text whose vector is being made.
+    reading: Option<Reading>,
+    /// Whether one waits for room: then no other text begins.
+    vector_waits: bool,
     tally: Tally,
 }
 
@@ -63,6 +73,15 @@ struct Slot {
     /// When it was last in a batch.
     used: u64,
     running: Option<Running>,
+    /// Whether a vector is being made of it.
+    is_read: bool,
+}
+
+impl Slot {
+    /// Whether another text may begin here.
+    fn is_free(&self) -> bool {
+        self.running.is_none() && !self.is_read
+    }
 }
 
 /// What was done, for those who count.
@@ -104,6 +123,7 @@ impl Batcher {
             n_ctx: plan.n_ctx,
             n_ubatch,
             n_seqs: loaded.sequences,
+            n_outputs: loaded.n_outputs,
             threads: loaded.threads.clone(),
             n_threads: loaded.n_threads,
             offload: plan.gpu.is_some() && !plan.by_cpu.is_empty(),
@@ -119,12 +139,20 @@ impl Batcher {
             capacity: plan.n_ctx as usize,
             n_ubatch: n_ubatch as usize,
             turn: 0,
+            patience: PATIENCE,
             clock: 0,
             born: 0,
             batch: Vec::with_capacity(n_ubatch as usize),
+            reading: None,
+            vector_waits: false,
             tally: Tally::default(),
             loaded,
         })
+    }
+
+    /// Gives up listeners that take nothing for longer than `patience`.
+    pub fn give_up_after(&mut self, patience: Duration) {
+        self.patience = patience;
     }
 
     /// Tokens that a text may have, prompt and answer together.
@@ -134,7 +162,7 @@ impl Batcher {
 
     /// Whether a text that is added now may begin at once.
     pub fn has_room(&self) -> bool {
-        self.pending.is_empty() && self.slots.iter().any(|slot| slot.running.is_none())
+        self.pending.is_empty() && self.slots.iter().any(Slot::is_free)
     }
 
     /// Texts that are being written.
@@ -223,7 +251,7 @@ impl Batcher {
         self.tally.ended[1] += waiting - self.pending.len();
         for slot in 0..self.slots.len() {
             let Some(running) = &mut self.slots[slot].running else { continue };
-            if running.is_abandoned(PATIENCE) {
+            if running.is_abandoned(self.patience) {
                 self.tally.ended[1] += 1;
                 self.close(slot);
             }
@@ -233,7 +261,7 @@ impl Batcher {
     /// Gives waiting texts the slots that are free.
     fn admit(&mut self) {
         let mut i = 0;
-        while i < self.pending.len() {
+        while i < self.pending.len() && !self.vector_waits {
             if self.wanted() + self.pending[i].prompt.len() >= self.capacity {
                 return;
             }
@@ -258,14 +286,13 @@ impl Batcher {
         let common =
             |known: &[Token]| known.iter().zip(&prompt[..most]).take_while(|(a, b)| a == b).count();
         let done: Vec<usize> = self.slots.iter().map(|s| common(&s.tokens[..s.n_done])).collect();
-        let free = (0..self.slots.len()).filter(|&i| self.slots[i].running.is_none());
-        let best =
-            (0..self.slots.len()).max_by_key(|&i| (done[i], self.slots[i].running.is_none()))?;
+        let free = (0..self.slots.len()).filter(|&i| self.slots[i].is_free());
+        let best = (0..self.slots.len()).max_by_key(|&i| (done[i], self.slots[i].is_free()))?;
         // A free slot that begins right is taken as it is; a copy goes where it was quiet for the longest time.
         let longest_idle = free.min_by_key(|&i| self.slots[i].used)?;
-        let (slot, from) = match self.slots[best].running {
-            None if done[best] > 0 => (best, best),
-            _ => (longest_idle, best),
+        let (slot, from) = match self.slots[best].is_free() && done[best] > 0 {
+            true => (best, best),
+            false => (longest_idle, best),
         };
         let reading = self.slots.iter().filter(|s| s.running.as_ref().is_some_and(Running::reads));
         let soon = reading.map(|s| common(&s.tokens)).max().unwrap_or(0);

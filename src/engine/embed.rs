@@ -1,16 +1,12 @@
-//! Vectors of texts: a context of its own, made when the first vector is wanted. A model made for vectors gives its own; of one
-//! that writes, it is the mean of what its last block makes of each token. Vectors have length 1.
+//! Vectors of texts, of models that were made for them: in a context of its own, which is the only one that such a model has, so
+//! that the plan's is meant for it. Models that write make vectors with the context that they write with (`batch`).
 
 use std::sync::Arc;
 use std::time::Instant;
 
 use super::load::{Loaded, ggml_error, model_name};
 use super::{Engine, Error, Token};
-use crate::ggml::{self, Context, ContextParams, Pooling};
-use crate::units::Bytes;
-
-/// Tokens per pass where each gives logits, too, which take room and which nobody wants.
-const CHUNK: u32 = 32;
+use crate::ggml::{self, Context, ContextParams};
 
 /// Makes vectors of texts.
 #[derive(Debug)]
@@ -25,7 +21,7 @@ impl Embedder {
         Embedder { context: None, loaded: engine.loaded() }
     }
 
-    /// The vector of a text.
+    /// The vector of a text, as the model makes it.
     ///
     /// # Errors
     ///
@@ -43,10 +39,14 @@ impl Embedder {
             None => make(&self.loaded)?,
         };
         context.truncate(0);
-        let result = compute(&mut context, tokens, &self.loaded);
+        let begin = Instant::now();
+        let result = context.decode(tokens).and_then(|()| Ok(context.vector()?.to_vec()));
         self.context = Some(context);
         let error = match result {
-            Ok(vector) => return Ok(normalised(vector)),
+            Ok(vector) => {
+                self.loaded.monitor.passed(tokens.len(), begin);
+                return Ok(vector);
+            }
             Err(error) => error,
         };
         self.loaded.monitor.clear_stop();
@@ -64,14 +64,9 @@ fn room(loaded: &Loaded) -> u32 {
     let n_ctx = loaded.n_ctx_each();
     // Positions that are looked up in a table end with it.
     match loaded.model.n_ctx_train() {
-        trained if trained > 0 && !in_pieces(loaded) => n_ctx.min(trained),
-        _ => n_ctx,
+        0 => n_ctx,
+        trained => n_ctx.min(trained),
     }
-}
-
-/// Whether the model reads its text in pieces; otherwise all of it at once.
-fn in_pieces(loaded: &Loaded) -> bool {
-    loaded.index.purpose().not_for_text().is_none() && loaded.model.batches()
 }
 
 fn make(loaded: &Loaded) -> Result<Context, Error> {
@@ -79,64 +74,22 @@ fn make(loaded: &Loaded) -> Result<Context, Error> {
         return Err(Error::Request("this model makes no vectors".to_owned()));
     }
     let n_ctx = room(loaded);
-    let pieces = in_pieces(loaded);
-    if pieces {
-        check_memory(loaded)?;
-    }
     let params = ContextParams {
         n_ctx,
-        n_ubatch: if pieces { CHUNK.min(n_ctx) } else { n_ctx },
+        // A text is read at once: its tokens look at those behind them, too.
+        n_ubatch: n_ctx,
         n_seqs: 1,
+        n_outputs: n_ctx,
         threads: loaded.threads.clone(),
         n_threads: loaded.n_threads,
         offload: false,
     };
-    let pooling = if pieces { Pooling::None } else { Pooling::OfModel };
     let stop = loaded.monitor.stop_flag();
-    Context::for_vectors(loaded.model.clone(), &params, pooling, stop)
-        .map_err(ggml_error(&loaded.index))
+    Context::for_vectors(loaded.model.clone(), &params, stop).map_err(ggml_error(&loaded.index))
 }
 
-/// This context is not in the plan: where the memory was promised, it must fit beside it.
-fn check_memory(loaded: &Loaded) -> Result<(), Error> {
-    let memory = &loaded.plan.memory;
-    let logits = Bytes::from(loaded.model.vocab().len() * 4) * u64::from(CHUNK);
-    let part = u64::from(loaded.plan.n_ctx / loaded.n_ctx_each().max(1)).max(1);
-    let context = Bytes(memory.context.0 / part) + logits;
-    if loaded.plan.promised && memory.peak() + context > memory.budget {
-        let why = format!("vectors need {context} more RAM than --ram allows; a smaller -c may do");
-        return Err(Error::Request(why));
-    }
-    Ok(())
-}
-
-fn compute(
-    context: &mut Context,
-    tokens: &[Token],
-    loaded: &Loaded,
-) -> Result<Vec<f32>, ggml::Error> {
-    if !in_pieces(loaded) {
-        let begin = Instant::now();
-        context.decode(tokens)?;
-        loaded.monitor.passed(tokens.len(), begin);
-        return Ok(context.vector()?.to_vec());
-    }
-    let mut sum = Vec::new();
-    for chunk in tokens.chunks(CHUNK as usize) {
-        let begin = Instant::now();
-        context.decode(chunk)?;
-        loaded.monitor.passed(chunk.len(), begin);
-        for i in 0..chunk.len() {
-            let vector = context.vector_of(i)?;
-            sum.resize(vector.len(), 0.0);
-            sum.iter_mut().zip(vector).for_each(|(sum, x)| *sum += x);
-        }
-    }
-    Ok(sum)
-}
-
-/// The same direction, with length 1. A mean and a sum have the same direction.
-fn normalised(mut vector: Vec<f32>) -> Vec<f32> {
+/// The same direction, with length 1.
+pub fn normalised(mut vector: Vec<f32>) -> Vec<f32> {
     let length = vector.iter().map(|&x| f64::from(x).powi(2)).sum::<f64>().sqrt();
     if length.is_normal() {
         #[expect(clippy::cast_possible_truncation, reason = "back to what it was")]

@@ -4,7 +4,7 @@ use std::collections::{HashMap, HashSet};
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use super::batch::Grammar;
+use super::batch::{Grammar, VECTOR_TOKENS};
 use super::devices::{self, DeviceChoice};
 use super::layout::lay_out;
 use super::planning::{Planned, make_plan};
@@ -61,6 +61,11 @@ pub struct LoadOptions {
 const FULL_SEQUENCES: u32 = 4;
 
 impl LoadOptions {
+    /// Tokens of a batch that give logits: one of each text that is written, or some of one whose vector is made.
+    pub(super) fn outputs(&self) -> u32 {
+        self.sequences.max(if self.embedding { VECTOR_TOKENS } else { 1 })
+    }
+
     /// Into how many contexts of full length the context is divided.
     pub(super) fn shares(&self) -> u32 {
         self.sequences.clamp(1, FULL_SEQUENCES)
@@ -100,6 +105,7 @@ pub(super) struct Loaded {
     pub(super) threads: Arc<Threadpool>,
     pub(super) n_threads: u32,
     pub(super) sequences: u32,
+    pub(super) n_outputs: u32,
     shares: u32,
     pub(super) monitor: Arc<Monitor>,
     pub(super) plan: Plan,
@@ -186,6 +192,7 @@ impl Engine {
             threads,
             n_threads,
             sequences,
+            n_outputs: options.outputs(),
             shares,
             monitor,
             plan,
@@ -434,6 +441,21 @@ impl Vocab {
             Some(own) => own.bos().is_some(),
             None => self.model.vocab().adds_bos(),
         }
+    }
+
+    /// The prompt for what is missing between two texts; `None` for a model that was not made to fill in.
+    ///
+    /// # Errors
+    ///
+    /// As [`Vocab::tokenize`].
+    pub fn between(&self, before: &str, after: &str) -> Result<Option<Vec<Token>>, Error> {
+        let Some([first, then, here]) = self.model.vocab().fill_in() else { return Ok(None) };
+        // The texts are somebody's, and no control tokens are in them.
+        let (before, after) =
+            (self.tokenize(before, false, false)?, self.tokenize(after, false, false)?);
+        let bos = self.bos().filter(|_| self.adds_bos());
+        let opening = bos.into_iter().chain([first]);
+        Ok(Some(opening.chain(before).chain([then]).chain(after).chain([here]).collect()))
     }
 
     /// Number of tokens.

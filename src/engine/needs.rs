@@ -6,8 +6,8 @@ use std::time::Instant;
 use super::Error;
 use super::devices::GpuBackend;
 use super::load::{LoadOptions, Loading, ggml_error};
-use crate::ggml::{Context, ContextParams, Device, Threadpool};
-use crate::gguf::{GgmlType, Index, TensorInfo};
+use crate::ggml::{Context, ContextParams, Device, Model, Threadpool};
+use crate::gguf::{GgmlType, Index, Purpose, TensorInfo};
 use crate::plan::{ContextCost, GpuNeeds, Needs, Plan, Wish};
 use crate::probe;
 use crate::stream::Monitor;
@@ -69,6 +69,11 @@ pub(super) fn rough_needs(index: &Index, wish: &Wish) -> Needs {
     }
 }
 
+/// Whether texts are read whole, in one pass: by encoders, and where vectors are made of them.
+fn reads_at_once(index: &Index, model: &Model) -> bool {
+    model.has_encoder() || index.purpose() == Purpose::Embedding
+}
+
 /// The contexts and batches to try.
 fn corners(wish: &Wish) -> ([u32; 2], [u32; 2]) {
     let ctx = wish.ctx.max(1);
@@ -93,8 +98,7 @@ pub(super) fn measured_needs(
     let seconds = begin.elapsed().as_secs_f64();
     let before = probe::address_space();
     let (ctx, mut ubatch) = corners(wish);
-    if model.has_encoder() {
-        // An encoder reads its whole text in one pass.
+    if reads_at_once(index, &model) {
         ubatch = [ctx[1]; 2];
     }
     let need = |n_ctx: u32, n_ubatch: u32| -> Result<Bytes, Error> {
@@ -103,6 +107,7 @@ pub(super) fn measured_needs(
             n_ctx,
             n_ubatch,
             n_seqs: options.sequences,
+            n_outputs: options.outputs(),
             threads,
             n_threads: 1,
             offload: false,
@@ -153,7 +158,7 @@ pub(super) fn described_needs(
     let model = Arc::new(loading.described(device)?);
     let seconds = begin.elapsed().as_secs_f64();
     let (ctx, mut ubatch) = corners(wish);
-    if model.has_encoder() {
+    if reads_at_once(index, &model) {
         ubatch = [ctx[1]; 2];
     }
     let here = device.buffer_type();
@@ -164,6 +169,7 @@ pub(super) fn described_needs(
             n_ctx,
             n_ubatch,
             n_seqs: options.sequences,
+            n_outputs: options.outputs(),
             threads,
             n_threads: 1,
             offload: false,

@@ -28,6 +28,7 @@ impl Session {
             n_ctx: plan.n_ctx,
             n_ubatch,
             n_seqs: 1,
+            n_outputs: 1,
             threads: loaded.threads.clone(),
             n_threads: loaded.n_threads,
             offload: plan.gpu.is_some() && !plan.by_cpu.is_empty(),

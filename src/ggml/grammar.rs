@@ -2,6 +2,8 @@
 //! deep as what they are given.
 #![allow(unsafe_code)]
 
+mod ways;
+
 use std::ffi::{CStr, CString, c_char};
 use std::ptr::null_mut;
 use std::thread;
@@ -42,10 +44,16 @@ pub fn grammar_of_schema(schema: &Value) -> Result<String, Error> {
     check(schema, 0)?;
     // No Rust string of JSON text has a NUL: they are escaped.
     let text = CString::new(text).map_err(|_| invalid("has a NUL byte"))?;
-    let convert = move || convert(&text);
-    let thread = thread::Builder::new().name("schema".to_owned()).stack_size(STACK).spawn(convert);
-    let thread = thread.map_err(|_| Error::NoMemory { what: "the schema's grammar" })?;
-    thread.join().map_err(|_| invalid("cannot be converted"))?
+    thread::scope(|scope| {
+        let work = || match ways::are_few(schema) {
+            true => convert(&text),
+            false => Err(invalid("can be read in too many ways: its alternatives begin alike")),
+        };
+        let thread = thread::Builder::new().name("schema".to_owned()).stack_size(STACK);
+        let thread = thread.spawn_scoped(scope, work);
+        let thread = thread.map_err(|_| Error::NoMemory { what: "the schema's grammar" })?;
+        thread.join().map_err(|_| invalid("cannot be converted"))?
+    })
 }
 
 fn invalid(why: &str) -> Error {

@@ -312,6 +312,19 @@ impl Vocab<'_> {
         Some(unsafe { sys::llama_vocab_eos(self.0.as_ptr()) }).filter(|&t| self.contains(t))
     }
 
+    /// What stands before a beginning, before an end, and where the middle between them is to be written, in models made for that.
+    pub fn fill_in(self) -> Option<[Token; 3]> {
+        // SAFETY: a valid vocabulary.
+        let tokens = unsafe {
+            [
+                sys::llama_vocab_fim_pre(self.0.as_ptr()),
+                sys::llama_vocab_fim_suf(self.0.as_ptr()),
+                sys::llama_vocab_fim_mid(self.0.as_ptr()),
+            ]
+        };
+        tokens.iter().all(|&t| self.contains(t)).then_some(tokens)
+    }
+
     /// Whether texts begin with BOS.
     pub fn adds_bos(self) -> bool {
         // SAFETY: a valid vocabulary.
@@ -328,6 +341,8 @@ pub struct ContextParams {
     pub n_ubatch: u32,
     /// Sequences that share the room; each may use all of it.
     pub n_seqs: u32,
+    /// Tokens of a batch that give logits, at most.
+    pub n_outputs: u32,
     /// Compute threads.
     pub threads: Arc<Threadpool>,
     /// Their number.
@@ -387,13 +402,12 @@ impl Context {
         raw.n_ctx = params.n_ctx;
         raw.n_batch = params.n_ubatch;
         raw.n_ubatch = params.n_ubatch;
-        // Logits of the last token are all that is asked for; a model that reads a whole text at once gives all of them.
-        raw.n_outputs_max = if model.is_diffusion() { 0 } else { params.n_seqs.max(1) };
+        // Logits of few tokens are all that is asked for; a model that reads a whole text at once gives all of them.
+        raw.n_outputs_max = if model.is_diffusion() { 0 } else { params.n_outputs.max(1) };
         if let Some(pooling) = vectors {
             raw.embeddings = true;
             raw.n_outputs_max = 0;
             raw.pooling_type = match pooling {
-                Pooling::None => sys::LLAMA_POOLING_TYPE_NONE,
                 Pooling::OfModel => sys::LLAMA_POOLING_TYPE_UNSPECIFIED,
                 Pooling::Mean => sys::LLAMA_POOLING_TYPE_MEAN,
             };

@@ -3,6 +3,7 @@
 
 use std::ffi::CString;
 use std::ptr::NonNull;
+use std::time::Duration;
 
 use ggml_sys as sys;
 
@@ -84,11 +85,38 @@ impl Drop for Raw {
     }
 }
 
+/// What a text must fit, and what it costs to see to that.
+#[derive(Debug)]
+struct Grammar {
+    raw: Raw,
+    /// Time that the processor spent on it.
+    spent: Duration,
+    /// Tokens that came.
+    n_tokens: u32,
+}
+
+impl Grammar {
+    /// Whether it takes so much time that other texts would suffer.
+    fn is_too_slow(&self) -> bool {
+        self.spent > SPARE_TIME + TIME_PER_TOKEN * self.n_tokens
+    }
+}
+
+/// What a grammar may take of the processor's time: so much for each token, and some once.
+const TIME_PER_TOKEN: Duration = Duration::from_millis(500);
+const SPARE_TIME: Duration = Duration::from_secs(5);
+
+/// Time that this thread has computed: unlike a clock on the wall, it does not care what else runs.
+fn thread_time() -> Duration {
+    let now = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
+    Duration::try_from(now).unwrap_or_default()
+}
+
 /// A chain of libllama's samplers.
 #[derive(Debug)]
 pub struct Sampler {
     chain: Raw,
-    grammar: Option<Raw>,
+    grammar: Option<Grammar>,
     /// The vocabulary with its logits: used by each draw, and kept so that none allocates.
     candidates: Vec<sys::llama_token_data>,
 }
@@ -152,7 +180,8 @@ impl Sampler {
         let raw = unsafe {
             sys::llama_rs_sampler_init_grammar(vocab.as_ptr(), grammar.as_ptr(), root.as_ptr())
         };
-        self.grammar = Some(Raw(NonNull::new(raw).ok_or_else(wrong)?));
+        let raw = Raw(NonNull::new(raw).ok_or_else(wrong)?);
+        self.grammar = Some(Grammar { raw, spent: Duration::ZERO, n_tokens: 0 });
         Ok(())
     }
 
@@ -173,6 +202,7 @@ impl Sampler {
                 "the model computed 'not a number': its weights are damaged".into(),
             ));
         }
+        let begun = thread_time();
         let mut token = self.draw(logits, false)?;
         // Checking one token is cheap, checking the whole vocabulary is not.
         if !self.allows(token) {
@@ -182,6 +212,15 @@ impl Sampler {
             }
         }
         self.accept(token)?;
+        if let Some(grammar) = &mut self.grammar {
+            grammar.spent += thread_time().saturating_sub(begun);
+            grammar.n_tokens += 1;
+            if grammar.is_too_slow() {
+                return Err(Error::Invalid(
+                    "the format that was asked for takes too long to check".into(),
+                ));
+            }
+        }
         Ok(token)
     }
 
@@ -196,7 +235,7 @@ impl Sampler {
         // SAFETY: valid samplers, and an array that they may reorder and shorten.
         unsafe {
             if let Some(grammar) = grammar {
-                sys::llama_sampler_apply(grammar.0.as_ptr(), &raw mut array);
+                sys::llama_sampler_apply(grammar.raw.0.as_ptr(), &raw mut array);
             }
             sys::llama_sampler_apply(self.chain.0.as_ptr(), &raw mut array);
         }
@@ -212,7 +251,7 @@ impl Sampler {
         let mut one = [sys::llama_token_data { id: token, logit: 1.0, p: 0.0 }];
         let mut array = array(&mut one);
         // SAFETY: a valid sampler, and an array of one.
-        unsafe { sys::llama_sampler_apply(grammar.0.as_ptr(), &raw mut array) };
+        unsafe { sys::llama_sampler_apply(grammar.raw.0.as_ptr(), &raw mut array) };
         one[0].logit > f32::NEG_INFINITY
     }
 
@@ -222,7 +261,7 @@ impl Sampler {
         let status = unsafe {
             sys::llama_sampler_accept(self.chain.0.as_ptr(), token);
             match &self.grammar {
-                Some(grammar) => sys::llama_rs_sampler_accept(grammar.0.as_ptr(), token),
+                Some(grammar) => sys::llama_rs_sampler_accept(grammar.raw.0.as_ptr(), token),
                 None => sys::LLAMA_RS_STATUS_OK,
             }
         };

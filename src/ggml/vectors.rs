@@ -12,8 +12,6 @@ use super::result::{Error, not_null};
 /// What becomes of the vectors of a text's tokens.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Pooling {
-    /// Each is kept.
-    None,
     /// They become one as the model was made for, or else their mean.
     OfModel,
     /// Their mean is taken.
@@ -25,16 +23,16 @@ impl Context {
     pub fn for_vectors(
         model: Arc<Model>,
         params: &ContextParams,
-        pooling: Pooling,
         stop: Arc<AtomicBool>,
     ) -> Result<Context, Error> {
-        let context = Context::create(model.clone(), params, Some(pooling), stop.clone())?;
+        let pooling = Some(Pooling::OfModel);
+        let context = Context::create(model.clone(), params, pooling, stop.clone())?;
         // SAFETY: a valid context.
         let kind = unsafe { sys::llama_pooling_type(context.ptr.as_ptr()) };
         // What ranks texts makes a number of two of them, and no vector.
         let no_vector =
             [sys::LLAMA_POOLING_TYPE_NONE, sys::LLAMA_POOLING_TYPE_RANK].contains(&kind);
-        if pooling == Pooling::OfModel && no_vector {
+        if no_vector {
             drop(context);
             return Context::create(model, params, Some(Pooling::Mean), stop);
         }
@@ -48,7 +46,13 @@ impl Context {
         self.row(vector)
     }
 
-    /// The vector of token `i` of the last batch, in a context without pooling.
+    /// Whether the next batches make a vector of each token, in a context that writes: all of their tokens are outputs then.
+    pub fn make_vectors(&mut self, on: bool) {
+        // SAFETY: a valid context.
+        unsafe { sys::llama_set_embeddings(self.ptr.as_ptr(), on) };
+    }
+
+    /// The vector of token `i` of the last batch, for which they were wanted.
     pub fn vector_of(&self, i: usize) -> Result<&[f32], Error> {
         let i = i32::try_from(i).unwrap_or(i32::MAX);
         // SAFETY: a valid context; NULL if there is none.

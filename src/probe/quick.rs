@@ -28,6 +28,20 @@ struct Sample {
     rate: f64,
     /// Seconds since 1970.
     measured: u64,
+    /// When it was last measured whether there is a better one, likewise.
+    #[serde(default)]
+    tried: u64,
+}
+
+/// A rate that was measured while something else ran is too low, and stands for a week: so it is tried again after this, and the
+/// best counts. (seconds)
+const TRY_AGAIN: u64 = 3600;
+
+impl Sample {
+    /// Whether a better one may be found.
+    fn may_improve(&self) -> bool {
+        memo::now().saturating_sub(self.tried) > TRY_AGAIN
+    }
 }
 
 /// Samples by what they are of.
@@ -41,13 +55,19 @@ fn samples(name: &str) -> Samples {
     known
 }
 
-/// Adds a sample to the memo `name`.
-fn remember(name: &str, key: String, rate: Rate) {
-    if let Some(file) = memo::path(name) {
-        let mut known = samples(name);
-        known.insert(key, Sample { rate: rate.0, measured: memo::now() });
-        memo::remember(&file, &known);
-    }
+/// Adds a sample to the memo `name`, or notes that none was better than that which is there. Returns the best.
+fn remember(name: &str, key: String, rate: Rate) -> Rate {
+    let Some(file) = memo::path(name) else { return rate };
+    let mut known = samples(name);
+    let now = memo::now();
+    let new = Sample { rate: rate.0, measured: now, tried: now };
+    let best = match known.get(&key) {
+        Some(old) if old.rate > rate.0 => Sample { tried: now, ..*old },
+        _ => new,
+    };
+    known.insert(key, best);
+    memo::remember(&file, &known);
+    Rate(best.rate)
 }
 
 /// How fast one token is computed with weights of each type. (weight bytes per second)
@@ -61,24 +81,33 @@ impl Speeds {
     pub fn of(kinds: &[Kind], time: Duration) -> Speeds {
         let begin = Instant::now();
         let n_threads = super::physical_cores();
+        let quick = samples(QUICK);
         let mut known: BTreeMap<String, Rate> =
-            samples(QUICK).into_iter().map(|(key, s)| (key, Rate(s.rate))).collect();
+            quick.iter().map(|(key, s)| (key.clone(), Rate(s.rate))).collect();
         // What a plan measured is better.
         known.extend(rates::remembered());
         let mut by_type = BTreeMap::new();
-        let mut new = Vec::new();
+        let (mut new, mut again) = (Vec::new(), Vec::new());
         for kind in kinds {
             match recall(&known, kind, n_threads) {
                 Some(rate) => drop(by_type.insert(kind.ty, rate)),
                 None => new.push(*kind),
             }
+            let key = rates::key(kind, &rates::processor(n_threads), true);
+            if quick.get(&key).is_some_and(Sample::may_improve) {
+                again.push(*kind);
+            }
         }
+        new.extend(again);
         let threads = (!new.is_empty()).then(|| Threadpool::new(n_threads, 0).ok()).flatten();
         if let (Some(threads), Ok(cpu)) = (threads.map(Arc::new), Device::cpu()) {
             for kind in new.iter().take_while(|_| begin.elapsed() < time) {
                 if let Some(rate) = rates::rate(kind, cpu, &threads, true, BYTES, 1) {
-                    remember(QUICK, rates::key(kind, &rates::processor(n_threads), true), rate);
-                    by_type.insert(kind.ty, rate);
+                    let key = rates::key(kind, &rates::processor(n_threads), true);
+                    let best = remember(QUICK, key, rate);
+                    // A plan may have measured a better one.
+                    let known = by_type.get(&kind.ty).map_or(0.0, |r| r.0);
+                    by_type.insert(kind.ty, Rate(best.0.max(known)));
                 }
             }
         }
@@ -115,14 +144,19 @@ fn recall(known: &BTreeMap<String, Rate>, kind: &Kind, n_threads: u32) -> Option
 /// it, else measured with this file, which takes a fifth of a second. `None` for a file too short to tell.
 pub fn disk_of(file: &Path) -> Option<Rate> {
     let device = std::fs::metadata(file).ok()?.dev().to_string();
-    if let Some(disk) = samples(DISKS).get(&device) {
+    let known = samples(DISKS).get(&device).copied();
+    if let Some(disk) = known.filter(|disk| !disk.may_improve()) {
         return Some(Rate(disk.rate));
     }
+    measure_disk(file, device).or(known.map(|disk| Rate(disk.rate)))
+}
+
+/// Measures the disk `device` with a file on it, and remembers what it found.
+fn measure_disk(file: &Path, device: String) -> Option<Rate> {
     let paths = [file.to_owned()];
     let source = source::open(&paths, source::Choice::default()).ok()?;
     let rate = rates::disk(source.as_ref(), &paths)?;
-    remember(DISKS, device, rate);
-    Some(rate)
+    Some(remember(DISKS, device, rate))
 }
 
 #[cfg(test)]

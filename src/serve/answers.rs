@@ -1,13 +1,17 @@
 //! From the worker to a client: the pieces of all texts of one request, through a bounded channel. A client that does not read
-//! makes its texts wait; one that goes ends them.
+//! makes its texts wait; one that goes ends them; one that waits long hears that it is not forgotten.
 
+use std::convert::Infallible;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll};
+use std::time::Duration;
 
+use axum::body::Bytes;
 use tokio::sync::mpsc;
-use tokio_stream::Stream;
+use tokio::time::{Instant, MissedTickBehavior, interval_at};
+use tokio_stream::{Stream, StreamExt};
 
 use super::error::ApiError;
 use super::server::Server;
@@ -98,6 +102,20 @@ impl Drop for Answers {
             self.server.stop_pass();
         }
     }
+}
+
+/// A body of `pieces`, with `sign` after each `period` in which there was none: what stands between client and server cuts
+/// connections that are silent for long, and a slow model is, while it reads a prompt.
+pub(super) fn kept_alive(
+    pieces: impl Stream<Item = String> + Send + 'static,
+    sign: String,
+    period: Duration,
+) -> impl Stream<Item = Result<Bytes, Infallible>> + Send + 'static {
+    let mut ticks = interval_at(Instant::now() + period, period);
+    // One sign is enough, however long nobody took any.
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let pieces = pieces.filter(|text| !text.is_empty()).timeout_repeating(ticks);
+    pieces.map(move |piece| Ok(Bytes::from(piece.unwrap_or_else(|_| sign.clone()))))
 }
 
 /// The worker's end of the channel, for one text.

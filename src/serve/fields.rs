@@ -8,9 +8,6 @@ use serde_json::{Map, Value};
 use super::error::ApiError;
 use super::server::Server;
 
-/// How long a body may take to arrive.
-const BODY_PATIENCE: std::time::Duration = std::time::Duration::from_secs(60);
-
 /// A JSON object and where it is in the request.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Fields<'a> {
@@ -32,7 +29,7 @@ pub(super) async fn read(
         return Err(too_large());
     }
     let body = axum::body::to_bytes(request.into_body(), limit.usize());
-    match tokio::time::timeout(BODY_PATIENCE, body).await {
+    match tokio::time::timeout(server.config.patience, body).await {
         Err(_) => Err(ApiError::slow()),
         // The limit is the one thing that can go wrong while the client is there.
         Ok(Err(_)) => Err(too_large()),

@@ -12,15 +12,13 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
+use tokio_io_timeout::TimeoutStream;
 
 use super::routes;
 use super::server::Server;
 
 /// Connections at a time; more wait to be accepted.
 const MAX_CONNECTIONS: usize = 1024;
-
-/// How long a client may take to send the head of a request, or to begin the next one.
-const HEAD_PATIENCE: Duration = Duration::from_secs(60);
 
 /// A pause after a failed accept: there are too many open files, which pass.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
@@ -79,10 +77,14 @@ pub(super) async fn accept(listener: TcpListener, server: Arc<Server>) {
 async fn converse(stream: TcpStream, router: Router, server: &Server) {
     // Tokens are small and should not wait for each other.
     let _ = stream.set_nodelay(true);
+    let patience = server.config.patience;
+    // A client that takes nothing would keep its connection, and what was said to it, for ever.
+    let mut stream = TimeoutStream::new(stream);
+    stream.set_write_timeout(Some(patience));
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
-        .header_read_timeout(HEAD_PATIENCE)
-        .serve_connection(TokioIo::new(stream), TowerToHyperService::new(router));
+        .header_read_timeout(patience)
+        .serve_connection(TokioIo::new(Box::pin(stream)), TowerToHyperService::new(router));
     tokio::pin!(connection);
     tokio::select! {
         _ = connection.as_mut() => return,

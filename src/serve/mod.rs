@@ -57,6 +57,10 @@ pub struct Config {
     pub max_body: Bytes,
     /// How long running answers may go on when the server is told to stop.
     pub grace: Duration,
+    /// How long a client may send nothing of a request, or take nothing of an answer.
+    pub patience: Duration,
+    /// How often a client is told that its answer is still to come, while nothing of it does.
+    pub ping: Duration,
 }
 
 /// What there is to say while serving.

@@ -152,6 +152,44 @@ pub(super) fn text_tokens(served: &Served, text: &str) -> Result<Vec<Token>, Api
     block_in_place(|| vocab.tokenize(text, true, true)).map_err(|error| ApiError::engine(&error))
 }
 
+/// The tokens that ask for what is missing between `before` and `after`.
+pub(super) fn between(
+    served: &Served,
+    fields: Fields<'_>,
+    before: &str,
+    after: &str,
+) -> Result<Vec<Token>, ApiError> {
+    let vocab = served.engine.vocab().map_err(|error| ApiError::engine(&error))?;
+    let tokens = block_in_place(|| vocab.between(before, after));
+    let tokens = tokens.map_err(|error| ApiError::engine(&error))?;
+    let name = &served.name;
+    tokens.ok_or_else(|| {
+        fields.wrong("suffix", &format!("left out: model '{name}' was not made to fill in"))
+    })
+}
+
+/// The texts of `prompts`, which were read from the field `name`.
+pub(super) fn texts(
+    served: &Served,
+    fields: Fields<'_>,
+    name: &str,
+    prompts: &[Vec<Token>],
+) -> Result<Vec<String>, ApiError> {
+    let vocab = served.engine.vocab().map_err(|error| ApiError::engine(&error))?;
+    let given: Vec<&Value> = match fields.any(name) {
+        Some(Value::Array(items)) => items.iter().collect(),
+        other => other.into_iter().collect(),
+    };
+    let text = |(i, tokens): (usize, &Vec<Token>)| match given.get(i) {
+        Some(Value::String(text)) => text.clone(),
+        _ => {
+            let bytes: Vec<u8> = tokens.iter().flat_map(|&token| vocab.bytes(token)).collect();
+            String::from_utf8_lossy(&bytes).into_owned()
+        }
+    };
+    Ok(prompts.iter().enumerate().map(text).collect())
+}
+
 /// A text, a list of texts, a list of tokens, or a list of those: what to continue, or to make vectors of.
 pub(super) fn inputs(
     served: &Served,

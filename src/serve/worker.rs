@@ -11,8 +11,8 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::error::ApiError;
 use super::server::{Place, Served, Server};
-use crate::engine::batch::{Batcher, Request};
-use crate::engine::embed::Embedder;
+use crate::engine::batch::{Batcher, Request, Vector};
+use crate::engine::embed::{Embedder, normalised};
 use crate::engine::{Engine, Error, Token};
 
 /// How long to wait where all texts wait for their listeners.
@@ -82,7 +82,8 @@ type Loaded = (Engine, Served, Option<Batcher>);
 /// Loads the model and makes its context; one for vectors only has none.
 fn load(server: &Server, open: impl FnOnce() -> anyhow::Result<Engine>) -> anyhow::Result<Loaded> {
     let engine = open()?;
-    let batcher = if engine.writes_text() { Some(engine.batcher()?) } else { None };
+    let mut batcher = if engine.writes_text() { Some(engine.batcher()?) } else { None };
+    batcher.iter_mut().for_each(|batcher| batcher.give_up_after(server.config.patience));
     let served = Served::new(engine.clone(), &server.config)?;
     Ok((engine, served, batcher))
 }
@@ -165,20 +166,30 @@ impl Worker {
         stepped
     }
 
-    /// One text's vector.
+    /// Some of a vector, or all of it where a model makes it at once.
     fn embed(&mut self) -> bool {
         let Some((mut embed, place)) = self.embeds.pop_front() else { return false };
         if embed.reply.is_closed() {
+            self.batcher.iter_mut().for_each(Batcher::drop_vector);
             return true;
         }
         let Some(text) = embed.texts.pop_front() else {
             let _ = embed.reply.send(Ok(embed.vectors));
             return true;
         };
-        match self.embedder.embed(&text) {
-            Ok(vector) => {
-                embed.vectors.push(vector);
+        let vector = match &mut self.batcher {
+            Some(batcher) => batcher.embed(&text),
+            None => self.embedder.embed(&text).map(Vector::Done),
+        };
+        match vector {
+            Ok(Vector::Done(vector)) => {
+                embed.vectors.push(normalised(vector));
                 self.embeds.push_back((embed, place));
+            }
+            Ok(vector) => {
+                embed.texts.push_front(text);
+                self.embeds.push_front((embed, place));
+                return vector != Vector::Waits;
             }
             // The pass was stopped for another client that had gone.
             Err(Error::Interrupted) if !self.server.is_cut() => {

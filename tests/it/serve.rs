@@ -21,7 +21,7 @@ fn tiny() -> String {
 }
 
 /// A running server; ends with its test.
-struct Server {
+pub(crate) struct Server {
     child: Child,
     address: String,
     agent: ureq::Agent,
@@ -29,11 +29,11 @@ struct Server {
 
 /// An answer.
 #[derive(Debug)]
-struct Answer {
-    status: u16,
+pub(crate) struct Answer {
+    pub(crate) status: u16,
     kind: String,
     retry_after: bool,
-    text: String,
+    pub(crate) text: String,
 }
 
 impl Answer {
@@ -59,7 +59,7 @@ impl Server {
         Server::with_model(&tiny(), args)
     }
 
-    fn with_model(model: &str, args: &[&str]) -> Server {
+    pub(crate) fn with_model(model: &str, args: &[&str]) -> Server {
         let mut child = Command::new(env!("CARGO_BIN_EXE_airrun"))
             .args(["serve", model, "--port", "0", "-t", "1"])
             .args(args)
@@ -92,7 +92,7 @@ impl Server {
         answer(self.agent.get(self.url(path)).call().unwrap())
     }
 
-    fn post(&self, path: &str, body: &Value) -> Answer {
+    pub(crate) fn post(&self, path: &str, body: &Value) -> Answer {
         self.post_text(path, &body.to_string())
     }
 
@@ -103,7 +103,7 @@ impl Server {
 
     /// An answer that must be well, as JSON.
     #[track_caller]
-    fn ask(&self, path: &str, body: &Value) -> Value {
+    pub(crate) fn ask(&self, path: &str, body: &Value) -> Value {
         let answer = self.post(path, body);
         assert_eq!(answer.status, 200, "{answer:?}");
         answer.json()
@@ -332,6 +332,27 @@ fn answers_fit_their_schema() {
         let asked = json!({"messages": user("Who are you?"), "format": schema, "stream": false, "options": options});
         check(&server.ask("/api/chat", &asked)["message"]["content"]);
     }
+}
+
+/// A schema of three lines can ask for more ways to read a text than there is memory.
+#[test]
+fn schemas_that_multiply_are_refused() {
+    let server = Server::start(&[]);
+    let format = |schema: Value| json!({"type": "json_schema", "json_schema": {"name": "x", "schema": schema}});
+    let list = json!({"type": "array", "items": {"$ref": "#/$defs/a"}, "minItems": 1});
+    let hostile = json!({"$ref": "#/$defs/a", "$defs": {"a": {"anyOf": vec![list; 8]}}});
+    let asked = json!({"messages": user("x"), "response_format": format(hostile.clone())});
+    check_refused(&server, "/v1/chat/completions", &asked.to_string(), 400, "too many ways");
+    let asked = json!({"messages": user("x"), "format": hostile});
+    check_refused(&server, "/api/chat", &asked.to_string(), 400, "too many ways");
+    // One that goes round in one way only is as good as any.
+    let list = json!({"type": "object", "properties": {"next": {"anyOf": [
+        {"$ref": "#/$defs/a"}, {"type": "null"}]}}, "required": ["next"], "additionalProperties": false});
+    let schema = json!({"$ref": "#/$defs/a", "$defs": {"a": list}});
+    let asked = json!({"messages": user("x"), "max_tokens": 40, "response_format": format(schema)});
+    let answer = server.ask("/v1/chat/completions", &asked);
+    let said = answer["choices"][0]["message"]["content"].as_str().unwrap().to_owned();
+    assert!(said.trim_start().starts_with('{'), "{said}");
 }
 
 #[test]
@@ -692,6 +713,131 @@ fn a_client_that_does_not_read_holds_nobody_up() {
         );
     }
     drop(lazy);
+}
+
+/// Whether a write failed because nobody reads, not because the connection has ended.
+fn is_full(error: &std::io::Error) -> bool {
+    matches!(error.kind(), std::io::ErrorKind::WouldBlock | std::io::ErrorKind::TimedOut)
+}
+
+/// Whether the server has ended this connection: what is sent into it comes back as an error, sooner or later.
+fn is_let_go(mut stream: &TcpStream) -> bool {
+    stream.write_all(b"GET").is_err_and(|error| !is_full(&error))
+}
+
+#[test]
+fn clients_that_do_nothing_are_let_go() {
+    let server = Server::start(&["--stream", "always", "--timeout", "1"]);
+    // One takes nothing of many answers, ...
+    let greedy = TcpStream::connect(&server.address).unwrap();
+    greedy.set_write_timeout(Some(Duration::from_millis(100))).unwrap();
+    let asked = format!("GET /assets/app.js HTTP/1.1\r\nHost: {}\r\n\r\n", server.address);
+    let sent = (0..100_000).try_for_each(|_| (&greedy).write_all(asked.as_bytes()));
+    assert!(sent.is_err(), "the server takes requests without end");
+    // ... one begins a request, one a body, one nothing at all.
+    let begun = [
+        "GET /health HTTP/1.1\r\nHos",
+        "POST /api/chat HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9\r\n\r\n{",
+        "",
+    ];
+    let mut slow: Vec<TcpStream> = begun
+        .iter()
+        .map(|text| {
+            let mut stream = TcpStream::connect(&server.address).unwrap();
+            stream.write_all(text.as_bytes()).unwrap();
+            stream
+        })
+        .collect();
+    server.until("the one that reads nothing is let go", || is_let_go(&greedy));
+    for stream in &mut slow {
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        let mut said = String::new();
+        stream.read_to_string(&mut said).unwrap();
+        assert!(said.is_empty() || said.starts_with("HTTP/1.1 408"), "{said}");
+    }
+    assert_eq!(server.get("/health").status, 200);
+}
+
+#[test]
+fn who_waits_long_hears_of_it() {
+    let server = Server::start(&["--stream", "always", "--parallel", "1", "--ping", "1"]);
+    let running = server.begin("/v1/completions", &endless());
+    server.until("it runs", || server.metric("running_requests") > 0.0);
+    let ask = with(question(), json!({"stream": true, "model": "tiny-chat-q8_0"}));
+    for (path, sign) in
+        [("/v1/chat/completions", ": still waiting"), ("/api/chat", "\"content\":\"\"")]
+    {
+        let stream = server.begin(path, &ask);
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        let mut lines = BufReader::new(stream).lines().map(Result::unwrap);
+        for _ in 0..2 {
+            assert!(lines.any(|line| line.contains(sign)), "{path}");
+        }
+    }
+    drop(running);
+    // The answer is none the worse for it.
+    let events = server.post("/v1/chat/completions", &ask).events();
+    let text = |e: &Value| e["choices"][0]["delta"]["content"].as_str().unwrap_or("").to_owned();
+    assert_eq!(events.iter().map(text).collect::<String>(), ANSWER);
+}
+
+#[test]
+fn prompts_are_echoed() {
+    let server = Server::start(&[]);
+    let asked = json!({"prompt": "The capital of Peru is", "echo": true, "temperature": 0, "max_tokens": 2});
+    let whole = server.ask("/v1/completions", &asked);
+    assert_eq!(whole["choices"][0]["text"], "The capital of Peru is Lima.");
+    let events =
+        server.post("/v1/completions", &with(asked.clone(), json!({"stream": true}))).events();
+    let text = |e: &Value| e["choices"][0]["text"].as_str().unwrap().to_owned();
+    assert_eq!(events.iter().map(text).collect::<String>(), "The capital of Peru is Lima.");
+    // Tokens are echoed as their text, and each choice has its own prompt.
+    let two = with(asked.clone(), json!({"prompt": [[3, 4], [5]], "n": 2, "max_tokens": 0}));
+    let texts: Vec<Value> = server.ask("/v1/completions", &two)["choices"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|choice| choice["text"].clone())
+        .collect();
+    assert_eq!(texts, ["!\"", "!\"", "#", "#"]);
+    let scored = with(asked, json!({"logprobs": 1}));
+    check_refused(&server, "/v1/completions", &scored.to_string(), 400, "probabilities");
+}
+
+/// The small model with tokens for filling in, which are other tokens renamed.
+fn model_that_fills_in(dir: &std::path::Path) -> String {
+    let mut bytes = std::fs::read(tiny()).unwrap();
+    for (old, new) in [("Apple", "<PRE>"), ("utumn", "<SUF>"), ("quare", "<MID>")] {
+        let long = |text: &str| [&5_u64.to_le_bytes()[..], text.as_bytes()].concat();
+        let (old, new) = (long(old), long(new));
+        let at = bytes.windows(old.len()).position(|w| w == old).unwrap();
+        bytes[at..at + new.len()].copy_from_slice(&new);
+    }
+    let path = dir.join("fills-in.gguf");
+    std::fs::write(&path, bytes).unwrap();
+    path.display().to_string()
+}
+
+#[test]
+fn what_is_missing_between_two_texts_is_asked_for() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = Server::with_model(&model_that_fills_in(dir.path()), &[]);
+    let asked =
+        json!({"prompt": "def f(", "suffix": "return x", "max_tokens": 2, "temperature": 0});
+    let n = |text: &str| {
+        let asked = json!({"prompt": text, "max_tokens": 1});
+        server.ask("/v1/completions", &asked)["usage"]["prompt_tokens"].as_u64().unwrap()
+    };
+    let want = n("def f(") + n("return x") + 3;
+    let answer = server.ask("/v1/completions", &asked);
+    assert_eq!(answer["usage"]["prompt_tokens"].as_u64(), Some(want));
+    let answer = server.ask("/api/generate", &with(asked.clone(), json!({"stream": false})));
+    assert_eq!(answer["prompt_eval_count"].as_u64(), Some(want));
+    check_refused(&server, "/v1/completions", r#"{"suffix":"x"}"#, 400, "'prompt'");
+    // A model that was not made for it says so, in both protocols.
+    let server = Server::start(&[]);
+    check_refused(&server, "/v1/completions", &asked.to_string(), 400, "not made to fill in");
+    check_refused(&server, "/api/generate", &asked.to_string(), 400, "not made to fill in");
 }
 
 #[test]

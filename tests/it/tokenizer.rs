@@ -102,3 +102,42 @@ fn wrong_tokenizers_are_refused_or_warned_about() {
         text(&output.stderr)
     );
 }
+
+/// A pattern that is read in exponentially many ways ends all the same, and one that is too large is refused.
+#[test]
+fn hostile_patterns_end() {
+    let home = Home::new();
+    let long = "a".repeat(3000) + "!";
+    let with_pattern = |pattern: &str| {
+        let mut own = own();
+        own["pre_tokenizer"] = json!({"type": "Sequence", "pretokenizers": [
+            {"type": "Split", "pattern": {"Regex": pattern}, "behavior": "Isolated", "invert": false},
+            {"type": "ByteLevel", "add_prefix_space": false, "trim_offsets": false, "use_regex": false}]});
+        home.put("pattern.json", own.to_string().as_bytes()).display().to_string()
+    };
+    for pattern in [r"(?=((a+)+)+$)x|(a|a)*(?!a)b\1", r"((a*)*)*(?<=z)\1", r"(a?){500}a{500}(?=b)"]
+    {
+        let file = with_pattern(pattern);
+        let args = [
+            "run",
+            &tiny(),
+            &long,
+            "--raw",
+            "-n",
+            "1",
+            "-t",
+            "1",
+            "-c",
+            "4096",
+            "--tokenizer",
+            &file,
+        ];
+        let output = home.run(&args);
+        // Whether it cuts the text or cannot, it says so and comes back.
+        let stderr = text(&output.stderr);
+        let refused = output.status.code() == Some(1) && stderr.starts_with("airrun: ");
+        assert!(output.status.code() == Some(0) || refused, "{pattern}: {stderr}");
+    }
+    let file = with_pattern("((a{1000}){1000}){1000}");
+    check_refused(&ask(&home, &tiny(), &file), &["not a tokenizer.json"]);
+}

@@ -7,6 +7,7 @@ mod doctor;
 mod examples;
 mod list;
 mod man;
+pub(crate) mod opposites;
 mod pull;
 mod quantize;
 pub(crate) mod serve;
@@ -42,14 +43,14 @@ pub(crate) struct Args {
     /// Say more
     #[arg(short, long, global = true, help_heading = "Talk")]
     pub(crate) verbose: bool,
-    /// Take defaults of flags from this file
+    /// Take defaults of flags from this file; --no-FLAG turns off what it turns on
     #[arg(long, global = true, value_name = "FILE", help_heading = "Talk")]
     pub(crate) config: Option<PathBuf>,
 }
 
 /// The whole command line: the definitions, and what each command's help ends with.
 pub(crate) fn command() -> clap::Command {
-    let mut command = Args::command().after_help(examples::PROGRAM);
+    let mut command = opposites::with_opposites(Args::command()).after_help(examples::PROGRAM);
     let names: Vec<String> =
         command.get_subcommands().map(|sub| sub.get_name().to_owned()).collect();
     for name in names {

@@ -49,6 +49,14 @@ pub(crate) struct ServeArgs {
     #[arg(long, value_name = "SECONDS", default_value_t = 10, help_heading = "Serving")]
     #[arg(value_parser = value_parser!(u32).range(0..=86400))]
     pub(crate) grace: u32,
+    /// Seconds after which a client that sends or takes nothing is let go
+    #[arg(long, value_name = "SECONDS", default_value_t = 60, help_heading = "Serving")]
+    #[arg(value_parser = value_parser!(u32).range(1..=86400))]
+    pub(crate) timeout: u32,
+    /// Seconds after which a client that waits for a stream hears of it again
+    #[arg(long, value_name = "SECONDS", default_value_t = 15, help_heading = "Serving")]
+    #[arg(value_parser = value_parser!(u32).range(1..=86400))]
+    pub(crate) ping: u32,
 }
 
 const EXAMPLES: &str = "\

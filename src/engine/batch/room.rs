@@ -6,9 +6,9 @@ use super::{Batcher, sequence};
 const HEADROOM: usize = 32;
 
 impl Batcher {
-    /// Tokens of all texts that are being written.
+    /// Tokens of all texts that are being written or read.
     pub(super) fn wanted(&self) -> usize {
-        self.slots.iter().filter(|s| s.running.is_some()).map(|s| s.tokens.len()).sum()
+        self.slots.iter().filter(|s| !s.is_free()).map(|s| s.tokens.len()).sum()
     }
 
     /// Sees to it that the context has room for `n` more tokens, at the cost of what texts that have ended left in it. Beginnings
@@ -19,7 +19,7 @@ impl Batcher {
             if used + n <= self.capacity {
                 return true;
             }
-            let left = |&i: &usize| self.slots[i].running.is_none() && self.slots[i].n_done > 0;
+            let left = |&i: &usize| self.slots[i].is_free() && self.slots[i].n_done > 0;
             let Some(oldest) =
                 (0..self.slots.len()).filter(left).min_by_key(|&i| self.slots[i].used)
             else {
@@ -55,7 +55,7 @@ impl Batcher {
         loop {
             let parked = |i: &usize| self.slots[*i].running.as_ref().is_some_and(|r| r.parked);
             let going: Vec<_> = (0..self.slots.len()).filter(|i| !parked(i)).collect();
-            let taken = going.iter().filter(|&&i| self.slots[i].running.is_some());
+            let taken = going.iter().filter(|&&i| !self.slots[i].is_free());
             let taken: usize = taken.map(|&i| self.slots[i].tokens.len() + HEADROOM).sum();
             let born = |&i: &usize| self.slots[i].running.as_ref().map(|r| r.born);
             let Some(oldest) = (0..self.slots.len()).filter(parked).min_by_key(born) else {

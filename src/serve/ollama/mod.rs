@@ -12,6 +12,7 @@ use axum::http::header;
 use axum::response::{IntoResponse, Response};
 use serde_json::{Map, Value, json};
 
+use super::answers;
 use super::error::ApiError;
 use super::fields::{self, Fields};
 use super::order::{self, Order};
@@ -76,10 +77,10 @@ fn generate_tokens(
     if fields.list("images")?.is_some_and(|images| !images.is_empty()) {
         return Err(fields.wrong("images", "left out: this model reads text only"));
     }
-    if fields.text("suffix")?.is_some_and(|suffix| !suffix.is_empty()) {
-        return Err(fields.wrong("suffix", "left out: this server does not know it"));
-    }
     let (_, vocab) = served.writer()?;
+    if let Some(suffix) = fields.text("suffix")?.filter(|suffix| !suffix.is_empty()) {
+        return prompt::between(served, fields, prompt, suffix);
+    }
     let system = fields.text("system")?.filter(|text| !text.is_empty());
     let before = context(served, fields)?;
     let tokens = if fields.flag("raw")?.unwrap_or(false) {
@@ -159,7 +160,9 @@ async fn answer(
     let mut answers = order.submit(server, served)?;
     if stream {
         let head = [(header::CONTENT_TYPE, "application/x-ndjson")];
-        return Ok((head, Body::from_stream(reply.lines(answers))).into_response());
+        let sign = reply.sign_of_life();
+        let body = answers::kept_alive(reply.lines(answers), sign, server.config.ping);
+        return Ok((head, Body::from_stream(body)).into_response());
     }
     while let Some(message) = answers.next().await {
         reply.take(message)?;

@@ -1,9 +1,7 @@
 //! What the worker says, in Ollama's words: one object at the end, or a line for each piece.
 
-use std::convert::Infallible;
 use std::time::Instant;
 
-use axum::body::Bytes;
 use serde_json::{Value, json};
 use tokio_stream::{Stream, StreamExt};
 
@@ -70,12 +68,14 @@ impl Reply {
         self.last(&self.text).ok_or_else(|| ApiError::internal("the answer was lost"))
     }
 
+    /// A line that says nothing: Ollama's clients read every line as JSON, and some an empty one, too.
+    pub(super) fn sign_of_life(&self) -> String {
+        format!("{}\n", self.line("", &[]))
+    }
+
     /// The answer as lines.
-    pub(super) fn lines(
-        mut self,
-        answers: Answers,
-    ) -> impl Stream<Item = Result<Bytes, Infallible>> + Send + 'static {
-        let lines = answers.map(move |message| match self.take(message) {
+    pub(super) fn lines(mut self, answers: Answers) -> impl Stream<Item = String> + Send + 'static {
+        answers.map(move |message| match self.take(message) {
             Err(error) => format!("{}\n", error.json(Protocol::Ollama)),
             Ok(text) => {
                 let mut lines = String::new();
@@ -87,8 +87,7 @@ impl Reply {
                 }
                 lines
             }
-        });
-        lines.filter(|text| !text.is_empty()).map(|text| Ok(Bytes::from(text)))
+        })
     }
 
     fn line(&self, text: &str, calls: &[Call]) -> Value {

@@ -11,6 +11,7 @@ use axum::extract::{Path, Request, State};
 use axum::response::{IntoResponse, Response};
 use serde_json::{Map, Value, json};
 
+use super::answers;
 use super::error::ApiError;
 use super::fields::{self, Fields};
 use super::order::{self, MAX_LOGPROBS, MAX_TEXTS, Order};
@@ -18,7 +19,7 @@ use super::prompt;
 use super::server::{Served, Server};
 use super::tools::{Scanner, Tools};
 use crate::engine::batch::Grammar;
-use reply::{Kind, Reply};
+use reply::{Choice, Kind, Reply};
 
 /// The most texts that one request may ask for, over all its prompts.
 const MAX_CHOICES: usize = 64;
@@ -28,6 +29,8 @@ const MAX_CHOICES: usize = 64;
 pub(super) struct Manner {
     stream: bool,
     include_usage: bool,
+    /// Whether the prompt stands before the answer.
+    echo: bool,
     tools: Option<Tools>,
 }
 
@@ -70,8 +73,8 @@ pub(super) async fn chat(
         order.grammar = Some(form.grammar(&tools.list)?);
     }
     let scanner = || Some(Scanner::new(form?, manner.tools.clone()?));
-    let scanners = (0..order.n).map(|_| scanner()).collect();
-    answer(&server, served, order, Kind::Chat, &manner, scanners).await
+    let choices = (0..order.n).map(|_| Choice::scanned(scanner())).collect();
+    answer(&server, served, order, Kind::Chat, &manner, choices).await
 }
 
 /// What a chat request asks for, but for its prompt. Knows no model, so that any request can be tried with it.
@@ -111,6 +114,7 @@ fn manner(fields: Fields<'_>) -> Result<Manner, ApiError> {
     Ok(Manner {
         stream: fields.flag("stream")?.unwrap_or(false),
         include_usage: usage.unwrap_or(false),
+        echo: false,
         tools: None,
     })
 }
@@ -144,25 +148,41 @@ pub(super) async fn completions(
     served.named(fields.text("model")?)?;
     served.writer()?;
     let (order, manner) = read_completion(&body)?;
-    let prompts = prompt::inputs(served, fields, "prompt", MAX_CHOICES / order.n)?;
-    let n = prompts.len() * order.n;
+    let most = MAX_CHOICES / order.n;
+    let prompts = match fields.text("suffix")?.filter(|suffix| !suffix.is_empty()) {
+        None => prompt::inputs(served, fields, "prompt", most)?,
+        Some(suffix) => {
+            let texts = fields.texts("prompt", most)?;
+            if texts.is_empty() {
+                return Err(fields.wrong("prompt", "there"));
+            }
+            let prompt = |text| prompt::between(served, fields, text, suffix);
+            texts.into_iter().map(prompt).collect::<Result<_, _>>()?
+        }
+    };
+    let begun = match manner.echo {
+        false => vec![String::new(); prompts.len()],
+        true => prompt::texts(served, fields, "prompt", &prompts)?,
+    };
+    let choices = (0..prompts.len() * order.n).map(|i| Choice::begun(begun[i / order.n].clone()));
+    let choices = choices.collect();
     let order = Order { prompts, ..order };
-    answer(&server, served, order, Kind::Text, &manner, (0..n).map(|_| None).collect()).await
+    answer(&server, served, order, Kind::Text, &manner, choices).await
 }
 
 /// What a completion request asks for, but for its prompt.
 pub(super) fn read_completion(body: &Map<String, Value>) -> Result<(Order, Manner), ApiError> {
     let fields = Fields::of(body);
-    for name in ["echo", "suffix"] {
-        let off = |v: &Value| matches!(v, Value::Bool(false)) || v.as_str() == Some("");
-        if fields.any(name).is_some_and(|value| !off(value)) {
-            return Err(fields.wrong(name, "left out: this server does not know it"));
-        }
+    let echo = fields.flag("echo")?.unwrap_or(false);
+    if echo && fields.any("logprobs").is_some() {
+        // They would take as many logits as the prompt has tokens, for which no plan has room.
+        let want = "left out where the prompt is echoed: only what is written has probabilities";
+        return Err(fields.wrong("logprobs", want));
     }
     let logprobs = fields.whole("logprobs", 0, MAX_LOGPROBS)?;
     let max = fields.whole("max_tokens", 0, i64::from(u32::MAX))?.or(Some(DEFAULT_COMPLETION));
     let order = Order { grammar: format(fields)?, ..common(fields, logprobs, max)? };
-    Ok((order, manner(fields)?))
+    Ok((order, Manner { echo, ..manner(fields)? }))
 }
 
 /// Tokens of a completion when nobody says how many, as with OpenAI: most models never end a text by themselves.
@@ -174,14 +194,15 @@ async fn answer(
     order: Order,
     kind: Kind,
     manner: &Manner,
-    scanners: Vec<Option<Scanner>>,
+    choices: Vec<Choice>,
 ) -> Result<Response, ApiError> {
     let n_prompts = order.prompts.len();
     let mut answers = order.submit(server, served)?;
     let id = format!("{}{:016x}", kind.id_prefix(), RandomState::new().hash_one(0));
-    let mut reply = Reply::new(kind, id, served.name.clone(), n_prompts, scanners);
+    let mut reply = Reply::new(kind, id, served.name.clone(), n_prompts, choices);
     if manner.stream {
-        let body = reply.events(answers, manner.include_usage);
+        let events = reply.events(answers, manner.include_usage);
+        let body = answers::kept_alive(events, COMMENT.to_owned(), server.config.ping);
         return Ok(sse(Body::from_stream(body)));
     }
     while let Some(message) = answers.next().await {
@@ -189,6 +210,9 @@ async fn answer(
     }
     Ok(Json(reply.whole()?).into_response())
 }
+
+/// What clients of server-sent events pass over.
+const COMMENT: &str = ": still waiting\n\n";
 
 fn sse(body: Body) -> Response {
     use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE};

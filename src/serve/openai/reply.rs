@@ -1,9 +1,7 @@
 //! What the worker says, in OpenAI's words: one object at the end, or an event for each piece.
 
-use std::convert::Infallible;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use axum::body::Bytes;
 use serde_json::{Value, json};
 use tokio_stream::{Stream, StreamExt, once};
 
@@ -49,8 +47,9 @@ pub(super) struct Reply {
     choices: Vec<Choice>,
 }
 
+/// One of its texts.
 #[derive(Debug, Default)]
-struct Choice {
+pub(super) struct Choice {
     text: String,
     calls: Vec<Call>,
     scored: Vec<Scored>,
@@ -59,17 +58,15 @@ struct Choice {
 }
 
 impl Reply {
-    /// One with a choice for each of `scanners`, which find the tool calls in them.
+    /// One of `choices`, to which the worker adds.
     pub(super) fn new(
         kind: Kind,
         id: String,
         model: String,
         n_prompts: usize,
-        scanners: Vec<Option<Scanner>>,
+        choices: Vec<Choice>,
     ) -> Reply {
         let now = SystemTime::now().duration_since(UNIX_EPOCH);
-        let choice = |scanner| Choice { scanner, ..Choice::default() };
-        let choices = scanners.into_iter().map(choice).collect();
         Reply { kind, id, model, created: now.map_or(0, |d| d.as_secs()), n_prompts, choices }
     }
 
@@ -173,13 +170,16 @@ impl Reply {
         mut self,
         answers: Answers,
         include_usage: bool,
-    ) -> impl Stream<Item = Result<Bytes, Infallible>> + Send + 'static {
+    ) -> impl Stream<Item = String> + Send + 'static {
         let mut opening = String::new();
         if self.kind == Kind::Chat {
             for index in 0..self.choices.len() {
                 let delta = json!({"role": "assistant", "content": ""});
                 opening += &self.event(index, delta, Value::Null, Value::Null);
             }
+        }
+        for (index, choice) in self.choices.iter().enumerate().filter(|(_, c)| !c.text.is_empty()) {
+            opening += &self.piece(index, &choice.text, &[]);
         }
         let mut left = self.choices.len();
         let events = answers.map(move |message| {
@@ -200,8 +200,7 @@ impl Reply {
             }
             events
         });
-        let all = once(opening).chain(events).filter(|text| !text.is_empty());
-        all.map(|text| Ok(Bytes::from(text)))
+        once(opening).chain(events)
     }
 
     /// The events of a message.
@@ -257,6 +256,16 @@ impl Reply {
 }
 
 impl Choice {
+    /// One that has a text already.
+    pub(super) fn begun(text: String) -> Choice {
+        Choice { text, ..Choice::default() }
+    }
+
+    /// One in which `scanner`, if there is one, finds the tool calls.
+    pub(super) fn scanned(scanner: Option<Scanner>) -> Choice {
+        Choice { scanner, ..Choice::default() }
+    }
+
     /// What of a piece is text for sure.
     fn seen(&mut self, piece: String) -> String {
         match &mut self.scanner {
