@@ -8,7 +8,7 @@ use std::sync::atomic::AtomicBool;
 use super::batch::Grammar;
 use super::devices::{self, DeviceChoice};
 use super::layout::lay_out;
-use super::planning::{Planned, make_plan};
+use super::planning::{Care, Planned, make_plan};
 use super::resident::NoSource;
 use super::tokenizer::OwnTokenizer;
 use super::{Error, Session};
@@ -156,7 +156,7 @@ impl Engine {
         let n_threads = options.threads.unwrap_or_else(crate::probe::physical_cores).max(1);
         let threads = Threadpool::new(n_threads, POLL).map_err(ggml_error(&index))?;
         let threads = Arc::new(threads);
-        let Planned { plan, gpu, .. } = make_plan(&index, options, &threads, false)?;
+        let Planned { plan, gpu, .. } = make_plan(&index, options, &threads, Care::Quick)?;
         let before = gpu.map(|gpu| (gpu, gpu.memory().free));
         let monitor = Arc::new(Monitor::default());
         let loading = Loading {
