@@ -311,11 +311,13 @@ impl Engine {
             let parts =
                 plan.streamed.iter().filter(|u| plan.blocks[u.block].tier == Tier::Streamed);
             let parts = parts.count();
-            let parts = if parts > n { format!(" in {parts} parts") } else { String::new() };
             let bytes = plan.disk_bytes();
-            where_from.push(format!(
-                "{n} of {all} blocks ({bytes}){parts} streamed from disk ({reader})"
-            ));
+            let what = match plan.count_partly() > 0 {
+                true => format!("{parts} parts of {n} of {all} blocks ({bytes})"),
+                false if parts > n => format!("{n} of {all} blocks ({bytes}) in {parts} parts"),
+                false => format!("{n} of {all} blocks ({bytes})"),
+            };
+            where_from.push(format!("{what} streamed from disk ({reader})"));
         }
         if where_from.is_empty() {
             where_from.push("all resident".to_owned());

@@ -162,3 +162,42 @@ impl Cut {
         (placed, units)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::plan::parts::LEVELS;
+    use crate::plan::solve::tests::any_model;
+    use crate::units::MIB;
+
+    proptest! {
+        /// Enough streams and hardly more, in parts that fit the slot; and nowhere does it lag behind its share.
+        #[test]
+        fn as_much_streams_as_must(
+            index in any_model(), level in 0..LEVELS.len(), slot in 1_u64..200, least in 1_u64..2000
+        ) {
+            let size = |tensors: &[usize]| tensors.iter().map(|&t| index.tensors[t].len).sum();
+            let cut = Cut::new(&index, LEVELS[level], &size);
+            let (slot, least) = (MIB * slot, MIB * least);
+            let may: Bytes = cut.parts.iter().filter(|p| p.slot <= slot).map(|p| p.len).sum();
+            let Some(chosen) = cut.choose(slot, least) else {
+                prop_assert!(may < least);
+                return Ok(());
+            };
+            let sums = cut.sums(&chosen);
+            prop_assert!(sums.slot <= slot && sums.streamed >= least);
+            prop_assert!(sums.streamed < least + sums.slot, "{} for {least}", sums.streamed);
+            let (placed, units) = cut.place(&index, &chosen);
+            prop_assert_eq!(units.iter().map(|u| u.len).sum::<Bytes>(), sums.streamed);
+            prop_assert_eq!(placed.iter().map(|p| p.streamed).sum::<Bytes>(), sums.streamed);
+            for (block, placed) in placed.iter().enumerate() {
+                let of_block = units.iter().filter(|u| u.block == block);
+                let counted: Bytes = of_block.map(|u| u.len + u.before).sum();
+                prop_assert!(counted <= placed.len);
+                prop_assert_eq!(placed.tier == Tier::Streamed, placed.streamed > Bytes::ZERO);
+            }
+        }
+    }
+}
