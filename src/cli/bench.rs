@@ -319,10 +319,7 @@ impl Run {
 impl Placement {
     fn of(engine: &Engine) -> Placement {
         let (index, plan) = (engine.index(), engine.plan());
-        let share = |tier: Tier| {
-            let blocks = plan.blocks.iter().filter(|block| block.tier == tier);
-            Share { blocks: plan.count(tier), bytes: blocks.map(|block| block.len).sum() }
-        };
+        let share = |tier: Tier| Share { blocks: plan.count(tier), bytes: plan.bytes(tier) };
         let in_blocks: Bytes = index.blocks.iter().map(|block| block.len).sum();
         Placement {
             resident: share(Tier::Resident),

@@ -22,7 +22,7 @@ pub(crate) fn run(args: &PlanArgs, printer: &Printer) -> anyhow::Result<ExitStat
     let options = chosen.complete(resolve::load_options(&args.load));
     let index = Arc::new(chosen.index);
     let status = Status::start(printer, Watched::Step("measuring this machine".to_owned()));
-    let planned = planning::plan(&index, &options, true)?;
+    let planned = planning::measured_plan(&index, &options)?;
     let forecast = planning::forecast(&index, &options, &planned, args.prompt)?;
     drop(status);
     let report = Report {
@@ -33,6 +33,7 @@ pub(crate) fn run(args: &PlanArgs, printer: &Printer) -> anyhow::Result<ExitStat
         rates: &forecast.rates,
         estimate: &forecast.estimate,
         advice: forecast.advice,
+        smaller: forecast.smaller,
     };
     let text = if args.json {
         serde_json::to_string_pretty(&report.json())? + "\n"
@@ -54,9 +55,9 @@ fn look() -> Look {
     Look {
         blocks: if utf8 { UNICODE } else { ASCII },
         paint: if color {
-            ["\x1b[32m", "\x1b[34m", "\x1b[36m", "\x1b[33m", "\x1b[0m"]
+            ["\x1b[32m", "\x1b[34m", "\x1b[36m", "\x1b[33m", "\x1b[33m", "\x1b[0m"]
         } else {
-            [""; 5]
+            [""; 6]
         },
     }
 }

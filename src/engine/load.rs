@@ -7,7 +7,7 @@ use std::sync::Arc;
 use super::batch::{Grammar, VECTOR_TOKENS};
 use super::devices::{self, DeviceChoice};
 use super::layout::lay_out;
-use super::planning::{Planned, make_plan};
+use super::planning::{Care, Planned, make_plan};
 use super::resident::NoSource;
 use super::tokenizer::OwnTokenizer;
 use super::{Error, Session};
@@ -164,7 +164,7 @@ impl Engine {
         let n_threads = options.threads.unwrap_or_else(crate::probe::physical_cores).max(1);
         let threads = Threadpool::new(n_threads, POLL).map_err(ggml_error(&index))?;
         let threads = Arc::new(threads);
-        let Planned { plan, gpu, .. } = make_plan(&index, options, &threads, false)?;
+        let Planned { plan, gpu, .. } = make_plan(&index, options, &threads, Care::Quick)?;
         let before = gpu.map(|gpu| (gpu, gpu.memory().free));
         let monitor = options.monitor.clone().unwrap_or_default();
         let loading = Loading {
@@ -320,11 +320,13 @@ impl Engine {
             let parts =
                 plan.streamed.iter().filter(|u| plan.blocks[u.block].tier == Tier::Streamed);
             let parts = parts.count();
-            let parts = if parts > n { format!(" in {parts} parts") } else { String::new() };
             let bytes = plan.disk_bytes();
-            where_from.push(format!(
-                "{n} of {all} blocks ({bytes}){parts} streamed from disk ({reader})"
-            ));
+            let what = match plan.count_partly() > 0 {
+                true => format!("{parts} parts of {n} of {all} blocks ({bytes})"),
+                false if parts > n => format!("{n} of {all} blocks ({bytes}) in {parts} parts"),
+                false => format!("{n} of {all} blocks ({bytes})"),
+            };
+            where_from.push(format!("{what} streamed from disk ({reader})"));
         }
         if where_from.is_empty() {
             where_from.push("all resident".to_owned());

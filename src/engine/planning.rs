@@ -6,10 +6,10 @@ use std::sync::Arc;
 use super::devices::{self, DeviceChoice};
 use super::layout::lay_out;
 use super::load::{LoadOptions, POLL, ggml_error, model_name};
-use super::{Error, needs, rates};
+use super::{Error, needs, quantize, rates};
 use crate::ggml::{Device, DeviceKind, Threadpool};
 use crate::gguf::Index;
-use crate::plan::report::Advice;
+use crate::plan::report::{Advice, Smaller};
 use crate::plan::{self, Estimate, Needs, Plan, Pool, Rates, StreamMode, Touched, Wish};
 use crate::probe;
 use crate::units::{Bytes, MIB};
@@ -39,6 +39,8 @@ pub struct Planned {
     pub needs: Needs,
     /// Seconds that describing the model to libllama took, where that was tried.
     pub open_seconds: Option<f64>,
+    /// What was measured of the machine, where the plan was made with that.
+    pub measured: Option<Rates>,
 }
 
 impl Planned {
@@ -56,9 +58,39 @@ impl Planned {
 /// As [`super::Engine::open`].
 pub fn plan(index: &Arc<Index>, options: &LoadOptions, exact: bool) -> Result<Planned, Error> {
     index.check_model()?;
-    let n_threads = options.threads.unwrap_or_else(probe::physical_cores).max(1);
-    let threads = Threadpool::new(n_threads, 0).map_err(ggml_error(index))?;
-    make_plan(index, options, &Arc::new(threads), exact)
+    let threads = Arc::new(threads(index, options)?);
+    make_plan(index, options, &threads, if exact { Care::Exact } else { Care::Quick })
+}
+
+/// As [`plan()`], exact, after measuring the machine: whoever opens the model next plans with what was measured.
+///
+/// # Errors
+///
+/// As [`super::Engine::open`].
+pub fn measured_plan(index: &Arc<Index>, options: &LoadOptions) -> Result<Planned, Error> {
+    index.check_model()?;
+    let threads = Arc::new(threads(index, options)?);
+    make_plan(index, options, &threads, Care::Measured)
+}
+
+/// How much is asked for a plan.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Care {
+    /// No more than must be, to open the model soon.
+    Quick,
+    /// Of ggml, what the model needs, even where memory is plenty.
+    Exact,
+    /// That, and of the machine, what it can do.
+    Measured,
+}
+
+/// Those that compute.
+fn threads(index: &Index, options: &LoadOptions) -> Result<Threadpool, Error> {
+    Threadpool::new(n_threads(options), POLL).map_err(ggml_error(index))
+}
+
+fn n_threads(options: &LoadOptions) -> u32 {
+    options.threads.unwrap_or_else(probe::physical_cores).max(1)
 }
 
 /// As [`plan()`], for a model that was checked.
@@ -66,10 +98,10 @@ pub(super) fn make_plan(
     index: &Index,
     options: &LoadOptions,
     threads: &Arc<Threadpool>,
-    exact: bool,
+    care: Care,
 ) -> Result<Planned, Error> {
     let gpu = devices::choose(options.device)?;
-    let problem = Problem { index, options, threads, exact };
+    let problem = Problem { index, options, threads, care };
     let Some(gpu) = gpu else { return problem.for_cpu() };
     match problem.for_gpu(gpu) {
         // A GPU that nobody named, and that is too small or too busy for anything.
@@ -89,7 +121,7 @@ struct Problem<'a> {
     index: &'a Index,
     options: &'a LoadOptions,
     threads: &'a Arc<Threadpool>,
-    exact: bool,
+    care: Care,
 }
 
 impl Problem<'_> {
@@ -107,34 +139,44 @@ impl Problem<'_> {
 
     /// The plan of a machine whose CPU computes.
     fn for_cpu(&self) -> Result<Planned, Error> {
-        let Problem { index, options, threads, exact } = *self;
-        let machine = probe::machine();
+        let Problem { index, options, threads, care } = *self;
+        let known = || rates::known(index, n_threads(options), options.repack);
+        let mut machine = plan::Machine { rates: known(), ..probe::machine() };
         let wish = self.wish();
         let cpu = Device::cpu().map_err(ggml_error(index))?;
         let size = |tensors: &[usize]| lay_out(index, tensors, cpu).size;
-        let solve = |needs: &Needs| plan::solve(index, &machine, needs, &wish, &size);
+        let solve = |machine: &plan::Machine, needs: &Needs| {
+            plan::solve(index, machine, needs, &wish, &size)
+        };
         let rough = needs::rough_needs(index, &wish);
         let gpu = None;
-        let done =
-            |plan, needs, open_seconds| Planned { plan, gpu, machine, wish, needs, open_seconds };
         // Streaming everything takes the least there is; without a budget, it is not worth the time to measure how little.
         let always = wish.stream == StreamMode::Always && wish.ram.is_none();
-        if let Ok(plan) = solve(&rough)
-            && !exact
+        if care == Care::Quick
+            && let Ok(plan) = solve(&machine, &rough)
             && plan.n_ctx == wish.ctx
             && (always || plan.streamed.is_empty())
         {
-            return Ok(done(plan, rough, None));
+            let (needs, open_seconds, measured) = (rough, None, None);
+            return Ok(Planned { plan, gpu, machine, wish, needs, open_seconds, measured });
         }
         let (needs, seconds) = needs::measured_needs(index, options, &wish, threads)?;
-        let plan = solve(&needs).map_err(|refusal| self.refused(refusal))?;
-        Ok(done(plan, needs, Some(seconds)))
+        // After that: what the measurements take is not the model's.
+        let measured = match care {
+            Care::Measured => Some(rates::measure(index, None, threads, options.repack)?),
+            Care::Quick | Care::Exact => None,
+        };
+        // Not what was just measured, but what whoever opens the model will know of it.
+        machine.rates = known();
+        let plan = solve(&machine, &needs).map_err(|refusal| self.refused(refusal))?;
+        let open_seconds = Some(seconds);
+        Ok(Planned { plan, gpu, machine, wish, needs, open_seconds, measured })
     }
 
     /// The plan of a machine whose GPU computes. What nothing fits by bounds is asked of ggml; what does not fit the GPU is
     /// weighed by what was measured.
     fn for_gpu(&self, device: Device) -> Result<Planned, Error> {
-        let Problem { index, options, threads, exact } = *self;
+        let Problem { index, options, threads, care } = *self;
         let memory = device.memory();
         let gpu = plan::Gpu {
             free: memory.free,
@@ -145,18 +187,18 @@ impl Problem<'_> {
         let wish = self.wish();
         let size = |tensors: &[usize]| lay_out(index, tensors, device).size;
         let mut machine = plan::Machine { gpu: Some(gpu), ..probe::machine() };
-        let done = |plan, machine, needs, open_seconds| {
+        let done = |plan, machine, needs, open_seconds, measured| {
             let gpu = Some(device);
-            Planned { plan, gpu, machine, wish, needs, open_seconds }
+            Planned { plan, gpu, machine, wish, needs, open_seconds, measured }
         };
         let all_here = |plan: &Plan| plan.streamed.is_empty() && plan.by_cpu.is_empty();
         let rough = needs::rough_gpu_needs(index, &wish, device);
         if let Ok(plan) = plan::solve(index, &machine, &rough, &wish, &size)
-            && !exact
+            && care == Care::Quick
             && plan.n_ctx == wish.ctx
             && all_here(&plan)
         {
-            return Ok(done(plan, machine, rough, None));
+            return Ok(done(plan, machine, rough, None, None));
         }
         let (needs, seconds) = needs::described_needs(index, options, &wish, threads, device)?;
         let solve = |machine: &plan::Machine| {
@@ -166,11 +208,11 @@ impl Problem<'_> {
         // Where there is nothing to weigh, what would be weighed needs not be measured.
         let first = solve(&machine)?;
         if all_here(&first) || wish.stream == StreamMode::Always {
-            return Ok(done(first, machine, needs, Some(seconds)));
+            return Ok(done(first, machine, needs, Some(seconds), None));
         }
         let rates = rates::measure(index, Some(device), threads, options.repack)?;
         machine.gpu = Some(plan::Gpu { rates, ..gpu });
-        Ok(done(solve(&machine)?, machine, needs, Some(seconds)))
+        Ok(done(solve(&machine)?, machine, needs, Some(seconds), Some(rates)))
     }
 }
 
@@ -192,6 +234,8 @@ pub struct Forecast {
     pub estimate: Estimate,
     /// What more memory would bring, if anything.
     pub advice: Option<Advice>,
+    /// What quantising would bring, if it made all of it resident.
+    pub smaller: Option<Smaller>,
 }
 
 /// Measures the machine with this model's disk and kinds of weights, and predicts.
@@ -205,24 +249,56 @@ pub fn forecast(
     planned: &Planned,
     n_prompt: u32,
 ) -> Result<Forecast, Error> {
-    let n_threads = options.threads.unwrap_or_else(probe::physical_cores).max(1);
-    let threads = Arc::new(Threadpool::new(n_threads, POLL).map_err(ggml_error(index))?);
-    let measured = match planned.machine.gpu {
-        // They were measured for the plan.
-        Some(gpu) if gpu.rates != rates::UNKNOWN => gpu.rates,
-        _ => rates::measure(index, planned.gpu, &threads, options.repack)?,
+    let measured = match planned.measured {
+        Some(measured) => measured,
+        None => {
+            let threads = Arc::new(threads(index, options)?);
+            rates::measure(index, planned.gpu, &threads, options.repack)?
+        }
     };
     let rates = Rates { open_seconds: planned.open_seconds.unwrap_or(0.0), ..measured };
     let touched = Touched::of(index);
     let estimate = plan::estimate(&planned.plan, &rates, touched, n_prompt);
-    let advice = advice(index, planned)?.map(|(more, better)| {
+    let better = advice(index, planned)?;
+    let smaller = better.as_ref().and_then(|(more, better)| {
+        let device = planned.gpu.map_or_else(Device::cpu, Ok).ok()?;
+        smaller(index, options, *more, better, device)
+    });
+    let advice = better.map(|(more, better)| {
         let generation = plan::estimate(&better, &rates, touched, n_prompt).generation;
         let none = Bytes::ZERO;
         let (more_ram, more_vram) = if planned.gpu.is_some() { (none, more) } else { (more, none) };
         Advice { more_ram, more_vram, tokens_per_second: generation.tokens_per_second }
     });
     let now = estimate.generation.tokens_per_second;
-    Ok(Forecast { rates, estimate, advice: advice.filter(|a| a.tokens_per_second > now * 1.02) })
+    let advice = advice.filter(|a| a.tokens_per_second > now * 1.02);
+    let smaller = smaller.filter(|s| s.tokens_per_second.is_none_or(|then| then > now * 1.02));
+    Ok(Forecast { rates, estimate, advice, smaller })
+}
+
+/// The best type with which `more` memory would not be missing any more. `all` is the plan of the model as it is, with that memory.
+fn smaller(
+    index: &Index,
+    options: &LoadOptions,
+    more: Bytes,
+    all: &Plan,
+    device: Device,
+) -> Option<Smaller> {
+    let here = all.gpu.map_or(all.memory.outside + all.memory.blocks, |g| g.outside + g.blocks);
+    let share = here.saturating_sub(more).f64() / here.f64().max(1.0);
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a share of it")]
+    let room = Bytes((index.bytes().f64() * share) as u64);
+    let (ty, bytes) = quantize::would_fit(index, room)?;
+    let threads = Arc::new(threads(index, options).ok()?);
+    let rate = rates::of_type(index, ty.blocks_type(), device, &threads, options.repack);
+    let touched = Touched::of(index);
+    let tokens_per_second = rate.map(|rate| {
+        let shrunk = bytes.f64() / index.bytes().f64().max(1.0);
+        let blocks = index.blocks.iter().map(|b| b.len).sum::<Bytes>().f64() * touched.of_block;
+        rate.0 / ((blocks + touched.output.f64()) * shrunk).max(1.0)
+    });
+    let again = quantize::is_quantised_already(index);
+    Some(Smaller { name: ty.name, bytes, tokens_per_second, again })
 }
 
 /// The memory that is missing for everything to be resident, the GPU's where one computes, and the plan with it.

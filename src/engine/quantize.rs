@@ -8,7 +8,7 @@ use super::load::model_name;
 use super::needs::is_quantised;
 pub use crate::ggml::QuantizeStep;
 use crate::ggml::{self, QuantizeParams};
-use crate::gguf::{Index, TensorInfo};
+use crate::gguf::{GgmlType, Index, TensorInfo};
 use crate::units::Bytes;
 
 /// A mixture of types.
@@ -61,6 +61,30 @@ pub fn type_named(name: &str) -> Option<&'static QuantType> {
 }
 
 impl QuantType {
+    /// The type of most weights of the blocks.
+    pub fn blocks_type(&self) -> GgmlType {
+        // Mixtures are named by it: `q4_k_m`.
+        let types = [
+            ("f32", 0),
+            ("f16", 1),
+            ("bf16", 30),
+            ("q8_0", 8),
+            ("q5_1", 7),
+            ("q5_0", 6),
+            ("q4_1", 3),
+            ("q4_0", 2),
+            ("iq4_nl", 20),
+            ("iq4_xs", 23),
+            ("q6_k", 14),
+            ("q5_k", 13),
+            ("q4_k", 12),
+            ("q3_k", 11),
+            ("q2_k", 10),
+        ];
+        let named = types.iter().find(|(name, _)| self.name.starts_with(name));
+        GgmlType(named.map_or(0, |(_, number)| *number))
+    }
+
     /// Roughly what the weights of a model would take.
     pub fn estimate(&self, index: &Index) -> Bytes {
         let tied = !index.tensors.iter().any(|t| t.name == "output.weight");

@@ -5,10 +5,10 @@ use std::sync::Arc;
 
 use super::Error;
 use super::load::ggml_error;
-use crate::ggml::{Device, Threadpool};
-use crate::gguf::Index;
+use crate::ggml::{Device, DeviceKind, Threadpool};
+use crate::gguf::{GgmlType, Index};
 use crate::plan::{Beside, Cost, Kind, Rates};
-use crate::probe;
+use crate::probe::{self, quick};
 use crate::source;
 use crate::units::Rate;
 
@@ -23,9 +23,22 @@ pub(super) const UNKNOWN: Rates = Rates {
     disk: UNKNOWN_DISK,
     resident: UNKNOWN_COST,
     streamed: UNKNOWN_COST,
+    memory: None,
     gpu: Some(Beside { link: UNKNOWN_LINK, cpu: UNKNOWN_COST }),
     open_seconds: 0.0,
 };
+
+/// What is known of a machine whose CPU computes, without measuring anything: opening a model is to be fast. What nobody has measured
+/// is taken to be as usual.
+pub(super) fn known(index: &Index, n_threads: u32, repack: bool) -> Rates {
+    let kinds = Kind::most(index);
+    let cost = |repack| probe::rates::known(&kinds, n_threads, repack);
+    let disk = index.files.first().and_then(|f| quick::known_disk(&f.path));
+    let usual = Rates::usual(n_threads);
+    let streamed = cost(false).unwrap_or(usual.streamed);
+    let resident = if repack { cost(true).unwrap_or(usual.resident) } else { streamed };
+    Rates { disk: disk.unwrap_or(usual.disk), resident, streamed, ..usual }
+}
 
 /// Measures the disk that the model is on, and computing with its kinds of weights: on the CPU, or on `gpu` and the CPU beside it.
 ///
@@ -44,11 +57,19 @@ pub(super) fn measure(
     let cpu = Device::cpu().map_err(ggml_error(index))?;
     let compute = |device, repack| probe::rates::compute(&kinds, device, threads, repack);
     let plain = compute(cpu, false).unwrap_or(UNKNOWN_COST);
-    let disk = probe::rates::disk(source.as_ref(), &paths).unwrap_or(UNKNOWN_DISK);
-    let rates = Rates { disk, resident: plain, streamed: plain, gpu: None, open_seconds: 0.0 };
+    let disk = probe::rates::disk(source.as_ref(), &paths);
+    if let (Some(disk), Some(path)) = (disk, paths.first()) {
+        quick::remember_disk(path, disk);
+    }
+    let disk = disk.unwrap_or(UNKNOWN_DISK);
+    let (resident, streamed, open_seconds) = (plain, plain, 0.0);
+    let rates = Rates { disk, resident, streamed, memory: None, gpu: None, open_seconds };
     Ok(match gpu {
-        None if repack => Rates { resident: compute(cpu, true).unwrap_or(plain), ..rates },
-        None => rates,
+        None => {
+            let resident = if repack { compute(cpu, true).unwrap_or(plain) } else { plain };
+            let memory = probe::bandwidth::best(threads.n_threads());
+            Rates { resident, memory, ..rates }
+        }
         Some(gpu) => {
             let cost = compute(gpu, false).unwrap_or(UNKNOWN_COST);
             let link = probe::link::remembered_upload(gpu).unwrap_or(UNKNOWN_LINK);
@@ -56,4 +77,19 @@ pub(super) fn measure(
             Rates { resident: cost, streamed: cost, gpu: beside, ..rates }
         }
     })
+}
+
+/// One token's rate with weights of type `ty`, in matrices as most of the model's are; `None` where `device` cannot compute with them.
+pub(super) fn of_type(
+    index: &Index,
+    ty: GgmlType,
+    device: Device,
+    threads: &Arc<Threadpool>,
+    repack: bool,
+) -> Option<Rate> {
+    let most = Kind::most(index).into_iter().next()?;
+    let matrix = ty.bytes(most.row.checked_mul(most.rows)?)?;
+    let kind = Kind { ty: ty.0, matrix, ..most };
+    let repack = repack && device.kind() == DeviceKind::Cpu;
+    probe::rates::compute(&[kind], device, threads, repack).map(|cost| cost.one)
 }

@@ -4,7 +4,7 @@
 use super::parts::is_ffn;
 use super::{Beside, Placed, Plan, Rates, Tier};
 use crate::gguf::Index;
-use crate::units::Bytes;
+use crate::units::{Bytes, Rate};
 
 /// What holds a run back.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
@@ -14,7 +14,7 @@ pub enum Bottleneck {
     Disk,
     /// Bringing blocks from RAM to the GPU.
     Link,
-    /// Bringing weights from memory to the cores, one token at a time.
+    /// Bringing weights from memory to the cores, one token at a time, where that was measured.
     #[serde(rename = "memory bandwidth")]
     Memory,
     /// Multiplying.
@@ -98,23 +98,34 @@ impl Touched {
 }
 
 /// One step of the pipeline: what must be brought for it, and what it computes. (seconds)
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
 struct Step {
     /// Until it is in its slot: reading, or copying to the GPU, which goes on meanwhile; the slower of the two.
     read: f64,
     /// What of that the disk is busy.
     disk: f64,
+    /// Until the first bytes come, if nothing else is being read meanwhile.
+    latency: f64,
     compute: f64,
 }
 
 impl Step {
     fn computing(compute: f64) -> Step {
-        Step { read: 0.0, disk: 0.0, compute }
+        Step { compute, ..Step::default() }
     }
 }
 
+/// What a disk takes to answer, with what it takes to ask it and to hear of it. (seconds)
+const LATENCY: f64 = 150e-6;
+
+/// What a unit costs where its slot is host memory: the threads end one run and begin another. (seconds)
+const RUN: f64 = 100e-6;
+
 /// What it takes to hand activations from the GPU to the CPU or back, and to wait for them. (seconds)
 const HAND_OVER: f64 = 40e-6;
+
+/// Computing that reaches this share of the memory's rate is held back by the memory.
+const KEEPS_UP: f64 = 0.9;
 
 /// Batches from here on bring weights of the CPU's blocks to the GPU, as ggml's scheduler does. (tokens)
 const OFFLOAD: u32 = 32;
@@ -148,10 +159,19 @@ pub fn estimate(plan: &Plan, rates: &Rates, touched: Touched, n_prompt: u32) -> 
     let resident = plan.memory.outside + plan.memory.blocks + on_gpu;
     let load_seconds = rates.open_seconds + rates.disk.seconds(resident);
     Estimate {
-        generation: speed(1, 1, Bottleneck::Memory),
+        generation: speed(1, 1, computing(rates)),
         prompt,
         load_seconds,
         first_token_seconds: load_seconds + prompt.seconds,
+    }
+}
+
+/// What holds computing back, one token at a time. Memory is named only where computing was measured to go as fast as memory gives.
+fn computing(rates: &Rates) -> Bottleneck {
+    let keeps_up = |memory: Rate| rates.resident.one.0 >= KEEPS_UP * memory.0;
+    match rates.memory.is_some_and(keeps_up) && rates.gpu.is_none() {
+        true => Bottleneck::Memory,
+        false => Bottleneck::Compute,
     }
 }
 
@@ -171,20 +191,26 @@ fn steps(plan: &Plan, rates: &Rates, touched: Touched, tokens: u32) -> Vec<Step>
             }
             (Tier::Host | Tier::Streamed, gpu) => {
                 let mut kept = block.len;
+                let resident = |len| Step::computing(rates.resident.seconds(used(len), tokens));
                 while let Some(unit) = units.next_if(|u| u.block == i) {
-                    let compute = rates.streamed.seconds(used(unit.len), tokens);
+                    if unit.before > Bytes::ZERO {
+                        steps.push(resident(unit.before));
+                    }
+                    let run = if gpu.is_some() { 0.0 } else { RUN };
+                    let compute = rates.streamed.seconds(used(unit.len), tokens) + run;
                     let on_disk = block.tier == Tier::Streamed;
                     let disk = if on_disk { rates.disk.seconds(unit.len) } else { 0.0 };
                     let link = gpu.map_or(0.0, |gpu| gpu.link.seconds(unit.len));
                     let disk_is_slower = disk > link;
                     let read = disk.max(link);
                     let disk = if disk_is_slower { disk } else { 0.0 };
-                    steps.push(Step { read, disk, compute });
-                    kept = kept.saturating_sub(unit.len);
+                    let latency = if on_disk { LATENCY } else { 0.0 };
+                    steps.push(Step { read, disk, latency, compute });
+                    kept = kept.saturating_sub(unit.len + unit.before);
                 }
-                // Small tensors that stay where they are computed with.
+                // What comes after the last of them, and small tensors wherever they are.
                 if kept > Bytes::ZERO {
-                    steps.push(Step::computing(rates.resident.seconds(used(kept), tokens)));
+                    steps.push(resident(kept));
                 }
             }
         }
@@ -215,7 +241,7 @@ fn by_both(block: &Placed, rates: &Rates, beside: &Beside, touched: Touched, tok
 }
 
 /// A share of `len`.
-fn share(len: Bytes, share: f64) -> Bytes {
+pub(super) fn share(len: Bytes, share: f64) -> Bytes {
     // Every token of a batch chooses its own experts; computing goes by tokens, so the share stays.
     #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a share of it")]
     Bytes((len.f64() * share) as u64)
@@ -236,7 +262,7 @@ fn seconds_per_pass(steps: &[Step], n_slots: usize) -> f64 {
             if step.read > 0.0 {
                 let slot = freed.pop_front().unwrap_or_default();
                 reader = reader.max(slot) + step.read;
-                cores = cores.max(reader) + step.compute;
+                cores = cores.max(reader + step.latency) + step.compute;
                 freed.push_back(cores);
             } else {
                 cores += step.compute;
@@ -252,7 +278,8 @@ mod tests {
     use proptest::prelude::*;
 
     fn pass(streamed: &[bool], read: f64, compute: f64) -> f64 {
-        let step = |&s: &bool| Step { read: if s { read } else { 0.0 }, disk: 0.0, compute };
+        let step =
+            |&s: &bool| Step { read: if s { read } else { 0.0 }, compute, ..Step::default() };
         seconds_per_pass(&streamed.iter().map(step).collect::<Vec<_>>(), 2)
     }
 

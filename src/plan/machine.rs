@@ -14,6 +14,8 @@ pub struct Machine {
     pub ram: Bytes,
     /// Of that, what is left to the rest of the machine when the user names no budget.
     pub reserve: Bytes,
+    /// What is known of its disk and its CPU, or is taken to be so: what a plan for the CPU is judged by.
+    pub rates: Rates,
     /// The GPU that computes, if one does.
     pub gpu: Option<Gpu>,
 }
@@ -184,10 +186,30 @@ pub struct Rates {
     pub resident: Cost,
     /// Weights in slots, there too.
     pub streamed: Cost,
+    /// RAM, read by all cores that compute; `None` where nobody measured it.
+    pub memory: Option<Rate>,
     /// What there is beside a GPU that computes.
     pub gpu: Option<Beside>,
     /// Seconds until the vocabulary is loaded.
     pub open_seconds: f64,
+}
+
+impl Rates {
+    /// What a machine with so many threads is taken to do where nobody has measured it. To a plan only the relation of disk to
+    /// computing matters, and that by little.
+    pub fn usual(n_threads: u32) -> Rates {
+        // More threads than this wait for the memory.
+        let threads = f64::from(n_threads.clamp(1, 10));
+        let cost = |one, many| Cost { one: Rate(one * threads), many: Rate(many * threads) };
+        Rates {
+            disk: Rate(2.5e9),
+            resident: cost(6.0e9, 30e9),
+            streamed: cost(5.5e9, 20e9),
+            memory: None,
+            gpu: None,
+            open_seconds: 0.0,
+        }
+    }
 }
 
 /// What was measured beside a GPU.

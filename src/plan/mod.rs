@@ -1,8 +1,9 @@
 //! Who lives where: a pure function from (index, machine, needs, wishes) to a placement of every block, and the arithmetic of
 //! what that placement will cost. No clock, no IO, no FFI: everything measured is handed in.
 //!
-//! `machine` holds the numbers that come in, `parts` cuts blocks into what streams together, `solve` decides for a machine whose
-//! CPU computes, `offload` for one with a GPU; `pattern` tells libllama, `estimate` predicts, `report` shows.
+//! `machine` holds the numbers that come in, `parts` cuts blocks into what streams together, `spread` chooses which of it does, `solve`
+//! decides for a machine whose CPU computes, `offload` for one with a GPU; `estimate` predicts and is the judge of both, `pattern` tells
+//! libllama, `report` shows.
 
 pub mod estimate;
 pub mod machine;
@@ -11,6 +12,7 @@ mod parts;
 mod pattern;
 pub mod report;
 mod solve;
+mod spread;
 
 pub use estimate::{Bottleneck, Estimate, Speed, Touched, estimate};
 pub use machine::{Beside, ContextCost, Cost, Gpu, GpuNeeds, Kind, Machine, Needs, Rates, Wish};
@@ -56,6 +58,8 @@ pub struct Unit {
     pub tensors: Vec<usize>,
     /// Sum of their bytes.
     pub len: Bytes,
+    /// Bytes of its block that are resident and computed with before it, and after the unit before it.
+    pub before: Bytes,
 }
 
 /// A block and where it lives.
@@ -63,10 +67,14 @@ pub struct Unit {
 pub struct Placed {
     /// Which block.
     pub place: Place,
-    /// Where it lives. The small tensors of a streamed block that is cut into parts are resident all the same.
+    /// Where it lives: of a block that is cut into parts, those that are not resident. Its small tensors always are.
     pub tier: Tier,
     /// Its bytes.
     pub len: Bytes,
+    /// Those that stream.
+    pub streamed: Bytes,
+    /// Whether some of its parts stream, and others are resident.
+    pub partly: bool,
     /// Those that the CPU computes with while a GPU computes the rest; none but in [`Tier::Cpu`].
     pub by_cpu: Bytes,
 }
@@ -164,11 +172,14 @@ impl Plan {
             block,
             tensors: b.tensors.clone(),
             len: b.len,
+            before: Bytes::ZERO,
         };
         let placed = |b: &Block| Placed {
             place: b.place(),
             tier: Tier::Streamed,
             len: b.len,
+            streamed: b.len,
+            partly: false,
             by_cpu: Bytes::ZERO,
         };
         Plan {
@@ -197,8 +208,24 @@ impl Plan {
         self.streamed.iter().filter(on_disk).map(|u| u.len).sum()
     }
 
-    /// How many blocks live in `tier`.
+    /// How many blocks live in `tier`, those among them of which only parts stream.
     pub fn count(&self, tier: Tier) -> usize {
         self.blocks.iter().filter(|b| b.tier == tier).count()
+    }
+
+    /// The bytes of the blocks that live in `tier`, the resident parts of the others counted as resident.
+    pub fn bytes(&self, tier: Tier) -> Bytes {
+        let share = |b: &Placed| match (b.tier == tier, tier) {
+            (true, Tier::Host | Tier::Streamed) => b.streamed,
+            (true, Tier::Resident | Tier::Cpu) => b.len,
+            (false, Tier::Resident) if b.streamed > Bytes::ZERO => b.len.saturating_sub(b.streamed),
+            (false, _) => Bytes::ZERO,
+        };
+        self.blocks.iter().map(share).sum()
+    }
+
+    /// Of how many blocks some parts stream, and others are resident.
+    pub fn count_partly(&self) -> usize {
+        self.blocks.iter().filter(|b| b.partly).count()
     }
 }

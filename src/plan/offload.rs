@@ -71,7 +71,7 @@ pub(super) fn solve(
             }
         }
         if wish.stream != StreamMode::Never {
-            for (level, _) in LEVELS {
+            for level in LEVELS {
                 take(problem.streaming(output_here, level));
             }
         }
@@ -370,8 +370,13 @@ impl Problem<'_> {
                 _ => &[],
             };
             by_cpu.extend(tensors);
-            let len = tensors.iter().map(|&t| self.index.tensors[t].len).sum();
-            blocks.push(Placed { place: block.place(), tier, len: block.len, by_cpu: len });
+            let by_cpu = tensors.iter().map(|&t| self.index.tensors[t].len).sum();
+            let streamed = match tier {
+                Tier::Host | Tier::Streamed => block.len.saturating_sub(cut.blocks[i].kept),
+                Tier::Resident | Tier::Cpu => Bytes::ZERO,
+            };
+            let (place, len) = (block.place(), block.len);
+            blocks.push(Placed { place, tier, len, streamed, partly: false, by_cpu });
         }
         if !output_here {
             by_cpu.extend(self.outside.output);

@@ -20,10 +20,8 @@ pub(super) enum Level {
     Tensors,
 }
 
-/// From coarse to fine, each with its price for a streamed byte (percent): units of unequal size keep the reader or the cores
-/// waiting for each other, so a finer cut must save more than it costs.
-pub(super) const LEVELS: [(Level, u64); 4] =
-    [(Level::Blocks, 100), (Level::Halves, 105), (Level::Thirds, 110), (Level::Tensors, 125)];
+/// From coarse to fine.
+pub(super) const LEVELS: [Level; 4] = [Level::Blocks, Level::Halves, Level::Thirds, Level::Tensors];
 
 /// Tensors below this stay resident when their block is cut: norms, biases, routers, which steps of several parts may need.
 const SMALL: Bytes = Bytes(256 * KIB.0);
@@ -35,6 +33,8 @@ pub(super) struct CutBlock {
     pub(super) units: Vec<Unit>,
     /// The bytes of its tensors that are resident even so.
     pub(super) kept: Bytes,
+    /// The largest of those.
+    pub(super) largest_kept: Bytes,
     /// Its largest tensor.
     pub(super) largest: Bytes,
     /// The matrices of its feed-forward network, but for routers.
@@ -52,12 +52,13 @@ pub(super) fn cut(index: &Index, i: usize, level: Level, keep_small: bool) -> Cu
     let matrix = |t: &usize| !is_vector(&index.tensors[*t]);
     let ffn = block.tensors.iter().copied().filter(|t| matrix(t) && in_ffn(t)).collect();
     if level == Level::Blocks && !keep_small {
-        let unit = Unit { name, block: i, tensors: block.tensors.clone(), len: block.len };
-        let kept = Bytes::ZERO;
-        return CutBlock { units: vec![unit], kept, largest, ffn, len: block.len };
+        let (tensors, kept) = (block.tensors.clone(), Bytes::ZERO);
+        let unit = Unit { name, block: i, tensors, len: block.len, before: Bytes::ZERO };
+        let largest_kept = Bytes::ZERO;
+        return CutBlock { units: vec![unit], kept, largest_kept, largest, ffn, len: block.len };
     }
     let mut parts: BTreeMap<(u8, u8, &str), Vec<usize>> = BTreeMap::new();
-    let mut kept = Bytes::ZERO;
+    let (mut kept, mut largest_kept) = (Bytes::ZERO, Bytes::ZERO);
     for &t in &block.tensors {
         let tensor = &index.tensors[t];
         let small = match level {
@@ -66,6 +67,7 @@ pub(super) fn cut(index: &Index, i: usize, level: Level, keep_small: bool) -> Cu
         };
         if small {
             kept += tensor.len;
+            largest_kept = largest_kept.max(tensor.len);
         } else {
             parts.entry(key(tensor.role(), level)).or_default().push(t);
         }
@@ -74,9 +76,9 @@ pub(super) fn cut(index: &Index, i: usize, level: Level, keep_small: bool) -> Cu
         let part = if role.is_empty() { STAGES[usize::from(stage)] } else { role };
         let len = tensors.iter().map(|&t| index.tensors[t].len).sum();
         let name = if level == Level::Blocks { name.clone() } else { format!("{name} ({part})") };
-        Unit { name, block: i, tensors, len }
+        Unit { name, block: i, tensors, len, before: Bytes::ZERO }
     });
-    CutBlock { units: units.collect(), kept, largest, ffn, len: block.len }
+    CutBlock { units: units.collect(), kept, largest_kept, largest, ffn, len: block.len }
 }
 
 /// Whether a tensor is one of the small ones by its kind: norms and biases, which have one dimension, and routers.

@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use serde_json::{Value, json};
 
-use super::{Estimate, GpuMemory, Memory, Plan, Rates, Speed, Tier};
+use super::{Estimate, GpuMemory, Memory, Placed, Plan, Rates, Speed, Tier, Unit};
 use crate::units::Bytes;
 
 /// Everything that is to be shown.
@@ -24,6 +24,8 @@ pub struct Report<'a> {
     pub estimate: &'a Estimate,
     /// What more memory would bring, if anything.
     pub advice: Option<Advice>,
+    /// The type with which all of it would be resident, if quantising helped.
+    pub smaller: Option<Smaller>,
 }
 
 /// What would help most.
@@ -37,22 +39,42 @@ pub struct Advice {
     pub tokens_per_second: f64,
 }
 
+/// A type that a model could be quantised to, so that nothing needs to stream.
+#[derive(Clone, Copy, Debug, PartialEq, serde::Serialize)]
+pub struct Smaller {
+    /// Its name, as `airrun quantize` knows it.
+    #[serde(rename = "type")]
+    pub name: &'static str,
+    /// What the weights would take, roughly.
+    pub bytes: Bytes,
+    /// Tokens per second of generation then, if that could be measured.
+    pub tokens_per_second: Option<f64>,
+    /// Whether the weights are quantised already: then it is the original that should be.
+    pub again: bool,
+}
+
 /// How the picture of the blocks is drawn.
 #[derive(Clone, Copy, Debug)]
 pub struct Look {
-    /// A block of each tier, in the order of [`TIERS`].
-    pub blocks: [char; 4],
-    /// What is printed before a row of blocks of each tier, and after each.
-    pub paint: [&'static str; 5],
+    /// A block of each of [`KINDS`].
+    pub blocks: [char; 5],
+    /// What is printed before a row of blocks of each, and after each.
+    pub paint: [&'static str; 6],
 }
 
 /// With block characters.
-pub const UNICODE: [char; 4] = ['█', '▓', '▒', '░'];
+pub const UNICODE: [char; 5] = ['█', '▓', '▒', '▄', '░'];
 /// With letters that every terminal has.
-pub const ASCII: [char; 4] = ['#', '+', 'o', '.'];
+pub const ASCII: [char; 5] = ['#', '+', 'o', ':', '.'];
 
-/// The tiers, from the fastest to the slowest.
-pub const TIERS: [Tier; 4] = [Tier::Resident, Tier::Cpu, Tier::Host, Tier::Streamed];
+/// The kinds of blocks that a picture distinguishes, from the fastest to the slowest: by tier, and whether they are there in part.
+pub const KINDS: [(Tier, bool); 5] = [
+    (Tier::Resident, false),
+    (Tier::Cpu, false),
+    (Tier::Host, false),
+    (Tier::Streamed, true),
+    (Tier::Streamed, false),
+];
 
 /// The widest line. (columns)
 const WIDTH: usize = 80;
@@ -121,6 +143,12 @@ impl Report<'_> {
             };
             line("faster", format!("with {more}: {rate}"));
         }
+        if let Some(Smaller { name, bytes, tokens_per_second: rate, again }) = self.smaller {
+            let whose = if again { " of the original" } else { "" };
+            let rate = rate.map(|r| format!(", about {}", tokens_per_second(r)));
+            let rate = rate.unwrap_or_default();
+            line("quantised", format!("{name}{whose} would fit: {bytes}{rate}"));
+        }
         out
     }
 
@@ -141,7 +169,7 @@ impl Report<'_> {
             shares.retain(|(_, bytes, _)| *bytes > Bytes::ZERO);
         } else {
             shares.push(("outside", outside, "embedding and output".to_owned()));
-            shares.push(("resident", blocks, count(Tier::Resident)));
+            shares.push(("resident", blocks, self.resident()));
             if *n_slots > 0 {
                 shares.push(("slots", slots, format!("{n_slots} of {slot}")));
             }
@@ -152,6 +180,16 @@ impl Report<'_> {
             shares.push(("loading", loading, "while the context is not in use yet".to_owned()));
         }
         shares
+    }
+
+    /// What is resident.
+    fn resident(&self) -> String {
+        let (whole, partly) = (self.plan.count(Tier::Resident), self.plan.count_partly());
+        match (whole, partly) {
+            (_, 0) => n_blocks(whole),
+            (0, _) => format!("parts of {}", n_blocks(partly)),
+            _ => format!("{}, and parts of {partly}", n_blocks(whole)),
+        }
     }
 
     /// The parts of the GPU's memory, with what they are for.
@@ -175,30 +213,29 @@ impl Report<'_> {
     /// All of it.
     pub fn json(&self) -> Value {
         let plan = self.plan;
-        let bytes =
-            |tier| plan.blocks.iter().filter(|b| b.tier == tier).map(|b| b.len).sum::<Bytes>();
-        let blocks = plan
-            .blocks
-            .iter()
-            .map(|b| json!({ "block": b.place.to_string(), "tier": b.tier, "bytes": b.len }));
+        let block = |b: &Placed| {
+            let (place, streamed) = (b.place.to_string(), b.streamed);
+            json!({ "block": place, "tier": b.tier, "bytes": b.len, "streamed_bytes": streamed })
+        };
         let mut memory = json!(plan.memory);
         memory["peak"] = json!(plan.memory.peak());
         let mut gpu = json!(plan.gpu);
         if let Some(memory) = plan.gpu {
             gpu["peak"] = json!(memory.peak());
         }
-        let share = |tier| json!({ "blocks": plan.count(tier), "bytes": bytes(tier) });
+        let share = |tier| json!({ "blocks": plan.count(tier), "bytes": plan.bytes(tier) });
         json!({
             "model": self.name,
             "device": self.device,
             "weights": self.weights,
-            "blocks": blocks.collect::<Vec<_>>(),
+            "blocks": plan.blocks.iter().map(block).collect::<Vec<_>>(),
             "resident": share(Tier::Resident),
             "cpu": share(Tier::Cpu),
             "host": share(Tier::Host),
             "streamed": {
                 "blocks": plan.count(Tier::Streamed),
                 "bytes": plan.disk_bytes(),
+                "partly": plan.count_partly(),
                 "units": plan.streamed.len(),
             },
             "slots": { "count": plan.n_slots, "bytes": plan.slot },
@@ -210,19 +247,25 @@ impl Report<'_> {
             "rates": self.rates,
             "estimate": self.estimate,
             "advice": self.advice,
+            "smaller": self.smaller,
         })
     }
 }
 
+/// Which of [`KINDS`] a block is.
+fn kind(block: &Placed) -> usize {
+    KINDS.iter().position(|k| *k == (block.tier, block.partly)).unwrap_or_default()
+}
+
 /// The bar of blocks, in rows.
 fn picture(plan: &Plan, look: Look) -> Vec<String> {
-    let row = |blocks: &[super::Placed]| {
+    let row = |blocks: &[Placed]| {
         let mut row = String::new();
-        for group in blocks.chunk_by(|a, b| a.tier == b.tier) {
-            let which = TIERS.iter().position(|t| *t == group[0].tier).unwrap_or_default();
+        for group in blocks.chunk_by(|a, b| kind(a) == kind(b)) {
+            let which = kind(&group[0]);
             row += look.paint[which];
             row.extend(std::iter::repeat_n(look.blocks[which], group.len()));
-            row += look.paint[4];
+            row += look.paint[KINDS.len()];
         }
         row
     };
@@ -231,22 +274,28 @@ fn picture(plan: &Plan, look: Look) -> Vec<String> {
 
 /// What the picture's characters stand for, in as many lines as it takes.
 fn legend(plan: &Plan, look: Look) -> Vec<String> {
-    let parts = plan.streamed.iter().filter(|u| plan.blocks[u.block].tier == Tier::Streamed);
-    let parts = parts.count();
-    let streamed = match parts > plan.count(Tier::Streamed) {
-        true => format!("streamed from disk in {parts} parts"),
-        false => "streamed from disk".to_owned(),
+    let units = |partly| {
+        let which = |u: &&Unit| plan.blocks[u.block].partly == partly;
+        let from_disk = |u: &&Unit| plan.blocks[u.block].tier == Tier::Streamed;
+        plan.streamed.iter().filter(which).filter(from_disk).count()
     };
+    let whole = plan.count(Tier::Streamed) - plan.count_partly();
+    let streamed = match units(false) {
+        n if n > whole => format!("streamed from disk in {n} parts"),
+        _ => "streamed from disk".to_owned(),
+    };
+    let partly = format!("of which {} stream from disk", n_parts(units(true)));
     let resident = if plan.gpu.is_some() { "resident in the GPU" } else { "resident in RAM" };
-    let names = [resident, "computed by the CPU", "streamed from RAM", &streamed];
+    let names = [resident, "computed by the CPU", "streamed from RAM", &partly, &streamed];
     // The longest line so far in columns, without what paints it.
     let mut lines: Vec<(String, usize)> = Vec::new();
-    for (i, (tier, name)) in TIERS.into_iter().zip(names).enumerate() {
-        let n = plan.count(tier);
+    for (i, name) in names.into_iter().enumerate() {
+        let n = plan.blocks.iter().filter(|b| kind(b) == i).count();
         if n == 0 {
             continue;
         }
-        let text = format!("{}{}{} {n} {name}", look.paint[i], look.blocks[i], look.paint[4]);
+        let text =
+            format!("{}{}{} {n} {name}", look.paint[i], look.blocks[i], look.paint[KINDS.len()]);
         let columns = format!("x {n} {name}").len();
         match lines.last_mut() {
             // After the name column and a gap.
@@ -263,6 +312,10 @@ fn legend(plan: &Plan, look: Look) -> Vec<String> {
 
 fn n_blocks(n: usize) -> String {
     if n == 1 { "1 block".to_owned() } else { format!("{n} blocks") }
+}
+
+fn n_parts(n: usize) -> String {
+    if n == 1 { "1 part".to_owned() } else { format!("{n} parts") }
 }
 
 fn speed(speed: &Speed) -> String {
@@ -286,15 +339,21 @@ mod tests {
     use crate::plan::Cost;
     use crate::plan::estimate::{Touched, estimate};
     use crate::plan::offload::tests::mixed_plan;
-    use crate::plan::solve::tests::whole_plan;
+    use crate::plan::solve::tests::{partly_plan, whole_plan};
     use crate::units::{GIB, MIB, Rate};
 
     #[test]
     fn a_report_reads_like_this() {
         let (index, plan) = whole_plan();
         let cost = Cost { one: Rate(10e9), many: Rate(500e9) };
-        let rates =
-            Rates { disk: Rate(2e9), resident: cost, streamed: cost, gpu: None, open_seconds: 0.5 };
+        let rates = Rates {
+            disk: Rate(2e9),
+            resident: cost,
+            streamed: cost,
+            memory: None,
+            gpu: None,
+            open_seconds: 0.5,
+        };
         let touched = Touched { of_block: 1.0, of_ffn: 1.0, output: MIB * 100 };
         let estimate = estimate(&plan, &rates, touched, 512);
         let advice =
@@ -307,8 +366,9 @@ mod tests {
             rates: &rates,
             estimate: &estimate,
             advice,
+            smaller: None,
         };
-        let look = Look { blocks: ASCII, paint: [""; 5] };
+        let look = Look { blocks: ASCII, paint: [""; 6] };
         let want = "\
 model         forty: 40 blocks, 4.10 GiB of weights
 blocks        #.#.#.#.#.#.#.#.#.#.#.#.#.#.#.#.#.#.#.#.
@@ -335,6 +395,44 @@ faster        with 2.00 GiB more RAM: 2.35 tokens/s
     }
 
     #[test]
+    fn blocks_that_stream_in_part_are_shown() {
+        let (index, plan) = partly_plan();
+        let rates = Rates::usual(2);
+        let estimate = estimate(&plan, &rates, Touched::of(&index), 512);
+        let smaller = Some(Smaller {
+            name: "q3_k_m",
+            bytes: GIB * 2,
+            tokens_per_second: Some(5.678),
+            again: true,
+        });
+        let report = Report {
+            name: "forty",
+            device: "cpu",
+            weights: index.bytes(),
+            plan: &plan,
+            rates: &rates,
+            estimate: &estimate,
+            advice: None,
+            smaller,
+        };
+        let text = report.text(Look { blocks: ASCII, paint: [""; 6] });
+        let (n, parts) = (plan.count_partly(), plan.streamed.len());
+        assert!(
+            text.contains(&format!(": {n} of which {parts} parts stream from disk\n")),
+            "{text}"
+        );
+        assert!(text.contains("parts of "), "{text}");
+        let want =
+            "quantised     q3_k_m of the original would fit: 2.00 GiB, about 5.68 tokens/s\n";
+        assert!(text.contains(want), "{text}");
+        assert!(text.lines().all(|line| line.len() <= 80), "{text}");
+        let json = report.json();
+        assert_eq!(json["streamed"]["partly"], n);
+        assert_eq!(json["smaller"]["type"], "q3_k_m");
+        assert!(json["blocks"][0]["streamed_bytes"].is_u64());
+    }
+
+    #[test]
     fn a_report_of_a_gpu_reads_like_this() {
         let (index, machine, plan) = mixed_plan();
         let rates = machine.gpu.unwrap().rates;
@@ -347,8 +445,9 @@ faster        with 2.00 GiB more RAM: 2.35 tokens/s
             rates: &rates,
             estimate: &estimate,
             advice: None,
+            smaller: None,
         };
-        let text = report.text(Look { blocks: ASCII, paint: [""; 5] });
+        let text = report.text(Look { blocks: ASCII, paint: [""; 6] });
         assert!(text.lines().all(|line| line.len() <= 80), "{text}");
         for part in [
             "\nGPU           ",

@@ -1,15 +1,34 @@
-//! The decision: which blocks stream, in how small parts, through slots of which size, with how large batches.
+//! The decision: what streams, in how small parts, through how many slots of which size, with how large batches.
 //!
-//! Streamed blocks are spread evenly among resident ones, so that one is read while those before it are computed; a resident
-//! prefix would be computed while the reader, two slots ahead at most, has nothing to do. `estimate` holds the test.
+//! There is no rule that is right on all machines: large slots take memory that blocks could live in, small ones are full
+//! while the disk could go on, and every part costs a run. So all that is sensible is drawn up, each with as little streaming as
+//! the budget allows, and the arithmetic of `estimate` chooses, by what is known of the machine.
 
-use super::parts::{self, CutBlock, LEVELS, Level};
-use super::{ContextCost, Machine, Memory, Needs, Placed, Plan, StreamMode, Tier, Wish, offload};
+use super::estimate::{Touched, estimate, share};
+use super::parts::{LEVELS, Level};
+use super::spread::{Chosen, Cut};
+use super::{ContextCost, Machine, Memory, Needs, Plan, Rates, StreamMode, Wish, offload};
 use crate::gguf::{Index, Place};
 use crate::units::Bytes;
 
-/// Units in memory at once: one is computed with, one is read.
+/// The fewest units in memory at once: one is computed with, one is read.
 pub(super) const N_SLOTS: usize = 2;
+
+/// Numbers of slots that are tried: more of them let the disk read on while what is resident is computed.
+const SLOTS: [usize; 5] = [N_SLOTS, 3, 4, 6, 8];
+
+/// Parts of a model that are weighed against each other; more of them take longer than they can gain.
+const MAX_PARTS: usize = 2048;
+
+/// How often a choice is corrected that does not fit yet, because what it takes depends on what is chosen.
+const CORRECTIONS: usize = 8;
+
+/// Plans are compared by a question of this many tokens, or as many as fit the context, and an answer to it.
+const QUESTION: u32 = 1024;
+const ANSWER: u32 = 512;
+
+/// Of plans that are as fast up to this share, the one that reads least wins: it depends least on the disk.
+const AS_FAST: f64 = 1.005;
 
 /// Tokens per pass when everything is resident, as in llama.cpp; more gains nothing.
 pub(super) const RESIDENT_UBATCH: u32 = 512;
@@ -121,12 +140,14 @@ pub fn solve(
     }
     let budget = wish.ram.unwrap_or(machine.ram.saturating_sub(machine.reserve));
     let wish = &Wish { ctx: choose_context(&needs.context, wish, budget), ..*wish };
-    let problem = Problem { index, needs, wish, slot_size, budget };
+    let (rates, touched) = (machine.rates, Touched::of(index));
+    let problem = Problem { index, rates, touched, needs, wish, budget };
     let n = index.blocks.len();
     if wish.stream != StreamMode::Always || n == 0 {
-        let cut = parts::cut_all(index, Level::Blocks, false);
+        let cut = Cut::new(index, Level::Blocks, slot_size);
         let n_ubatch = problem.batch(wish.ubatch.unwrap_or(RESIDENT_UBATCH));
-        let plan = problem.plan(&cut, &|_| false, n_ubatch, Bytes::ZERO);
+        let chosen = &cut.every(false);
+        let plan = problem.plan(Draft { cut: &cut, chosen, n_slots: 0, n_ubatch });
         if plan.memory.peak() <= budget {
             return Ok(plan);
         }
@@ -134,17 +155,26 @@ pub fn solve(
             return Err(problem.refuse(&plan));
         }
     }
-    let tried = LEVELS.map(|(level, price)| (problem.at_level(level), price));
-    let plans = tried.iter().filter_map(|(plan, price)| Some((plan.as_ref().ok()?, price)));
-    let best = match wish.stream {
-        StreamMode::Always => plans.into_iter().next(),
-        _ => plans.min_by_key(|(plan, price)| plan.streamed_bytes() * **price),
-    };
-    if let Some((plan, _)) = best {
-        return Ok(plan.clone());
+    let cuts = LEVELS.map(|level| Cut::new(index, level, slot_size));
+    let mut ways = Vec::new();
+    let mut refusals = Vec::new();
+    for cut in &cuts {
+        // A cut that is finer than anybody needs is for where no other fits.
+        if cut.n_parts() > MAX_PARTS && !ways.is_empty() {
+            continue;
+        }
+        match problem.ways(cut) {
+            Ok(found) => ways.extend(found),
+            Err(refusal) => refusals.push(refusal),
+        }
     }
-    let refusals = tried.into_iter().filter_map(|(plan, _)| plan.err());
-    Err(refusals.min_by_key(|r| r.least).expect("nothing fits at any level"))
+    let best = match wish.stream {
+        StreamMode::Always => ways.first().map(|way| problem.plan(way.draft())),
+        _ => problem.fastest(ways),
+    };
+    best.ok_or_else(|| {
+        refusals.into_iter().min_by_key(|r| r.least).expect("nothing fits at any level")
+    })
 }
 
 /// The wanted context, or half of it and so on while it takes more than its share.
@@ -163,38 +193,125 @@ pub(super) fn choose_context(cost: &ContextCost, wish: &Wish, budget: Bytes) -> 
 
 struct Problem<'a> {
     index: &'a Index,
+    rates: Rates,
+    touched: Touched,
     needs: &'a Needs,
     wish: &'a Wish,
-    slot_size: &'a dyn Fn(&[usize]) -> Bytes,
     budget: Bytes,
 }
 
+/// What makes a plan.
+#[derive(Clone, Copy)]
+struct Draft<'a> {
+    cut: &'a Cut,
+    chosen: &'a Chosen,
+    n_slots: usize,
+    n_ubatch: u32,
+}
+
+/// A draft that fits.
+struct Way<'a> {
+    cut: &'a Cut,
+    chosen: Chosen,
+    n_slots: usize,
+    n_ubatch: u32,
+}
+
+impl Way<'_> {
+    fn draft(&self) -> Draft<'_> {
+        let Way { cut, ref chosen, n_slots, n_ubatch } = *self;
+        Draft { cut, chosen, n_slots, n_ubatch }
+    }
+}
+
 impl Problem<'_> {
-    /// The best plan that streams units of this level, if any fits.
-    fn at_level(&self, level: Level) -> Result<Plan, Refusal> {
-        let cut = parts::cut_all(self.index, level, false);
-        let sizes = cut.iter().map(|b| b.units.iter().map(|u| (self.slot_size)(&u.tensors)).max());
-        let sizes: Vec<Bytes> = sizes.map(Option::unwrap_or_default).collect();
-        let largest = sizes.iter().copied().max().unwrap_or_default();
-        let all = |n_ubatch| self.plan(&cut, &|_| true, n_ubatch, largest);
-        let n_ubatch = self.choose_batch(|n| all(n).memory.peak());
-        let all = all(n_ubatch);
-        if self.wish.stream == StreamMode::Always || all.memory.peak() > self.budget {
-            return if all.memory.peak() <= self.budget { Ok(all) } else { Err(self.refuse(&all)) };
+    /// The ways to stream parts of this cut: all of them, first, and as few as must with slots of several sizes and numbers.
+    fn ways<'c>(&self, cut: &'c Cut) -> Result<Vec<Way<'c>>, Refusal> {
+        let chosen = cut.every(true);
+        let all = |n_ubatch| Draft { cut, chosen: &chosen, n_slots: N_SLOTS, n_ubatch };
+        let n_ubatch = self.choose_batch(|n| self.memory(all(n)).peak());
+        if self.memory(all(n_ubatch)).peak() > self.budget {
+            return Err(self.refuse(&self.plan(all(n_ubatch))));
         }
-        let n = cut.len();
-        let mut best = all;
-        for n_streamed in (1..n).step_by(n.div_ceil(MAX_TRIES)) {
-            let streams = |i| is_streamed(i, n_streamed, n);
-            let slot = (0..n).filter(|&i| streams(i)).map(|i| sizes[i]).max().unwrap_or_default();
-            let memory = self.memory(&cut, &streams, n_ubatch, slot);
-            // Not the fewest blocks but the fewest bytes: blocks differ.
-            let bytes: Bytes = (0..n).filter(|&i| streams(i)).map(|i| cut[i].len).sum();
-            if memory.peak() <= self.budget && bytes < best.streamed_bytes() {
-                best = self.plan(&cut, &streams, n_ubatch, slot);
+        let mut ways = vec![Way { cut, chosen, n_slots: N_SLOTS, n_ubatch }];
+        if self.wish.stream == StreamMode::Always {
+            return Ok(ways);
+        }
+        for n_ubatch in self.batches(n_ubatch) {
+            for slot in cut.slots() {
+                for n_slots in SLOTS {
+                    let chosen = self.fewest(cut, slot, n_slots, n_ubatch);
+                    ways.extend(chosen.map(|chosen| Way { cut, chosen, n_slots, n_ubatch }));
+                }
             }
         }
-        Ok(best)
+        Ok(ways)
+    }
+
+    /// The batches that are worth weighing against the blocks that they take the room of.
+    fn batches(&self, largest: u32) -> Vec<u32> {
+        let usual = self.batch(RESIDENT_UBATCH).min(largest);
+        let smaller = UBATCHES.into_iter().filter(|&n| n >= usual && n < largest);
+        let smaller = smaller.filter(|_| self.wish.ubatch.is_none());
+        std::iter::once(largest).chain(smaller).collect()
+    }
+
+    /// As few bytes as must stream through `n_slots` slots of `slot`; `None` if that does not fit.
+    fn fewest(&self, cut: &Cut, slot: Bytes, n_slots: usize, n_ubatch: u32) -> Option<Chosen> {
+        let over = |chosen: &Chosen| {
+            let draft = Draft { cut, chosen, n_slots, n_ubatch };
+            self.memory(draft).peak().saturating_sub(self.budget)
+        };
+        let resident = over(&cut.every(false));
+        let mut least =
+            if resident > Bytes::ZERO { resident + slot * n_slots as u64 } else { resident };
+        for _ in 0..CORRECTIONS {
+            let chosen = cut.choose(slot, least)?;
+            match over(&chosen) {
+                Bytes::ZERO => return Some(chosen),
+                more => least += more,
+            }
+        }
+        None
+    }
+
+    /// The best of these by what is known of the machine. Most need no playing through: they cannot be better than one that was.
+    fn fastest(&self, ways: Vec<Way<'_>>) -> Option<Plan> {
+        let mut ways: Vec<(f64, Way<'_>)> =
+            ways.into_iter().map(|way| (self.at_least(&way), way)).collect();
+        ways.sort_by(|a, b| a.0.total_cmp(&b.0));
+        let mut best = f64::INFINITY;
+        let mut timed: Vec<(f64, Plan)> = Vec::new();
+        for (at_least, way) in ways {
+            if at_least * AS_FAST > best {
+                break;
+            }
+            let plan = self.plan(way.draft());
+            let cost = estimate(&plan, &self.rates, self.touched, self.question());
+            let seconds = cost.prompt.seconds + cost.generation.seconds * f64::from(ANSWER);
+            best = best.min(seconds);
+            timed.push((seconds, plan));
+        }
+        let as_fast = timed.into_iter().filter(|t| t.0 <= best * AS_FAST).map(|t| t.1);
+        as_fast.min_by_key(Plan::streamed_bytes)
+    }
+
+    /// Seconds that question and answer take if nothing ever waits for anything.
+    fn at_least(&self, way: &Way<'_>) -> f64 {
+        let sums = way.cut.sums(&way.chosen);
+        let passes = self.question().div_ceil(way.n_ubatch.max(1)) + ANSWER;
+        let read = self.rates.disk.seconds(sums.streamed) * f64::from(passes);
+        let resident = way.cut.len.saturating_sub(sums.streamed);
+        let computing = |n_tokens| {
+            let used = |len: Bytes| share(len, self.touched.of_block);
+            self.rates.resident.seconds(used(resident), n_tokens)
+                + self.rates.streamed.seconds(used(sums.streamed), n_tokens)
+        };
+        read.max(computing(1) * f64::from(ANSWER) + computing(self.question()))
+    }
+
+    fn question(&self) -> u32 {
+        QUESTION.min(self.wish.ctx)
     }
 
     /// The largest batch that pays and leaves room for blocks; `least` is what streaming everything takes with a batch.
@@ -216,67 +333,38 @@ impl Problem<'_> {
         n.clamp(1, self.wish.ctx.max(1))
     }
 
-    /// The plan that streams the blocks that `streams` names.
-    fn plan(
-        &self,
-        cut: &[CutBlock],
-        streams: &dyn Fn(usize) -> bool,
-        n_ubatch: u32,
-        slot: Bytes,
-    ) -> Plan {
-        let tier = |i| if streams(i) { Tier::Streamed } else { Tier::Resident };
-        let blocks = self.index.blocks.iter().enumerate();
-        let streamed = cut.iter().enumerate().filter(|&(i, _)| streams(i));
-        let streamed: Vec<_> = streamed.flat_map(|(_, b)| b.units.iter().cloned()).collect();
+    fn plan(&self, draft: Draft<'_>) -> Plan {
+        let (blocks, streamed) = draft.cut.place(self.index, draft.chosen);
         Plan {
-            blocks: blocks
-                .map(|(i, b)| Placed {
-                    place: b.place(),
-                    tier: tier(i),
-                    len: b.len,
-                    by_cpu: Bytes::ZERO,
-                })
-                .collect(),
-            n_slots: if streamed.is_empty() { 0 } else { N_SLOTS },
+            blocks,
+            n_slots: if streamed.is_empty() { 0 } else { draft.n_slots },
             streamed,
             by_cpu: Vec::new(),
             output_by_cpu: false,
-            slot,
+            slot: draft.cut.sums(draft.chosen).slot,
             n_ctx: self.wish.ctx,
-            n_ubatch,
+            n_ubatch: draft.n_ubatch,
             gpu: None,
-            memory: self.memory(cut, streams, n_ubatch, slot),
+            memory: self.memory(draft),
             promised: self.wish.ram.is_some(),
         }
     }
 
-    fn memory(
-        &self,
-        cut: &[CutBlock],
-        streams: &dyn Fn(usize) -> bool,
-        n_ubatch: u32,
-        slot: Bytes,
-    ) -> Memory {
+    fn memory(&self, draft: Draft<'_>) -> Memory {
         let outside = || self.index.tensors.iter().filter(|t| !matches!(t.place, Place::Block(..)));
+        let sums = draft.cut.sums(draft.chosen);
         let mut memory = Memory {
             budget: self.budget,
             process: self.needs.process,
             outside: outside().map(|t| t.len).sum::<Bytes>() + self.tied_output(),
-            slots: slot * N_SLOTS as u64,
-            context: self.needs.context.at(self.wish.ctx, n_ubatch),
+            blocks: draft.cut.len.saturating_sub(sums.streamed),
+            slots: sums.slot * draft.n_slots as u64,
+            context: self.needs.context.at(self.wish.ctx, draft.n_ubatch),
             ..Memory::default()
         };
         // libllama repacks a tensor out of a buffer as large as itself.
-        let repacked = |len: Bytes| if self.wish.repack { len } else { Bytes::ZERO };
-        let mut staged = repacked(outside().map(|t| t.len).max().unwrap_or_default());
-        for (i, block) in cut.iter().enumerate() {
-            if streams(i) {
-                memory.blocks += block.kept;
-            } else {
-                memory.blocks += block.len;
-                staged = staged.max(repacked(block.largest));
-            }
-        }
+        let largest = outside().map(|t| t.len).max().unwrap_or_default().max(sums.largest);
+        let staged = if self.wish.repack { largest } else { Bytes::ZERO };
         memory.loading = staged + self.needs.read_ahead.min(memory.outside + memory.blocks);
         memory
     }

@@ -17,15 +17,18 @@ use crate::source;
 use crate::units::{Bytes, MIB, Rate};
 
 /// Where rates are remembered.
-const QUICK: &str = "quick.json";
+pub(super) const QUICK: &str = "quick.json";
 const DISKS: &str = "disks.json";
 /// Weights that one token is computed with: more than most caches hold.
 const BYTES: Bytes = Bytes(48 * MIB.0);
 
+/// Measurements of one disk differ by up to this factor.
+const ALIKE: f64 = 1.3;
+
 /// A rate as it is remembered.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
-struct Sample {
-    rate: f64,
+pub(super) struct Sample {
+    pub(super) rate: f64,
     /// Seconds since 1970.
     measured: u64,
     /// When it was last measured whether there is a better one, likewise.
@@ -45,18 +48,28 @@ impl Sample {
 }
 
 /// Samples by what they are of.
-type Samples = BTreeMap<String, Sample>;
+pub(super) type Samples = BTreeMap<String, Sample>;
 
 /// The samples in the memo `name` that still hold.
-fn samples(name: &str) -> Samples {
+pub(super) fn samples(name: &str) -> Samples {
     let known = memo::path(name).as_deref().and_then(memo::recall::<Samples>);
     let mut known = known.unwrap_or_default();
     known.retain(|_, s| memo::holds(s.measured) && s.rate.is_finite() && s.rate > 0.0);
     known
 }
 
+/// Puts a sample into the memo `name`.
+pub(super) fn remember(name: &str, key: String, rate: Rate) {
+    if let Some(file) = memo::path(name) {
+        let mut known = samples(name);
+        let now = memo::now();
+        known.insert(key, Sample { rate: rate.0, measured: now, tried: now });
+        memo::remember(&file, &known);
+    }
+}
+
 /// Adds a sample to the memo `name`, or notes that none was better than that which is there. Returns the best.
-fn remember(name: &str, key: String, rate: Rate) -> Rate {
+fn remember_best(name: &str, key: String, rate: Rate) -> Rate {
     let Some(file) = memo::path(name) else { return rate };
     let mut known = samples(name);
     let now = memo::now();
@@ -104,7 +117,7 @@ impl Speeds {
             for kind in new.iter().take_while(|_| begin.elapsed() < time) {
                 if let Some(rate) = rates::rate(kind, cpu, &threads, true, BYTES, 1) {
                     let key = rates::key(kind, &rates::processor(n_threads), true);
-                    let best = remember(QUICK, key, rate);
+                    let best = remember_best(QUICK, key, rate);
                     // A plan may have measured a better one.
                     let known = by_type.get(&kind.ty).map_or(0.0, |r| r.0);
                     by_type.insert(kind.ty, Rate(best.0.max(known)));
@@ -143,7 +156,7 @@ fn recall(known: &BTreeMap<String, Rate>, kind: &Kind, n_threads: u32) -> Option
 /// How fast the disk that holds `file` is read past the page cache: remembered for a week, by the number that the system gives
 /// it, else measured with this file, which takes a fifth of a second. `None` for a file too short to tell.
 pub fn disk_of(file: &Path) -> Option<Rate> {
-    let device = std::fs::metadata(file).ok()?.dev().to_string();
+    let device = disk_number(file)?;
     let known = samples(DISKS).get(&device).copied();
     if let Some(disk) = known.filter(|disk| !disk.may_improve()) {
         return Some(Rate(disk.rate));
@@ -156,7 +169,31 @@ fn measure_disk(file: &Path, device: String) -> Option<Rate> {
     let paths = [file.to_owned()];
     let source = source::open(&paths, source::Choice::default()).ok()?;
     let rate = rates::disk(source.as_ref(), &paths)?;
-    Some(remember(DISKS, device, rate))
+    Some(remember_best(DISKS, device, rate))
+}
+
+/// As [`disk_of`], if it was measured within the last week.
+pub fn known_disk(file: &Path) -> Option<Rate> {
+    samples(DISKS).get(&disk_number(file)?).map(|disk| Rate(disk.rate))
+}
+
+/// Remembers how fast the disk that holds `file` is, unless that is known well enough: plans are made by it, and are to change
+/// when the disk does, not with every measurement.
+pub fn remember_disk(file: &Path, rate: Rate) {
+    let Some(disk) = disk_number(file) else { return };
+    if !known_disk(file).is_some_and(|known| is_alike(known, rate)) {
+        remember(DISKS, disk, rate);
+    }
+}
+
+/// What the system calls the disk that holds `file`.
+fn disk_number(file: &Path) -> Option<String> {
+    Some(std::fs::metadata(file).ok()?.dev().to_string())
+}
+
+/// Whether two rates differ by no more than measurements of one disk do.
+fn is_alike(a: Rate, b: Rate) -> bool {
+    a.0.max(b.0) <= a.0.min(b.0) * ALIKE
 }
 
 #[cfg(test)]
@@ -179,6 +216,12 @@ mod tests {
         assert_eq!(rate(kind(12, 512)), Some(7.0));
         assert_eq!(rate(kind(8, 4096)), None);
         assert_eq!(rate(kind(1, 4096)), None);
+    }
+
+    #[test]
+    fn a_disk_is_another_only_if_it_is_much_faster_or_slower() {
+        let alike = |b| is_alike(Rate(2e9), Rate(b));
+        assert_eq!([1.5e9, 1.6e9, 2.5e9, 2.7e9].map(alike), [false, true, true, false]);
     }
 
     #[test]

@@ -68,6 +68,17 @@ pub fn compute(
     Cost::mixed(&costs)
 }
 
+/// What [`compute`] measured on the CPU with so many threads within the last week, of those of `kinds` that it did.
+pub fn known(kinds: &[Kind], n_threads: u32, repack: bool) -> Option<Cost> {
+    let known = memo::path("rates.json").as_deref().and_then(recall)?;
+    let worker = processor(n_threads);
+    let cost = |kind: &Kind| {
+        let measured = known.get(&key(kind, &worker, repack)).filter(|m| memo::holds(m.measured));
+        measured.map(|m| (m.cost(), kind.bytes))
+    };
+    Cost::mixed(&kinds.iter().filter_map(cost).collect::<Vec<_>>())
+}
+
 /// What a measurement is remembered as: the type, the shape, and who computed.
 pub(super) fn key(kind: &Kind, worker: &str, repack: bool) -> String {
     let layout = if repack { "repacked" } else { "plain" };

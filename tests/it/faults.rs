@@ -1,6 +1,7 @@
 //! Disks and files that go wrong under the real program: each ends in the right answer, or in a clear error at that token after which
 //! the conversation goes on; never in wrong text, a hang or a crash. Broken disks are played by a library that stands in for
-//! `pread` (`faults/bad_disk.c`); files are really cut off, overwritten and replaced.
+//! `pread` (`faults/bad_disk.c`), and by one that makes the kernel answer what a ring was asked with real errors (`faults/bad_ring.c`);
+//! files are really cut off, overwritten and replaced.
 #![cfg(target_os = "linux")]
 
 use std::fs;
@@ -61,21 +62,21 @@ impl Bench {
     }
 
     /// What makes a program see the bad disk; `None`, with a word, where that cannot be had.
-    fn bad_disk(&self) -> Option<Vec<(&'static str, String)>> {
+    fn bad_disk(&self, reader: &'static str) -> Option<Vec<(&'static str, String)>> {
+        let library = if reader == "uring" { bad_ring() } else { bad_disk() };
         Some(vec![
-            ("LD_PRELOAD", bad_disk()?.display().to_string()),
+            ("LD_PRELOAD", library?.display().to_string()),
             ("FAULT_CONTROL", self.control().display().to_string()),
-            // io_uring asks the kernel itself, past what can be stood in for.
-            ("AIRRUN_READER", "pread".to_owned()),
+            ("AIRRUN_READER", reader.to_owned()),
         ])
     }
 
     /// `airrun run` over the bad disk, with every block streamed.
-    fn run(&self, args: &[&str]) -> Option<Command> {
+    fn run(&self, reader: &'static str, args: &[&str]) -> Option<Command> {
         let mut command = Command::new(env!("CARGO_BIN_EXE_airrun"));
         command.arg("run").arg(self.model()).arg(QUESTION);
         command.args(["--stream", "always", "--temp", "0", "-t", "1"]).args(args);
-        command.envs(self.bad_disk()?).stdin(Stdio::null());
+        command.envs(self.bad_disk(reader)?).stdin(Stdio::null());
         command.stdout(Stdio::piped()).stderr(Stdio::piped());
         Some(command)
     }
@@ -88,22 +89,50 @@ impl Bench {
     }
 }
 
-/// The library, compiled once.
-#[expect(clippy::print_stderr, reason = "a test that skips says so")]
+/// A library, and the directory that it is in as long as the tests run.
+type Library = Option<(tempfile::TempDir, PathBuf)>;
+
+/// What stands in for `pread`.
 fn bad_disk() -> Option<&'static Path> {
-    static LIBRARY: OnceLock<Option<(tempfile::TempDir, PathBuf)>> = OnceLock::new();
-    let made = LIBRARY.get_or_init(|| {
-        let dir = tempfile::tempdir().unwrap();
-        let library = dir.path().join("bad_disk.so");
-        let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/it/faults/bad_disk.c");
-        let mut cc = Command::new("cc");
-        cc.args(["-shared", "-fPIC", "-O1", "-o"]).arg(&library).arg(source).arg("-ldl");
-        cc.status().is_ok_and(|status| status.success()).then_some((dir, library))
-    });
-    if made.is_none() {
-        eprintln!("skipped: there is no C compiler to make a bad disk with");
+    static LIBRARY: OnceLock<Library> = OnceLock::new();
+    LIBRARY.get_or_init(|| compile("bad_disk")).as_ref().map(|(_, library)| library.as_path())
+}
+
+/// What spoils the reads that a ring is asked for.
+#[expect(clippy::print_stderr, reason = "a test that skips says so")]
+fn bad_ring() -> Option<&'static Path> {
+    static LIBRARY: OnceLock<Library> = OnceLock::new();
+    static ALLOWED: OnceLock<bool> = OnceLock::new();
+    if !*ALLOWED.get_or_init(rings_are_allowed) {
+        eprintln!("skipped: this system does not allow io_uring");
+        return None;
     }
-    made.as_ref().map(|(_, library)| library.as_path())
+    LIBRARY.get_or_init(|| compile("bad_ring")).as_ref().map(|(_, library)| library.as_path())
+}
+
+/// Compiles one of the libraries in `faults`.
+#[expect(clippy::print_stderr, reason = "a test that skips says so")]
+fn compile(name: &str) -> Library {
+    let dir = tempfile::tempdir().unwrap();
+    let library = dir.path().join(name).with_extension("so");
+    let sources = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/it/faults");
+    let mut cc = Command::new("cc");
+    cc.args(["-shared", "-fPIC", "-O1", "-o"]).arg(&library);
+    cc.arg(sources.join(name).with_extension("c")).arg("-ldl");
+    if cc.status().is_ok_and(|status| status.success()) {
+        return Some((dir, library));
+    }
+    eprintln!("skipped: there is no C compiler to make a {name} with");
+    None
+}
+
+/// Whether the program can read through io_uring here.
+fn rings_are_allowed() -> bool {
+    let bench = Bench::new();
+    let mut command = Command::new(env!("CARGO_BIN_EXE_airrun"));
+    command.arg("run").arg(bench.model()).args([QUESTION, "--stream", "always", "-n", "1"]);
+    command.env("AIRRUN_READER", "uring").stdin(Stdio::null());
+    command.output().is_ok_and(|output| output.status.success())
 }
 
 fn text(bytes: &[u8]) -> String {
@@ -124,39 +153,49 @@ fn end(mut child: Child) -> Output {
     child.wait_with_output().unwrap()
 }
 
+/// Readers whose disk can be made to fail.
+const FAILING: [&str; 2] = ["pread", "uring"];
+
 #[test]
 fn what_a_disk_makes_good_again_changes_no_answer() {
-    let bench = Bench::new();
-    for fault in ["", "short", "slow", "eio once"] {
-        bench.disk(fault);
-        let Some(mut run) = bench.run(&[]) else { return };
-        let output = end(run.spawn().unwrap());
-        assert_eq!(text(&output.stderr), "", "{fault}");
-        assert_eq!(text(&output.stdout), format!("{ANSWER}\n"), "{fault}");
-        assert_eq!(output.status.code(), Some(0), "{fault}");
+    for reader in FAILING {
+        let bench = Bench::new();
+        for fault in ["", "short", "slow", "eio once"] {
+            bench.disk(fault);
+            let Some(mut run) = bench.run(reader, &[]) else { break };
+            let output = end(run.spawn().unwrap());
+            assert_eq!(text(&output.stderr), "", "{reader}, {fault}");
+            assert_eq!(text(&output.stdout), format!("{ANSWER}\n"), "{reader}, {fault}");
+            assert_eq!(output.status.code(), Some(0), "{reader}, {fault}");
+            let failed = fault == "eio once" && !bench.control().exists();
+            assert!(
+                failed || fault != "eio once",
+                "{reader}: the read that was to fail was never made"
+            );
+        }
     }
-    assert!(!bench.control().exists(), "the read that was to fail was never made");
 }
 
 #[test]
 fn a_disk_that_fails_from_the_beginning_is_an_error() {
     let bench = Bench::new();
     bench.disk("eio");
-    for stream in ["always", "auto"] {
-        let Some(mut run) = bench.run(&["--stream", stream, "--ram", "150M"]) else { return };
+    for (reader, stream) in FAILING.into_iter().flat_map(|r| ["always", "auto"].map(|s| (r, s))) {
+        let args = ["--stream", stream, "--ram", "150M"];
+        let Some(mut run) = bench.run(reader, &args) else { continue };
         let output = end(run.spawn().unwrap());
         let stderr = text(&output.stderr);
-        assert_eq!(output.status.code(), Some(1), "{stderr}");
+        assert_eq!(output.status.code(), Some(1), "{reader}: {stderr}");
         assert_eq!(text(&output.stdout), "");
-        assert!(stderr.starts_with("airrun: ") && stderr.contains("m.gguf"), "{stderr}");
-        assert!(stderr.contains("nput/output error"), "{stderr}");
+        assert!(stderr.starts_with("airrun: ") && stderr.contains("m.gguf"), "{reader}: {stderr}");
+        assert!(stderr.contains("nput/output error"), "{reader}: {stderr}");
     }
 }
 
 /// A long answer over a slow disk, of which the beginning has come. Gives what has come, too.
-fn long_answer(bench: &Bench) -> Option<(Child, Vec<u8>)> {
+fn long_answer(bench: &Bench, reader: &'static str) -> Option<(Child, Vec<u8>)> {
     bench.disk("slow");
-    let mut child = bench.run(&["--ignore-eos", "-n", "400"])?.spawn().unwrap();
+    let mut child = bench.run(reader, &["--ignore-eos", "-n", "400"])?.spawn().unwrap();
     let mut begun = vec![0; 10];
     child.stdout.as_mut().unwrap().read_exact(&mut begun).unwrap();
     Some((child, begun))
@@ -164,23 +203,25 @@ fn long_answer(bench: &Bench) -> Option<(Child, Vec<u8>)> {
 
 #[test]
 fn a_disk_that_breaks_during_an_answer_ends_it_there() {
-    let bench = Bench::new();
-    let Some(mut whole) = bench.run(&["--ignore-eos", "-n", "400"]) else { return };
-    let whole = text(&end(whole.spawn().unwrap()).stdout);
-    let Some((child, begun)) = long_answer(&bench) else { return };
-    bench.disk("eio");
-    let output = end(child);
-    let (stdout, stderr) = (text(&[begun, output.stdout].concat()), text(&output.stderr));
-    assert_eq!(output.status.code(), Some(1), "{stderr}");
-    assert!(whole.starts_with(stdout.trim_end()) && stdout.len() < whole.len(), "{stdout}");
-    assert!(stderr.contains("block ") && stderr.contains("m.gguf"), "{stderr}");
-    assert!(stderr.contains("nput/output error") && stderr.contains("hint: "), "{stderr}");
+    for reader in FAILING {
+        let bench = Bench::new();
+        let Some(mut whole) = bench.run(reader, &["--ignore-eos", "-n", "400"]) else { continue };
+        let whole = text(&end(whole.spawn().unwrap()).stdout);
+        let Some((child, begun)) = long_answer(&bench, reader) else { continue };
+        bench.disk("eio");
+        let output = end(child);
+        let (stdout, stderr) = (text(&[begun, output.stdout].concat()), text(&output.stderr));
+        assert_eq!(output.status.code(), Some(1), "{reader}: {stderr}");
+        assert!(whole.starts_with(stdout.trim_end()) && stdout.len() < whole.len(), "{stdout}");
+        assert!(stderr.contains("block ") && stderr.contains("m.gguf"), "{reader}: {stderr}");
+        assert!(stderr.contains("nput/output error") && stderr.contains("hint: "), "{stderr}");
+    }
 }
 
 #[test]
 fn a_disk_that_hangs_is_left_by_ctrl_c() {
     let bench = Bench::new();
-    let Some((child, _)) = long_answer(&bench) else { return };
+    let Some((child, _)) = long_answer(&bench, "pread") else { return };
     bench.hang(|| {});
     let kill = Command::new("kill").args(["-INT", &child.id().to_string()]).status();
     assert!(kill.unwrap().success());
@@ -191,7 +232,7 @@ fn a_disk_that_hangs_is_left_by_ctrl_c() {
 #[test]
 fn a_conversation_outlives_a_broken_disk() {
     let bench = Bench::new();
-    let Some(envs) = bench.bad_disk() else { return };
+    let Some(envs) = bench.bad_disk("pread") else { return };
     let Some(mut terminal) = bench.chat(&envs) else { return };
     terminal.ask("My name is Rosa.", "Nice to meet you, Rosa!");
     terminal.expect("tokens/s");
@@ -209,6 +250,23 @@ fn a_conversation_outlives_a_broken_disk() {
     bench.hang(|| terminal.ask(QUESTION, ""));
     terminal.press("\x03");
     terminal.expect("(stopped)");
+    assert_eq!(terminal.close(), Some(0));
+}
+
+#[test]
+fn a_conversation_outlives_errors_of_a_ring() {
+    let bench = Bench::new();
+    let Some(envs) = bench.bad_disk("uring") else { return };
+    let Some(mut terminal) = bench.chat(&envs) else { return };
+    terminal.ask("My name is Rosa.", "Nice to meet you, Rosa!");
+    terminal.expect("tokens/s");
+    bench.disk("eio");
+    terminal.ask("What is my name?", "nput/output error");
+    terminal.expect("hint:");
+    terminal.ask("/show", "messages        2");
+    bench.disk("short");
+    terminal.ask("What is my name?", "Your name is Rosa.");
+    terminal.expect("tokens/s");
     assert_eq!(terminal.close(), Some(0));
 }
 

@@ -25,11 +25,12 @@ fn machine(disk: f64, link: f64, cpu: f64, gpu: f64) -> Machine {
         disk: Rate(disk),
         resident: cost(gpu),
         streamed: cost(gpu),
+        memory: None,
         gpu: Some(beside),
         open_seconds: 0.0,
     };
     let gpu = Gpu { free: GIB * 24, reserve: GIB, shares_ram: false, rates };
-    Machine { ram: GIB * 64, reserve: GIB, gpu: Some(gpu) }
+    Machine { ram: GIB * 64, reserve: GIB, rates: Rates::usual(2), gpu: Some(gpu) }
 }
 
 fn wish(vram: Bytes, ram: Bytes) -> Wish {
