@@ -259,12 +259,13 @@ pub fn forecast(
     let rates = Rates { open_seconds: planned.open_seconds.unwrap_or(0.0), ..measured };
     let touched = Touched::of(index);
     let estimate = plan::estimate(&planned.plan, &rates, touched, n_prompt);
-    let better = advice(index, planned)?;
-    let smaller = better.as_ref().and_then(|(more, better)| {
+    let n_ctx = planned.plan.n_ctx;
+    let as_planned = Wish { ctx: n_ctx, ctx_least: n_ctx, ..planned.wish };
+    let smaller = all_resident(index, planned, as_planned)?.and_then(|(more, all)| {
         let device = planned.gpu.map_or_else(Device::cpu, Ok).ok()?;
-        smaller(index, options, *more, better, device)
+        smaller(index, options, more, &all, device)
     });
-    let advice = better.map(|(more, better)| {
+    let advice = all_resident(index, planned, planned.wish)?.map(|(more, better)| {
         let generation = plan::estimate(&better, &rates, touched, n_prompt).generation;
         let none = Bytes::ZERO;
         let (more_ram, more_vram) = if planned.gpu.is_some() { (none, more) } else { (more, none) };
@@ -302,15 +303,19 @@ fn smaller(
 }
 
 /// The memory that is missing for everything to be resident, the GPU's where one computes, and the plan with it.
-fn advice(index: &Index, planned: &Planned) -> Result<Option<(Bytes, Plan)>, Error> {
+fn all_resident(
+    index: &Index,
+    planned: &Planned,
+    wish: Wish,
+) -> Result<Option<(Bytes, Plan)>, Error> {
     let Planned { plan, gpu, machine, needs, .. } = planned;
     if plan.streamed.is_empty() && plan.by_cpu.is_empty() {
         return Ok(None);
     }
     let enough = Some(Bytes(u64::MAX >> 1));
     let all = match gpu {
-        None => Wish { stream: StreamMode::Never, ram: enough, ..planned.wish },
-        Some(_) => Wish { stream: StreamMode::Never, vram: enough, ..planned.wish },
+        None => Wish { stream: StreamMode::Never, ram: enough, ..wish },
+        Some(_) => Wish { stream: StreamMode::Never, vram: enough, ..wish },
     };
     let device = gpu.map_or_else(Device::cpu, Ok).map_err(ggml_error(index))?;
     let size = |tensors: &[usize]| lay_out(index, tensors, device).size;
