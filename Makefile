@@ -11,11 +11,12 @@
 TARGET = $(or $(CARGO_TARGET_DIR),target)
 MODEL ?= models/tiny-chat-q4_k_m.gguf
 
-# The software Vulkan device of Mesa, and the tests that run on it.
-LAVAPIPE ?= $$(echo /usr/share/vulkan/icd.d/lvp_icd*.json)
+# The software Vulkan device of Mesa (one per kind of processor that programs may be for), and the tests that run on it.
+LAVAPIPE ?= $$(echo /usr/share/vulkan/icd.d/lvp_icd*.json | tr ' ' :)
 VULKAN_TESTS ?= stream:: archs:: golden:: devices::
-# Of the tiny models, one of so many is tried, because each run compiles its shaders anew; 1 tries all of them, for a quarter of an hour.
-VULKAN_EVERY ?= 8
+# Of the tiny models, one of so many is tried besides one of each kind, because most need shaders of their own; 1 tries all of them.
+VULKAN_EVERY ?= 16
+SHADERS = $(abspath $(TARGET))/vulkan-shaders
 
 # A compiler cache makes the second build of ggml a matter of seconds; its results do not depend on where the tree lies.
 ifneq ($(shell command -v ccache),)
@@ -63,12 +64,14 @@ cuda: setup
 
 # ggml leaves out Vulkan devices that are CPUs, unless they are named: the number is among those that the loader finds. It is
 # named after the build, which would compile ggml again for another variable whose name begins with GGML. Fused operations are off:
-# which ones ggml fuses depends on what a queue computed before, and changes the last bits, streamed or not.
+# which ones ggml fuses depends on what a queue computed before, and changes the last bits, streamed or not. A shader takes Mesa a
+# second to compile, and each process needs dozens: they are kept, whatever HOME is and whoever else uses Mesa's own cache.
 test-vulkan: setup
+	mkdir -p "$(SHADERS)"
 	headers=$$(sh tools/setup-vulkan.sh --tests) && export CMAKE_INCLUDE_PATH=$$headers && \
 	cargo test --release --features vulkan --test it --no-run && \
 	AIRRUN_TEST_DEVICE=vulkan AIRRUN_TEST_EVERY=$(VULKAN_EVERY) GGML_VK_VISIBLE_DEVICES=0 GGML_VK_DISABLE_FUSION=1 \
-		VK_DRIVER_FILES=$(LAVAPIPE) VK_ICD_FILENAMES=$(LAVAPIPE) \
+		MESA_SHADER_CACHE_DIR="$(SHADERS)" MESA_SHADER_CACHE_DISABLE=false VK_DRIVER_FILES=$(LAVAPIPE) VK_ICD_FILENAMES=$(LAVAPIPE) \
 		cargo test --release --features vulkan --test it -- $(VULKAN_TESTS)
 
 # What CI adds to the tests.

@@ -11,7 +11,7 @@ use crate::units::{Bytes, Rate};
 /// What computes, as the user says it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum DeviceChoice {
-    /// The first GPU with memory of its own; the CPU if there is none.
+    /// The first GPU with memory and processors of its own; the CPU if there is none.
     #[default]
     Auto,
     /// The CPU.
@@ -127,16 +127,25 @@ fn gpus() -> Vec<Gpu> {
     GpuBackend::ALL.into_iter().flat_map(of).collect()
 }
 
-/// The GPU that `choice` means; `None` is the CPU. A GPU that computes from the machine's memory is taken only if it is named:
-/// it brings no memory of its own.
+/// Drivers that make a GPU of the CPU, by what they call it. ggml lists such a device where `GGML_VK_VISIBLE_DEVICES` counts it in,
+/// and does not tell it from others.
+const SOFTWARE: [&str; 3] = ["llvmpipe", "SwiftShader", "Microsoft Basic Render Driver"];
+
+fn is_software(device: Device) -> bool {
+    let description = device.description();
+    SOFTWARE.iter().any(|name| description.contains(name))
+}
+
+/// The GPU that `choice` means; `None` is the CPU. A GPU that computes from the machine's memory, or is made of the CPU, is taken
+/// only if it is named: it brings nothing that the CPU lacks.
 pub(super) fn choose(choice: DeviceChoice) -> Result<Option<Device>, Error> {
     if choice == DeviceChoice::Cpu {
         return Ok(None);
     }
     let gpus = gpus();
     let DeviceChoice::Gpu { backend, number } = choice else {
-        let first = gpus.iter().find(|g| g.device.kind() == DeviceKind::Gpu);
-        return Ok(first.map(|g| g.device));
+        let brings_more = |d: Device| d.kind() == DeviceKind::Gpu && !is_software(d);
+        return Ok(gpus.iter().map(|g| g.device).find(|&d| brings_more(d)));
     };
     let number = number.unwrap_or(0);
     let found = gpus.iter().find(|g| g.backend == backend && g.number == number);

@@ -8,7 +8,7 @@ mod tests;
 
 use std::ffi::{c_char, c_void};
 use std::ptr::{NonNull, null, null_mut};
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 use ggml_sys as sys;
@@ -60,6 +60,10 @@ struct Inner {
     behaviour: Behaviour,
     referee: Arc<Mutex<Referee>>,
     n_queues: AtomicUsize,
+    /// The most recordings of one event that the host did not know to have passed when it was recorded again.
+    ahead: AtomicU64,
+    /// The most that was asked of a queue between two times that the host waited for all of it.
+    backlog: AtomicU64,
 }
 
 /// An event: what it stands for to the referee, and to the threads.
@@ -68,6 +72,8 @@ struct Event {
     mark: Mark,
     passed: Arc<Passed>,
     number: u64,
+    /// Up to which recording the host has waited for it.
+    known: AtomicU64,
 }
 
 impl Mock {
@@ -84,6 +90,8 @@ impl Mock {
             behaviour,
             referee: Arc::default(),
             n_queues: AtomicUsize::new(0),
+            ahead: AtomicU64::new(0),
+            backlog: AtomicU64::new(0),
         });
         if !behaviour.events {
             this.dev.iface.event_new = None;
@@ -105,6 +113,16 @@ impl Mock {
     /// What was found wrong so far.
     pub(super) fn reports(&self) -> Vec<String> {
         lock(&self.0.referee).reports.clone()
+    }
+
+    /// How many recordings of one event there were at most that the host had not waited for.
+    pub(super) fn ahead(&self) -> u64 {
+        self.0.ahead.load(Ordering::Relaxed)
+    }
+
+    /// How many things a queue was asked for at most before the host waited for all of them.
+    pub(super) fn backlog(&self) -> u64 {
+        self.0.backlog.load(Ordering::Relaxed)
     }
 
     /// The time on the host's calendar. (seconds)
@@ -237,8 +255,16 @@ const MEMORY: sys::ggml_backend_buffer_i = sys::ggml_backend_buffer_i {
 };
 
 unsafe extern "C" fn memory_free(buffer: sys::ggml_backend_buffer_t) {
-    // SAFETY: the box of `memory_alloc`, freed once.
-    drop(unsafe { Box::from_raw((*buffer).context.cast::<AddressRange>()) });
+    // SAFETY: a buffer of a live device, with the box of `memory_alloc`, freed once.
+    let (device, len, range) = unsafe {
+        let device = inner((*(*buffer).buft).context);
+        let len = sys::ggml_backend_buffer_get_size(buffer);
+        (device, len, Box::from_raw((*buffer).context.cast::<AddressRange>()))
+    };
+    let start = range.start().as_ptr() as usize;
+    let bytes = start..start + len;
+    // To whoever still uses it, this is as bad as a write.
+    lock(&device.referee).step(HOST, 0.0, &[Access { bytes, write: true }]);
 }
 
 unsafe extern "C" fn memory_base(buffer: sys::ggml_backend_buffer_t) -> *mut c_void {
@@ -306,9 +332,12 @@ unsafe extern "C" fn backend_name(_: sys::ggml_backend_t) -> *const c_char {
 }
 
 unsafe extern "C" fn backend_free(backend: sys::ggml_backend_t) {
-    // SAFETY: the boxes of `device_init_backend`, freed once.
+    // SAFETY: a queue of a live device, with the boxes of `device_init_backend`, freed once.
     unsafe {
-        drop(Box::from_raw((*backend).context.cast::<Queue>()));
+        let device = inner((*(*backend).device).context);
+        let queue = Box::from_raw((*backend).context.cast::<Queue>());
+        lock(&device.referee).close(queue.actor);
+        drop(queue);
         drop(Box::from_raw(backend));
     }
 }
@@ -337,7 +366,7 @@ unsafe extern "C" fn backend_copy(
 unsafe extern "C" fn backend_synchronize(backend: sys::ggml_backend_t) {
     // SAFETY: ggml passes a queue of a live device.
     let (queue, device) = unsafe { queue(backend) };
-    queue.finish();
+    device.backlog.fetch_max(queue.finish(), Ordering::Relaxed);
     let mut referee = lock(&device.referee);
     let mark = referee.mark(queue.actor);
     referee.wait(HOST, mark);
@@ -363,6 +392,8 @@ unsafe extern "C" fn backend_record(
     // SAFETY: ggml passes a queue of a live device, and an event that it made.
     let ((queue, device), event) =
         unsafe { (queue(backend), &mut *(*event).context.cast::<Event>()) };
+    let unknown = event.number - event.known.load(Ordering::Relaxed);
+    device.ahead.fetch_max(unknown, Ordering::Relaxed);
     event.mark = lock(&device.referee).mark(queue.actor);
     event.number += 1;
     queue.ask(Task::Pass(event.passed.clone(), event.number));
@@ -508,5 +539,6 @@ unsafe extern "C" fn device_event_synchronize(
     // SAFETY: ggml passes a live device and an event that it made.
     let (device, event) = unsafe { (inner((*dev).context), &*(*event).context.cast::<Event>()) };
     event.passed.wait_for(event.number);
+    event.known.store(event.number, Ordering::Relaxed);
     lock(&device.referee).wait(HOST, event.mark);
 }

@@ -19,7 +19,9 @@ use crate::tiny_models::{self, Outcome, Spec};
 const PROMPTS: [Prompt; 3] = [prompt(1, 1), prompt(7, 1), prompt(64, 1)];
 /// What a model of each kind is asked besides: threads that share the work, and more than one batch.
 const MORE_PROMPTS: [Prompt; 2] = [prompt(64, 2), prompt(600, 2)];
-const MORE_FOR: [&str; 13] = [
+/// A model of each kind: dense, of experts, recurrent, hybrid, with latent attention, with a cache that blocks share, with scaled
+/// embeddings, with tied ones. Every sample has them.
+const KINDS: [&str; 13] = [
     "llama",
     "llama-tied",
     "chameleon",
@@ -73,7 +75,7 @@ type Tried = Result<(), String>;
 #[expect(clippy::print_stdout, reason = "the table is for whoever runs the test")]
 fn streamed_logits_equal_resident_logits() {
     let dir = tempfile::tempdir().expect("a directory for the models");
-    let specs: Vec<&Spec> = tiny_models::all().iter().step_by(every()).collect();
+    let specs = sample(every());
     let mut tried: Vec<(&Spec, Tried)> = thread::scope(|scope| {
         let of_worker = |worker| specs.iter().skip(worker).step_by(WORKERS);
         let dir = dir.path();
@@ -98,6 +100,22 @@ fn streamed_logits_equal_resident_logits() {
     assert!(failed == 0, "{failed} of {} models failed; see the table above", tried.len());
 }
 
+#[test]
+fn every_sample_has_all_kinds() {
+    assert_eq!(sample(1).len(), tiny_models::all().len());
+    for every in [2, 8, 1000] {
+        let names: Vec<_> = sample(every).iter().map(|spec| spec.name).collect();
+        assert!(KINDS.iter().all(|kind| names.contains(kind)), "{every}: {names:?}");
+    }
+}
+
+/// Every so many of all models, and one of each kind.
+fn sample(every: usize) -> Vec<&'static Spec> {
+    let all = tiny_models::all().iter().enumerate();
+    let chosen = all.filter(|(i, spec)| i.is_multiple_of(every) || KINDS.contains(&spec.name));
+    chosen.map(|(_, spec)| spec).collect()
+}
+
 /// Of how many models one is tried: all, unless `AIRRUN_TEST_EVERY` says otherwise, where each takes seconds.
 fn every() -> usize {
     let every = std::env::var("AIRRUN_TEST_EVERY").ok().and_then(|n| n.parse().ok()).unwrap_or(1);
@@ -112,7 +130,7 @@ fn try_model(spec: &Spec, dir: &Path) -> Tried {
         true => (&PROMPTS[..], &MORE_PROMPTS[..]),
         false => (&DEVICE_PROMPTS[..], &MORE_DEVICE_PROMPTS[..]),
     };
-    let more = if MORE_FOR.contains(&spec.name) { more } else { &[] };
+    let more = if KINDS.contains(&spec.name) { more } else { &[] };
     let result = prompts.iter().chain(more).try_for_each(|prompt| {
         let tried = match spec.outcome {
             Outcome::Logits => same_logits(&path, *prompt),

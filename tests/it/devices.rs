@@ -74,6 +74,19 @@ fn a_device_that_is_not_there_is_refused_with_those_that_are() {
     }
 }
 
+/// The tests' own variable lets ggml see such a device; whoever sets it to choose among GPUs may have one by accident.
+#[test]
+fn a_gpu_made_of_the_cpu_is_taken_only_if_it_is_named() {
+    if gpu().is_none() {
+        return;
+    }
+    let list: Value = serde_json::from_str(&data(&["devices", "--json"])).unwrap();
+    for device in list["devices"].as_array().unwrap() {
+        let of_cpu = device["description"].as_str().unwrap().contains("llvmpipe");
+        assert!(!of_cpu || device["auto"] == false, "{device}");
+    }
+}
+
 #[test]
 fn a_gpu_answers_as_the_cpu_does() {
     let Some(device) = gpu() else { return };

@@ -1,5 +1,5 @@
-//! The promises about memory, on the real program: `--ram` holds with a context that is full to the last token, and what streams
-//! does not fill the page cache.
+//! The promises about the machine's memory, on the real program and the CPU: a GPU's driver takes memory of its own. `--ram` holds
+//! with a context that is full to the last token, and what streams does not fill the page cache.
 #![cfg(target_os = "linux")]
 
 use std::path::{Path, PathBuf};
@@ -18,6 +18,7 @@ fn fill_context(ram: Bytes, stream: &str) -> Output {
     let mut command = Command::new(env!("CARGO_BIN_EXE_airrun"));
     command.arg("bench").arg(tiny()).args(["--json", "-t", "1", "-r", "1", "--stream", stream]);
     command.args(["-c", "1024", "-p", "1024", "-n", "8", "--ram", &ram.0.to_string()]);
+    command.args(["--device", "cpu"]);
     command.output().unwrap()
 }
 
@@ -71,7 +72,8 @@ fn streaming_leaves_the_page_cache_alone() {
         }
         let mut run = Command::new(env!("CARGO_BIN_EXE_airrun"));
         run.arg("run").arg(&model).args(["Hi", "--stream", "always", "--ram", "200M", "-n", "8"]);
-        let output = run.args(["-t", "1", "-c", "256"]).env("AIRRUN_READER", reader).output();
+        run.args(["-t", "1", "-c", "256", "--device", "cpu"]);
+        let output = run.env("AIRRUN_READER", reader).output();
         assert_eq!(output.unwrap().status.code(), Some(0), "{reader}");
         let (cached, len) = (cached(&model).unwrap(), std::fs::metadata(&model).unwrap().len());
         // The header is read through it; of the blocks, nothing but what the system reads ahead, which some do by megabytes.

@@ -57,6 +57,8 @@ pub(super) struct Queue {
     thread: Option<(Sender<Task>, JoinHandle<()>)>,
     worker: Option<Worker>,
     end: (Arc<Passed>, u64),
+    /// Tasks asked for since somebody waited for all of them.
+    backlog: u64,
 }
 
 /// Who does what a queue is asked for.
@@ -78,7 +80,7 @@ impl Queue {
         let mut worker = Worker { actor, cpu, referee, dice };
         let end = (Arc::default(), 0);
         if seed.is_none() {
-            return Queue { actor, thread: None, worker: Some(worker), end };
+            return Queue { actor, thread: None, worker: Some(worker), end, backlog: 0 };
         }
         let (sender, tasks) = channel::<Task>();
         let thread = std::thread::spawn(move || {
@@ -87,11 +89,12 @@ impl Queue {
                 worker.work(task);
             }
         });
-        Queue { actor, thread: Some((sender, thread)), worker: None, end }
+        Queue { actor, thread: Some((sender, thread)), worker: None, end, backlog: 0 }
     }
 
     /// Asks for a task.
     pub(super) fn ask(&mut self, task: Task) {
+        self.backlog += 1;
         match (&self.thread, &mut self.worker) {
             (Some((sender, _)), _) => sender.send(task).expect("the thread lives"),
             (None, Some(worker)) => worker.work(task),
@@ -99,11 +102,13 @@ impl Queue {
         }
     }
 
-    /// Waits until all is done.
-    pub(super) fn finish(&mut self) {
+    /// Waits until all is done. Gives how much there was.
+    pub(super) fn finish(&mut self) -> u64 {
+        let backlog = std::mem::take(&mut self.backlog);
         self.end.1 += 1;
         self.ask(Task::Pass(self.end.0.clone(), self.end.1));
         self.end.0.wait_for(self.end.1);
+        backlog
     }
 }
 

@@ -83,6 +83,13 @@ impl Referee {
         self.times[actor] = self.times[actor].max(mark.time);
     }
 
+    /// A queue is given up. What it does then cannot be waited for any more.
+    pub(super) fn close(&mut self, actor: Actor) {
+        if self.clocks[HOST][actor] < self.clocks[actor][actor] {
+            self.reports.push(format!("{actor} is closed before it is known to be done"));
+        }
+    }
+
     /// An access begins.
     pub(super) fn begin(&mut self, actor: Actor, accesses: &[Access]) {
         for access in accesses {
@@ -143,6 +150,20 @@ mod tests {
         referee.step(1, 1.0, &write(0..10));
         assert!(referee.reports.is_empty());
         assert_eq!(referee.times[..3], [6.0, 7.0, 6.0]);
+    }
+
+    #[test]
+    fn a_queue_that_may_be_busy_is_not_closed() {
+        let mut referee = Referee::default();
+        referee.close(1);
+        referee.step(1, 1.0, &write(0..10));
+        let end = referee.mark(1);
+        referee.wait(HOST, end);
+        referee.close(1);
+        assert!(referee.reports.is_empty());
+        referee.step(1, 1.0, &write(0..10));
+        referee.close(1);
+        assert_eq!(referee.reports.len(), 1);
     }
 
     #[test]
