@@ -1,7 +1,7 @@
 // A disk that misbehaves under io_uring, for a program that is started with this in LD_PRELOAD. The ring is the kernel's: what goes
 // wrong is asked of it. Just before reads are submitted, those of registered files, which are the model's, are turned into
 //   eio      reads of an address of this process where nothing is: the kernel answers EIO
-//   short    reads of a page at most
+//   short    reads of 64 KiB at most
 // and "slow" takes 2 ms more for each submission; "eio once" is for the next read only. What is wrong is in the file that FAULT_CONTROL names; see
 // bad_disk.c.
 #define _GNU_SOURCE
@@ -15,7 +15,7 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
-enum { RINGS = 64, PAGE = 4096 };
+enum { RINGS = 64, SHORT = 65536 };
 
 // Rings by their descriptor: where their queues are.
 static struct {
@@ -44,7 +44,7 @@ static void ask(char *fault, size_t size) {
 static void spoil(struct io_uring_sqe *entry, const char *fault) {
     static int nowhere = -1;
     if (entry->opcode != IORING_OP_READ || !(entry->flags & IOSQE_FIXED_FILE)) return;
-    if (!strcmp(fault, "short") && entry->len > PAGE) entry->len = PAGE;
+    if (!strcmp(fault, "short") && entry->len > SHORT) entry->len = SHORT;
     if (!strcmp(fault, "eio") || (!strcmp(fault, "eio once") && !unlink(getenv("FAULT_CONTROL")))) {
         if (nowhere < 0) nowhere = open("/proc/self/mem", O_RDONLY);
         entry->fd = nowhere;
