@@ -56,7 +56,7 @@ ARCH ?= $(shell nvidia-smi -L >/dev/null 2>&1 && echo native || echo '75-real;80
 cuda: setup
 	set -e; paths=$$(sh tools/setup-cuda.sh); \
 	nvcc=$$(echo "$$paths" | sed -n 1p); link=$$(echo "$$paths" | sed -n 2p); libs=$$(echo "$$paths" | sed -n 3p); \
-	CUDACXX=$$nvcc CUDAToolkit_ROOT=$${nvcc%/bin/nvcc} CUDA_PATH=$$link \
+	CUDACXX=$$nvcc CUDAToolkit_ROOT=$${nvcc%/bin/nvcc} CUDA_PATH=$$link CUDA_LIBRARY_PATH=$$link \
 		CMAKE_CUDA_ARCHITECTURES="$(ARCH)" cargo build --release --features cuda; \
 	for name in libcublas libcublasLt; do \
 		lib=$$(basename "$$(ls "$$libs"/$$name.so.[0-9]* | head -n 1)"); ln -sf "$$libs/$$lib" "$(TARGET)/release/$$lib"; \

@@ -2,7 +2,8 @@
 # Makes sure that there is a CUDA compiler with its libraries: an installed toolkit (CUDA_PATH, nvcc on PATH, /usr/local/cuda,
 # /opt/cuda), otherwise NVIDIA's packages on PyPI, in a virtual environment in the cache directory (1.5 GB). No driver is needed.
 #
-# stdout: three lines, a path each: the compiler; a folder to be CUDA_PATH of the build; the folder of the libraries to run with.
+# stdout: three lines, a path each: the compiler; a folder to be CUDA_PATH and CUDA_LIBRARY_PATH of the build; the folder of the
+# libraries to run with.
 set -eu
 # shellcheck source=tools/packages.sh
 . "$(dirname "$0")/packages.sh"
