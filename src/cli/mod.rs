@@ -35,6 +35,8 @@ use args::Command;
 use exit::ExitStatus;
 use printer::Printer;
 
+use crate::engine::{Verbosity, set_verbosity};
+
 /// Runs the program with the process's arguments.
 pub fn main() -> ExitCode {
     let args = match config::arguments() {
@@ -50,6 +52,11 @@ pub fn main() -> ExitCode {
         }
     };
     let printer = Printer::new(args.quiet, args.verbose);
+    set_verbosity(match (args.quiet, args.verbose) {
+        (true, _) => Verbosity::Quiet,
+        (false, true) => Verbosity::Everything,
+        (false, false) => Verbosity::Usual,
+    });
     let status = dispatch(args.command, args.config.as_deref(), &printer);
     status.unwrap_or_else(|error| exit::report(&error, &printer)).into()
 }

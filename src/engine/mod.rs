@@ -27,6 +27,6 @@ pub use load::{Engine, LoadOptions, Vocab};
 pub use session::Session;
 pub use stop::StopWords;
 
-pub use crate::ggml::{SamplerSettings, Token, grammar_of_schema};
+pub use crate::ggml::{SamplerSettings, Token, Verbosity, grammar_of_schema, set_verbosity};
 pub use crate::plan::{StreamMode, Tier};
 pub use crate::stream::{Monitor, Progress, Trace, UnitState};

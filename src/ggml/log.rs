@@ -1,4 +1,4 @@
-//! Catches what ggml and libllama say: warnings and errors are kept for error messages, and printed only when asked for.
+//! Catches what ggml and libllama say: warnings and errors are kept for error messages, all of it is printed only when asked for.
 //!
 //! Also the last words: ggml ends the process when one of its asserts fails. Files are checked before they reach it, but if an
 //! assert does fail, the user reads a sentence instead of a stack trace, and the exit code is 1.
@@ -13,7 +13,24 @@ use ggml_sys::ggml_log_level;
 /// At most this many messages are kept: the newest ones matter.
 const MAX_KEPT: usize = 64;
 
-static VERBOSITY: AtomicU8 = AtomicU8::new(0);
+/// What is printed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[repr(u8)]
+pub enum Verbosity {
+    /// Nothing.
+    Quiet,
+    /// airrun's own warnings.
+    Usual,
+    /// Those, and everything that ggml and libllama say.
+    Everything,
+}
+
+static VERBOSITY: AtomicU8 = AtomicU8::new(Verbosity::Usual as u8);
+
+/// Whether as much as `level` is printed.
+fn prints(level: Verbosity) -> bool {
+    VERBOSITY.load(Ordering::Relaxed) >= level as u8
+}
 static STATE: Mutex<State> =
     Mutex::new(State { messages: Vec::new(), level: 0, abort_context: None });
 
@@ -49,9 +66,9 @@ pub(super) fn listen(heard: impl FnMut(&str) + Send + 'static) -> Listening {
     Listening
 }
 
-/// 0: nothing is printed; 1: warnings and errors; 2: everything libllama says.
-pub fn set_verbosity(level: u8) {
-    VERBOSITY.store(level, Ordering::Relaxed);
+/// Decides what is printed from now on.
+pub fn set_verbosity(level: Verbosity) {
+    VERBOSITY.store(level as u8, Ordering::Relaxed);
 }
 
 /// Names what is being worked on, in case ggml aborts; `None` when it is done.
@@ -64,13 +81,11 @@ pub fn take_messages() -> Vec<String> {
     state().messages.drain(..).map(|(_, text)| text).collect()
 }
 
-/// Keeps a warning of airrun's own with those of ggml, and prints it where warnings are printed.
+/// Keeps a warning of airrun's own with those of ggml, and prints it.
 pub fn warn(text: &str) {
-    let mut state = state();
-    state.keep(ggml_sys::GGML_LOG_LEVEL_WARN, text);
-    drop(state);
-    if VERBOSITY.load(Ordering::Relaxed) >= 1 {
-        drop(writeln!(std::io::stderr(), "{text}"));
+    state().keep(ggml_sys::GGML_LOG_LEVEL_WARN, text);
+    if prints(Verbosity::Usual) {
+        drop(writeln!(std::io::stderr(), "warning: {text}"));
     }
 }
 
@@ -130,8 +145,7 @@ unsafe extern "C" fn on_log(level: ggml_log_level, text: *const c_char, _: *mut 
         if let Some(heard) = LISTENER.lock().unwrap_or_else(PoisonError::into_inner).as_mut() {
             heard(&text);
         }
-        let verbosity = VERBOSITY.load(Ordering::Relaxed);
-        if verbosity >= 2 || (verbosity == 1 && serious) {
+        if prints(Verbosity::Everything) {
             drop(std::io::stderr().write_all(text.as_bytes()));
         }
     });

@@ -41,7 +41,7 @@ pub use gauge::Matmul;
 pub use grammar::grammar_of_schema;
 pub use graph::{Graph, Placement, Tensor};
 pub use llama::{Context, ContextParams, Model, ModelParams, OnProgress, Taken, Token, Vocab};
-pub use log::{set_verbosity, take_messages, warn};
+pub use log::{Verbosity, set_verbosity, take_messages, warn};
 pub use memory::{Area, Pinned};
 pub use quantize::{QuantizeParams, QuantizeStep, quantize};
 pub use result::Error;

@@ -40,7 +40,7 @@ pub(crate) struct Args {
     /// Say only what went wrong
     #[arg(short, long, global = true, conflicts_with = "verbose", help_heading = "Talk")]
     pub(crate) quiet: bool,
-    /// Say more
+    /// Say more, and print what libllama says
     #[arg(short, long, global = true, help_heading = "Talk")]
     pub(crate) verbose: bool,
     /// Take defaults of flags from this file; --no-FLAG turns off what it turns on
