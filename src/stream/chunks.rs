@@ -3,6 +3,8 @@
 //! The file is read in stretches aligned for O_DIRECT; a tensor lies wherever it lies in them, and is copied from there to its place
 //! in the slot, which has the device's alignment. So reads need not know the device, nor slots the file.
 
+use std::ops::Range;
+
 use crate::source::{DIRECT_ALIGN, Extent};
 
 /// Gaps up to this many bytes are read along rather than split off: a new request costs more.
@@ -26,6 +28,19 @@ pub(super) struct Copy {
     pub(super) to: u64,
     /// How many.
     pub(super) len: u64,
+}
+
+/// What of `extents` goes to `range`, and where in it. `None` if a byte of it comes from none of them.
+pub(super) fn part(extents: &[Extent], range: Range<u64>) -> Option<Vec<Extent>> {
+    let overlap = |e: &Extent| {
+        let (begin, end) = (e.dst.max(range.start), (e.dst + e.need).min(range.end));
+        let len = end.checked_sub(begin).filter(|&len| len > 0)?;
+        let offset = e.offset + (begin - e.dst);
+        Some(Extent { file: e.file, offset, len, dst: begin - range.start, need: len })
+    };
+    let parts: Vec<Extent> = extents.iter().filter_map(overlap).collect();
+    let all: u64 = parts.iter().map(|e| e.len).sum();
+    (all == range.end - range.start).then_some(parts)
 }
 
 /// Cuts what `extents` need into reads of at most `size` bytes, a multiple of the alignment for O_DIRECT, in the order of the file.
@@ -149,5 +164,27 @@ mod tests {
         let chunks = chunks(&[extent(100, 20_000, 0), extent(20_100, 50, 20_096)], 8192);
         assert_eq!(chunks.len(), 3);
         assert_eq!(joined(&chunks).len(), 2);
+    }
+
+    proptest! {
+        /// Any part of any tensor is what a slot would hold there.
+        #[test]
+        fn a_part_is_what_a_slot_holds(extents in extents(), pick in 0_usize..12, a in 0_u64..100_000, b in 0_u64..100_000) {
+            let e = extents[pick % extents.len()];
+            let (a, b) = (a.min(b) % e.len, a.max(b) % e.len);
+            let range = e.dst + a.min(b)..e.dst + a.max(b) + 1;
+            let parts = part(&extents, range.clone()).unwrap();
+            let mut out = vec![0; (range.end - range.start) as usize];
+            for chunk in chunks(&parts, 64 << 10) {
+                for c in chunk.copies {
+                    for i in 0..c.len {
+                        out[(c.to + i) as usize] = byte(chunk.extent.file, chunk.extent.offset + c.from + i);
+                    }
+                }
+            }
+            let want: Vec<u8> = range.map(|at| byte(e.file, e.offset + (at - e.dst))).collect();
+            prop_assert_eq!(out, want);
+            prop_assert!(part(&extents, e.dst..e.dst + e.len.next_multiple_of(128) + 1).is_none() || extents.len() > 1);
+        }
     }
 }

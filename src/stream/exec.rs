@@ -11,7 +11,7 @@ use super::host::HostMemory;
 use super::memory::{SlotMemory, Supply};
 use super::slots::{Slots, State};
 use super::split::{Run, Unit, split};
-use super::{Config, Error, Monitor, Staging, UnitState, WeightPlace};
+use super::{Config, Error, Monitor, Staging, UnitState, WeightPlace, outside};
 use crate::ggml::{self, Backend, Device, Graph, Placement, Tensor};
 
 /// A graph's cut, kept as long as libllama reuses the graph.
@@ -96,6 +96,16 @@ impl Exec {
 
     pub(super) fn set_n_threads(&mut self, n: i32) {
         self.backend.set_n_threads(n);
+    }
+
+    /// Bytes of a streamed tensor from `offset` on, for what is computed elsewhere because the wrapped device cannot.
+    pub(super) fn read(&self, tensor: Tensor, offset: u64, out: &mut [u8]) -> Result<(), Error> {
+        let (root, from_root) = tensor.root();
+        let bytes = self.weights.get(&root).and_then(|place| {
+            let begin = place.offset + from_root + offset;
+            outside::read(&self.supply, place.unit, begin..begin + out.len() as u64, out)
+        });
+        bytes.unwrap_or_else(|| Err(Error::OutsideRun(root.name())))
     }
 
     /// Waits until everything that was asked for is computed.

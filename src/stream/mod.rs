@@ -12,7 +12,8 @@
 //! A device with memory of its own has a third actor, the copy queue, which brings what was read, or what RAM holds, to the slots.
 //!
 //! Where bytes are is all that changes; what is computed never does. `split`, `slots` and `chunks` are pure, `exec` is the loop,
-//! `memory` is what it asks of slots, `host` and `device` are the two kinds of them, `vtable` is what C sees. `monitor` and `trace`
+//! `memory` is what it asks of slots, `host` and `device` are the two kinds of them, `outside` serves who computes elsewhere, `vtable` is what C
+//! sees. `monitor` and `trace`
 //! only tell what happens.
 
 mod chunks;
@@ -23,6 +24,7 @@ mod memory;
 #[cfg(test)]
 mod mock;
 pub mod monitor;
+mod outside;
 pub mod slots;
 pub mod split;
 mod staging;
@@ -136,8 +138,8 @@ pub enum Error {
         /// Slots there are.
         slots: usize,
     },
-    /// Something tried to look at a streamed tensor's bytes outside of a run.
-    #[error("tensor '{0}' was read outside of the computation, which streaming cannot serve")]
+    /// Something wanted bytes that no streamed tensor has.
+    #[error("tensor '{0}' has no such bytes, or does not stream")]
     OutsideRun(String),
     /// The wrapped device failed.
     #[error(transparent)]

@@ -113,6 +113,11 @@ impl Inner {
         self.exec.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Whether something failed that nobody has asked about yet.
+    fn has_failed(&self) -> bool {
+        self.error.lock().unwrap_or_else(PoisonError::into_inner).is_some()
+    }
+
     fn fail(&self, error: Error) {
         let mut slot = self.error.lock().unwrap_or_else(PoisonError::into_inner);
         // The first error is the cause.
@@ -239,15 +244,23 @@ unsafe extern "C" fn weights_get_tensor(
     buffer: sys::ggml_backend_buffer_t,
     tensor: *const sys::ggml_tensor,
     out: *mut c_void,
-    _: usize,
+    offset: usize,
     len: usize,
 ) {
     quietly(|| {
-        // SAFETY: ggml passes a buffer of this type, a valid tensor, and `len` bytes to write to.
+        // SAFETY: ggml passes a buffer of this type, a valid tensor, and `len` bytes to write to, which have a value from here on.
         unsafe {
             std::ptr::write_bytes(out.cast::<u8>(), 0, len);
-            let name = Tensor::from_raw(tensor.cast_mut()).map(Tensor::name).unwrap_or_default();
-            inner((*(*buffer).buft).context).fail(Error::OutsideRun(name));
+            let out = std::slice::from_raw_parts_mut(out.cast::<u8>(), len);
+            let Some(tensor) = Tensor::from_raw(tensor.cast_mut()) else { return };
+            let device = inner((*(*buffer).buft).context);
+            let read = device.exec().read(tensor, offset as u64, out);
+            match read {
+                // Who asked to stop is heard by the next run, too.
+                Ok(()) | Err(Error::Ggml(crate::ggml::Error::Aborted)) => {}
+                // What is computed with these bytes is worth nothing: the next run fails.
+                Err(error) => device.fail(error),
+            }
         }
     });
 }
@@ -491,6 +504,9 @@ unsafe extern "C" fn backend_compute(
             let Some(graph) = NonNull::new(graph) else { return sys::GGML_STATUS_FAILED };
             (inner((*backend).context), Graph::from_raw(graph))
         };
+        if device.has_failed() {
+            return sys::GGML_STATUS_FAILED;
+        }
         match device.exec().compute(&graph) {
             Ok(()) => sys::GGML_STATUS_SUCCESS,
             Err(Error::Ggml(crate::ggml::Error::Aborted)) => sys::GGML_STATUS_ABORTED,
