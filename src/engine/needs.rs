@@ -1,5 +1,6 @@
 //! What a model needs besides its weights: asked of ggml, or bounded where memory is plenty. The plan takes it from here.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -141,15 +142,25 @@ pub(super) fn rough_gpu_needs(index: &Index, wish: &Wish, device: Device) -> Nee
     Needs { process: needs.process + GPU_PROCESS, gpu: Some(gpu), ..needs }
 }
 
+/// What libllama says of a model for a GPU.
+pub(super) struct Described {
+    /// What it needs besides its weights.
+    pub(super) needs: Needs,
+    /// The blocks' tensors that the GPU cannot compute with: indices into the index's.
+    pub(super) left: HashSet<usize>,
+    /// What describing it took.
+    pub(super) seconds: f64,
+}
+
 /// What ggml says of a machine whose GPU computes: the model is described to libllama, and so are contexts of it, none of which
-/// gets any memory. Returns the seconds that the model took, too.
+/// gets any memory.
 pub(super) fn described_needs(
     index: &Index,
     options: &LoadOptions,
     wish: &Wish,
     threads: &Arc<Threadpool>,
     device: Device,
-) -> Result<(Needs, f64), Error> {
+) -> Result<Described, Error> {
     let begin = Instant::now();
     let hollow = Plan::hollow(index, wish.ctx);
     let monitor = Arc::new(Monitor::default());
@@ -195,7 +206,15 @@ pub(super) fn described_needs(
     let [context, on_gpu] = costs;
     let gpu =
         GpuNeeds { context: on_gpu, driver: driver_needs(index, wish, device), staging: STAGING };
-    Ok((Needs { process, context, read_ahead: READ_AHEAD, gpu: Some(gpu) }, seconds))
+    let needs = Needs { process, context, read_ahead: READ_AHEAD, gpu: Some(gpu) };
+    Ok(Described { needs, left: left(index, &model, device), seconds })
+}
+
+/// The blocks' tensors that libllama leaves to the CPU although there is a GPU, which cannot do with them what is to be done.
+fn left(index: &Index, model: &Model, device: Device) -> HashSet<usize> {
+    let elsewhere = model.outside_of(device.buffer_type());
+    let of_blocks = index.blocks.iter().flat_map(|b| &b.tensors).copied();
+    of_blocks.filter(|&t| elsewhere.contains(&index.tensors[t].name)).collect()
 }
 
 /// What a GPU's libraries and kernels take beyond what ggml allocates by name: a batch's activations as they are converted to be

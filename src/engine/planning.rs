@@ -1,16 +1,18 @@
 //! From an index and options to a plan: asks the machine what it has, and ggml what the model needs. The one place that does,
 //! for the loader and for `airrun plan` alike.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use super::devices::{self, DeviceChoice};
 use super::layout::lay_out;
 use super::load::{LoadOptions, POLL, ggml_error, model_name};
+use super::needs::Described;
 use super::{Error, needs, quantize, rates};
 use crate::ggml::{Device, DeviceKind, Threadpool};
 use crate::gguf::Index;
 use crate::plan::report::{Advice, Smaller};
-use crate::plan::{self, Estimate, Needs, Plan, Pool, Rates, StreamMode, Touched, Wish};
+use crate::plan::{self, Abilities, Estimate, Needs, Plan, Rates, StreamMode, Touched, Wish};
 use crate::probe;
 use crate::units::{Bytes, MIB};
 
@@ -37,6 +39,8 @@ pub struct Planned {
     pub wish: Wish,
     /// What the model needs; rough where memory is plenty.
     pub needs: Needs,
+    /// What the GPU cannot compute with, where that was asked: indices into the index's tensors.
+    pub left: HashSet<usize>,
     /// Seconds that describing the model to libllama took, where that was tried.
     pub open_seconds: Option<f64>,
     /// What was measured of the machine, where the plan was made with that.
@@ -103,15 +107,11 @@ pub(super) fn make_plan(
     let gpu = devices::choose(options.device)?;
     let problem = Problem { index, options, threads, care };
     let Some(gpu) = gpu else { return problem.for_cpu() };
+    let nobody_named_it = options.device == DeviceChoice::Auto && options.vram.is_none();
     match problem.for_gpu(gpu) {
         // A GPU that nobody named, and that is too small or too busy for anything.
-        Err(Error::Plan { refusal, .. })
-            if options.device == DeviceChoice::Auto
-                && options.vram.is_none()
-                && refusal.pool == Pool::Vram =>
-        {
-            problem.for_cpu()
-        }
+        Err(Error::Plan { .. }) if nobody_named_it => problem.for_cpu(),
+        Ok(planned) if nobody_named_it => Ok(problem.or_cpu(planned)),
         planned => planned,
     }
 }
@@ -145,8 +145,10 @@ impl Problem<'_> {
         let wish = self.wish();
         let cpu = Device::cpu().map_err(ggml_error(index))?;
         let size = |tensors: &[usize]| lay_out(index, tensors, cpu).size;
+        let left = HashSet::new();
         let solve = |machine: &plan::Machine, needs: &Needs| {
-            plan::solve(index, machine, needs, &wish, &size)
+            let abilities = Abilities { slot_size: &size, left: &left };
+            plan::solve(index, machine, needs, &wish, abilities)
         };
         let rough = needs::rough_needs(index, &wish);
         let gpu = None;
@@ -158,7 +160,7 @@ impl Problem<'_> {
             && (always || plan.streamed.is_empty())
         {
             let (needs, open_seconds, measured) = (rough, None, None);
-            return Ok(Planned { plan, gpu, machine, wish, needs, open_seconds, measured });
+            return Ok(Planned { plan, gpu, machine, wish, needs, left, open_seconds, measured });
         }
         let (needs, seconds) = needs::measured_needs(index, options, &wish, threads)?;
         // After that: what the measurements take is not the model's.
@@ -170,7 +172,7 @@ impl Problem<'_> {
         machine.rates = known();
         let plan = solve(&machine, &needs).map_err(|refusal| self.refused(refusal))?;
         let open_seconds = Some(seconds);
-        Ok(Planned { plan, gpu, machine, wish, needs, open_seconds, measured })
+        Ok(Planned { plan, gpu, machine, wish, needs, left, open_seconds, measured })
     }
 
     /// The plan of a machine whose GPU computes. What nothing fits by bounds is asked of ggml; what does not fit the GPU is
@@ -187,32 +189,50 @@ impl Problem<'_> {
         let wish = self.wish();
         let size = |tensors: &[usize]| lay_out(index, tensors, device).size;
         let mut machine = plan::Machine { gpu: Some(gpu), ..probe::machine() };
-        let done = |plan, machine, needs, open_seconds, measured| {
-            let gpu = Some(device);
-            Planned { plan, gpu, machine, wish, needs, open_seconds, measured }
+        let solve = |machine: &plan::Machine, needs: &Needs, left: &HashSet<usize>| {
+            let abilities = Abilities { slot_size: &size, left };
+            plan::solve(index, machine, needs, &wish, abilities)
         };
+        let gpu = Some(device);
         let all_here = |plan: &Plan| plan.streamed.is_empty() && plan.by_cpu.is_empty();
         let rough = needs::rough_gpu_needs(index, &wish, device);
-        if let Ok(plan) = plan::solve(index, &machine, &rough, &wish, &size)
+        if let Ok(plan) = solve(&machine, &rough, &HashSet::new())
             && care == Care::Quick
             && plan.n_ctx == wish.ctx
             && all_here(&plan)
         {
-            return Ok(done(plan, machine, rough, None, None));
+            let (needs, left, open_seconds, measured) = (rough, HashSet::new(), None, None);
+            return Ok(Planned { plan, gpu, machine, wish, needs, left, open_seconds, measured });
         }
-        let (needs, seconds) = needs::described_needs(index, options, &wish, threads, device)?;
+        let Described { needs, left, seconds } =
+            needs::described_needs(index, options, &wish, threads, device)?;
         let solve = |machine: &plan::Machine| {
-            let plan = plan::solve(index, machine, &needs, &wish, &size);
-            plan.map_err(|refusal| self.refused(refusal))
+            solve(machine, &needs, &left).map_err(|refusal| self.refused(refusal))
         };
+        let mut plan = solve(&machine)?;
+        let mut measured = None;
         // Where there is nothing to weigh, what would be weighed needs not be measured.
-        let first = solve(&machine)?;
-        if all_here(&first) || wish.stream == StreamMode::Always {
-            return Ok(done(first, machine, needs, Some(seconds), None));
+        if !all_here(&plan) && wish.stream != StreamMode::Always {
+            let rates = rates::measure(index, gpu, threads, options.repack)?;
+            machine.gpu = machine.gpu.map(|gpu| plan::Gpu { rates, ..gpu });
+            plan = solve(&machine)?;
+            measured = Some(rates);
         }
-        let rates = rates::measure(index, Some(device), threads, options.repack)?;
-        machine.gpu = Some(plan::Gpu { rates, ..gpu });
-        Ok(done(solve(&machine)?, machine, needs, Some(seconds), Some(rates)))
+        let open_seconds = Some(seconds);
+        Ok(Planned { plan, gpu, machine, wish, needs, left, open_seconds, measured })
+    }
+
+    /// A GPU that nobody named, and that is too small for all of the model, computes only if the CPU alone would not be faster.
+    fn or_cpu(&self, with: Planned) -> Planned {
+        let Problem { index, options, threads, .. } = *self;
+        let Some(rates) = with.measured else { return with };
+        if !rates::measure_cpu(index, threads, options.repack) {
+            return with;
+        }
+        let Ok(without) = self.for_cpu() else { return with };
+        let touched = Touched::of(index);
+        let cpu = plan::conversation(&without.plan, &without.machine.rates, touched);
+        if cpu < plan::conversation(&with.plan, &rates, touched) { without } else { with }
     }
 }
 
@@ -308,7 +328,7 @@ fn all_resident(
     planned: &Planned,
     wish: Wish,
 ) -> Result<Option<(Bytes, Plan)>, Error> {
-    let Planned { plan, gpu, machine, needs, .. } = planned;
+    let Planned { plan, gpu, machine, needs, left, .. } = planned;
     if plan.streamed.is_empty() && plan.by_cpu.is_empty() {
         return Ok(None);
     }
@@ -319,7 +339,8 @@ fn all_resident(
     };
     let device = gpu.map_or_else(Device::cpu, Ok).map_err(ggml_error(index))?;
     let size = |tensors: &[usize]| lay_out(index, tensors, device).size;
-    let better = plan::solve(index, machine, needs, &all, &size).ok();
+    let abilities = Abilities { slot_size: &size, left };
+    let better = plan::solve(index, machine, needs, &all, abilities).ok();
     let more = |better: Plan| {
         let (peak, budget) = match (better.gpu, plan.gpu) {
             (Some(there), Some(here)) => (there.peak(), here.budget),

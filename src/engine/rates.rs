@@ -79,6 +79,13 @@ pub(super) fn measure(
     })
 }
 
+/// Measures computing on the CPU, with weights as they are resident there. Whether [`known`] knows it from then on.
+pub(super) fn measure_cpu(index: &Index, threads: &Arc<Threadpool>, repack: bool) -> bool {
+    let kinds = Kind::most(index);
+    Device::cpu().is_ok_and(|cpu| probe::rates::compute(&kinds, cpu, threads, repack).is_some())
+        && probe::rates::known(&kinds, threads.n_threads(), repack).is_some()
+}
+
 /// One token's rate with weights of type `ty`, in matrices as most of the model's are; `None` where `device` cannot compute with them.
 pub(super) fn of_type(
     index: &Index,

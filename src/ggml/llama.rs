@@ -139,6 +139,23 @@ impl Model {
         (token >= 0).then_some(token)
     }
 
+    /// The names of its tensors that libllama put into memory of other kinds.
+    pub fn outside_of(&self, kind: BufferType) -> HashSet<String> {
+        // SAFETY: a valid model; without room, only the number comes back.
+        let n = unsafe { sys::ggml_sys_model_tensors(self.0.as_ptr(), std::ptr::null_mut(), 0) };
+        let mut tensors = vec![std::ptr::null(); n];
+        // SAFETY: room for all of them.
+        unsafe { sys::ggml_sys_model_tensors(self.0.as_ptr(), tensors.as_mut_ptr(), n) };
+        let name = |&tensor: &*const sys::ggml_tensor| {
+            // SAFETY: tensors of this model, which have a buffer, of which even that of a described model has a type.
+            unsafe {
+                let buffer = tensor.as_ref()?.buffer.as_ref()?;
+                (buffer.buft != kind.0.as_ptr()).then(|| super::owned((*tensor).name.as_ptr()))
+            }
+        };
+        tensors.iter().filter_map(name).collect()
+    }
+
     /// The context length it was trained for.
     pub fn n_ctx_train(&self) -> u32 {
         // SAFETY: a valid model.

@@ -130,6 +130,16 @@ const KEEPS_UP: f64 = 0.9;
 /// Batches from here on bring weights of the CPU's blocks to the GPU, as ggml's scheduler does. (tokens)
 const OFFLOAD: u32 = 32;
 
+/// Plans are compared by a question of this many tokens, or as many as fit the context, and an answer to it.
+pub(super) const QUESTION: u32 = 1024;
+pub(super) const ANSWER: u32 = 512;
+
+/// Seconds that `plan` takes at `rates` for a usual question and its answer: what plans are compared by.
+pub fn conversation(plan: &Plan, rates: &Rates, touched: Touched) -> f64 {
+    let cost = estimate(plan, rates, touched, QUESTION.min(plan.n_ctx));
+    cost.prompt.seconds + cost.generation.seconds * f64::from(ANSWER)
+}
+
 /// The cost of `plan` at `rates`, and of a prompt of `n_prompt` tokens.
 pub fn estimate(plan: &Plan, rates: &Rates, touched: Touched, n_prompt: u32) -> Estimate {
     let pass = |tokens: u32| {
@@ -183,14 +193,15 @@ fn steps(plan: &Plan, rates: &Rates, touched: Touched, tokens: u32) -> Vec<Step>
     for (i, block) in plan.blocks.iter().enumerate() {
         match (block.tier, rates.gpu) {
             (Tier::Resident, _) | (Tier::Cpu, None) => {
-                steps.push(Step::computing(rates.resident.seconds(used(block.len), tokens)));
+                let here = block.len.saturating_sub(block.left);
+                steps.push(Step::computing(rates.resident.seconds(used(here), tokens)));
             }
             (Tier::Cpu, Some(beside)) => {
                 let seconds = by_both(block, rates, &beside, touched, tokens);
                 steps.push(Step::computing(seconds));
             }
             (Tier::Host | Tier::Streamed, gpu) => {
-                let mut kept = block.len;
+                let mut kept = block.len.saturating_sub(block.left);
                 let resident = |len| Step::computing(rates.resident.seconds(used(len), tokens));
                 while let Some(unit) = units.next_if(|u| u.block == i) {
                     if unit.before > Bytes::ZERO {
@@ -215,6 +226,13 @@ fn steps(plan: &Plan, rates: &Rates, touched: Touched, tokens: u32) -> Vec<Step>
             }
         }
     }
+    let left: Bytes = plan.blocks.iter().map(|b| b.left).sum();
+    if let (Some(beside), true) = (rates.gpu, left > Bytes::ZERO) {
+        let n = plan.blocks.iter().filter(|b| b.left > Bytes::ZERO).count();
+        #[expect(clippy::cast_precision_loss, reason = "few blocks")]
+        let hand_over = 2.0 * HAND_OVER * n as f64;
+        steps.push(Step::computing(beside.cpu.seconds(used(left), tokens) + hand_over));
+    }
     // Only the last token's logits are computed.
     let cost = match rates.gpu {
         Some(beside) if plan.output_by_cpu => beside.cpu,
@@ -229,7 +247,7 @@ fn by_both(block: &Placed, rates: &Rates, beside: &Beside, touched: Touched, tok
     let whole = block.by_cpu == block.len;
     let of_cpu = if whole { touched.of_block } else { touched.of_ffn };
     let here = share(block.by_cpu, of_cpu);
-    let there = share(block.len, touched.of_block).saturating_sub(here);
+    let there = share(block.len.saturating_sub(block.left), touched.of_block).saturating_sub(here);
     let on_gpu = rates.resident.seconds(there, tokens);
     // The attention's memory is the GPU's, so that a whole block is handed over four times.
     let hand_over = HAND_OVER * if whole { 4.0 } else { 2.0 };

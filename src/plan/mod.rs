@@ -14,12 +14,23 @@ pub mod report;
 mod solve;
 mod spread;
 
-pub use estimate::{Bottleneck, Estimate, Speed, Touched, estimate};
+pub use estimate::{Bottleneck, Estimate, Speed, Touched, conversation, estimate};
 pub use machine::{Beside, ContextCost, Cost, Gpu, GpuNeeds, Kind, Machine, Needs, Rates, Wish};
 pub use solve::{Pool, Refusal, solve};
 
+use std::collections::HashSet;
+
 use crate::gguf::{Block, Index, Place};
 use crate::units::Bytes;
+
+/// What the device that computes says of a model's tensors, which are indices into [`Index::tensors`].
+#[derive(Clone, Copy)]
+pub struct Abilities<'a> {
+    /// How large a slot must be to hold some of them.
+    pub slot_size: &'a dyn Fn(&[usize]) -> Bytes,
+    /// Those of its blocks that a GPU cannot compute with: they live in RAM, and the CPU computes with them.
+    pub left: &'a HashSet<usize>,
+}
 
 /// Whether blocks stream.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -77,6 +88,8 @@ pub struct Placed {
     pub partly: bool,
     /// Those that the CPU computes with while a GPU computes the rest; none but in [`Tier::Cpu`].
     pub by_cpu: Bytes,
+    /// Those besides that the GPU cannot compute with, and the CPU does.
+    pub left: Bytes,
 }
 
 /// What the RAM is used for. (bytes)
@@ -181,6 +194,7 @@ impl Plan {
             streamed: b.len,
             partly: false,
             by_cpu: Bytes::ZERO,
+            left: Bytes::ZERO,
         };
         Plan {
             blocks: index.blocks.iter().map(placed).collect(),

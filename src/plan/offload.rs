@@ -6,18 +6,23 @@
 //! which computes while the link brings others. The fastest single-token pass by the arithmetic of `estimate` wins; so no plan is
 //! slower than streaming everything, nor than a split.
 
+use std::collections::HashSet;
+
 use super::estimate::{Touched, estimate};
 use super::parts::{self, CutBlock, LEVELS, Level};
 use super::solve::{
     MAX_TRIES, N_SLOTS, Pool, RESIDENT_UBATCH, UBATCH_SHARE, UBATCHES, choose_context, is_streamed,
 };
-use super::{Gpu, GpuMemory, GpuNeeds, Machine, Memory, Needs, Placed, Plan, Refusal};
-use super::{StreamMode, Tier, Wish};
+use super::{Abilities, Gpu, GpuMemory, GpuNeeds, Machine, Memory, Needs, Placed, Plan, Refusal};
+use super::{StreamMode, Tier, Unit, Wish};
 use crate::gguf::{Index, Place};
 use crate::units::Bytes;
 
 /// Shares of the blocks in RAM that are tried on the CPU.
 const SHARES: usize = 16;
+
+/// Numbers of slots that are tried: with more of them, the link is busy while the CPU computes several blocks.
+const SLOTS: [usize; 3] = [N_SLOTS, 4, 8];
 
 /// Of two plans whose passes take as long, up to this share, the one with the faster prompts wins.
 const AS_FAST: f64 = 1.001;
@@ -42,7 +47,7 @@ pub(super) fn solve(
     needs: &Needs,
     gpu_needs: &GpuNeeds,
     wish: &Wish,
-    slot_size: &dyn Fn(&[usize]) -> Bytes,
+    abilities: Abilities<'_>,
 ) -> Result<Plan, Refusal> {
     let vram = wish.vram.unwrap_or(gpu.free.saturating_sub(gpu.reserve));
     let mut ram = wish.ram.unwrap_or(machine.ram.saturating_sub(machine.reserve));
@@ -54,7 +59,7 @@ pub(super) fn solve(
     let touched = Touched::of(index);
     let outside = Outside::of(index);
     let problem =
-        Problem { index, gpu, needs, gpu_needs, wish, slot_size, ram, vram, touched, outside };
+        Problem { index, gpu, needs, gpu_needs, wish, abilities, ram, vram, touched, outside };
     if let Some(plan) = problem.all_resident() {
         return Ok(plan);
     }
@@ -71,8 +76,11 @@ pub(super) fn solve(
             }
         }
         if wish.stream != StreamMode::Never {
-            for level in LEVELS {
-                take(problem.streaming(output_here, level));
+            for (level, n_slots) in LEVELS.into_iter().flat_map(|l| SLOTS.map(|n| (l, n))) {
+                // Nothing but streaming needs no more than two.
+                if wish.stream == StreamMode::Auto || n_slots == N_SLOTS {
+                    take(problem.streaming(output_here, level, n_slots));
+                }
             }
         }
     }
@@ -95,7 +103,7 @@ struct Problem<'a> {
     needs: &'a Needs,
     gpu_needs: &'a GpuNeeds,
     wish: &'a Wish,
-    slot_size: &'a dyn Fn(&[usize]) -> Bytes,
+    abilities: Abilities<'a>,
     ram: Bytes,
     vram: Bytes,
     touched: Touched,
@@ -166,13 +174,17 @@ struct Draft<'a> {
     /// Whether the output matrix is in the GPU's memory.
     output_here: bool,
     n_ubatch: u32,
+    n_slots: usize,
 }
+
+/// A unit of a block that streams: the block's number, and its own among the block's.
+type Spare = (usize, usize);
 
 impl Problem<'_> {
     fn cut(&self, level: Level) -> Cut {
-        let blocks = parts::cut_all(self.index, level, true);
+        let blocks = parts::cut_all(self.index, level, true, self.abilities.left);
         let size = |block: &CutBlock| {
-            let units = || block.units.iter().map(|u| (self.slot_size)(&u.tensors));
+            let units = || block.units.iter().map(|u| (self.abilities.slot_size)(&u.tensors));
             Sizes {
                 slot: units().max().unwrap_or_default(),
                 host: units().sum(),
@@ -195,7 +207,8 @@ impl Problem<'_> {
         let cut = self.cut(Level::Blocks);
         let tiers = vec![Tier::Resident; self.index.blocks.len()];
         let n_ubatch = self.batch(self.wish.ubatch.unwrap_or(RESIDENT_UBATCH));
-        let draft = Draft { cut: &cut, part: Part::Whole, output_here: true, n_ubatch };
+        let (part, output_here, n_slots) = (Part::Whole, true, N_SLOTS);
+        let draft = Draft { cut: &cut, part, output_here, n_ubatch, n_slots };
         self.fits(draft, &tiers).then(|| self.plan(draft, &tiers))
     }
 
@@ -210,7 +223,7 @@ impl Problem<'_> {
         let mut refusal = None;
         for n_cpu in tries(0, n) {
             let tiers = tiers(n_cpu);
-            let draft = Draft { cut: &cut, part, output_here, n_ubatch };
+            let draft = Draft { cut: &cut, part, output_here, n_ubatch, n_slots: N_SLOTS };
             match self.refuse(draft, &tiers) {
                 None => return Ok(self.plan(draft, &tiers)),
                 // More of them on the CPU need less of the GPU.
@@ -222,11 +235,16 @@ impl Problem<'_> {
 
     /// The plans that stream units of this level: with as few streamed blocks as there is room for, as few of those on disk, and
     /// several shares of the rest left to the CPU.
-    fn streaming(&self, output_here: bool, level: Level) -> Result<Vec<Plan>, Refusal> {
+    fn streaming(
+        &self,
+        output_here: bool,
+        level: Level,
+        n_slots: usize,
+    ) -> Result<Vec<Plan>, Refusal> {
         let cut = self.cut(level);
         let n = self.index.blocks.len();
         let n_ubatch = self.choose_batch(&cut, output_here);
-        let draft = Draft { cut: &cut, part: Part::Whole, output_here, n_ubatch };
+        let draft = Draft { cut: &cut, part: Part::Whole, output_here, n_ubatch, n_slots };
         let with = |out: usize, tier: Tier| -> Vec<Tier> {
             (0..n).map(|i| if is_streamed(i, out, n) { tier } else { Tier::Resident }).collect()
         };
@@ -301,8 +319,8 @@ impl Problem<'_> {
         }
         let tiers = vec![Tier::Streamed; self.index.blocks.len()];
         let least = |n_ubatch| {
-            let part = Part::Whole;
-            self.gpu_memory(Draft { cut, part, output_here, n_ubatch }, &tiers).peak()
+            let (part, n_slots) = (Part::Whole, N_SLOTS);
+            self.gpu_memory(Draft { cut, part, output_here, n_ubatch, n_slots }, &tiers).peak()
         };
         if self.wish.stream == StreamMode::Always && self.wish.vram.is_none() {
             return self.batch(RESIDENT_UBATCH);
@@ -357,44 +375,106 @@ impl Problem<'_> {
     }
 
     fn plan(&self, draft: Draft<'_>, tiers: &[Tier]) -> Plan {
-        let Draft { cut, part, output_here, n_ubatch } = draft;
-        let streams = |i: &usize| matches!(tiers[*i], Tier::Host | Tier::Streamed);
-        let streamed: Vec<_> =
-            (0..tiers.len()).filter(streams).flat_map(|i| cut.blocks[i].units.clone()).collect();
+        let Draft { cut, output_here, n_ubatch, n_slots, .. } = draft;
+        let (mut memory, mut gpu) = (self.memory(draft, tiers), self.gpu_memory(draft, tiers));
+        let spared = self.spared(draft, tiers, self.vram.saturating_sub(gpu.peak()));
+        for &(i, u) in &spared {
+            let tensors = &cut.blocks[i].units[u].tensors;
+            gpu.blocks += cut.blocks[i].units[u].len;
+            if tiers[i] == Tier::Host {
+                memory.host = memory.host.saturating_sub((self.abilities.slot_size)(tensors));
+            }
+        }
+        let mut streamed = Vec::new();
         let mut by_cpu: Vec<usize> = Vec::new();
         let mut blocks = Vec::with_capacity(tiers.len());
-        for (i, (block, &tier)) in self.index.blocks.iter().zip(tiers).enumerate() {
-            let tensors = match (tier, part) {
-                (Tier::Cpu, Part::Whole) => block.tensors.as_slice(),
-                (Tier::Cpu, Part::Ffn) => cut.blocks[i].ffn.as_slice(),
-                _ => &[],
-            };
-            by_cpu.extend(tensors);
-            let by_cpu = tensors.iter().map(|&t| self.index.tensors[t].len).sum();
-            let streamed = match tier {
-                Tier::Host | Tier::Streamed => block.len.saturating_sub(cut.blocks[i].kept),
-                Tier::Resident | Tier::Cpu => Bytes::ZERO,
-            };
-            let (place, len) = (block.place(), block.len);
-            blocks.push(Placed { place, tier, len, streamed, partly: false, by_cpu });
+        for (i, &tier) in tiers.iter().enumerate() {
+            let (placed, on_cpu) = self.place(draft, i, tier, &spared, &mut streamed);
+            blocks.push(placed);
+            by_cpu.extend(on_cpu);
         }
         if !output_here {
             by_cpu.extend(self.outside.output);
         }
-        let n_slots = if streamed.is_empty() { 0 } else { N_SLOTS };
         Plan {
             blocks,
             slot: self.slot(cut, tiers),
-            n_slots,
+            n_slots: if streamed.is_empty() { 0 } else { n_slots },
             streamed,
             by_cpu,
             output_by_cpu: !output_here,
             n_ctx: self.wish.ctx,
             n_ubatch,
-            memory: self.memory(draft, tiers),
-            gpu: Some(self.gpu_memory(draft, tiers)),
+            memory,
+            gpu: Some(gpu),
             promised: self.wish.ram.is_some(),
         }
+    }
+
+    /// Where block `i` lives, and what of it the CPU computes with; its units that stream are appended to `streamed`.
+    fn place<'b>(
+        &'b self,
+        draft: Draft<'b>,
+        i: usize,
+        tier: Tier,
+        spared: &HashSet<Spare>,
+        streamed: &mut Vec<Unit>,
+    ) -> (Placed, &'b [usize]) {
+        let (block, cut) = (&self.index.blocks[i], &draft.cut.blocks[i]);
+        let on_cpu = match (tier, draft.part) {
+            (Tier::Cpu, Part::Whole) => block.tensors.as_slice(),
+            (Tier::Cpu, Part::Ffn) => cut.ffn.as_slice(),
+            _ => &[],
+        };
+        let (mut before, mut of_it, mut n) = (Bytes::ZERO, Bytes::ZERO, 0);
+        for (u, unit) in cut.units.iter().enumerate() {
+            if !matches!(tier, Tier::Host | Tier::Streamed) {
+                break;
+            }
+            if spared.contains(&(i, u)) {
+                before += unit.len;
+                continue;
+            }
+            of_it += unit.len;
+            n += 1;
+            streamed.push(Unit { before: std::mem::take(&mut before), ..unit.clone() });
+        }
+        // A block of which nothing streams after all.
+        let resident = n == 0 && before > Bytes::ZERO;
+        let placed = Placed {
+            place: block.place(),
+            tier: if resident { Tier::Resident } else { tier },
+            len: block.len,
+            streamed: of_it,
+            partly: n > 0 && n < cut.units.len(),
+            by_cpu: on_cpu.iter().map(|&t| self.index.tensors[t].len).sum(),
+            left: if on_cpu.len() == block.tensors.len() { Bytes::ZERO } else { cut.left },
+        };
+        (placed, on_cpu)
+    }
+
+    /// Units of blocks that stream for which `room` is left all the same: whole blocks seldom fill a memory.
+    fn spared(&self, draft: Draft<'_>, tiers: &[Tier], mut room: Bytes) -> HashSet<Spare> {
+        if self.wish.stream == StreamMode::Always {
+            return HashSet::new();
+        }
+        // What is resident passes through RAM while it is loaded, a tensor at a time.
+        let free = self.ram.saturating_sub(self.memory(draft, tiers).peak());
+        let mut units: Vec<(Bytes, Spare)> = Vec::new();
+        for (i, block) in draft.cut.blocks.iter().enumerate() {
+            if matches!(tiers[i], Tier::Host | Tier::Streamed) && block.largest <= free {
+                units.extend(block.units.iter().enumerate().map(|(u, unit)| (unit.len, (i, u))));
+            }
+        }
+        units.sort_by_key(|&(len, _)| std::cmp::Reverse(len));
+        let mut spared = HashSet::new();
+        for (len, spare) in units {
+            if len <= room {
+                room = room.saturating_sub(len);
+                spared.insert(spare);
+            }
+        }
+        spared
     }
 
     /// Room for the largest unit that streams.
@@ -405,22 +485,24 @@ impl Problem<'_> {
     }
 
     fn gpu_memory(&self, draft: Draft<'_>, tiers: &[Tier]) -> GpuMemory {
-        let Draft { cut, part, output_here, n_ubatch } = draft;
+        let Draft { cut, part, output_here, n_ubatch, n_slots } = draft;
         let Outside { output_len, others, .. } = self.outside;
         let outside = if output_here { others + output_len } else { others };
         let mut memory = GpuMemory {
             budget: self.vram,
             outside,
-            slots: self.slot(cut, tiers) * N_SLOTS as u64,
+            slots: self.slot(cut, tiers) * n_slots as u64,
             context: self.gpu_needs.context.at(self.wish.ctx, n_ubatch),
             driver: self.gpu_needs.driver.at(self.wish.ctx, n_ubatch),
             ..GpuMemory::default()
         };
         for ((block, sizes), tier) in cut.blocks.iter().zip(&cut.sizes).zip(tiers) {
             match (tier, part) {
-                (Tier::Resident, _) => memory.blocks += block.len,
+                (Tier::Resident, _) => memory.blocks += block.len.saturating_sub(block.left),
                 (Tier::Cpu, Part::Whole) => {}
-                (Tier::Cpu, Part::Ffn) => memory.blocks += block.len.saturating_sub(sizes.ffn),
+                (Tier::Cpu, Part::Ffn) => {
+                    memory.blocks += block.len.saturating_sub(sizes.ffn + block.left);
+                }
                 (Tier::Host | Tier::Streamed, _) => memory.blocks += block.kept,
             }
             if *tier == Tier::Cpu {
@@ -434,7 +516,7 @@ impl Problem<'_> {
     }
 
     fn memory(&self, draft: Draft<'_>, tiers: &[Tier]) -> Memory {
-        let Draft { cut, part, output_here, n_ubatch } = draft;
+        let Draft { cut, part, output_here, n_ubatch, .. } = draft;
         let Outside { output_len, embedding, largest, .. } = self.outside;
         let outside = if output_here { embedding } else { embedding + output_len };
         let mut memory = Memory {
@@ -447,6 +529,9 @@ impl Problem<'_> {
         // libllama reads a tensor into RAM before it is the GPU's.
         let mut largest = largest;
         for ((block, sizes), tier) in cut.blocks.iter().zip(&cut.sizes).zip(tiers) {
+            if (*tier, part) != (Tier::Cpu, Part::Whole) {
+                memory.blocks += block.left;
+            }
             match (tier, part) {
                 (Tier::Resident, _) => {}
                 (Tier::Cpu, Part::Whole) => memory.blocks += block.len,

@@ -1,7 +1,7 @@
 //! Cuts blocks into units of streaming. Only tensors' roles and sizes are looked at; a wrong guess of the order of computation
 //! costs time, never a wrong result, because the stream device brings whatever a step needs.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 
 use super::Unit;
 use crate::gguf::{Index, TensorInfo};
@@ -39,27 +39,38 @@ pub(super) struct CutBlock {
     pub(super) largest: Bytes,
     /// The matrices of its feed-forward network, but for routers.
     pub(super) ffn: Vec<usize>,
+    /// The bytes of what the GPU cannot compute with; they are in none of these.
+    pub(super) left: Bytes,
     /// Its bytes.
     pub(super) len: Bytes,
 }
 
-/// Cuts block number `i` of the index. With `keep_small`, norms, biases and routers are resident even if the block is not cut.
-pub(super) fn cut(index: &Index, i: usize, level: Level, keep_small: bool) -> CutBlock {
+/// Cuts block number `i` of the index. With `keep_small`, norms, biases and routers are resident even if the block is not cut. What
+/// is `left` to the CPU is in no unit.
+pub(super) fn cut(
+    index: &Index,
+    i: usize,
+    level: Level,
+    keep_small: bool,
+    left: &HashSet<usize>,
+) -> CutBlock {
     let block = &index.blocks[i];
+    let is_left = |t: &&usize| left.contains(t);
+    let left = block.tensors.iter().filter(is_left).map(|&t| index.tensors[t].len).sum();
+    let tensors = || block.tensors.iter().copied().filter(|t| !is_left(&t));
     let name = block.title();
     let largest = block.tensors.iter().map(|&t| index.tensors[t].len).max().unwrap_or_default();
     let in_ffn = |t: &usize| is_ffn(index.tensors[*t].role());
     let matrix = |t: &usize| !is_vector(&index.tensors[*t]);
-    let ffn = block.tensors.iter().copied().filter(|t| matrix(t) && in_ffn(t)).collect();
+    let ffn = tensors().filter(|t| matrix(t) && in_ffn(t)).collect();
     if level == Level::Blocks && !keep_small {
-        let (tensors, kept) = (block.tensors.clone(), Bytes::ZERO);
-        let unit = Unit { name, block: i, tensors, len: block.len, before: Bytes::ZERO };
-        let largest_kept = Bytes::ZERO;
-        return CutBlock { units: vec![unit], kept, largest_kept, largest, ffn, len: block.len };
+        let (kept, largest_kept, len) = (Bytes::ZERO, Bytes::ZERO, block.len);
+        let unit = Unit { name, block: i, tensors: tensors().collect(), len, before: Bytes::ZERO };
+        return CutBlock { units: vec![unit], kept, largest_kept, largest, ffn, left, len };
     }
     let mut parts: BTreeMap<(u8, u8, &str), Vec<usize>> = BTreeMap::new();
     let (mut kept, mut largest_kept) = (Bytes::ZERO, Bytes::ZERO);
-    for &t in &block.tensors {
+    for t in tensors() {
         let tensor = &index.tensors[t];
         let small = match level {
             Level::Blocks => is_vector(tensor),
@@ -78,7 +89,7 @@ pub(super) fn cut(index: &Index, i: usize, level: Level, keep_small: bool) -> Cu
         let name = if level == Level::Blocks { name.clone() } else { format!("{name} ({part})") };
         Unit { name, block: i, tensors, len, before: Bytes::ZERO }
     });
-    CutBlock { units: units.collect(), kept, largest_kept, largest, ffn, len: block.len }
+    CutBlock { units: units.collect(), kept, largest_kept, largest, ffn, left, len: block.len }
 }
 
 /// Whether a tensor is one of the small ones by its kind: norms and biases, which have one dimension, and routers.
@@ -124,6 +135,11 @@ fn key(role: &str, level: Level) -> (u8, u8, &str) {
 }
 
 /// All blocks of the index, cut.
-pub(super) fn cut_all(index: &Index, level: Level, keep_small: bool) -> Vec<CutBlock> {
-    (0..index.blocks.len()).map(|i| cut(index, i, level, keep_small)).collect()
+pub(super) fn cut_all(
+    index: &Index,
+    level: Level,
+    keep_small: bool,
+    left: &HashSet<usize>,
+) -> Vec<CutBlock> {
+    (0..index.blocks.len()).map(|i| cut(index, i, level, keep_small, left)).collect()
 }

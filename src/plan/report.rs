@@ -197,7 +197,7 @@ impl Report<'_> {
         let Plan { slot, n_slots, n_ctx, n_ubatch, .. } = self.plan;
         let GpuMemory { outside, blocks, slots, context, driver, visiting, .. } = *memory;
         let output = if self.plan.output_by_cpu { "final norm" } else { "output" };
-        let resident = n_blocks(self.plan.count(Tier::Resident));
+        let resident = self.resident();
         let mut shares = vec![
             ("outside", outside, output.to_owned()),
             ("resident", blocks, resident),
@@ -254,7 +254,8 @@ impl Report<'_> {
 
 /// Which of [`KINDS`] a block is.
 fn kind(block: &Placed) -> usize {
-    KINDS.iter().position(|k| *k == (block.tier, block.partly)).unwrap_or_default()
+    let partly = block.partly && block.tier == Tier::Streamed;
+    KINDS.iter().position(|k| *k == (block.tier, partly)).unwrap_or_default()
 }
 
 /// The bar of blocks, in rows.
@@ -279,7 +280,8 @@ fn legend(plan: &Plan, look: Look) -> Vec<String> {
         let from_disk = |u: &&Unit| plan.blocks[u.block].tier == Tier::Streamed;
         plan.streamed.iter().filter(which).filter(from_disk).count()
     };
-    let whole = plan.count(Tier::Streamed) - plan.count_partly();
+    let is_whole = |b: &&Placed| b.tier == Tier::Streamed && !b.partly;
+    let whole = plan.blocks.iter().filter(is_whole).count();
     let streamed = match units(false) {
         n if n > whole => format!("streamed from disk in {n} parts"),
         _ => "streamed from disk".to_owned(),

@@ -4,10 +4,12 @@
 //! while the disk could go on, and every part costs a run. So all that is sensible is drawn up, each with as little streaming as
 //! the budget allows, and the arithmetic of `estimate` chooses, by what is known of the machine.
 
-use super::estimate::{Touched, estimate, share};
+use super::estimate::{ANSWER, QUESTION, Touched, conversation, share};
 use super::parts::{LEVELS, Level};
 use super::spread::{Chosen, Cut};
-use super::{ContextCost, Machine, Memory, Needs, Plan, Rates, StreamMode, Wish, offload};
+use super::{
+    Abilities, ContextCost, Machine, Memory, Needs, Plan, Rates, StreamMode, Wish, offload,
+};
 use crate::gguf::{Index, Place};
 use crate::units::Bytes;
 
@@ -22,10 +24,6 @@ const MAX_PARTS: usize = 2048;
 
 /// How often a choice is corrected that does not fit yet, because what it takes depends on what is chosen.
 const CORRECTIONS: usize = 8;
-
-/// Plans are compared by a question of this many tokens, or as many as fit the context, and an answer to it.
-const QUESTION: u32 = 1024;
-const ANSWER: u32 = 512;
 
 /// Of plans that are as fast up to this share, the one that reads least wins: it depends least on the disk.
 const AS_FAST: f64 = 1.005;
@@ -123,7 +121,7 @@ impl Refusal {
     }
 }
 
-/// Decides where every block of `index` lives. `slot_size` tells how large a slot must be to hold the given tensors.
+/// Decides where every block of `index` lives.
 ///
 /// # Errors
 ///
@@ -133,10 +131,10 @@ pub fn solve(
     machine: &Machine,
     needs: &Needs,
     wish: &Wish,
-    slot_size: &dyn Fn(&[usize]) -> Bytes,
+    abilities: Abilities<'_>,
 ) -> Result<Plan, Refusal> {
     if let (Some(gpu), Some(gpu_needs)) = (&machine.gpu, &needs.gpu) {
-        return offload::solve(index, machine, gpu, needs, gpu_needs, wish, slot_size);
+        return offload::solve(index, machine, gpu, needs, gpu_needs, wish, abilities);
     }
     let budget = wish.ram.unwrap_or(machine.ram.saturating_sub(machine.reserve));
     let wish = &Wish { ctx: choose_context(&needs.context, wish, budget), ..*wish };
@@ -144,7 +142,7 @@ pub fn solve(
     let problem = Problem { index, rates, touched, needs, wish, budget };
     let n = index.blocks.len();
     if wish.stream != StreamMode::Always || n == 0 {
-        let cut = Cut::new(index, Level::Blocks, slot_size);
+        let cut = Cut::new(index, Level::Blocks, abilities);
         let n_ubatch = problem.batch(wish.ubatch.unwrap_or(RESIDENT_UBATCH));
         let chosen = &cut.every(false);
         let plan = problem.plan(Draft { cut: &cut, chosen, n_slots: 0, n_ubatch });
@@ -155,7 +153,7 @@ pub fn solve(
             return Err(problem.refuse(&plan));
         }
     }
-    let cuts = LEVELS.map(|level| Cut::new(index, level, slot_size));
+    let cuts = LEVELS.map(|level| Cut::new(index, level, abilities));
     let mut ways = Vec::new();
     let mut refusals = Vec::new();
     for cut in &cuts {
@@ -287,8 +285,7 @@ impl Problem<'_> {
                 break;
             }
             let plan = self.plan(way.draft());
-            let cost = estimate(&plan, &self.rates, self.touched, self.question());
-            let seconds = cost.prompt.seconds + cost.generation.seconds * f64::from(ANSWER);
+            let seconds = conversation(&plan, &self.rates, self.touched);
             best = best.min(seconds);
             timed.push((seconds, plan));
         }

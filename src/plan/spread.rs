@@ -2,7 +2,7 @@
 //! each is read while what is resident before it is computed. It knows sizes and order; budgets and rates are its callers' matter.
 
 use super::parts::{self, CutBlock, Level};
-use super::{Placed, Tier, Unit};
+use super::{Abilities, Placed, Tier, Unit};
 use crate::gguf::Index;
 use crate::units::Bytes;
 
@@ -49,15 +49,15 @@ pub(super) struct Sums {
 }
 
 impl Cut {
-    /// Cuts all blocks of `index`. `slot_size` tells how large a slot must be to hold the given tensors.
-    pub(super) fn new(index: &Index, level: Level, slot_size: &dyn Fn(&[usize]) -> Bytes) -> Cut {
-        let blocks = parts::cut_all(index, level, false);
+    /// Cuts all blocks of `index`.
+    pub(super) fn new(index: &Index, level: Level, abilities: Abilities<'_>) -> Cut {
+        let blocks = parts::cut_all(index, level, false, abilities.left);
         let largest = |tensors: &[usize]| {
             tensors.iter().map(|&t| index.tensors[t].len).max().unwrap_or_default()
         };
         let part = |unit: &Unit| Part {
             len: unit.len,
-            slot: slot_size(&unit.tensors),
+            slot: (abilities.slot_size)(&unit.tensors),
             largest: largest(&unit.tensors),
         };
         let parts = blocks.iter().flat_map(|b| &b.units).map(part).collect();
@@ -156,8 +156,8 @@ impl Cut {
             }
             let tier = if n == 0 { Tier::Resident } else { Tier::Streamed };
             let partly = n > 0 && n < cut.units.len();
-            let (place, len, by_cpu) = (block.place(), block.len, Bytes::ZERO);
-            placed.push(Placed { place, tier, len, streamed, partly, by_cpu });
+            let (place, len, none) = (block.place(), block.len, Bytes::ZERO);
+            placed.push(Placed { place, tier, len, streamed, partly, by_cpu: none, left: none });
         }
         (placed, units)
     }
@@ -165,6 +165,8 @@ impl Cut {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::HashSet;
+
     use proptest::prelude::*;
 
     use super::*;
@@ -179,7 +181,8 @@ mod tests {
             index in any_model(), level in 0..LEVELS.len(), slot in 1_u64..200, least in 1_u64..2000
         ) {
             let size = |tensors: &[usize]| tensors.iter().map(|&t| index.tensors[t].len).sum();
-            let cut = Cut::new(&index, LEVELS[level], &size);
+            let abilities = Abilities { slot_size: &size, left: &HashSet::new() };
+            let cut = Cut::new(&index, LEVELS[level], abilities);
             let (slot, least) = (MIB * slot, MIB * least);
             let may: Bytes = cut.parts.iter().filter(|p| p.slot <= slot).map(|p| p.len).sum();
             let Some(chosen) = cut.choose(slot, least) else {

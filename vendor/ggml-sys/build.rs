@@ -1,5 +1,5 @@
 //! Generates the bindings from the headers of the pinned `llama-cpp-sys-2`, which has already built the libraries; compiles the
-//! one function that its C interface lacks.
+//! functions that its C interface lacks.
 
 use std::path::{Path, PathBuf};
 use std::{env, fs};
@@ -7,15 +7,15 @@ use std::{env, fs};
 fn main() {
     println!("cargo:rerun-if-changed=wrapper.h");
     println!("cargo:rerun-if-changed=build.rs");
-    println!("cargo:rerun-if-changed=breakdown.h");
-    println!("cargo:rerun-if-changed=breakdown.cpp");
+    println!("cargo:rerun-if-changed=missing.h");
+    println!("cargo:rerun-if-changed=missing.cpp");
     let source = llama_source();
     cc::Build::new()
         .cpp(true)
         .std("c++17")
         .includes(["include", "ggml/include", "src"].map(|dir| source.join(dir)))
-        .file("breakdown.cpp")
-        .compile("ggml_sys_breakdown");
+        .file("missing.cpp")
+        .compile("ggml_sys_missing");
     let include = |dir: &str| format!("-I{}", source.join(dir).display());
     let bindings = bindgen::Builder::default()
         .header("wrapper.h")

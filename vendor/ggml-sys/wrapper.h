@@ -1,4 +1,4 @@
-// What bindgen reads. `breakdown.h` is ours. `wrapper_common.h` is the crate's own: JSON schemas to grammars, and samplers that cannot throw. The last
+// What bindgen reads. `missing.h` is ours. `wrapper_common.h` is the crate's own: JSON schemas to grammars, and samplers that cannot throw. The last
 // two are ggml's internal headers: the device tables that a device fills in, and the compute graph's layout, which a device
 // cuts into runs. They change between releases, so they are always read from the pinned source.
 #include "ggml.h"
@@ -8,6 +8,6 @@
 #include "gguf.h"
 #include "llama.h"
 #include "wrapper_common.h"
-#include "breakdown.h"
+#include "missing.h"
 #include "ggml-backend-impl.h"
 #include "ggml-impl.h"

@@ -5,7 +5,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::gguf::Value;
 use crate::plan::solve::tests::{any_model, model};
-use crate::plan::{Beside, ContextCost, Cost, Rates, solve};
+use crate::plan::{Beside, ContextCost, Cost, Rates, conversation, solve};
 use crate::units::{GIB, KIB, MIB, Rate};
 
 fn flat(bytes: Bytes) -> ContextCost {
@@ -53,7 +53,18 @@ fn slot_size(index: &Index) -> impl Fn(&[usize]) -> Bytes {
 }
 
 fn solve_it(index: &Index, machine: &Machine, wish: &Wish) -> Result<Plan, Refusal> {
-    solve(index, machine, &needs(), wish, &slot_size(index))
+    solve_left(index, machine, wish, &HashSet::new())
+}
+
+/// For a GPU that cannot compute with some of the tensors.
+fn solve_left(
+    index: &Index,
+    machine: &Machine,
+    wish: &Wish,
+    left: &HashSet<usize>,
+) -> Result<Plan, Refusal> {
+    let abilities = Abilities { slot_size: &slot_size(index), left };
+    solve(index, machine, &needs(), wish, abilities)
 }
 
 /// Seconds of a single-token pass.
@@ -63,7 +74,7 @@ fn pass(index: &Index, machine: &Machine, plan: &Plan) -> f64 {
 }
 
 /// Neither budget is exceeded, and the tiers say what the lists say.
-fn check(index: &Index, plan: &Plan) {
+fn check(index: &Index, plan: &Plan, left: &HashSet<usize>) {
     let gpu = plan.gpu.unwrap();
     assert!(gpu.peak() <= gpu.budget, "{gpu:?}");
     assert!(plan.memory.peak() <= plan.memory.budget, "{:?}", plan.memory);
@@ -74,6 +85,7 @@ fn check(index: &Index, plan: &Plan) {
         assert!(unit.len <= plan.slot);
         unit.tensors.iter().for_each(|&t| owners[t] += 1);
     }
+    assert!(left.iter().all(|&t| owners[t] == 0), "what the GPU cannot compute with streams to it");
     for &t in &plan.by_cpu {
         owners[t] += 1;
     }
@@ -85,11 +97,15 @@ fn check(index: &Index, plan: &Plan) {
         match placed.tier {
             Tier::Resident => assert_eq!(elsewhere, Bytes::ZERO),
             Tier::Cpu => assert_eq!(elsewhere, placed.by_cpu),
+            Tier::Host | Tier::Streamed if placed.partly => {
+                assert!(placed.streamed > Bytes::ZERO && placed.streamed < placed.len);
+            }
             // Only small tensors and norms stay behind.
             Tier::Host | Tier::Streamed => {
                 let large = |t: &&usize| index.tensors[**t].len >= KIB * 256;
                 let is_norm = |t: &usize| index.tensors[*t].name.contains("norm");
                 let behind = block.tensors.iter().filter(|t| owners[**t] == 0 && !is_norm(t));
+                let behind = behind.filter(|t| !left.contains(t));
                 assert_eq!(behind.filter(large).count(), 0);
             }
         }
@@ -143,14 +159,18 @@ proptest! {
     /// Never over either budget, everything placed exactly once.
     #[test]
     fn a_plan_keeps_its_promises(
-        index in any_model(), machine in rates(), vram in 300_u64..3000, ram in 200_u64..4000, mode in 0..3
+        index in any_model(), machine in rates(), vram in 300_u64..3000, ram in 200_u64..4000, mode in 0..3,
+        every in prop::option::of(1_usize..20)
     ) {
+        let of_blocks = || index.blocks.iter().flat_map(|b| &b.tensors).copied();
+        let left: HashSet<usize> =
+            every.map(|n| of_blocks().step_by(n).collect()).unwrap_or_default();
         let stream =
             [StreamMode::Auto, StreamMode::Always, StreamMode::Never][usize::try_from(mode).unwrap()];
         let wish = Wish { stream, ..wish(MIB * vram, MIB * ram) };
-        match solve_it(&index, &machine, &wish) {
+        match solve_left(&index, &machine, &wish, &left) {
             Ok(plan) => {
-                check(&index, &plan);
+                check(&index, &plan, &left);
                 let n = plan.blocks.len();
                 match stream {
                     StreamMode::Always => prop_assert!(plan.count(Tier::Resident) + plan.count(Tier::Cpu) == 0),
@@ -226,7 +246,7 @@ fn what_fits_is_resident() {
     let index = model(&vec![vec![("ffn_up.weight", MIB * 100)]; 10]);
     let machine = machine(2e9, 25e9, 50e9, 1000e9);
     let plan = solve_it(&index, &machine, &wish(GIB * 4, GIB)).unwrap();
-    check(&index, &plan);
+    check(&index, &plan, &HashSet::new());
     assert_eq!((plan.count(Tier::Resident), plan.n_slots, plan.by_cpu.len()), (10, 0, 0));
 }
 
@@ -234,7 +254,7 @@ fn what_fits_is_resident() {
 fn a_slow_cpu_computes_nothing() {
     let machine = machine(2e9, 25e9, 2e9, 1000e9);
     let plan = solve_it(&large(), &machine, &wish(MIB * 3200, GIB * 60)).unwrap();
-    check(&large(), &plan);
+    check(&large(), &plan, &HashSet::new());
     assert_eq!(plan.count(Tier::Cpu), 0);
     assert_eq!(plan.count(Tier::Streamed), 0, "RAM has room for all of it");
     let bytes: Bytes = plan.streamed.iter().map(|u| u.len).sum();
@@ -247,7 +267,7 @@ fn a_slow_cpu_computes_nothing() {
 fn the_cpu_helps_the_link() {
     let machine = machine(2e9, 25e9, 50e9, 1000e9);
     let plan = solve_it(&large(), &machine, &wish(MIB * 3200, GIB * 60)).unwrap();
-    check(&large(), &plan);
+    check(&large(), &plan, &HashSet::new());
     let (cpu, host) = (plan.count(Tier::Cpu), plan.count(Tier::Host));
     assert!(cpu > 30 && host > 10, "{cpu} on the CPU, {host} over the link");
 }
@@ -263,12 +283,14 @@ pub(in crate::plan) fn mixed_plan() -> (Index, Machine, Plan) {
 fn what_ram_has_no_room_for_is_on_disk() {
     let machine = machine(2e9, 25e9, 5e9, 1000e9);
     let plan = solve_it(&large(), &machine, &wish(GIB * 8, GIB * 10)).unwrap();
-    check(&large(), &plan);
+    check(&large(), &plan, &HashSet::new());
     let count = |tier| plan.count(tier);
     let counts = [Tier::Resident, Tier::Host, Tier::Cpu, Tier::Streamed].map(count);
     let [resident, host, cpu, streamed] = counts;
     assert!(resident > 8 && host + cpu > 12 && streamed > 40, "{counts:?}");
-    assert_eq!(plan.disk_bytes(), (MIB * 500) * count(Tier::Streamed) as u64);
+    // Parts of one or two of them have room on the GPU after all.
+    let whole = (MIB * 500) * count(Tier::Streamed) as u64;
+    assert!(plan.disk_bytes() <= whole && plan.disk_bytes() + MIB * 500 > whole);
 }
 
 #[test]
@@ -290,11 +312,53 @@ fn experts_go_to_the_cpu_and_attention_stays() {
     }
     let machine = machine(2e9, 10e9, 50e9, 1000e9);
     let plan = solve_it(&index, &machine, &wish(GIB * 3, GIB * 60)).unwrap();
-    check(&index, &plan);
+    check(&index, &plan, &HashSet::new());
     // Eight of 128 experts are computed faster where they are than all of them are brought.
     assert_eq!((plan.count(Tier::Host), plan.n_slots), (0, 0));
     let on_cpu = || plan.blocks.iter().filter(|b| b.tier == Tier::Cpu);
     assert!(on_cpu().count() > 30 && on_cpu().all(|b| b.by_cpu == MIB * 600));
+}
+
+/// Room for less than a block is room for a part of one.
+#[test]
+fn no_memory_is_left_over() {
+    let machine = machine(2e9, 25e9, 2e9, 1000e9);
+    for vram in (3200..3700).step_by(50) {
+        let plan = solve_it(&large(), &machine, &wish(MIB * vram, GIB * 60)).unwrap();
+        check(&large(), &plan, &HashSet::new());
+        let gpu = plan.gpu.unwrap();
+        assert!(gpu.peak() + MIB * 60 > gpu.budget, "{vram}: {gpu:?}");
+    }
+}
+
+#[test]
+fn what_the_gpu_cannot_compute_with_is_in_ram() {
+    let index = large();
+    let left: HashSet<usize> = index.blocks.iter().map(|b| b.tensors[1]).collect();
+    let machine = machine(2e9, 25e9, 10e9, 1000e9);
+    for vram in [GIB * 4, GIB * 50] {
+        let plan = solve_left(&index, &machine, &wish(vram, GIB * 60), &left).unwrap();
+        check(&index, &plan, &left);
+        assert!(plan.memory.blocks >= MIB * 40 * 80, "{:?}", plan.memory);
+        // Ten gigabytes a second: a third of a second for all of it.
+        assert!(pass(&index, &machine, &plan) > 0.33);
+    }
+}
+
+/// A conversation on a GPU that is slower than the CPU takes longer, and is seen to.
+#[test]
+fn a_weak_gpu_is_found_out() {
+    let (index, machine) = (large(), machine(2e9, 1e9, 40e9, 60e9));
+    let seconds = |machine: &Machine, wish: &Wish, rates: &Rates| {
+        let plan = solve_it(&index, machine, wish).unwrap();
+        conversation(&plan, rates, Touched::of(&index))
+    };
+    let wish = wish(GIB * 2, GIB * 60);
+    let with = seconds(&machine, &wish, &machine.gpu.unwrap().rates);
+    let cost = Cost { one: Rate(45e9), many: Rate(900e9) };
+    let rates = Rates { resident: cost, streamed: cost, ..Rates::usual(8) };
+    let without = seconds(&Machine { gpu: None, rates, ..machine }, &wish, &rates);
+    assert!(without < with, "{without} s without it, {with} s with it");
 }
 
 #[test]

@@ -6,7 +6,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::gguf::{Block, GgmlType, Metadata, Stack, TensorInfo};
-use crate::plan::{ContextCost, Cost, Placed, Tier};
+use crate::plan::{ContextCost, Cost, Placed, Tier, estimate};
 use crate::units::{GIB, KIB, MIB, Rate};
 
 /// A model of blocks whose tensors have these roles and sizes.
@@ -84,10 +84,12 @@ fn solve_it(index: &Index, wish: &Wish) -> Result<Plan, Refusal> {
 }
 
 fn solve_on(index: &Index, machine: &Machine, wish: &Wish) -> Result<Plan, Refusal> {
-    solve(index, machine, &needs(), wish, &|tensors| {
+    let slot_size = |tensors: &[usize]| {
         let len: Bytes = tensors.iter().map(|&t| index.tensors[t].len).sum();
         len.align_up(4096) + Bytes(4096)
-    })
+    };
+    let abilities = Abilities { slot_size: &slot_size, left: &HashSet::new() };
+    solve(index, machine, &needs(), wish, abilities)
 }
 
 /// Slow and fast disks, slow and fast processors.
@@ -101,8 +103,7 @@ fn machines() -> impl Strategy<Value = Machine> {
 
 /// Seconds of a question and an answer.
 fn seconds(index: &Index, machine: &Machine, plan: &Plan) -> f64 {
-    let cost = estimate(plan, &machine.rates, Touched::of(index), QUESTION);
-    cost.prompt.seconds + cost.generation.seconds * f64::from(ANSWER)
+    conversation(plan, &machine.rates, Touched::of(index))
 }
 
 /// Every block once, every streamed tensor in exactly one unit, units in order and no larger than a slot.

@@ -1,4 +1,4 @@
-// What libllama says a context takes, as C: its own function for this returns a C++ map.
+// What libllama offers to C++ only, as C.
 #pragma once
 #include "llama.h"
 
@@ -13,8 +13,11 @@ struct ggml_sys_breakdown_row {
     size_t compute; // activations
 };
 
-// Writes up to `n` rows, one for each buffer type; returns how many there are.
+// What a context takes: writes up to `n` rows, one for each buffer type; returns how many there are.
 size_t ggml_sys_breakdown(const struct llama_context * context, struct ggml_sys_breakdown_row * rows, size_t n);
+
+// A model's tensors: writes up to `n` of them; returns how many there are.
+size_t ggml_sys_model_tensors(const struct llama_model * model, const struct ggml_tensor ** tensors, size_t n);
 
 #ifdef __cplusplus
 }

@@ -1,0 +1,27 @@
+// See missing.h. No logic.
+#include "missing.h"
+
+#include "llama-ext.h"
+#include "llama-model.h"
+
+size_t ggml_sys_breakdown(const struct llama_context * context, struct ggml_sys_breakdown_row * rows, size_t n) {
+    size_t i = 0;
+    for (const auto & [buft, data] : llama_get_memory_breakdown(context)) {
+        if (i < n) {
+            rows[i] = { buft, data.model, data.context, data.compute };
+        }
+        i++;
+    }
+    return i;
+}
+
+size_t ggml_sys_model_tensors(const struct llama_model * model, const struct ggml_tensor ** tensors, size_t n) {
+    size_t i = 0;
+    for (const auto & [name, tensor] : llama_internal_get_tensor_map(model)) {
+        if (i < n) {
+            tensors[i] = tensor;
+        }
+        i++;
+    }
+    return i;
+}
