@@ -521,10 +521,12 @@ impl Loading<'_> {
         Ok(self.plan.cpu_pattern(self.index).map(|pattern| (pattern, cpu)).into_iter().collect())
     }
 
-    /// Describes the model, as the GPU `device` would compute it, without giving it any memory.
+    /// Describes the model, as the GPU `device` and the CPU would compute it by the plan, without giving it any memory.
     pub(super) fn described(&self, device: Device) -> Result<Model, Error> {
+        let overrides = self.by_cpu()?;
+        let device = Some(device);
         let params =
-            ModelParams { device: Some(device), describe_only: true, ..ModelParams::default() };
+            ModelParams { device, overrides, describe_only: true, ..ModelParams::default() };
         let all = (0..self.index.tensors.len()).collect();
         let file = self.virtual_file(&self.paths(), &all)?;
         let model = Model::load_virtual(file, &params, &|_| true);

@@ -138,7 +138,8 @@ pub(super) fn measured_needs(
 pub(super) fn rough_gpu_needs(index: &Index, wish: &Wish, device: Device) -> Needs {
     let needs = rough_needs(index, wish);
     let driver = driver_needs(index, wish, device);
-    let gpu = GpuNeeds { context: needs.context, driver, staging: STAGING };
+    let shared = [Bytes::ZERO; 2];
+    let gpu = GpuNeeds { context: needs.context, driver, staging: STAGING, shared };
     Needs { process: needs.process + GPU_PROCESS, gpu: Some(gpu), ..needs }
 }
 
@@ -163,39 +164,16 @@ pub(super) fn described_needs(
 ) -> Result<Described, Error> {
     let begin = Instant::now();
     let hollow = Plan::hollow(index, wish.ctx);
-    let monitor = Arc::new(Monitor::default());
-    let loading =
-        Loading { index, plan: &hollow, options, gpu: Some(device), threads, monitor: &monitor };
-    let model = Arc::new(loading.described(device)?);
+    let describing = Describing::new(index, options, &hollow, threads, device)?;
     let seconds = begin.elapsed().as_secs_f64();
     let (ctx, mut ubatch) = corners(wish);
-    if reads_at_once(index, &model) {
+    if reads_at_once(index, &describing.model) {
         ubatch = [ctx[1]; 2];
     }
-    let here = device.buffer_type();
-    let need = |n_ctx: u32, n_ubatch: u32| -> Result<[Bytes; 2], Error> {
-        let threads = threads.clone();
-        let n_ubatch = n_ubatch.min(n_ctx);
-        let params = ContextParams {
-            n_ctx,
-            n_ubatch,
-            n_seqs: options.sequences,
-            n_outputs: options.outputs(),
-            threads,
-            n_threads: 1,
-            offload: false,
-        };
-        let context = Context::new(model.clone(), &params, monitor.stop_flag());
-        let mut sums = [work(index, n_ubatch), Bytes::ZERO];
-        for taken in context.map_err(ggml_error(index))?.taken() {
-            sums[usize::from(taken.kind == here)] += taken.context + taken.compute;
-        }
-        Ok(sums)
-    };
     let mut costs = [ContextCost { ctx, ubatch, ..ContextCost::default() }; 2];
     for (i, n_ctx) in ctx.into_iter().enumerate() {
         for (j, n_ubatch) in ubatch.into_iter().enumerate() {
-            let sums = need(n_ctx, n_ubatch)?;
+            let sums = describing.context(n_ctx, n_ubatch)?;
             for (cost, sum) in costs.iter_mut().zip(sums) {
                 cost.bytes[i][j] = sum;
             }
@@ -204,10 +182,75 @@ pub(super) fn described_needs(
     let peak = probe::peak_memory();
     let process = if peak == Bytes::ZERO { PROCESS + GPU_PROCESS } else { peak + SLACK };
     let [context, on_gpu] = costs;
-    let gpu =
-        GpuNeeds { context: on_gpu, driver: driver_needs(index, wish, device), staging: STAGING };
+    let (driver, shared) = (driver_needs(index, wish, device), [Bytes::ZERO; 2]);
+    let gpu = GpuNeeds { context: on_gpu, driver, staging: STAGING, shared };
     let needs = Needs { process, context, read_ahead: READ_AHEAD, gpu: Some(gpu) };
-    Ok(Described { needs, left: left(index, &model, device), seconds })
+    Ok(Described { needs, left: left(index, &describing.model, device), seconds })
+}
+
+/// What the context of `plan` takes in RAM and on the GPU beyond what the plan says: where both compute, what they hand to each
+/// other is there twice, and weights visit the GPU.
+pub(super) fn beyond(
+    index: &Index,
+    options: &LoadOptions,
+    plan: &Plan,
+    threads: &Arc<Threadpool>,
+    device: Device,
+) -> Result<[Bytes; 2], Error> {
+    let describing = Describing::new(index, options, plan, threads, device)?;
+    let [in_ram, on_gpu] = describing.context(plan.n_ctx, plan.n_ubatch)?;
+    let planned = plan.gpu.map(|gpu| gpu.context + gpu.visiting).unwrap_or_default();
+    Ok([in_ram.saturating_sub(plan.memory.context), on_gpu.saturating_sub(planned)])
+}
+
+/// A model that is described to libllama, with its blocks where a plan puts them.
+struct Describing<'a> {
+    index: &'a Index,
+    options: &'a LoadOptions,
+    threads: &'a Arc<Threadpool>,
+    device: Device,
+    monitor: Arc<Monitor>,
+    model: Arc<Model>,
+    /// Whether the CPU computes with some of it.
+    shared: bool,
+}
+
+impl<'a> Describing<'a> {
+    fn new(
+        index: &'a Index,
+        options: &'a LoadOptions,
+        plan: &Plan,
+        threads: &'a Arc<Threadpool>,
+        device: Device,
+    ) -> Result<Describing<'a>, Error> {
+        let monitor = Arc::new(Monitor::default());
+        let gpu = Some(device);
+        let loading = Loading { index, plan, options, gpu, threads, monitor: &monitor };
+        let model = Arc::new(loading.described(device)?);
+        let shared = !plan.by_cpu.is_empty();
+        Ok(Describing { index, options, threads, device, monitor, model, shared })
+    }
+
+    /// What a context of it would take, in RAM and on the GPU.
+    fn context(&self, n_ctx: u32, n_ubatch: u32) -> Result<[Bytes; 2], Error> {
+        let n_ubatch = n_ubatch.min(n_ctx);
+        let params = ContextParams {
+            n_ctx,
+            n_ubatch,
+            n_seqs: self.options.sequences,
+            n_outputs: self.options.outputs(),
+            threads: self.threads.clone(),
+            n_threads: 1,
+            offload: self.shared,
+        };
+        let context = Context::new(self.model.clone(), &params, self.monitor.stop_flag());
+        let here = self.device.buffer_type();
+        let mut sums = [work(self.index, n_ubatch), Bytes::ZERO];
+        for taken in context.map_err(ggml_error(self.index))?.taken() {
+            sums[usize::from(taken.kind == here)] += taken.context + taken.compute;
+        }
+        Ok(sums)
+    }
 }
 
 /// The blocks' tensors that libllama leaves to the CPU although there is a GPU, which cannot do with them what is to be done.

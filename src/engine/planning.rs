@@ -26,6 +26,9 @@ const LEAST_CTX: u32 = 512;
 const VRAM_SHARE: u64 = 32;
 const VRAM_RESERVE: Bytes = Bytes(256 * MIB.0);
 
+/// How often a plan is made again that its context turns out to be too large for.
+const CORRECTIONS: usize = 4;
+
 /// A plan, and what it was made from.
 #[derive(Clone, Debug)]
 pub struct Planned {
@@ -204,19 +207,30 @@ impl Problem<'_> {
             let (needs, left, open_seconds, measured) = (rough, HashSet::new(), None, None);
             return Ok(Planned { plan, gpu, machine, wish, needs, left, open_seconds, measured });
         }
-        let Described { needs, left, seconds } =
+        let Described { mut needs, left, seconds } =
             needs::described_needs(index, options, &wish, threads, device)?;
-        let solve = |machine: &plan::Machine| {
-            solve(machine, &needs, &left).map_err(|refusal| self.refused(refusal))
+        let solve = |machine: &plan::Machine, needs: &Needs| {
+            solve(machine, needs, &left).map_err(|refusal| self.refused(refusal))
         };
-        let mut plan = solve(&machine)?;
+        let mut plan = solve(&machine, &needs)?;
         let mut measured = None;
         // Where there is nothing to weigh, what would be weighed needs not be measured.
         if !all_here(&plan) && wish.stream != StreamMode::Always {
             let rates = rates::measure(index, gpu, threads, options.repack)?;
             machine.gpu = machine.gpu.map(|gpu| plan::Gpu { rates, ..gpu });
-            plan = solve(&machine)?;
+            plan = solve(&machine, &needs)?;
             measured = Some(rates);
+        }
+        for _ in 0..CORRECTIONS {
+            if plan.by_cpu.is_empty() {
+                break;
+            }
+            let more = needs::beyond(index, options, &plan, threads, device)?;
+            if more == [Bytes::ZERO; 2] {
+                break;
+            }
+            needs = needs.plus(more);
+            plan = solve(&machine, &needs)?;
         }
         let open_seconds = Some(seconds);
         Ok(Planned { plan, gpu, machine, wish, needs, left, open_seconds, measured })

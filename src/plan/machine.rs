@@ -65,6 +65,16 @@ pub struct Needs {
     pub gpu: Option<GpuNeeds>,
 }
 
+impl Needs {
+    /// With so much more for contexts that CPU and GPU share, in RAM and on the GPU.
+    #[must_use]
+    pub fn plus(self, [in_ram, on_gpu]: [Bytes; 2]) -> Needs {
+        let plus = |[ram, gpu]: [Bytes; 2]| [ram + in_ram, gpu + on_gpu];
+        let gpu = self.gpu.map(|gpu| GpuNeeds { shared: plus(gpu.shared), ..gpu });
+        Needs { gpu, ..self }
+    }
+}
+
 /// What a model needs of a GPU besides its weights.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct GpuNeeds {
@@ -74,6 +84,8 @@ pub struct GpuNeeds {
     pub driver: ContextCost,
     /// Pinned buffers in RAM that what is read from disk passes through.
     pub staging: Bytes,
+    /// What contexts take more, in RAM and on the GPU, where the CPU computes a part of the model.
+    pub shared: [Bytes; 2],
 }
 
 /// The bytes of a context as a function of its length and batch, linear in each: exact where it was measured, and not less

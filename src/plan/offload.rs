@@ -512,6 +512,9 @@ impl Problem<'_> {
         if !output_here {
             memory.visiting = memory.visiting.max(output_len);
         }
+        if shares(draft, tiers) {
+            memory.context += self.gpu_needs.shared[1];
+        }
         memory
     }
 
@@ -519,11 +522,12 @@ impl Problem<'_> {
         let Draft { cut, part, output_here, n_ubatch, .. } = draft;
         let Outside { output_len, embedding, largest, .. } = self.outside;
         let outside = if output_here { embedding } else { embedding + output_len };
+        let shared = if shares(draft, tiers) { self.gpu_needs.shared[0] } else { Bytes::ZERO };
         let mut memory = Memory {
             budget: self.ram,
             process: self.needs.process,
             outside,
-            context: self.needs.context.at(self.wish.ctx, n_ubatch),
+            context: self.needs.context.at(self.wish.ctx, n_ubatch) + shared,
             ..Memory::default()
         };
         // libllama reads a tensor into RAM before it is the GPU's.
@@ -550,6 +554,11 @@ impl Problem<'_> {
         memory.loading = largest + self.needs.read_ahead;
         memory
     }
+}
+
+/// Whether the CPU computes a part of the model.
+fn shares(draft: Draft<'_>, tiers: &[Tier]) -> bool {
+    !draft.output_here || tiers.contains(&Tier::Cpu)
 }
 
 /// The numbers from `first` to `last`, or some of them that are spread evenly, the ends among them.

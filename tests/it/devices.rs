@@ -99,6 +99,65 @@ fn a_gpu_answers_as_the_cpu_does() {
     }
 }
 
+/// What libllama allocates on a GPU is no more than the plan said, whoever computes what: KV cache and activations, with weights that
+/// visit, and what is resident.
+#[test]
+fn a_gpu_is_given_no_more_than_the_plan_says() {
+    let Some(device) = gpu() else { return };
+    let path = model("tiny-chat-q8_0.gguf");
+    let args = [&path[..], "--device", &device, "-c", "2048"];
+    let refused = stderr(&airrun(&[&["plan"], &args[..], &["--vram", "1M"]].concat()));
+    let hint = refused.split_once("hint: this would fit: --vram ").expect("a hint").1;
+    let least: u64 = hint.split_once('M').unwrap().0.parse().unwrap();
+    let mut shared = 0;
+    for mib in [least + 1, least + 3, least + 5, least + 9, least + 40] {
+        let budget = ["--vram", &format!("{mib}M")];
+        let plan = data(&[&["plan"], &args[..], &budget, &["--json"]].concat());
+        let plan: Value = serde_json::from_str(&plan).unwrap();
+        let more = ["--temp", "0", "-n", "2", "-v"];
+        let run = airrun(&[&["run"], &args[..1], &[QUESTION], &args[1..], &budget, &more].concat());
+        let mut sizes = Sizes::default();
+        for line in stderr(&run).lines() {
+            sizes.hear(line);
+        }
+        let planned = |name: &str| plan["gpu"][name].as_f64().unwrap() / f64::from(1 << 20);
+        let context = planned("context") + planned("visiting");
+        // Printed with two digits, and each of at most five buffers is rounded.
+        assert!(sizes.context > 0.0 && sizes.context <= context + 0.03, "{mib}: {sizes:?} {plan}");
+        let weights = planned("outside") + planned("blocks");
+        assert!(sizes.weights <= weights + 0.03, "{mib}: {sizes:?} {plan}");
+        shared += usize::from(plan["cpu"]["blocks"] != 0);
+    }
+    assert!(shared > 0, "no plan left a block to the CPU");
+}
+
+/// What libllama says that it allocated on the GPU for the context that it made last. (MiB)
+#[derive(Debug, Default)]
+struct Sizes {
+    weights: f64,
+    context: f64,
+}
+
+impl Sizes {
+    /// `llama_kv_cache:    Vulkan0 KV buffer size =     3.00 MiB`
+    fn hear(&mut self, line: &str) {
+        let Some((head, size)) = line.split_once(" buffer size =") else { return };
+        let words: Vec<_> = head.split_whitespace().collect();
+        let [_, memory, what] = words[..] else { return };
+        let size: f64 = size.split_whitespace().next().unwrap().parse().unwrap();
+        // The streamed ones have addresses only.
+        let of_gpu = !memory.ends_with("_Host") && memory != "CPU" && memory != "Stream";
+        match what {
+            "model" => {
+                self.context = 0.0;
+                self.weights = if of_gpu { size } else { self.weights };
+            }
+            _ if of_gpu => self.context += size,
+            _ => {}
+        }
+    }
+}
+
 /// From the least that will do to everything resident: no plan is over its budget, and each gives the answer.
 #[test]
 fn every_share_of_a_gpus_memory_will_do() {

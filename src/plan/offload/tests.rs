@@ -13,7 +13,8 @@ fn flat(bytes: Bytes) -> ContextCost {
 }
 
 fn needs() -> Needs {
-    let gpu = GpuNeeds { context: flat(MIB * 300), driver: flat(MIB * 60), staging: MIB * 64 };
+    let (context, driver, shared) = (flat(MIB * 300), flat(MIB * 60), [Bytes::ZERO; 2]);
+    let gpu = GpuNeeds { context, driver, staging: MIB * 64, shared };
     Needs { process: MIB * 50, context: flat(MIB * 20), read_ahead: MIB * 16, gpu: Some(gpu) }
 }
 
