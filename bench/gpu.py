@@ -148,6 +148,8 @@ def measure(run):
     tight = [b for b in budgets if b != "auto"][:1]
     for vram in tight:
         airrun(run, model, vram, ["--stream", "always"])
+        # What does not fit is left to the CPU, by the same kernels: what llama.cpp does, also where there is no peer.
+        airrun(run, model, vram, ["--stream", "never"])
     for vram in tight + [b for b in budgets if b not in tight]:
         llama_cpp(run, model, vram)
     airllm(run)
