@@ -9,7 +9,9 @@ mod error;
 mod generate;
 mod layout;
 mod load;
+mod loading;
 mod needs;
+mod options;
 pub mod planning;
 pub mod quantize;
 mod rates;
@@ -19,13 +21,16 @@ mod stop;
 pub mod template;
 mod text;
 pub mod tokenizer;
+mod vocab;
 
 pub use devices::{DeviceChoice, GpuBackend};
 pub use error::Error;
 pub use generate::{Answer, Finish, generate};
-pub use load::{Engine, LoadOptions, Vocab};
+pub use load::Engine;
+pub use options::LoadOptions;
 pub use session::Session;
 pub use stop::StopWords;
+pub use vocab::Vocab;
 
 pub use crate::ggml::{SamplerSettings, Token, Verbosity, grammar_of_schema, set_verbosity};
 pub use crate::plan::{StreamMode, Tier};

@@ -4,9 +4,10 @@ use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::Error;
 use super::devices::GpuBackend;
-use super::load::{LoadOptions, Loading, ggml_error};
+use super::load::ggml_error;
+use super::loading::Loading;
+use super::{Error, LoadOptions};
 use crate::ggml::{Context, ContextParams, Device, Model, Threadpool};
 use crate::gguf::{GgmlType, Index, Purpose, TensorInfo};
 use crate::plan::{ContextCost, GpuNeeds, Needs, Plan, Wish};

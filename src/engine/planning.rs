@@ -6,9 +6,9 @@ use std::sync::Arc;
 
 use super::devices::{self, DeviceChoice};
 use super::layout::lay_out;
-use super::load::{LoadOptions, POLL, ggml_error, model_name};
+use super::load::{POLL, ggml_error, model_name};
 use super::needs::Described;
-use super::{Error, needs, quantize, rates};
+use super::{Error, LoadOptions, needs, quantize, rates};
 use crate::ggml::{Device, DeviceKind, Threadpool};
 use crate::gguf::Index;
 use crate::plan::report::{Advice, Smaller};

@@ -8,7 +8,8 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 
 use super::Error;
-use super::load::{Loading, ggml_error, model_name};
+use super::load::{ggml_error, model_name};
+use super::loading::Loading;
 use crate::ggml::{self, Deferred, Device, Model, ModelParams, VirtualFile};
 use crate::gguf::TensorInfo;
 use crate::source::{DIRECT_ALIGN, Done, Extent, HostBuf, ReadError, Ticket, WeightSource};

@@ -4,7 +4,8 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::Error;
-use super::load::{Loaded, Vocab, ggml_error, model_name};
+use super::load::{Loaded, ggml_error, model_name};
+use super::vocab::Vocab;
 use crate::ggml::{self, Context, ContextParams, Sampler, SamplerSettings, Token};
 use crate::stream::Monitor;
 

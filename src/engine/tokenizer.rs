@@ -10,8 +10,10 @@ use std::sync::Arc;
 use serde_json::Value;
 use tokenizers::Tokenizer;
 
-use super::load::{LoadOptions, Loading, POLL, Vocab, ggml_error, model_name};
+use super::load::{POLL, ggml_error, model_name};
+use super::loading::Loading;
 use super::{Error, Token};
+use super::{LoadOptions, Vocab};
 use crate::ggml::Threadpool;
 use crate::gguf::{ElementType, Index};
 use crate::plan::Plan;

@@ -2,7 +2,8 @@
 
 use std::time::{Duration, Instant};
 
-use crate::engine::load::{Loaded, Vocab, ggml_error};
+use crate::engine::Vocab;
+use crate::engine::load::{Loaded, ggml_error};
 use crate::engine::text::Utf8Stream;
 use crate::engine::{Error, Finish, SamplerSettings, StopWords, Token};
 use crate::ggml::{self, Sampler};

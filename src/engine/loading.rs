@@ -1,0 +1,249 @@
+//! From index and plan to libllama's model: the virtual file that it reads, the stream device, and what lives where. A plan is obeyed,
+//! not made here.
+
+use std::collections::{HashMap, HashSet};
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use super::layout::lay_out;
+use super::load::{ggml_error, model_name};
+use super::resident::NoSource;
+use super::{Error, LoadOptions};
+use crate::ggml::{
+    self, BufferType, Device, Model, ModelParams, Segment, SegmentKind, Threadpool, VirtualFile,
+};
+use crate::gguf::Index;
+use crate::plan::{Plan, Tier};
+use crate::source::{self, Caching, WeightSource};
+use crate::stream::{self, Home, Monitor, StreamDevice, UnitSpec, WeightPlace};
+use crate::units::Bytes;
+
+/// Everything that loading needs to know.
+pub(super) struct Loading<'a> {
+    pub(super) index: &'a Index,
+    pub(super) plan: &'a Plan,
+    pub(super) options: &'a LoadOptions,
+    /// The GPU that computes, if one does.
+    pub(super) gpu: Option<Device>,
+    pub(super) threads: &'a Arc<Threadpool>,
+    pub(super) monitor: &'a Arc<Monitor>,
+}
+
+/// The model, its stream device if blocks stream, and how they are read.
+pub(super) type Parts = (Model, Option<StreamDevice>, Option<String>);
+
+impl Loading<'_> {
+    /// Loads the model by its plan; `wrap` may put a source of its own before the one that streamed blocks are read by.
+    pub(super) fn load(
+        &self,
+        wrap: impl FnOnce(Arc<dyn WeightSource>) -> Arc<dyn WeightSource>,
+    ) -> Result<Parts, Error> {
+        if self.plan.streamed.is_empty() { self.resident() } else { self.streamed(wrap) }
+    }
+
+    /// Loads all of the model to where it is computed with. Its file is not mapped as llama.cpp would: repacking takes a copy
+    /// in any case, and page faults read a cold file at a fraction of the disk's rate.
+    fn resident(&self) -> Result<Parts, Error> {
+        let params = ModelParams {
+            device: self.gpu,
+            overrides: self.by_cpu()?,
+            repack: self.options.repack && self.gpu.is_none(),
+            describe_only: false,
+        };
+        let paths = self.paths();
+        let all: Bytes = self.index.files.iter().map(|f| f.len).sum();
+        let roomy = self.plan.memory.peak() + all < crate::probe::available_memory();
+        let cache = if roomy && !self.plan.promised { Caching::Allow } else { Caching::Avoid };
+        let source = source::open(&paths, source::Choice { cache, ..source::Choice::default() })?;
+        let file = self.virtual_file(&paths, &HashSet::new())?;
+        let model = self.load_filled(file, &params, source.as_ref())?;
+        Ok((model, None, None))
+    }
+
+    /// Where libllama is to put what the CPU computes with beside a GPU: in its host memory, pinned where the GPU has such, so that
+    /// large batches can bring it over.
+    fn by_cpu(&self) -> Result<Vec<(String, BufferType)>, Error> {
+        let cpu = Device::cpu().map_err(ggml_error(self.index))?.buffer_type();
+        Ok(self.plan.cpu_pattern(self.index).map(|pattern| (pattern, cpu)).into_iter().collect())
+    }
+
+    /// Describes the model, as the GPU `device` and the CPU would compute it by the plan, without giving it any memory.
+    pub(super) fn described(&self, device: Device) -> Result<Model, Error> {
+        let overrides = self.by_cpu()?;
+        let device = Some(device);
+        let params =
+            ModelParams { device, overrides, describe_only: true, ..ModelParams::default() };
+        let all = (0..self.index.tensors.len()).collect();
+        let file = self.virtual_file(&self.paths(), &all)?;
+        let model = Model::load_virtual(file, &params, &|_| true);
+        model.map_err(ggml_error(self.index))
+    }
+
+    /// Loads what is resident, and makes a stream device for the rest.
+    fn streamed(
+        &self,
+        wrap: impl FnOnce(Arc<dyn WeightSource>) -> Arc<dyn WeightSource>,
+    ) -> Result<Parts, Error> {
+        let paths = self.paths();
+        // Through the page cache only where it costs nobody anything: everything streams, and twice as much is free.
+        let expect_cached = !self.plan.promised
+            && self.plan.count(Tier::Resident) == 0
+            && self.gpu.is_none()
+            && self.plan.streamed_bytes() * 2 < crate::probe::available_memory();
+        let cache = if expect_cached { Caching::Expect } else { Caching::Avoid };
+        let choice = source::Choice { cache, ..source::Choice::default() };
+        let direct: Arc<dyn WeightSource> = source::open(&paths, choice)?.into();
+        let source = wrap(direct.clone());
+        let reader = source.describe();
+        let streamed = self.plan.streamed.iter().flat_map(|u| u.tensors.iter().copied()).collect();
+        let file = self.virtual_file(&paths, &streamed)?;
+        let device = self.device(source)?;
+        device.prefetch();
+        let params = self.params_on(&device)?;
+        let model = self.load_filled(file, &params, direct.as_ref());
+        Ok((of_device(model, &device, self.index)?, Some(device), Some(reader)))
+    }
+
+    /// Describes the model to libllama without reading any of its weights: no token can be computed with it.
+    pub(super) fn hollow(&self) -> Result<(Model, StreamDevice), Error> {
+        // Repacking would touch the memory that is to stay addresses.
+        let options = LoadOptions { repack: false, ..self.options.clone() };
+        let all = (0..self.index.tensors.len()).collect();
+        let file = self.virtual_file(&self.paths(), &all)?;
+        let device = self.device(Arc::new(NoSource))?;
+        let params = Loading { options: &options, ..*self }.params_on(&device)?;
+        let model = Model::load_virtual(file, &params, &|_| true);
+        Ok((of_device(model.map_err(ggml_error(self.index)), &device, self.index)?, device))
+    }
+
+    fn paths(&self) -> Vec<PathBuf> {
+        self.index.files.iter().map(|f| f.path.clone()).collect()
+    }
+
+    /// Makes the stream device.
+    fn device(&self, source: Arc<dyn WeightSource>) -> Result<StreamDevice, Error> {
+        let inner = match self.gpu {
+            Some(gpu) => gpu,
+            None => Device::cpu().map_err(ggml_error(self.index))?,
+        };
+        let (units, weights) = self.lay_out(inner);
+        StreamDevice::new(stream::Config {
+            inner,
+            threads: self.threads.clone(),
+            units,
+            weights,
+            source,
+            n_slots: self.plan.n_slots,
+            staging: stream::Staging::default(),
+            monitor: self.monitor.clone(),
+        })
+        .map_err(|error| Error::Stream { model: model_name(self.index), error })
+    }
+
+    /// How to load the model with the streamed tensors on `device`, and the others in the memory of what computes with them.
+    fn params_on(&self, device: &StreamDevice) -> Result<ModelParams, Error> {
+        let mut overrides = vec![(self.plan.pattern(self.index), device.weights())];
+        if self.gpu.is_some() {
+            overrides.extend(self.by_cpu()?);
+        } else {
+            // For what is overridden to the CPU's memory, libllama considers the repacked kinds of it, too.
+            let cpu = Device::cpu().map_err(ggml_error(self.index))?;
+            overrides.push((".*".to_owned(), cpu.buffer_type()));
+        }
+        Ok(ModelParams {
+            device: Some(device.device()),
+            overrides,
+            repack: self.options.repack && self.gpu.is_none(),
+            describe_only: false,
+        })
+    }
+
+    /// How each unit lies in a slot of `inner`, where it is at home, and where in it each streamed tensor is.
+    fn lay_out(&self, inner: Device) -> (Vec<UnitSpec>, HashMap<String, WeightPlace>) {
+        let mut weights = HashMap::new();
+        let mut units = Vec::with_capacity(self.plan.streamed.len());
+        for (unit, number) in self.plan.streamed.iter().zip(0..) {
+            let laid = lay_out(self.index, &unit.tensors, inner);
+            for (&tensor, &offset) in unit.tensors.iter().zip(&laid.offsets) {
+                let name = self.index.tensors[tensor].name.clone();
+                weights.insert(name, WeightPlace { unit: number, offset });
+            }
+            let tier = self.plan.blocks[unit.block].tier;
+            units.push(UnitSpec {
+                name: unit.name.clone(),
+                extents: laid.extents.into(),
+                zeros: laid.zeros.into(),
+                size: laid.size,
+                home: if tier == Tier::Host && self.options.keep { Home::Ram } else { Home::Disk },
+            });
+        }
+        (units, weights)
+    }
+
+    /// The file that libllama reads: the ranges of the tensors in `void` void, parts joined.
+    fn virtual_file(&self, paths: &[PathBuf], void: &HashSet<usize>) -> Result<VirtualFile, Error> {
+        let segments = match paths {
+            [_] => self.single_file(void),
+            _ => self.joined_files(void)?,
+        };
+        VirtualFile::open(paths, segments).map_err(|e| {
+            let why = e.to_string();
+            ggml_error(self.index)(ggml::Error::Null { what: "opening the files", why })
+        })
+    }
+    /// One file: as it is, but for the void tensors.
+    fn single_file(&self, void: &HashSet<usize>) -> Vec<Segment> {
+        let mut holes: Vec<(u64, u64)> = void
+            .iter()
+            .map(|&t| (self.index.tensors[t].offset, self.index.tensors[t].len.0))
+            .collect();
+        holes.sort_unstable();
+        let mut at = 0;
+        let mut segments = Vec::with_capacity(2 * holes.len() + 1);
+        for (offset, len) in holes {
+            segments.push(Segment {
+                len: offset - at,
+                kind: SegmentKind::File { file: 0, offset: at },
+            });
+            segments.push(Segment { len, kind: SegmentKind::Void });
+            at = offset + len;
+        }
+        let end = self.index.files[0].len.0;
+        segments.push(Segment { len: end - at, kind: SegmentKind::File { file: 0, offset: at } });
+        segments.retain(|s| s.len > 0);
+        segments
+    }
+
+    /// Several parts: a joined header, then every tensor where that header says.
+    fn joined_files(&self, void: &HashSet<usize>) -> Result<Vec<Segment>, Error> {
+        let joined = self.index.join()?;
+        let mut at = joined.header.len() as u64;
+        let mut segments =
+            vec![Segment { len: at, kind: SegmentKind::Memory(joined.header.into()) }];
+        for (i, (tensor, offset)) in self.index.tensors.iter().zip(joined.offsets).enumerate() {
+            let kind = match void.contains(&i) {
+                true => SegmentKind::Void,
+                false => SegmentKind::File { file: tensor.file, offset: tensor.offset },
+            };
+            segments.push(Segment { len: offset - at, kind: SegmentKind::Void });
+            segments.push(Segment { len: tensor.len.0, kind });
+            at = offset + tensor.len.0;
+        }
+        segments.retain(|s| s.len > 0);
+        Ok(segments)
+    }
+}
+
+/// A model that was loaded on `device`, which may know better why it was not.
+fn of_device(
+    loaded: Result<Model, Error>,
+    device: &StreamDevice,
+    index: &Index,
+) -> Result<Model, Error> {
+    let model = loaded.map_err(|error| match device.take_error() {
+        Some(error) => Error::Stream { model: model_name(index), error },
+        None => error,
+    })?;
+    device.loaded();
+    Ok(model)
+}
