@@ -15,7 +15,7 @@ MODEL ?= models/tiny-chat-q4_k_m.gguf
 LAVAPIPE ?= $$(echo /usr/share/vulkan/icd.d/lvp_icd*.json | tr ' ' :)
 VULKAN_TESTS ?= stream:: archs:: golden:: devices::
 # Of the tiny models, one of so many is tried besides one of each kind, because most need shaders of their own; 1 tries all of them.
-VULKAN_EVERY ?= 8
+VULKAN_EVERY ?= 16
 SHADERS = $(abspath $(TARGET))/vulkan-shaders
 
 # A compiler cache makes the second build of ggml a matter of seconds; its results do not depend on where the tree lies.
