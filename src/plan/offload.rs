@@ -4,18 +4,22 @@
 //! Two kinds of plans compete. *Split* ones bring nothing: what is not resident is computed by the CPU, whole or only its
 //! feed-forward network, as llama.cpp would. *Streaming* ones have slots, and may leave some of the blocks in RAM to the CPU,
 //! which computes while the link brings others. The fastest single-token pass by the arithmetic of `estimate` wins; so no plan is
-//! slower than streaming everything, nor than a split.
+//! slower than streaming everything, nor than a split. What each takes of the memories is added up in `accounts`.
+
+mod accounts;
 
 use std::collections::HashSet;
 
+use accounts::{Cut, Draft, Outside};
+
 use super::estimate::{Touched, estimate};
-use super::parts::{self, CutBlock, LEVELS, Level};
+use super::parts::{LEVELS, Level};
 use super::solve::{
     MAX_TRIES, N_SLOTS, Pool, RESIDENT_UBATCH, UBATCH_SHARE, UBATCHES, choose_context, is_streamed,
 };
-use super::{Abilities, Gpu, GpuMemory, GpuNeeds, Machine, Memory, Needs, Placed, Plan, Refusal};
+use super::{Abilities, Gpu, GpuNeeds, Machine, Needs, Placed, Plan, Refusal};
 use super::{StreamMode, Tier, Unit, Wish};
-use crate::gguf::{Index, Place};
+use crate::gguf::Index;
 use crate::units::Bytes;
 
 /// Shares of the blocks in RAM that are tried on the CPU.
@@ -110,91 +114,10 @@ struct Problem<'a> {
     outside: Outside,
 }
 
-/// What belongs to no block.
-struct Outside {
-    /// The tensor of the output matrix: one of its own, or the embedding's.
-    output: Option<usize>,
-    /// Its bytes.
-    output_len: Bytes,
-    /// The final norm, and what else comes after the blocks.
-    others: Bytes,
-    /// What comes before them, for which the CPU is good enough: rows are looked up.
-    embedding: Bytes,
-    /// The largest tensor.
-    largest: Bytes,
-}
-
-impl Outside {
-    fn of(index: &Index) -> Outside {
-        let tensors = &index.tensors;
-        let named = |name: &str| tensors.iter().position(|t| t.name == name);
-        let output = named("output.weight").or_else(|| named("token_embd.weight"));
-        let mut outside = Outside {
-            output,
-            output_len: output.map(|t| tensors[t].len).unwrap_or_default(),
-            others: Bytes::ZERO,
-            embedding: Bytes::ZERO,
-            largest: Bytes::ZERO,
-        };
-        for (i, tensor) in tensors.iter().enumerate() {
-            match tensor.place {
-                Place::Block(..) => continue,
-                Place::Embedding => outside.embedding += tensor.len,
-                Place::Output if output == Some(i) => {}
-                Place::Output => outside.others += tensor.len,
-            }
-            outside.largest = outside.largest.max(tensor.len);
-        }
-        outside
-    }
-}
-
-/// Blocks as they are cut, with what each needs.
-struct Cut {
-    blocks: Vec<CutBlock>,
-    sizes: Vec<Sizes>,
-}
-
-/// What a block needs. (bytes)
-#[derive(Clone, Copy)]
-struct Sizes {
-    /// The largest of its units, in a slot.
-    slot: Bytes,
-    /// All of its units, in RAM.
-    host: Bytes,
-    /// Its feed-forward network.
-    ffn: Bytes,
-}
-
-/// What is decided before the blocks get their tiers.
-#[derive(Clone, Copy)]
-struct Draft<'a> {
-    cut: &'a Cut,
-    part: Part,
-    /// Whether the output matrix is in the GPU's memory.
-    output_here: bool,
-    n_ubatch: u32,
-    n_slots: usize,
-}
-
 /// A unit of a block that streams: the block's number, and its own among the block's.
 type Spare = (usize, usize);
 
 impl Problem<'_> {
-    fn cut(&self, level: Level) -> Cut {
-        let blocks = parts::cut_all(self.index, level, true, self.abilities.left);
-        let size = |block: &CutBlock| {
-            let units = || block.units.iter().map(|u| (self.abilities.slot_size)(&u.tensors));
-            Sizes {
-                slot: units().max().unwrap_or_default(),
-                host: units().sum(),
-                ffn: block.ffn.iter().map(|&t| self.index.tensors[t].len).sum(),
-            }
-        };
-        let sizes = blocks.iter().map(size).collect();
-        Cut { blocks, sizes }
-    }
-
     fn batch(&self, n: u32) -> u32 {
         n.clamp(1, self.wish.ctx.max(1))
     }
@@ -476,89 +399,6 @@ impl Problem<'_> {
         }
         spared
     }
-
-    /// Room for the largest unit that streams.
-    fn slot(&self, cut: &Cut, tiers: &[Tier]) -> Bytes {
-        let sizes = cut.sizes.iter().zip(tiers);
-        let streams = sizes.filter(|(_, t)| matches!(t, Tier::Host | Tier::Streamed));
-        streams.map(|(s, _)| s.slot).max().unwrap_or_default()
-    }
-
-    fn gpu_memory(&self, draft: Draft<'_>, tiers: &[Tier]) -> GpuMemory {
-        let Draft { cut, part, output_here, n_ubatch, n_slots } = draft;
-        let Outside { output_len, others, .. } = self.outside;
-        let outside = if output_here { others + output_len } else { others };
-        let mut memory = GpuMemory {
-            budget: self.vram,
-            outside,
-            slots: self.slot(cut, tiers) * n_slots as u64,
-            context: self.gpu_needs.context.at(self.wish.ctx, n_ubatch),
-            driver: self.gpu_needs.driver.at(self.wish.ctx, n_ubatch),
-            ..GpuMemory::default()
-        };
-        for ((block, sizes), tier) in cut.blocks.iter().zip(&cut.sizes).zip(tiers) {
-            match (tier, part) {
-                (Tier::Resident, _) => memory.blocks += block.len.saturating_sub(block.left),
-                (Tier::Cpu, Part::Whole) => {}
-                (Tier::Cpu, Part::Ffn) => {
-                    memory.blocks += block.len.saturating_sub(sizes.ffn + block.left);
-                }
-                (Tier::Host | Tier::Streamed, _) => memory.blocks += block.kept,
-            }
-            if *tier == Tier::Cpu {
-                memory.visiting = memory.visiting.max(block.largest);
-            }
-        }
-        if !output_here {
-            memory.visiting = memory.visiting.max(output_len);
-        }
-        if shares(draft, tiers) {
-            memory.context += self.gpu_needs.shared[1];
-        }
-        memory
-    }
-
-    fn memory(&self, draft: Draft<'_>, tiers: &[Tier]) -> Memory {
-        let Draft { cut, part, output_here, n_ubatch, .. } = draft;
-        let Outside { output_len, embedding, largest, .. } = self.outside;
-        let outside = if output_here { embedding } else { embedding + output_len };
-        let shared = if shares(draft, tiers) { self.gpu_needs.shared[0] } else { Bytes::ZERO };
-        let mut memory = Memory {
-            budget: self.ram,
-            process: self.needs.process,
-            outside,
-            context: self.needs.context.at(self.wish.ctx, n_ubatch) + shared,
-            ..Memory::default()
-        };
-        // libllama reads a tensor into RAM before it is the GPU's.
-        let mut largest = largest;
-        for ((block, sizes), tier) in cut.blocks.iter().zip(&cut.sizes).zip(tiers) {
-            if (*tier, part) != (Tier::Cpu, Part::Whole) {
-                memory.blocks += block.left;
-            }
-            match (tier, part) {
-                (Tier::Resident, _) => {}
-                (Tier::Cpu, Part::Whole) => memory.blocks += block.len,
-                (Tier::Cpu, Part::Ffn) => memory.blocks += sizes.ffn,
-                (Tier::Host, _) => memory.host += sizes.host,
-                (Tier::Streamed, _) => memory.staging = self.gpu_needs.staging,
-            }
-            if matches!(tier, Tier::Resident | Tier::Cpu) {
-                largest = largest.max(block.largest);
-            }
-        }
-        if tiers.contains(&Tier::Host) {
-            // What is at home in RAM comes from the disk once, the same way.
-            memory.staging = self.gpu_needs.staging;
-        }
-        memory.loading = largest + self.needs.read_ahead;
-        memory
-    }
-}
-
-/// Whether the CPU computes a part of the model.
-fn shares(draft: Draft<'_>, tiers: &[Tier]) -> bool {
-    !draft.output_here || tiers.contains(&Tier::Cpu)
 }
 
 /// The numbers from `first` to `last`, or some of them that are spread evenly, the ends among them.
