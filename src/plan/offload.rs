@@ -76,7 +76,7 @@ pub(super) fn solve(
     for output_here in [true, false] {
         if wish.stream != StreamMode::Always {
             for part in [Part::Whole, Part::Ffn] {
-                take(problem.split(output_here, part).map(|plan| vec![plan]));
+                take(problem.split(output_here, part));
             }
         }
         if wish.stream != StreamMode::Never {
@@ -135,8 +135,9 @@ impl Problem<'_> {
         self.fits(draft, &tiers).then(|| self.plan(draft, &tiers))
     }
 
-    /// The plan in which the CPU computes what the GPU has no room for.
-    fn split(&self, output_here: bool, part: Part) -> Result<Plan, Refusal> {
+    /// The plan in which the CPU computes what the GPU has no room for, and the one in which it computes all blocks: a GPU need not be
+    /// faster.
+    fn split(&self, output_here: bool, part: Part) -> Result<Vec<Plan>, Refusal> {
         let cut = self.cut(Level::Blocks);
         let n = self.index.blocks.len();
         let n_ubatch = self.batch(self.wish.ubatch.unwrap_or(RESIDENT_UBATCH));
@@ -148,7 +149,14 @@ impl Problem<'_> {
             let tiers = tiers(n_cpu);
             let draft = Draft { cut: &cut, part, output_here, n_ubatch, n_slots: N_SLOTS };
             match self.refuse(draft, &tiers) {
-                None => return Ok(self.plan(draft, &tiers)),
+                None => {
+                    let mut plans = vec![self.plan(draft, &tiers)];
+                    let all = vec![Tier::Cpu; n];
+                    if n_cpu < n && self.fits(draft, &all) {
+                        plans.push(self.plan(draft, &all));
+                    }
+                    return Ok(plans);
+                }
                 // More of them on the CPU need less of the GPU.
                 Some(r) => refusal = Some(r),
             }
