@@ -162,7 +162,13 @@ impl Report<'_> {
         if self.plan.gpu.is_some() {
             let output = if self.plan.output_by_cpu { "embedding and output" } else { "embedding" };
             shares.push(("outside", outside, output.to_owned()));
-            shares.push(("for the CPU", blocks, count(Tier::Cpu)));
+            let left = self.plan.blocks.iter().any(|b| b.left > Bytes::ZERO);
+            let by_cpu = match (self.plan.count(Tier::Cpu), left) {
+                (0, true) => "what the GPU cannot compute with".to_owned(),
+                (n, true) => format!("{}, and what the GPU cannot compute with", n_blocks(n)),
+                (n, false) => n_blocks(n),
+            };
+            shares.push(("for the CPU", blocks, by_cpu));
             shares.push(("for slots", host, count(Tier::Host)));
             shares.push(("staging", staging, "what is read passes through it".to_owned()));
             shares.push(("context", context, "what the CPU computes of it".to_owned()));
