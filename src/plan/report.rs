@@ -192,6 +192,7 @@ impl Report<'_> {
     fn resident(&self) -> String {
         let (whole, partly) = (self.plan.count(Tier::Resident), self.plan.count_partly());
         match (whole, partly) {
+            (0, 0) if self.plan.bytes(Tier::Resident) > Bytes::ZERO => "small tensors".to_owned(),
             (_, 0) => n_blocks(whole),
             (0, _) => format!("parts of {}", n_blocks(partly)),
             _ => format!("{}, and parts of {partly}", n_blocks(whole)),
