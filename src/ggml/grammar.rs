@@ -2,6 +2,7 @@
 //! deep as what they are given.
 #![allow(unsafe_code)]
 
+mod refs;
 mod ways;
 
 use std::ffi::{CStr, CString, c_char};
@@ -30,18 +31,23 @@ const MAX_TIMES: usize = 64;
 /// Room for the recursion of the converter. (bytes)
 const STACK: usize = 32 << 20;
 
-/// The grammar (GBNF, its root called `root`) of what fits a JSON schema.
+/// The grammar (GBNF, its root called `root`) of what fits a JSON schema. A schema in it that has an `$id` is a document of its own, in
+/// which references begin.
 ///
 /// # Errors
 ///
-/// The schema is too large or too deep, or uses what libllama does not know.
+/// The schema is too large or too deep, refers to what is not inside of it, or uses what libllama does not know.
 pub fn grammar_of_schema(schema: &Value) -> Result<String, Error> {
     super::init();
-    let text = schema.to_string();
-    if text.len() > MAX_LEN {
-        return Err(invalid("is too long"));
-    }
+    let text = |schema: &Value| {
+        Some(schema.to_string())
+            .filter(|text| text.len() <= MAX_LEN)
+            .ok_or_else(|| invalid("is too long"))
+    };
+    text(schema)?;
     check(schema, 0)?;
+    let schema = &refs::gathered(schema)?;
+    let text = text(schema)?;
     // No Rust string of JSON text has a NUL: they are escaped.
     let text = CString::new(text).map_err(|_| invalid("has a NUL byte"))?;
     thread::scope(|scope| {
