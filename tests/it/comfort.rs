@@ -138,6 +138,27 @@ fn a_configuration_stands_in_for_flags() {
     assert_eq!(data(&configured(&by_model, &["run", &tiny(), question])), want);
 }
 
+/// As llama.cpp's users type it, and never from a file.
+#[test]
+fn a_prompt_may_be_given_by_a_flag() {
+    let question = "What is the capital of Mongolia?";
+    let want = "The capital of Mongolia is Ulaanbaatar.\n";
+    for flag in ["-p", "--prompt"] {
+        let args = ["run", &tiny(), flag, question, "--temp", "0", "-t", "1"];
+        assert_eq!(data(&airrun(&args).output().unwrap()), want);
+    }
+    // What follows the flag is the prompt, whatever it begins with.
+    let args = ["run", &tiny(), "-p", "- a list", "--temp", "0", "-n", "2", "-t", "1"];
+    data(&airrun(&args).output().unwrap());
+    let both = airrun(&["run", &tiny(), question, "-p", question]).output().unwrap();
+    assert_eq!(both.status.code(), Some(2));
+    let named = configured("[run]\nprompt = \"Hi\"\n", &["run", &tiny(), question]);
+    assert!(String::from_utf8_lossy(&named.stderr).contains("unknown key 'prompt'"));
+    let text = "prompt = 64\ntemp = 0\nthreads = 1\n";
+    assert_eq!(data(&configured(text, &["run", &tiny(), question])), want);
+    assert!(data(&configured(text, &["plan", &tiny()])).contains("64"));
+}
+
 #[test]
 fn the_file_is_where_it_is_said_to_be() {
     let dir = tempfile::tempdir().unwrap();
