@@ -428,6 +428,29 @@ fn formats_may_refer_to_all_of_themselves() {
     assert_eq!(serde_json::from_str::<Value>(&said).unwrap(), json!([1, 2]));
 }
 
+/// Unions that go round, as Pydantic writes them: what kind it is has a default, so that it need not be there.
+#[test]
+fn unions_tell_their_kind_first() {
+    let server = Server::start(&[]);
+    let side = || json!({"$ref": "#/$defs/Expr"});
+    let node = |kind: &str| {
+        json!({"type": "object", "required": ["left", "right"], "additionalProperties": false, "properties": {
+            "left": side(), "right": side(), "kind": {"const": kind, "default": kind, "type": "string"}}})
+    };
+    let schema = json!({"type": "object", "required": ["it"],
+        "properties": {"it": {"anyOf": [node("add"), node("mul")]}},
+        "$defs": {"Expr": {"anyOf": [node("add"), node("mul"), {"type": "integer"}]}}});
+    for seed in 0..3 {
+        let options = json!({"seed": seed, "temperature": seed, "num_predict": 100});
+        let asked =
+            json!({"messages": user("x"), "format": schema, "stream": false, "options": options});
+        let answer = server.ask("/api/chat", &asked);
+        let said = answer["message"]["content"].as_str().unwrap();
+        let said: String = said.split_whitespace().collect();
+        assert!(said.starts_with(r#"{"it":{"kind":""#), "{said}");
+    }
+}
+
 #[test]
 fn tools_are_called() {
     let dir = tempfile::tempdir().unwrap();
