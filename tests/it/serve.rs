@@ -583,6 +583,13 @@ fn what_there_is_can_be_asked() {
     let status = server.get("/api/airrun/status").json();
     assert_eq!(status["plan"]["blocks"].as_array().unwrap().len(), 6);
     assert_eq!(status["plan"]["blocks"][0]["tier"], "streamed");
+    let units = status["plan"]["units"].as_array().unwrap();
+    for (i, block) in status["plan"]["blocks"].as_array().unwrap().iter().enumerate() {
+        let of_it = units.iter().filter(|unit| unit["block"] == json!(i));
+        let bytes = of_it.map(|unit| unit["bytes"].as_u64().unwrap()).sum::<u64>();
+        assert_eq!(block["streamed_bytes"], json!(bytes));
+        assert_eq!(block["partly"], false);
+    }
     assert_eq!(status["now"]["units"].as_array().unwrap().len(), 6);
     assert!(server.get("/").text.contains("airrun"));
     server.ask("/v1/chat/completions", &question());
