@@ -102,8 +102,7 @@ fn shells_complete_names_of_models() {
         COMP_CWORD=$((${#COMP_WORDS[@]} - 1))
         _airrun_models airrun "${COMP_WORDS[COMP_CWORD]}" "${COMP_WORDS[COMP_CWORD - 1]}"
         echo "${COMPREPLY[*]}""#;
-    let fish =
-        r#"airrun completions fish | source; complete -C $argv[2] | string replace -r '\t.*' ''"#;
+    let fish = r#"airrun completions fish | source; complete -C $argv[2] | string replace -r '\t.*' ''; or true"#;
     for (shell, script) in [("bash", bash), ("fish", fish)] {
         let offer = |line: &str| offered(shell, script, line, dir.path());
         let Some(all) = offer("airrun run alp") else {
