@@ -8,7 +8,7 @@ use std::collections::{HashMap, HashSet};
 
 use serde_json::{Map, Value};
 
-use begin::Shared;
+use begin::{Look, Shared};
 
 /// The most ways that are followed: each token that may come next is tried in all of them.
 const MAX_WAYS: u64 = 1000;
@@ -16,8 +16,8 @@ const MAX_WAYS: u64 = 1000;
 /// The most alternatives of one choice, with those of the choices among them.
 const MAX_ALTERNATIVES: usize = 512;
 
-/// How many pairs of alternatives are compared at most, over all choices.
-const MAX_PAIRS: usize = 64 << 10;
+/// How much alternatives are looked at, over all choices: clients may send what they like, and a look takes less than a microsecond.
+const MAX_WORK: usize = 500_000;
 
 /// Whether no text that fits `schema`, whose references all lead to its `$defs`, can be read in too many ways at once.
 pub(super) fn are_few(schema: &Value) -> bool {
@@ -31,7 +31,7 @@ pub(super) fn are_few(schema: &Value) -> bool {
         owners,
         known: HashMap::new(),
         open: HashSet::new(),
-        n_pairs: 0,
+        look: Look::new(definitions, MAX_WORK),
     };
     counter.ways(schema).is_some_and(|ways| ways <= MAX_WAYS)
 }
@@ -47,7 +47,7 @@ struct Counter<'a> {
     known: HashMap<*const Value, u64>,
     /// References that are being followed.
     open: HashSet<&'a str>,
-    n_pairs: usize,
+    look: Look<'a>,
 }
 
 impl<'a> Counter<'a> {
@@ -106,10 +106,9 @@ impl<'a> Counter<'a> {
     fn choice(&mut self, list: &'a Value, items: &'a [Value]) -> Option<u64> {
         let mut all = Vec::new();
         for item in items {
-            begin::alternatives(self.definitions, item, MAX_ALTERNATIVES, &mut all);
+            self.look.alternatives(item, MAX_ALTERNATIVES, &mut all);
         }
-        self.n_pairs += all.len() * all.len() / 2;
-        if all.len() > MAX_ALTERNATIVES || self.n_pairs > MAX_PAIRS {
+        if all.len() > MAX_ALTERNATIVES || self.look.is_over() {
             return None;
         }
         // What of each is read while others are followed, too, and a number for those that hang together.
@@ -117,7 +116,10 @@ impl<'a> Counter<'a> {
         let mut groups: Vec<usize> = (0..all.len()).collect();
         for i in 0..all.len() {
             for j in 0..i {
-                let (of_i, of_j) = match all[i].shares(&all[j], self.definitions) {
+                if self.look.is_over() {
+                    return None;
+                }
+                let (of_i, of_j) = match all[i].shares(&all[j], &self.look) {
                     Shared::Nothing => continue,
                     Shared::Parts(of_i, of_j) => (of_i, of_j),
                     Shared::All => (vec![all[i].schema], vec![all[j].schema]),
@@ -397,8 +399,12 @@ mod tests {
             schema = json!({"anyOf": [schema, {"type": "null"}]});
         }
         assert!(are_few(&gathered(&schema).unwrap()));
-        let many: Vec<Value> = (0..500).map(|_| json!({"$ref": "#/$defs/a"})).collect();
-        let schema = json!({"anyOf": many, "$defs": {"a": {"type": "array"}}});
+        // So many pairs of objects with so many keys would take half a minute.
+        let keys: Map<String, Value> =
+            (0..126).map(|i| (format!("k{i}"), json!({"$ref": "#/$defs/either"}))).collect();
+        let many: Vec<Value> = (0..350).map(|_| json!({"$ref": "#/$defs/a"})).collect();
+        let schema = json!({"anyOf": many, "$defs": {
+            "a": object(keys.into()), "either": {"anyOf": vec![json!({"type": "string"}); 16]}}});
         assert!(!are_few(&gathered(&schema).unwrap()));
     }
 

@@ -1,6 +1,8 @@
 //! What texts begin with that fit alternatives of a schema, and how far two of them can be read at once. It looks at what libllama's
 //! converter looks at, in its order, and gives up (the two are alike) wherever that is more than a look.
 
+use std::cell::Cell;
+
 use serde_json::{Map, Value};
 
 use super::reference;
@@ -49,25 +51,63 @@ const ARRAY: u8 = 16;
 const OBJECT: u8 = 32;
 const ANY: u8 = 63;
 
-/// The alternatives that `schema` comes down to, appended to `found` until they are more than `most`.
-pub(super) fn alternatives<'a>(
+/// Looks at the alternatives of a schema, and at no more of them than can be afforded.
+pub(super) struct Look<'a> {
     definitions: &'a Map<String, Value>,
-    schema: &'a Value,
-    most: usize,
-    found: &mut Vec<Alternative<'a>>,
-) {
-    let mut next = vec![(schema, 0)];
-    while let Some((schema, hops)) = next.pop() {
-        let choice = schema.get("oneOf").or_else(|| schema.get("anyOf")).and_then(Value::as_array);
-        match (reference(schema).and_then(|to| definitions.get(to)), choice) {
-            _ if found.len() > most => return,
-            (Some(target), _) if hops < MAX_HOPS => next.push((target, hops + 1)),
-            (None, Some(items)) if hops < MAX_HOPS => {
-                next.extend(items.iter().map(|item| (item, hops + 1)));
+    /// How many alternatives and pairs of values may still be looked at.
+    left: Cell<usize>,
+}
+
+impl<'a> Look<'a> {
+    /// A look that costs at most `work`.
+    pub(super) fn new(definitions: &'a Map<String, Value>, work: usize) -> Look<'a> {
+        Look { definitions, left: Cell::new(work) }
+    }
+
+    /// Whether there is nothing left to look with: then everything is alike.
+    pub(super) fn is_over(&self) -> bool {
+        self.left.get() == 0
+    }
+
+    fn spend(&self, n: usize) {
+        self.left.set(self.left.get().saturating_sub(n));
+    }
+
+    /// The alternatives that `schema` comes down to, appended to `found` until they are more than `most`.
+    pub(super) fn alternatives(
+        &self,
+        schema: &'a Value,
+        most: usize,
+        found: &mut Vec<Alternative<'a>>,
+    ) {
+        let mut next = vec![(schema, 0)];
+        while let Some((schema, hops)) = next.pop() {
+            self.spend(1);
+            let choice =
+                schema.get("oneOf").or_else(|| schema.get("anyOf")).and_then(Value::as_array);
+            match (reference(schema).and_then(|to| self.definitions.get(to)), choice) {
+                _ if found.len() > most || self.is_over() => return,
+                (Some(target), _) if hops < MAX_HOPS => next.push((target, hops + 1)),
+                (None, Some(items)) if hops < MAX_HOPS => {
+                    next.extend(items.iter().map(|item| (item, hops + 1)));
+                }
+                (None, None) => found.push(Alternative::of(schema)),
+                _ => found.push(Alternative { schema, kinds: ANY, values: None, keys: None }),
             }
-            (None, None) => found.push(Alternative::of(schema)),
-            _ => found.push(Alternative { schema, kinds: ANY, values: None, keys: None }),
         }
+    }
+
+    /// Whether no text fits both schemas.
+    fn differ(&self, a: &'a Value, b: &'a Value) -> bool {
+        let all = |schema| {
+            let mut found = Vec::new();
+            self.alternatives(schema, MAX_VALUES, &mut found);
+            found
+        };
+        let (a, b) = (all(a), all(b));
+        a.len().max(b.len()) <= MAX_VALUES
+            && a.iter().all(|a| b.iter().all(|b| a.differs(b, self)))
+            && !self.is_over()
     }
 }
 
@@ -92,12 +132,8 @@ impl<'a> Alternative<'a> {
     }
 
     /// What of the two can be read at once.
-    pub(super) fn shares(
-        &self,
-        other: &Alternative<'a>,
-        definitions: &'a Map<String, Value>,
-    ) -> Shared<'a> {
-        if self.differs(other) {
+    pub(super) fn shares(&self, other: &Alternative<'a>, look: &Look<'a>) -> Shared<'a> {
+        if self.differs(other, look) {
             return Shared::Nothing;
         }
         // Named values have an end, and nothing is chosen in them.
@@ -106,17 +142,20 @@ impl<'a> Alternative<'a> {
             return Shared::Parts(Vec::new(), Vec::new());
         }
         match (&self.keys, &other.keys) {
-            (Some(a), Some(b)) if self.kinds & other.kinds & ARRAY == 0 => a.shares(b, definitions),
+            (Some(a), Some(b)) if self.kinds & other.kinds & ARRAY == 0 => a.shares(b, look),
             _ => Shared::All,
         }
     }
 
     /// Whether no text fits both.
-    fn differs(&self, other: &Alternative<'_>) -> bool {
-        let disjoint =
-            |(a, b): (&Vec<&Value>, &Vec<&Value>)| a.iter().all(|value| !b.contains(value));
-        self.kinds & other.kinds == 0
-            || self.values.as_ref().zip(other.values.as_ref()).is_some_and(disjoint)
+    fn differs(&self, other: &Alternative<'_>, look: &Look<'_>) -> bool {
+        look.spend(1);
+        if self.kinds & other.kinds == 0 {
+            return true;
+        }
+        let (Some(a), Some(b)) = (&self.values, &other.values) else { return false };
+        look.spend(a.len() * b.len());
+        !look.is_over() && a.iter().all(|value| !b.contains(value))
     }
 }
 
@@ -139,13 +178,13 @@ impl<'a> Keys<'a> {
     }
 
     /// What of two objects can be read at once: all values until a key or a value tells them apart.
-    fn shares(&self, other: &Keys<'a>, definitions: &'a Map<String, Value>) -> Shared<'a> {
+    fn shares(&self, other: &Keys<'a>, look: &Look<'a>) -> Shared<'a> {
         let mut parts = (Vec::new(), Vec::new());
         let apart = |parts: (Vec<_>, Vec<_>)| Shared::Parts(parts.0, parts.1);
         for i in 0.. {
             let same = match (self.required.get(i), other.required.get(i)) {
                 (Some(&(a, of_a)), Some(&(b, of_b))) => {
-                    if a != b || differ(definitions, of_a, of_b) {
+                    if a != b || look.differ(of_a, of_b) {
                         return apart(parts);
                     }
                     parts.0.push(of_a);
@@ -168,17 +207,6 @@ impl<'a> Keys<'a> {
     fn may_add(&self, key: &str) -> bool {
         self.open || self.optional.contains(&key)
     }
-}
-
-/// Whether no text fits both schemas.
-fn differ<'a>(definitions: &'a Map<String, Value>, a: &'a Value, b: &'a Value) -> bool {
-    let all = |schema| {
-        let mut found = Vec::new();
-        alternatives(definitions, schema, MAX_VALUES, &mut found);
-        found
-    };
-    let (a, b) = (all(a), all(b));
-    a.len().max(b.len()) <= MAX_VALUES && a.iter().all(|a| b.iter().all(|b| a.differs(b)))
 }
 
 fn named(kind: &str) -> u8 {
