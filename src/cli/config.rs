@@ -27,8 +27,8 @@ const VARIABLE: &str = "AIRRUN_CONFIG";
 /// The longest file that is read. (bytes)
 const MAX_FILE: u64 = 1 << 20;
 
-/// Flags that make no sense in a file.
-const NOT_HERE: [&str; 3] = ["config", "help", "version"];
+/// Flags that make no sense in a file, by their ids: `prompt` is a number for `plan`, and a text for `run`.
+const NOT_HERE: [&str; 4] = ["config", "help", "version", "prompt_flag"];
 
 /// How alike two words are, at least, for one to be proposed for the other; 1 is equal.
 const ALIKE: f64 = 0.75;
@@ -196,9 +196,7 @@ impl Target<'_> {
     /// Makes `value` the default of the flag `key` of one command, or of all that have it.
     fn set(&mut self, only: Option<&str>, key: &Key<'_>, value: &Item<'_>) -> anyhow::Result<()> {
         let name = key.get_ref().as_ref();
-        let is_it = |arg: &Arg| {
-            arg.get_long() == Some(name) && !NOT_HERE.contains(&name) && !is_opposite(arg)
-        };
+        let is_it = |arg: &Arg| arg.get_long() == Some(name) && belongs_here(arg);
         let global = self.command.get_arguments().find(|arg| is_it(arg)).cloned();
         if let Some(arg) = global {
             let texts = self.texts(&arg, key, value)?;
@@ -226,9 +224,8 @@ impl Target<'_> {
             .filter(|sub| only.is_none_or(|only| only == sub.get_name()))
             .flat_map(Command::get_arguments)
             .chain(self.command.get_arguments())
-            .filter(|arg| !is_opposite(arg))
-            .filter_map(Arg::get_long)
-            .filter(|flag| !NOT_HERE.contains(flag));
+            .filter(|arg| belongs_here(arg))
+            .filter_map(Arg::get_long);
         let of = only.map_or(String::new(), |only| format!(" of `airrun {only}`"));
         let why = format!("unknown key '{name}': no flag{of} is called so");
         Err(self.file.wrong(Some(key.span()), why, nearest(name, flags)))
@@ -279,6 +276,11 @@ impl Target<'_> {
         }
         Ok(texts.into_iter().map(ClapStr::from).collect())
     }
+}
+
+/// Whether a file can set `arg`.
+fn belongs_here(arg: &Arg) -> bool {
+    !NOT_HERE.contains(&arg.get_id().as_str()) && !is_opposite(arg)
 }
 
 /// `command` with another default for `arg`.

@@ -48,6 +48,10 @@ pub(crate) fn run(args: &ListArgs, printer: &Printer) -> anyhow::Result<ExitStat
         rows.retain(|r| r.facts.purpose == Some(Purpose::Text));
     }
     drop(status);
+    if args.names {
+        printer.data(&names(&rows))?;
+        return Ok(ExitStatus::Ok);
+    }
     let status = Status::start(printer, Watched::Step("measuring this machine".to_owned()));
     look_ahead(&mut rows);
     drop(status);
@@ -111,6 +115,12 @@ fn kinds(rows: &[Row]) -> Vec<Kind> {
     let mut kinds: Vec<(usize, Kind)> = kinds.into_values().collect();
     kinds.sort_by_key(|(n, _)| std::cmp::Reverse(*n));
     kinds.into_iter().map(|(_, kind)| kind).collect()
+}
+
+/// The names as they may be typed. Programs read them by lines.
+fn names(rows: &[Row]) -> String {
+    let names = rows.iter().map(|row| row.model.name.as_str());
+    names.filter(|name| !name.contains(char::is_control)).flat_map(|name| [name, "\n"]).collect()
 }
 
 fn table(rows: &[Row]) -> String {

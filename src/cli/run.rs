@@ -11,7 +11,7 @@ use crate::engine::{Finish, Token};
 
 /// Answers the prompt of `args` or of stdin.
 pub(crate) fn run(args: &RunArgs, printer: &Printer) -> anyhow::Result<ExitStatus> {
-    let prompt = match &args.prompt {
+    let prompt = match args.prompt.as_ref().or(args.prompt_flag.as_ref()) {
         Some(prompt) => prompt.clone(),
         None => input::stdin_prompt()?,
     };

@@ -7,8 +7,11 @@
 //! All sequences share one context, of which each may use its share and more: there are more sequences than shares. When the
 //! context is full, what ended texts left goes first, then the youngest text gives its place up and is read again later.
 //!
-//! It owns no thread, no queue of its clients and no sockets: `serve` does.
+//! It owns no thread, no queue of its clients and no sockets: `serve` does. Here is what goes round: the step, and its batch; where
+//! texts begin, how they end and who makes room are files of their own.
 
+mod begin;
+mod end;
 mod room;
 mod running;
 mod shares;
@@ -18,22 +21,19 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use running::Running;
 pub use running::{Alternative, Ended, Grammar, Piece, Request, Room, Scored, Sink};
-use running::{Going, Running};
 use shares::shares;
 use vectors::Reading;
 pub(super) use vectors::VECTOR_TOKENS;
 pub use vectors::Vector;
 
 use super::load::{Loaded, ggml_error, model_name};
-use super::{Engine, Error, Finish};
-use crate::ggml::{self, BatchToken, Context, ContextParams, Token};
+use super::{Engine, Error};
+use crate::ggml::{BatchToken, Context, ContextParams, Token};
 
 /// A listener that takes nothing for so long is given up, if nobody says otherwise.
 const PATIENCE: Duration = Duration::from_secs(30);
-
-/// A prompt waits for another that is being read and begins like it, if that saves so many tokens.
-const WORTH_WAITING: usize = 16;
 
 /// The texts that are being written, and those that wait for a place.
 #[derive(Debug)]
@@ -186,33 +186,6 @@ impl Batcher {
         }
     }
 
-    fn check(&self, request: &Request) -> Result<(), Error> {
-        let (tokens, vocab) = (&request.prompt, self.loaded.model.vocab());
-        if tokens.is_empty() {
-            return Err(Error::EmptyPrompt);
-        }
-        // At least one token of the answer must fit, too.
-        let room = self.n_ctx.saturating_sub(1);
-        if tokens.len() > room {
-            return Err(Error::ContextTooSmall { tokens: tokens.len(), room });
-        }
-        match tokens.iter().find(|&&t| !vocab.contains(t)) {
-            Some(&token) => Err(Error::NoSuchToken { token, n_vocab: vocab.len() }),
-            None => Ok(()),
-        }
-    }
-
-    /// Ends all texts as they are.
-    pub fn cut(&mut self) {
-        for slot in 0..self.slots.len() {
-            self.finish(slot, Going::End(Finish::Interrupted, None));
-        }
-        for request in self.pending.drain(..) {
-            self.tally.ended[1] += 1;
-            request.sink.end(Err(Error::Interrupted));
-        }
-    }
-
     /// What was done since the last call.
     pub fn take_tally(&mut self) -> Tally {
         std::mem::take(&mut self.tally)
@@ -241,122 +214,6 @@ impl Batcher {
         }
         self.batch = batch;
         true
-    }
-
-    /// Lets go of texts that nobody listens to any more.
-    fn reap(&mut self) {
-        let gone = |request: &Request| request.sink.room() == Room::Gone;
-        let waiting = self.pending.len();
-        self.pending.retain(|request| !gone(request));
-        self.tally.ended[1] += waiting - self.pending.len();
-        for slot in 0..self.slots.len() {
-            let Some(running) = &mut self.slots[slot].running else { continue };
-            if running.is_abandoned(self.patience) {
-                self.tally.ended[1] += 1;
-                self.close(slot);
-            }
-        }
-    }
-
-    /// Gives waiting texts the slots that are free.
-    fn admit(&mut self) {
-        let mut i = 0;
-        while i < self.pending.len() && !self.vector_waits {
-            if self.wanted() + self.pending[i].prompt.len() >= self.capacity {
-                return;
-            }
-            let Some(free) = self.choose_slot(&self.pending[i].prompt) else { return };
-            let Choice { slot, from, common, better_later } = free;
-            if better_later {
-                i += 1;
-                continue;
-            }
-            let Some(request) = self.pending.remove(i) else { return };
-            if let Err((sink, error)) = self.begin(slot, from, common, request) {
-                self.tally.ended[2] += 1;
-                sink.end(Err(error));
-            }
-        }
-    }
-
-    /// The free slot for a prompt, and whose tokens it should begin with.
-    fn choose_slot(&self, prompt: &[Token]) -> Option<Choice> {
-        // The last token is computed in any case: its logits are what the text begins with.
-        let most = prompt.len() - 1;
-        let common =
-            |known: &[Token]| known.iter().zip(&prompt[..most]).take_while(|(a, b)| a == b).count();
-        let done: Vec<usize> = self.slots.iter().map(|s| common(&s.tokens[..s.n_done])).collect();
-        let free = (0..self.slots.len()).filter(|&i| self.slots[i].is_free());
-        let best = (0..self.slots.len()).max_by_key(|&i| (done[i], self.slots[i].is_free()))?;
-        // A free slot that begins right is taken as it is; a copy goes where it was quiet for the longest time.
-        let longest_idle = free.min_by_key(|&i| self.slots[i].used)?;
-        let (slot, from) = match self.slots[best].is_free() && done[best] > 0 {
-            true => (best, best),
-            false => (longest_idle, best),
-        };
-        let reading = self.slots.iter().filter(|s| s.running.as_ref().is_some_and(Running::reads));
-        let soon = reading.map(|s| common(&s.tokens)).max().unwrap_or(0);
-        let better_later = self.copies() && soon >= done[best] + WORTH_WAITING;
-        Some(Choice { slot, from, common: done[best], better_later })
-    }
-
-    /// Whether the beginning of a sequence can be copied: not where its memory is one state.
-    fn copies(&self) -> bool {
-        !self.loaded.model.has_state() && !self.loaded.model.has_encoder()
-    }
-
-    /// Begins to write a text in a free slot.
-    fn begin(
-        &mut self,
-        slot: usize,
-        from: usize,
-        common: usize,
-        request: Request,
-    ) -> Result<(), (Box<dyn Sink>, Error)> {
-        let kept = if self.loaded.model.has_encoder() { 0 } else { self.keep(slot, from, common) };
-        let prompt = request.prompt.clone();
-        (self.slots[slot].tokens, self.slots[slot].n_done) = (prompt[..kept].to_vec(), kept);
-        self.born += 1;
-        let running = Running::new(request, kept, self.born, &self.loaded)?;
-        let tokens = match self.encode(&prompt) {
-            Ok(tokens) => tokens,
-            Err(error) => return Err((running.into_sink(), error)),
-        };
-        self.tally.reused += kept;
-        self.slots[slot].tokens = tokens;
-        self.slots[slot].running = Some(running);
-        Ok(())
-    }
-
-    /// Brings a slot to the first `common` tokens of slot `from`. Returns how many it really has then.
-    fn keep(&mut self, slot: usize, from: usize, common: usize) -> usize {
-        let (to, source) = (sequence(slot), sequence(from));
-        let whole = self.slots[from].n_done == common;
-        if slot != from && common > 0 && (whole || self.copies()) {
-            self.context.copy_sequence(source, to);
-        } else if slot != from {
-            self.context.truncate_sequence(to, 0);
-            return 0;
-        }
-        if self.context.truncate_sequence(to, common) && self.context.can_go_on(to, common) {
-            return common;
-        }
-        self.context.truncate_sequence(to, 0);
-        0
-    }
-
-    /// What the context is to be fed with for a prompt: the prompt, or, where an encoder reads that, what the decoder begins with.
-    fn encode(&mut self, prompt: &[Token]) -> Result<Vec<Token>, Error> {
-        let model = &self.loaded.model;
-        if !model.has_encoder() {
-            return Ok(prompt.to_vec());
-        }
-        let start = model.decoder_start().or(model.vocab().bos()).unwrap_or(0);
-        let begin = Instant::now();
-        self.context.truncate(0);
-        self.context.encode(prompt).map_err(|error| self.explain(error))?;
-        self.loaded.monitor.passed(prompt.len(), begin);
-        Ok(vec![start])
     }
 
     /// Puts the next batch together.
@@ -431,81 +288,6 @@ impl Batcher {
             }
         }
     }
-
-    /// Ends a text if it is at its end, or has no room to go on.
-    fn finish(&mut self, slot: usize, going: Going) {
-        let Slot { tokens, n_done, running, .. } = &mut self.slots[slot];
-        let full = *n_done >= self.n_ctx && tokens.len() > *n_done;
-        let (finish, stop) = match going {
-            Going::End(finish, stop) => (finish, stop),
-            Going::On if full => (Finish::ContextFull, None),
-            Going::On => return,
-        };
-        if let Some(running) = running.take() {
-            self.tally.ended[0] += 1;
-            running.end(finish, stop, tokens[..*n_done].to_vec());
-        }
-        self.close(slot);
-    }
-
-    fn fail(&mut self, slot: usize, error: Error) {
-        if let Some(running) = self.slots[slot].running.take() {
-            self.tally.ended[2] += 1;
-            running.into_sink().end(Err(error));
-        }
-        self.close(slot);
-    }
-
-    /// Frees a slot; what the context has of its text stays, for prompts that begin like it.
-    fn close(&mut self, slot: usize) {
-        let slot = &mut self.slots[slot];
-        slot.running = None;
-        slot.tokens.truncate(slot.n_done);
-    }
-
-    /// A batch could not be computed. If it was stopped, its texts are tried again; otherwise they end with the reason.
-    fn failed(&mut self, batch: &[BatchToken], error: ggml::Error) {
-        let error = self.explain(error);
-        let mut slots: Vec<usize> = batch.iter().map(|t| t.sequence as usize).collect();
-        slots.dedup();
-        let stopped = matches!(error, Error::Interrupted);
-        self.loaded.monitor.clear_stop();
-        let reason = error.to_string();
-        let mut error = Some(error);
-        for slot in slots {
-            let kept = self.slots[slot].n_done;
-            // The context has dropped some of the batch, or none of it: what was there before is brought back, or all is forgotten.
-            if !stopped || !self.context.truncate_sequence(sequence(slot), kept) {
-                self.forget(slot);
-            }
-            if !stopped {
-                // The first gets the error itself, with its hint; the others its words.
-                let error = error.take().unwrap_or_else(|| Error::Failed(reason.clone()));
-                self.fail(slot, error);
-            }
-        }
-    }
-
-    /// The cause of a failed computation: the stream's, if it had one.
-    fn explain(&self, error: ggml::Error) -> Error {
-        let stream_error = self.loaded.stream.as_ref().and_then(|s| s.take_error());
-        match (error, stream_error) {
-            (ggml::Error::Aborted, _) => Error::Interrupted,
-            (_, Some(error)) => Error::Stream { model: model_name(&self.loaded.index), error },
-            (error, None) => ggml_error(&self.loaded.index)(error),
-        }
-    }
-}
-
-/// Where a text may begin.
-struct Choice {
-    slot: usize,
-    /// The slot that has most of its beginning.
-    from: usize,
-    /// How much of it. (tokens)
-    common: usize,
-    /// Whether another prompt that is being read will have much more of it soon.
-    better_later: bool,
 }
 
 /// The context's name of a slot's sequence.

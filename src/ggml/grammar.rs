@@ -2,6 +2,8 @@
 //! deep as what they are given.
 #![allow(unsafe_code)]
 
+mod first;
+mod refs;
 mod ways;
 
 use std::ffi::{CStr, CString, c_char};
@@ -30,30 +32,46 @@ const MAX_TIMES: usize = 64;
 /// Room for the recursion of the converter. (bytes)
 const STACK: usize = 32 << 20;
 
-/// The grammar (GBNF, its root called `root`) of what fits a JSON schema.
+/// The grammar (GBNF, its root called `root`) of what fits a JSON schema. A schema in it that has an `$id` is a document of its own, in
+/// which references begin. Where alternatives could not be told apart soon enough otherwise, keys with named values come first.
 ///
 /// # Errors
 ///
-/// The schema is too large or too deep, or uses what libllama does not know.
+/// The schema is too large or too deep, refers to what is not inside of it, can be read in too many ways at once, or uses what libllama
+/// does not know.
 pub fn grammar_of_schema(schema: &Value) -> Result<String, Error> {
     super::init();
+    text(schema)?;
+    check(schema, 0)?;
+    let schema = refs::gathered(schema)?;
+    thread::scope(|scope| {
+        let thread = thread::Builder::new().name("schema".to_owned()).stack_size(STACK);
+        let thread = thread.spawn_scoped(scope, || convert(&text(&legible(schema)?)?));
+        let thread = thread.map_err(|_| Error::NoMemory { what: "the schema's grammar" })?;
+        thread.join().map_err(|_| invalid("cannot be converted"))?
+    })
+}
+
+/// A schema whose texts can be read in few ways at any time.
+fn legible(schema: Value) -> Result<Value, Error> {
+    if ways::are_few(&schema) {
+        return Ok(schema);
+    }
+    let named = first::named_first(&schema);
+    if ways::are_few(&named) {
+        return Ok(named);
+    }
+    Err(invalid("can be read in too many ways: its alternatives begin alike"))
+}
+
+/// A schema as libllama gets it.
+fn text(schema: &Value) -> Result<CString, Error> {
     let text = schema.to_string();
     if text.len() > MAX_LEN {
         return Err(invalid("is too long"));
     }
-    check(schema, 0)?;
     // No Rust string of JSON text has a NUL: they are escaped.
-    let text = CString::new(text).map_err(|_| invalid("has a NUL byte"))?;
-    thread::scope(|scope| {
-        let work = || match ways::are_few(schema) {
-            true => convert(&text),
-            false => Err(invalid("can be read in too many ways: its alternatives begin alike")),
-        };
-        let thread = thread::Builder::new().name("schema".to_owned()).stack_size(STACK);
-        let thread = thread.spawn_scoped(scope, work);
-        let thread = thread.map_err(|_| Error::NoMemory { what: "the schema's grammar" })?;
-        thread.join().map_err(|_| invalid("cannot be converted"))?
-    })
+    CString::new(text).map_err(|_| invalid("has a NUL byte"))
 }
 
 fn invalid(why: &str) -> Error {

@@ -36,7 +36,13 @@ fn describe(served: &Served) -> Value {
     let engine = &served.engine;
     let (index, plan) = (engine.index(), engine.plan());
     let blocks = plan.blocks.iter().map(|block| {
-        json!({"name": block.place.to_string(), "tier": tier(block.tier), "bytes": block.len})
+        json!({
+            "name": block.place.to_string(),
+            "tier": tier(block.tier),
+            "partly": block.partly,
+            "bytes": block.len,
+            "streamed_bytes": block.streamed,
+        })
     });
     let units = plan
         .streamed

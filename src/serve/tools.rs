@@ -64,7 +64,9 @@ impl Form {
         let one = |tool: &Value| {
             let function = &tool["function"];
             let parameters = Some(&function["parameters"]).filter(|p| p.is_object());
-            let parameters = parameters.cloned().unwrap_or_else(|| json!({"type": "object"}));
+            let mut parameters = parameters.cloned().unwrap_or_else(|| json!({"type": "object"}));
+            // A document of its own: its references are not to this schema around it.
+            parameters["$id"] = "tool".into();
             json!({
                 "type": "object",
                 "properties": {"name": {"const": function["name"]}, key: parameters},

@@ -25,6 +25,9 @@ PLAN.units = PLAN.blocks.flatMap((b, block) => b.tier === "streamed" ? [{ name: 
 /** The same model beside a GPU: some blocks in its memory, some in RAM, some on disk. */
 const GPU_PLAN = { ...PLAN, gpu: true, blocks: PLAN.blocks.map((b, i) => ({ ...b, tier: i % 5 === 0 ? "resident" : i < 30 ? "host" : "streamed" })) };
 
+/** The same model with a little more memory: of some blocks, parts stream. */
+const PARTS_PLAN = { ...PLAN, blocks: PLAN.blocks.map((b, i) => i % 5 === 1 ? { ...b, partly: true, streamed_bytes: b.bytes / 3 } : b) };
+
 const CODE = "Here is a function:\n\n```rust\nfn main() {\n    println!(\"a line that is much longer than any telephone is wide, so that it has to scroll sideways inside its own frame\");\n}\n```\n\nand `inline` code.";
 
 /** What is answered to each question, in pieces; a function writes to the connection itself. */
@@ -121,7 +124,7 @@ export async function start(state = {}) {
     if (pathname === "/api/airrun/status") {
       if (state.loading) return refuse(response, 503, "the model is being loaded");
       response.writeHead(200, { "Content-Type": "application/json" });
-      return response.end(JSON.stringify({ model: "fake-70b", title: "Fake 70B Instruct", architecture: "fake", quantisation: "Q4_K_M", bytes: 4.2e10, plan: state.gpu ? GPU_PLAN : PLAN, now: now() }));
+      return response.end(JSON.stringify({ model: "fake-70b", title: "Fake 70B Instruct", architecture: "fake", quantisation: "Q4_K_M", bytes: 4.2e10, plan: state.gpu ? GPU_PLAN : state.parts ? PARTS_PLAN : PLAN, now: now() }));
     }
     if (pathname === "/api/airrun/events") return live(response);
     if (pathname === "/v1/chat/completions") {

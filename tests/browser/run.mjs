@@ -68,6 +68,23 @@ test("a GPU's plan is told, too", async ({ page, fake }) => {
   assert.equal(await page.locator("#legend li").count(), 6);
 });
 
+test("blocks of which parts stream are told from those that stream whole", async ({ page, fake }) => {
+  fake.state.parts = true;
+  await page.reload();
+  await ready(page);
+  assert.equal(await page.locator("#plan").innerText(), "8 of 40 blocks in RAM, 8 partly from disk, the rest from disk");
+  await page.click("#blocks-toggle");
+  assert.match(await page.locator("#legend").innerText(), /partly in memory/);
+  assert.match(await page.locator("#lesson").innerText(), /The other parts are read from disk/);
+  const block = page.locator("#strip .block.partly").first();
+  assert.equal(await page.locator("#strip .block.partly").count(), 8);
+  assert.equal(await block.getAttribute("title"), "block 1, 70 MB of 210 MB stream");
+  // A third of it streams, and shows so; below that is what stays.
+  const heights = await block.evaluate((node) => [node, node.firstElementChild].map((n) => n.getBoundingClientRect().height));
+  assert.ok(Math.abs(heights[1] / heights[0] - 0.33) < 0.05, heights);
+  assert.match(await block.evaluate((node) => getComputedStyle(node).backgroundImage), /gradient/);
+});
+
 test("while nothing is printed, the block that is computed is told", async ({ page }) => {
   await ask(page, "slow");
   await page.waitForFunction(() => /Reading the prompt: block \d+ of 40/.test(document.querySelector(".wait")?.innerText));

@@ -68,6 +68,63 @@ fn shells_complete() {
     }
 }
 
+/// What a shell offers after `line` in a home with models, one of them with a colon in its name, as Ollama's have; `None` without
+/// the shell.
+fn offered(shell: &str, script: &str, line: &str, home: &Path) -> Option<Vec<String>> {
+    let (models, empty) = (home.join("models"), home.join("empty"));
+    for folder in [&models, &empty] {
+        fs::create_dir_all(folder).unwrap();
+    }
+    for name in ["alpha", "alpine", "beta:1b"] {
+        fs::copy(tiny(), models.join(format!("{name}.gguf"))).unwrap();
+    }
+    let program = Path::new(env!("CARGO_BIN_EXE_airrun"));
+    let path = std::env::var("PATH").unwrap();
+    let path = format!("{}:{path}", program.parent().unwrap().display());
+    let mut command = Command::new(shell);
+    // Files are offered, too: here are none.
+    command.args(["-c", script, program.to_str().unwrap(), line]).current_dir(empty);
+    command.env("AIRRUN_MODELS", models).env("AIRRUN_CONFIG", "").env("PATH", path);
+    command.env("HOME", home);
+    let output = command.output().ok()?;
+    Some(data(&output).split_whitespace().map(str::to_owned).collect())
+}
+
+#[test]
+#[expect(clippy::print_stderr, reason = "whoever runs the tests should know")]
+fn shells_complete_names_of_models() {
+    let dir = tempfile::tempdir().unwrap();
+    let json = airrun(&["list", "--names", "--json"]).output().unwrap();
+    assert_eq!(json.status.code(), Some(2));
+    // As bash calls it, with the words that it makes of the line.
+    let bash = r#"eval "$("$0" completions bash)"; COMP_LINE=$1; COMP_POINT=${#1}
+        read -ra COMP_WORDS <<<"${1//:/ : }"; [[ $1 == *\  ]] && COMP_WORDS+=("")
+        COMP_CWORD=$((${#COMP_WORDS[@]} - 1))
+        _airrun_models airrun "${COMP_WORDS[COMP_CWORD]}" "${COMP_WORDS[COMP_CWORD - 1]}"
+        echo "${COMPREPLY[*]}""#;
+    let fish = r#"airrun completions fish | source; complete -C $argv[2] | string replace -r '\t.*' ''; or true"#;
+    for (shell, script) in [("bash", bash), ("fish", fish)] {
+        let offer = |line: &str| offered(shell, script, line, dir.path());
+        let Some(all) = offer("airrun run alp") else {
+            eprintln!("skipped: completions of {shell}, which is not here");
+            continue;
+        };
+        assert_eq!(all, ["alpha", "alpine"], "{shell}");
+        assert_eq!(offer("airrun chat alph").unwrap(), ["alpha"], "{shell}");
+        let any = offer("airrun plan ").unwrap();
+        assert!(["alpha", "beta:1b"].iter().all(|name| any.iter().any(|n| n == name)), "{any:?}");
+        // Bash takes what comes after a colon for a word of its own.
+        let after_colon = if shell == "bash" { "1b" } else { "beta:1b" };
+        assert_eq!(offer("airrun serve beta:").unwrap(), [after_colon], "{shell}");
+        for other in ["airrun pull alp", "airrun run alpha alp", "airrun bench -t alp"] {
+            assert!(!offer(other).unwrap().contains(&"alpha".to_owned()), "{shell}: {other}");
+        }
+        assert!(offer("airrun run --ra").unwrap().contains(&"--raw".to_owned()), "{shell}");
+    }
+    let zsh = data(&airrun(&["completions", "zsh"]).output().unwrap());
+    assert!(zsh.contains(":_airrun_models'") && zsh.contains("\n_airrun_models() {"));
+}
+
 #[test]
 fn the_manual_has_a_page_for_each_command() {
     let page = data(&airrun(&["man"]).output().unwrap());
@@ -136,6 +193,27 @@ fn a_configuration_stands_in_for_flags() {
     assert_eq!(data(&configured(text, &["run", &tiny(), question, "-n", "50"])), want);
     let by_model = format!("{text}[models.tiny-chat-q4_k_m]\nmax-tokens = 50\n");
     assert_eq!(data(&configured(&by_model, &["run", &tiny(), question])), want);
+}
+
+/// As llama.cpp's users type it, and never from a file.
+#[test]
+fn a_prompt_may_be_given_by_a_flag() {
+    let question = "What is the capital of Mongolia?";
+    let want = "The capital of Mongolia is Ulaanbaatar.\n";
+    for flag in ["-p", "--prompt"] {
+        let args = ["run", &tiny(), flag, question, "--temp", "0", "-t", "1"];
+        assert_eq!(data(&airrun(&args).output().unwrap()), want);
+    }
+    // What follows the flag is the prompt, whatever it begins with.
+    let args = ["run", &tiny(), "-p", "- a list", "--temp", "0", "-n", "2", "-t", "1"];
+    data(&airrun(&args).output().unwrap());
+    let both = airrun(&["run", &tiny(), question, "-p", question]).output().unwrap();
+    assert_eq!(both.status.code(), Some(2));
+    let named = configured("[run]\nprompt = \"Hi\"\n", &["run", &tiny(), question]);
+    assert!(String::from_utf8_lossy(&named.stderr).contains("unknown key 'prompt'"));
+    let text = "prompt = 64\ntemp = 0\nthreads = 1\n";
+    assert_eq!(data(&configured(text, &["run", &tiny(), question])), want);
+    assert!(data(&configured(text, &["plan", &tiny()])).contains("64"));
 }
 
 #[test]

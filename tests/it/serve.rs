@@ -2,6 +2,7 @@
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -355,12 +356,105 @@ fn schemas_that_multiply_are_refused() {
     assert!(said.trim_start().starts_with('{'), "{said}");
 }
 
+/// A model whose template knows tools, in `dir`.
+fn model_with_tools(dir: &Path) -> String {
+    let template = "{% for t in tools or [] %}<tool_call>{{ t.function.name }}{% endfor %}\
+        {% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}<|im_start|>assistant\n";
+    model_with_template(dir, template)
+}
+
+/// Definitions as Pydantic writes them: each tool's own, whose names may be those of another.
+#[test]
+fn tools_keep_their_definitions() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = Server::with_model(&model_with_tools(dir.path()), &[]);
+    let tool = |name: &str, unit: Value| {
+        let size = json!({"type": "object", "required": ["unit"], "additionalProperties": false,
+            "properties": {"unit": {"$ref": "#/$defs/Unit"}}});
+        let parameters = json!({"type": "object", "required": ["size", "last"], "additionalProperties": false,
+            "properties": {"size": {"$ref": "#/$defs/Size"}, "last": {"$ref": "#/properties/size"}},
+            "$defs": {"Size": size, "Unit": unit}});
+        json!({"type": "function", "function": {"name": name, "parameters": parameters}})
+    };
+    let units = [("weigh", json!({"enum": ["g", "kg"]})), ("count", json!({"type": "boolean"}))];
+    let fits = |call: &Value| {
+        let arguments: Value =
+            serde_json::from_str(call["function"]["arguments"].as_str().unwrap()).unwrap();
+        assert_eq!(arguments.as_object().unwrap().len(), 2, "{arguments}");
+        for unit in [&arguments["size"]["unit"], &arguments["last"]["unit"]] {
+            match call["function"]["name"].as_str().unwrap() {
+                "weigh" => assert!([json!("g"), json!("kg")].contains(unit), "{call}"),
+                "count" => assert!(unit.is_boolean(), "{call}"),
+                other => panic!("{other}"),
+            }
+        }
+    };
+    let tools: Vec<Value> = units.iter().map(|(name, unit)| tool(name, unit.clone())).collect();
+    let named = |name: &str| json!({"type": "function", "function": {"name": name}});
+    for choice in [json!("required"), named("weigh"), named("count")] {
+        for seed in [1, 2] {
+            let asked = json!({"messages": user("How much?"), "tools": tools, "tool_choice": choice,
+                "temperature": 2, "seed": seed});
+            let message = &server.ask("/v1/chat/completions", &asked)["choices"][0]["message"];
+            let call = &message["tool_calls"][0];
+            if let Some(name) = choice["function"]["name"].as_str() {
+                assert_eq!(call["function"]["name"], name);
+            }
+            fits(call);
+        }
+    }
+    // What refers to something else is refused in words.
+    let asked = json!({"messages": user("x"), "tool_choice": "required",
+        "tools": [tool("weigh", json!({"$ref": "https://example.com/unit.json"}))]});
+    let path = "/v1/chat/completions";
+    check_refused(&server, path, &asked.to_string(), 400, "'https://example.com/unit.json'");
+}
+
+/// A schema that refers to itself as a whole, and one whose definitions differ in punctuation only.
+#[test]
+fn formats_may_refer_to_all_of_themselves() {
+    let server = Server::start(&[]);
+    let list = json!({"type": "object", "required": ["next"], "additionalProperties": false,
+        "properties": {"next": {"anyOf": [{"type": "null"}, {"$ref": "#"}]}}});
+    let format = json!({"type": "json_schema", "json_schema": {"name": "x", "schema": list}});
+    let asked = json!({"messages": user("x"), "max_tokens": 40, "response_format": format});
+    let answer = server.ask("/v1/chat/completions", &asked);
+    let said = answer["choices"][0]["message"]["content"].as_str().unwrap().to_owned();
+    assert!(said.trim_start().starts_with('{'), "{said}");
+    let two = json!({"type": "array", "prefixItems": [{"$ref": "#/$defs/a_b"}, {"$ref": "#/$defs/a.b"}],
+        "$defs": {"a_b": {"const": 1}, "a.b": {"const": 2}}});
+    let asked = json!({"messages": user("x"), "format": two, "stream": false});
+    let said = server.ask("/api/chat", &asked)["message"]["content"].as_str().unwrap().to_owned();
+    assert_eq!(serde_json::from_str::<Value>(&said).unwrap(), json!([1, 2]));
+}
+
+/// Unions that go round, as Pydantic writes them: what kind it is has a default, so that it need not be there.
+#[test]
+fn unions_tell_their_kind_first() {
+    let server = Server::start(&[]);
+    let side = || json!({"$ref": "#/$defs/Expr"});
+    let node = |kind: &str| {
+        json!({"type": "object", "required": ["left", "right"], "additionalProperties": false, "properties": {
+            "left": side(), "right": side(), "kind": {"const": kind, "default": kind, "type": "string"}}})
+    };
+    let schema = json!({"type": "object", "required": ["it"],
+        "properties": {"it": {"anyOf": [node("add"), node("mul")]}},
+        "$defs": {"Expr": {"anyOf": [node("add"), node("mul"), {"type": "integer"}]}}});
+    for seed in 0..3 {
+        let options = json!({"seed": seed, "temperature": seed, "num_predict": 100});
+        let asked =
+            json!({"messages": user("x"), "format": schema, "stream": false, "options": options});
+        let answer = server.ask("/api/chat", &asked);
+        let said = answer["message"]["content"].as_str().unwrap();
+        let said: String = said.split_whitespace().collect();
+        assert!(said.starts_with(r#"{"it":{"kind":""#), "{said}");
+    }
+}
+
 #[test]
 fn tools_are_called() {
     let dir = tempfile::tempdir().unwrap();
-    let template = "{% for t in tools or [] %}<tool_call>{{ t.function.name }}{% endfor %}\
-        {% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}<|im_start|>assistant\n";
-    let server = Server::with_model(&model_with_template(dir.path(), template), &[]);
+    let server = Server::with_model(&model_with_tools(dir.path()), &[]);
     let tool = |name: &str| {
         json!({"type": "function", "function": {"name": name, "parameters": {
         "type": "object", "properties": {"city": {"enum": ["Oslo", "Lima"]}}, "required": ["city"]}}})
@@ -489,6 +583,13 @@ fn what_there_is_can_be_asked() {
     let status = server.get("/api/airrun/status").json();
     assert_eq!(status["plan"]["blocks"].as_array().unwrap().len(), 6);
     assert_eq!(status["plan"]["blocks"][0]["tier"], "streamed");
+    let units = status["plan"]["units"].as_array().unwrap();
+    for (i, block) in status["plan"]["blocks"].as_array().unwrap().iter().enumerate() {
+        let of_it = units.iter().filter(|unit| unit["block"] == json!(i));
+        let bytes = of_it.map(|unit| unit["bytes"].as_u64().unwrap()).sum::<u64>();
+        assert_eq!(block["streamed_bytes"], json!(bytes));
+        assert_eq!(block["partly"], false);
+    }
     assert_eq!(status["now"]["units"].as_array().unwrap().len(), 6);
     assert!(server.get("/").text.contains("airrun"));
     server.ask("/v1/chat/completions", &question());

@@ -113,6 +113,10 @@ pub(crate) struct RunArgs {
     pub(crate) load: LoadArgs,
     /// The prompt; without it, stdin is read
     pub(crate) prompt: Option<String>,
+    /// The prompt, as llama.cpp's users give it: instead of [PROMPT]
+    #[arg(short = 'p', long = "prompt", value_name = "TEXT", conflicts_with = "prompt")]
+    #[arg(allow_hyphen_values = true)]
+    pub(crate) prompt_flag: Option<String>,
     /// Continue the prompt as it is, without the model's chat template
     #[arg(long)]
     pub(crate) raw: bool,

@@ -16,6 +16,7 @@ const PLACES = {
 /** What a cell of the strip can show. */
 const STATES = {
   resident: "in memory, always",
+  partly: "partly in memory",
   held: "in RAM",
   idle: "on disk",
   reading: "on its way",
@@ -47,16 +48,20 @@ export function size(bytes, unit = "") {
 /** Whether a GPU computes: then what is resident is in its memory. */
 let gpu = false;
 
-/** How many of the model's blocks live in each tier: `[["resident", 12], ["streamed", 68]]`. */
+/** How many of the model's blocks live where: `[["in RAM", 12], ["partly from disk", 20], ["from disk", 48]]`. */
 function counts(blocks) {
   const found = new Map();
-  for (const { tier } of blocks) found.set(tier, (found.get(tier) ?? 0) + 1);
-  const rank = ([tier]) => (TIERS.indexOf(tier) + TIERS.length + 1) % (TIERS.length + 1);
-  return [...found].sort((a, b) => rank(a) - rank(b));
+  const rank = ({ tier, partly }) => 2 * ((TIERS.indexOf(tier) + TIERS.length + 1) % (TIERS.length + 1)) - (partly ? 1 : 0);
+  for (const block of [...blocks].sort((a, b) => rank(a) - rank(b))) {
+    const where = place(block);
+    found.set(where, (found.get(where) ?? 0) + 1);
+  }
+  return [...found];
 }
 
-function place(tier) {
-  return PLACES[tier === "resident" && gpu ? "device" : tier] ?? tier;
+function place({ tier, partly }) {
+  const where = PLACES[tier === "resident" && gpu ? "device" : tier] ?? tier;
+  return partly ? `partly ${where}` : where;
 }
 
 const streams = (tier) => tier === "host" || tier === "streamed";
@@ -65,12 +70,12 @@ const streams = (tier) => tier === "host" || tier === "streamed";
 export function planInWords() {
   if (!plan) return "";
   const total = plan.blocks.length;
-  const tiers = counts(plan.blocks);
-  const [last] = tiers.pop() ?? ["resident"];
-  const rate = streams(last) ? atRate() : "";
-  if (tiers.length === 0) return `all ${total} blocks ${place(last)}${rate}`;
-  const parts = tiers.map(([tier, n], i) => i === 0 ? `${n} of ${total} blocks ${place(tier)}` : `${n} ${place(tier)}`);
-  return `${parts.join(", ")}, the rest ${place(last)}${rate}`;
+  const places = counts(plan.blocks);
+  const [last] = places.pop() ?? [""];
+  const rate = plan.blocks.some(({ tier }) => streams(tier)) ? atRate() : "";
+  if (places.length === 0) return `all ${total} blocks ${last}${rate}`;
+  const parts = places.map(([where, n], i) => i === 0 ? `${n} of ${total} blocks ${where}` : `${n} ${where}`);
+  return `${parts.join(", ")}, the rest ${last}${rate}`;
 }
 
 function atRate() {
@@ -94,6 +99,7 @@ export function show(status) {
     node.className = "block";
     const parts = units.map((unit, i) => [unit, i]).filter(([unit]) => unit.block === at);
     if (parts.length === 0) node.append(cell("resident", block.name, block.bytes));
+    if (block.partly && parts.length > 0) stack(node, block);
     for (const [unit, i] of parts) node.append(cells[i] = cell(rests[i] = block.tier === "host" ? "held" : "idle", unit.name, unit.bytes));
     strip.append(node);
   });
@@ -101,6 +107,14 @@ export function show(status) {
   teach(units);
   $("blocks").hidden = plan.blocks.length === 0;
   if (status.now) update(status.now);
+}
+
+/** Lets what streams of a block lie upon what stays in memory, each as high as its share, but high enough to be seen. */
+function stack(node, { name, bytes, streamed_bytes: streamed }) {
+  const share = Math.min(0.75, Math.max(0.25, streamed / bytes || 0));
+  node.classList.add("partly");
+  node.style.setProperty("--streams", `${Math.round(100 * share)}%`);
+  node.title = `${name}, ${size(streamed)} of ${size(bytes)} stream`;
 }
 
 function cell(state, name, bytes) {
@@ -112,6 +126,7 @@ function cell(state, name, bytes) {
 
 function legend() {
   const here = new Set(plan.blocks.some(({ tier }) => !streams(tier)) ? ["resident"] : []);
+  if (plan.blocks.some(({ partly }) => partly)) here.add("partly");
   for (const rest of rests) for (const state of [rest, "reading", "ready", "computing"]) here.add(state);
   const shown = Object.entries(STATES).filter(([state]) => here.has(state));
   $("legend").replaceChildren(...shown.map(([state, words]) => {
@@ -133,7 +148,9 @@ function teach(units) {
   const room = slots && slot ? `one of ${slots} slots of ${size(slot)}` : "memory";
   const tiers = new Set(plan.blocks.map(({ tier }) => tier));
   const from = tiers.has("host") ? tiers.has("streamed") ? "brought from RAM or disk" : "brought from RAM" : "read from disk";
-  const filled = tiers.size > 1 ? "Some stay in memory. The others" : "They";
+  const parts = plan.blocks.some(({ partly }) => partly);
+  const filled = parts ? "What stays in memory is there already. The other parts"
+    : tiers.size > 1 ? "Some stay in memory. The others" : "They";
   lesson.textContent = `Every token needs all ${blocks.length} blocks, one after the other, in this order. ${filled} are ${from} into `
     + `${room} just before their turn, while the block before is computing: as long as that keeps up, computing never waits. `
     + "The colours walk from left to right once for each token.";

@@ -1,0 +1,101 @@
+//! How texts end: at their end, without a listener, by a failure, or all at once. A slot keeps what the context has of its text. It
+//! writes nothing.
+
+use super::running::{Going, Request, Room};
+use super::{Batcher, Slot, sequence};
+use crate::engine::load::{ggml_error, model_name};
+use crate::engine::{Error, Finish};
+use crate::ggml::{self, BatchToken};
+
+impl Batcher {
+    /// Ends all texts as they are.
+    pub fn cut(&mut self) {
+        for slot in 0..self.slots.len() {
+            self.finish(slot, Going::End(Finish::Interrupted, None));
+        }
+        for request in self.pending.drain(..) {
+            self.tally.ended[1] += 1;
+            request.sink.end(Err(Error::Interrupted));
+        }
+    }
+
+    /// Lets go of texts that nobody listens to any more.
+    pub(super) fn reap(&mut self) {
+        let gone = |request: &Request| request.sink.room() == Room::Gone;
+        let waiting = self.pending.len();
+        self.pending.retain(|request| !gone(request));
+        self.tally.ended[1] += waiting - self.pending.len();
+        for slot in 0..self.slots.len() {
+            let Some(running) = &mut self.slots[slot].running else { continue };
+            if running.is_abandoned(self.patience) {
+                self.tally.ended[1] += 1;
+                self.close(slot);
+            }
+        }
+    }
+
+    /// Ends a text if it is at its end, or has no room to go on.
+    pub(super) fn finish(&mut self, slot: usize, going: Going) {
+        let Slot { tokens, n_done, running, .. } = &mut self.slots[slot];
+        let full = *n_done >= self.n_ctx && tokens.len() > *n_done;
+        let (finish, stop) = match going {
+            Going::End(finish, stop) => (finish, stop),
+            Going::On if full => (Finish::ContextFull, None),
+            Going::On => return,
+        };
+        if let Some(running) = running.take() {
+            self.tally.ended[0] += 1;
+            running.end(finish, stop, tokens[..*n_done].to_vec());
+        }
+        self.close(slot);
+    }
+
+    /// Ends a text that cannot be gone on with.
+    pub(super) fn fail(&mut self, slot: usize, error: Error) {
+        if let Some(running) = self.slots[slot].running.take() {
+            self.tally.ended[2] += 1;
+            running.into_sink().end(Err(error));
+        }
+        self.close(slot);
+    }
+
+    /// Frees a slot; what the context has of its text stays, for prompts that begin like it.
+    pub(super) fn close(&mut self, slot: usize) {
+        let slot = &mut self.slots[slot];
+        slot.running = None;
+        slot.tokens.truncate(slot.n_done);
+    }
+
+    /// A batch could not be computed. If it was stopped, its texts are tried again; otherwise they end with the reason.
+    pub(super) fn failed(&mut self, batch: &[BatchToken], error: ggml::Error) {
+        let error = self.explain(error);
+        let mut slots: Vec<usize> = batch.iter().map(|t| t.sequence as usize).collect();
+        slots.dedup();
+        let stopped = matches!(error, Error::Interrupted);
+        self.loaded.monitor.clear_stop();
+        let reason = error.to_string();
+        let mut error = Some(error);
+        for slot in slots {
+            let kept = self.slots[slot].n_done;
+            // The context has dropped some of the batch, or none of it: what was there before is brought back, or all is forgotten.
+            if !stopped || !self.context.truncate_sequence(sequence(slot), kept) {
+                self.forget(slot);
+            }
+            if !stopped {
+                // The first gets the error itself, with its hint; the others its words.
+                let error = error.take().unwrap_or_else(|| Error::Failed(reason.clone()));
+                self.fail(slot, error);
+            }
+        }
+    }
+
+    /// The cause of a failed computation: the stream's, if it had one.
+    pub(super) fn explain(&self, error: ggml::Error) -> Error {
+        let stream_error = self.loaded.stream.as_ref().and_then(|s| s.take_error());
+        match (error, stream_error) {
+            (ggml::Error::Aborted, _) => Error::Interrupted,
+            (_, Some(error)) => Error::Stream { model: model_name(&self.loaded.index), error },
+            (error, None) => ggml_error(&self.loaded.index)(error),
+        }
+    }
+}
