@@ -113,7 +113,7 @@ pub(crate) struct RunArgs {
     pub(crate) load: LoadArgs,
     /// The prompt; without it, stdin is read
     pub(crate) prompt: Option<String>,
-    /// The prompt, as llama.cpp's users give it: instead of [PROMPT]
+    /// The prompt, as llama.cpp's users give it: instead of PROMPT
     #[arg(short = 'p', long = "prompt", value_name = "TEXT", conflicts_with = "prompt")]
     #[arg(allow_hyphen_values = true)]
     pub(crate) prompt_flag: Option<String>,
