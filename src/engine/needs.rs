@@ -124,16 +124,22 @@ pub(super) fn measured_needs(
     let large = need(ctx[1], ubatch[1])?;
     // A batch cannot be larger than the context; the fourth corner is a bound.
     let bytes = [[small, small + large.saturating_sub(long)], [long, large]];
-    // It differs by some pages from run to run, and plans are to differ as seldom as possible.
-    let process = (probe::peak_memory() + SLACK).align_up(MIB.0);
     let context = ContextCost { ctx, ubatch, bytes };
-    let needs = if before == Bytes::ZERO || probe::peak_memory() == Bytes::ZERO {
+    let needs = match process() {
+        Some(process) if before > Bytes::ZERO => {
+            Needs { process, context, read_ahead: READ_AHEAD, gpu: None }
+        }
         // A system that does not tell; the bounds have to do.
-        rough_needs(index, wish)
-    } else {
-        Needs { process, context, read_ahead: READ_AHEAD, gpu: None }
+        _ => rough_needs(index, wish),
     };
     Ok((needs, seconds))
+}
+
+/// What the program took at most until now, and some more; `None` where the system does not tell. It differs by some pages from run
+/// to run, and plans are to differ as seldom as possible.
+fn process() -> Option<Bytes> {
+    let peak = probe::peak_memory();
+    (peak > Bytes::ZERO).then(|| (peak + SLACK).align_up(MIB.0))
 }
 
 /// As [`rough_needs`], for a machine whose GPU computes.
@@ -181,9 +187,7 @@ pub(super) fn described_needs(
             }
         }
     }
-    let peak = probe::peak_memory();
-    let measured = (peak + SLACK).align_up(MIB.0);
-    let process = if peak == Bytes::ZERO { PROCESS + GPU_PROCESS } else { measured };
+    let process = process().unwrap_or(PROCESS + GPU_PROCESS);
     let [context, on_gpu] = costs;
     let (driver, shared) = (driver_needs(index, wish, device), [Bytes::ZERO; 2]);
     let gpu = GpuNeeds { context: on_gpu, driver, staging: STAGING, shared };

@@ -18,8 +18,8 @@ pub struct LoadOptions {
     pub stream: StreamMode,
     /// Tokens of context that each sequence may have; 0 is what the model was trained for.
     pub ctx: Option<u32>,
-    /// Sequences that are computed at once; 1 for a [`Session`](super::Session), more for a [`batch`](super::batch). Room is made for four of full
-    /// length at most, which they share.
+    /// Sequences that are computed at once; 1 for a [`Session`](super::Session), more for a [`batch`](super::batch). Room
+    /// is made for four of full length at most, which they share.
     pub sequences: u32,
     /// Compute threads; the machine's cores if nothing is said.
     pub threads: Option<u32>,

@@ -73,17 +73,18 @@ pub(super) fn solve(
         Ok(found) => plans.extend(found),
         Err(refusal) => refusals.push(refusal),
     };
+    let cuts = LEVELS.map(|level| problem.cut(level));
     for output_here in [true, false] {
         if wish.stream != StreamMode::Always {
             for part in [Part::Whole, Part::Ffn] {
-                take(problem.split(output_here, part));
+                take(problem.split(&cuts[0], output_here, part));
             }
         }
         if wish.stream != StreamMode::Never {
-            for (level, n_slots) in LEVELS.into_iter().flat_map(|l| SLOTS.map(|n| (l, n))) {
+            for (cut, n_slots) in cuts.iter().flat_map(|cut| SLOTS.map(|n| (cut, n))) {
                 // Nothing but streaming needs no more than two.
                 if wish.stream == StreamMode::Auto || n_slots == N_SLOTS {
-                    take(problem.streaming(output_here, level, n_slots));
+                    take(problem.streaming(cut, output_here, n_slots));
                 }
             }
         }
@@ -137,8 +138,7 @@ impl Problem<'_> {
 
     /// The plan in which the CPU computes what the GPU has no room for, and the one in which it computes all blocks: a GPU need not be
     /// faster.
-    fn split(&self, output_here: bool, part: Part) -> Result<Vec<Plan>, Refusal> {
-        let cut = self.cut(Level::Blocks);
+    fn split(&self, cut: &Cut, output_here: bool, part: Part) -> Result<Vec<Plan>, Refusal> {
         let n = self.index.blocks.len();
         let n_ubatch = self.batch(self.wish.ubatch.unwrap_or(RESIDENT_UBATCH));
         let tiers = |n_cpu: usize| -> Vec<Tier> {
@@ -147,7 +147,7 @@ impl Problem<'_> {
         let mut refusal = None;
         for n_cpu in tries(0, n) {
             let tiers = tiers(n_cpu);
-            let draft = Draft { cut: &cut, part, output_here, n_ubatch, n_slots: N_SLOTS };
+            let draft = Draft { cut, part, output_here, n_ubatch, n_slots: N_SLOTS };
             match self.refuse(draft, &tiers) {
                 None => {
                     let mut plans = vec![self.plan(draft, &tiers)];
@@ -164,18 +164,17 @@ impl Problem<'_> {
         Err(refusal.expect("at least one was tried"))
     }
 
-    /// The plans that stream units of this level: with as few streamed blocks as there is room for, as few of those on disk, and
+    /// The plans that stream units of this cut: with as few streamed blocks as there is room for, as few of those on disk, and
     /// several shares of the rest left to the CPU.
     fn streaming(
         &self,
+        cut: &Cut,
         output_here: bool,
-        level: Level,
         n_slots: usize,
     ) -> Result<Vec<Plan>, Refusal> {
-        let cut = self.cut(level);
         let n = self.index.blocks.len();
-        let n_ubatch = self.choose_batch(&cut, output_here);
-        let draft = Draft { cut: &cut, part: Part::Whole, output_here, n_ubatch, n_slots };
+        let n_ubatch = self.choose_batch(cut, output_here);
+        let draft = Draft { cut, part: Part::Whole, output_here, n_ubatch, n_slots };
         let with = |out: usize, tier: Tier| -> Vec<Tier> {
             (0..n).map(|i| if is_streamed(i, out, n) { tier } else { Tier::Resident }).collect()
         };
@@ -308,7 +307,8 @@ impl Problem<'_> {
     fn plan(&self, draft: Draft<'_>, tiers: &[Tier]) -> Plan {
         let Draft { cut, output_here, n_ubatch, n_slots, .. } = draft;
         let (mut memory, mut gpu) = (self.memory(draft, tiers), self.gpu_memory(draft, tiers));
-        let spared = self.spared(draft, tiers, self.vram.saturating_sub(gpu.peak()));
+        let room = [self.ram.saturating_sub(memory.peak()), self.vram.saturating_sub(gpu.peak())];
+        let spared = self.spared(cut, tiers, room);
         for &(i, u) in &spared {
             let tensors = &cut.blocks[i].units[u].tensors;
             gpu.blocks += cut.blocks[i].units[u].len;
@@ -384,24 +384,24 @@ impl Problem<'_> {
         (placed, on_cpu)
     }
 
-    /// Units of blocks that stream for which `room` is left all the same: whole blocks seldom fill a memory.
-    fn spared(&self, draft: Draft<'_>, tiers: &[Tier], mut room: Bytes) -> HashSet<Spare> {
+    /// Units of blocks that stream for which there is room all the same: whole blocks seldom fill a memory. What is left is given,
+    /// in RAM and on the GPU.
+    fn spared(&self, cut: &Cut, tiers: &[Tier], [ram, mut vram]: [Bytes; 2]) -> HashSet<Spare> {
         if self.wish.stream == StreamMode::Always {
             return HashSet::new();
         }
         // What is resident passes through RAM while it is loaded, a tensor at a time.
-        let free = self.ram.saturating_sub(self.memory(draft, tiers).peak());
         let mut units: Vec<(Bytes, Spare)> = Vec::new();
-        for (i, block) in draft.cut.blocks.iter().enumerate() {
-            if matches!(tiers[i], Tier::Host | Tier::Streamed) && block.largest <= free {
+        for (i, block) in cut.blocks.iter().enumerate() {
+            if matches!(tiers[i], Tier::Host | Tier::Streamed) && block.largest <= ram {
                 units.extend(block.units.iter().enumerate().map(|(u, unit)| (unit.len, (i, u))));
             }
         }
         units.sort_by_key(|&(len, _)| std::cmp::Reverse(len));
         let mut spared = HashSet::new();
         for (len, spare) in units {
-            if len <= room {
-                room = room.saturating_sub(len);
+            if len <= vram {
+                vram = vram.saturating_sub(len);
                 spared.insert(spare);
             }
         }

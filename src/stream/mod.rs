@@ -12,9 +12,8 @@
 //! A device with memory of its own has a third actor, the copy queue, which brings what was read, or what RAM holds, to the slots.
 //!
 //! Where bytes are is all that changes; what is computed never does. `split`, `slots` and `chunks` are pure, `exec` is the loop,
-//! `memory` is what it asks of slots, `host` and `device` are the two kinds of them, `outside` serves who computes elsewhere, `vtable` is what C
-//! sees. `monitor` and `trace`
-//! only tell what happens.
+//! `memory` is what it asks of slots, `host` and `device` are the two kinds of them, `outside` serves who
+//! computes elsewhere, `vtable` is what C sees. `monitor` and `trace` only tell what happens.
 
 mod chunks;
 mod device;

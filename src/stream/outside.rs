@@ -10,7 +10,7 @@ use super::memory::Supply;
 use super::split::Unit;
 use super::{Error, Staging};
 use crate::ggml;
-use crate::source::{HostBuf, ReadError};
+use crate::source::{Extent, HostBuf, ReadError};
 use crate::units::Bytes;
 
 /// Reads the bytes of `unit` that lie at `range` in a slot into `out`, which is as long. `None` if not all of them are a tensor's.
@@ -32,7 +32,7 @@ pub(super) fn read(
 }
 
 /// Reads one extent, and waits for it unless somebody asks to stop.
-fn bring(supply: &Supply, unit: Unit, extent: crate::source::Extent) -> Result<HostBuf, Error> {
+fn bring(supply: &Supply, unit: Unit, extent: Extent) -> Result<HostBuf, Error> {
     let failed = |error| Error::Read { unit: supply.unit(unit).name.clone(), error };
     let buf = HostBuf::new(Bytes(extent.len)).map_err(|e| Error::NoMemory {
         n_slots: 1,
