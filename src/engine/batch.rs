@@ -204,7 +204,7 @@ impl Batcher {
         self.tally.texts = self.n_running();
         let begin = Instant::now();
         let batch = std::mem::take(&mut self.batch);
-        let result = self.context.decode_batch(&batch);
+        let result = self.loaded.checked(self.context.decode_batch(&batch));
         match result {
             Ok(()) => {
                 self.loaded.monitor.passed(batch.len(), begin);

@@ -4,9 +4,9 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::load::{Loaded, ggml_error, model_name};
+use super::load::{Loaded, ggml_error};
 use super::{Engine, Error, Token};
-use crate::ggml::{self, Context, ContextParams};
+use crate::ggml::{Context, ContextParams};
 
 /// Makes vectors of texts.
 #[derive(Debug)]
@@ -40,7 +40,8 @@ impl Embedder {
         };
         context.truncate(0);
         let begin = Instant::now();
-        let result = context.decode(tokens).and_then(|()| Ok(context.vector()?.to_vec()));
+        let computed = self.loaded.checked(context.decode(tokens));
+        let result = computed.and_then(|()| Ok(context.vector()?.to_vec()));
         self.context = Some(context);
         let error = match result {
             Ok(vector) => {
@@ -50,12 +51,7 @@ impl Embedder {
             Err(error) => error,
         };
         self.loaded.monitor.clear_stop();
-        let stream_error = self.loaded.stream.as_ref().and_then(|s| s.take_error());
-        Err(match (error, stream_error) {
-            (ggml::Error::Aborted, _) => Error::Interrupted,
-            (_, Some(error)) => Error::Stream { model: model_name(&self.loaded.index), error },
-            (error, None) => ggml_error(&self.loaded.index)(error),
-        })
+        Err(self.loaded.explain(error))
     }
 }
 

@@ -49,6 +49,26 @@ impl Loaded {
     pub(super) fn n_ctx_each(&self) -> u32 {
         self.plan.n_ctx / self.shares
     }
+
+    /// What a computation that ggml calls done is worth: nothing, if weights could not be read for what the CPU computed of it.
+    pub(super) fn checked<T>(&self, computed: Result<T, ggml::Error>) -> Result<T, ggml::Error> {
+        match &self.stream {
+            Some(stream) if stream.has_failed() => {
+                computed.and(Err(ggml::Error::Failed { what: "reading weights" }))
+            }
+            _ => computed,
+        }
+    }
+
+    /// Why a computation failed: by the stream's word, if it has one.
+    pub(super) fn explain(&self, error: ggml::Error) -> Error {
+        let stream_error = self.stream.as_ref().and_then(StreamDevice::take_error);
+        match (error, stream_error) {
+            (ggml::Error::Aborted, _) => Error::Interrupted,
+            (_, Some(error)) => Error::Stream { model: model_name(&self.index), error },
+            (error, None) => ggml_error(&self.index)(error),
+        }
+    }
 }
 
 impl Engine {

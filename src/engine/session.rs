@@ -103,7 +103,7 @@ impl Session {
             monitor.tokens(done / size_of::<Token>(), tokens.len());
             self.has_logits = false;
             let begin = Instant::now();
-            if let Err(error) = self.context.decode(batch) {
+            if let Err(error) = self.loaded.checked(self.context.decode(batch)) {
                 monitor.tokens(0, 0);
                 return Err(self.failed(error));
             }
@@ -180,7 +180,8 @@ impl Session {
         let all = [&self.tokens, tokens].concat();
         self.has_logits = false;
         let begin = Instant::now();
-        self.context.decode(&all).map_err(|error| self.failed(error))?;
+        let computed = self.loaded.checked(self.context.decode(&all));
+        computed.map_err(|error| self.failed(error))?;
         self.monitor().passed(all.len(), begin);
         self.tokens = all;
         self.has_logits = true;
@@ -193,10 +194,12 @@ impl Session {
         let start =
             self.loaded.model.decoder_start().or(self.loaded.model.vocab().bos()).unwrap_or(0);
         let begin = Instant::now();
-        self.context.encode(tokens).map_err(|error| self.failed(error))?;
+        let computed = self.loaded.checked(self.context.encode(tokens));
+        computed.map_err(|error| self.failed(error))?;
         self.monitor().passed(tokens.len(), begin);
         let begin = Instant::now();
-        self.context.decode(&[start]).map_err(|error| self.failed(error))?;
+        let computed = self.loaded.checked(self.context.decode(&[start]));
+        computed.map_err(|error| self.failed(error))?;
         self.monitor().passed(1, begin);
         self.tokens = tokens.to_vec();
         self.has_logits = true;
@@ -209,11 +212,6 @@ impl Session {
             self.context.truncate(0);
             self.tokens.clear();
         }
-        let stream_error = self.loaded.stream.as_ref().and_then(|s| s.take_error());
-        match (error, stream_error) {
-            (ggml::Error::Aborted, _) => Error::Interrupted,
-            (_, Some(error)) => Error::Stream { model: model_name(&self.loaded.index), error },
-            (error, None) => self.wrap(error),
-        }
+        self.loaded.explain(error)
     }
 }

@@ -102,6 +102,11 @@ impl StreamDevice {
         self.0.exec().loaded();
     }
 
+    /// Whether something failed that [`StreamDevice::take_error`] would tell.
+    pub fn has_failed(&self) -> bool {
+        self.0.has_failed()
+    }
+
     /// Why the last computation failed, if one did since the last call.
     pub fn take_error(&self) -> Option<Error> {
         self.0.error.lock().unwrap_or_else(PoisonError::into_inner).take()

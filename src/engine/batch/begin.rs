@@ -136,7 +136,8 @@ impl Batcher {
         let start = model.decoder_start().or(model.vocab().bos()).unwrap_or(0);
         let begin = Instant::now();
         self.context.truncate(0);
-        self.context.encode(prompt).map_err(|error| self.explain(error))?;
+        let computed = self.loaded.checked(self.context.encode(prompt));
+        computed.map_err(|error| self.loaded.explain(error))?;
         self.loaded.monitor.passed(prompt.len(), begin);
         Ok(vec![start])
     }

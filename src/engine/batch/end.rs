@@ -3,7 +3,6 @@
 
 use super::running::{Going, Request, Room};
 use super::{Batcher, Slot, sequence};
-use crate::engine::load::{ggml_error, model_name};
 use crate::engine::{Error, Finish};
 use crate::ggml::{self, BatchToken};
 
@@ -68,7 +67,7 @@ impl Batcher {
 
     /// A batch could not be computed. If it was stopped, its texts are tried again; otherwise they end with the reason.
     pub(super) fn failed(&mut self, batch: &[BatchToken], error: ggml::Error) {
-        let error = self.explain(error);
+        let error = self.loaded.explain(error);
         let mut slots: Vec<usize> = batch.iter().map(|t| t.sequence as usize).collect();
         slots.dedup();
         let stopped = matches!(error, Error::Interrupted);
@@ -86,16 +85,6 @@ impl Batcher {
                 let error = error.take().unwrap_or_else(|| Error::Failed(reason.clone()));
                 self.fail(slot, error);
             }
-        }
-    }
-
-    /// The cause of a failed computation: the stream's, if it had one.
-    pub(super) fn explain(&self, error: ggml::Error) -> Error {
-        let stream_error = self.loaded.stream.as_ref().and_then(|s| s.take_error());
-        match (error, stream_error) {
-            (ggml::Error::Aborted, _) => Error::Interrupted,
-            (_, Some(error)) => Error::Stream { model: model_name(&self.loaded.index), error },
-            (error, None) => ggml_error(&self.loaded.index)(error),
         }
     }
 }

@@ -57,10 +57,11 @@ impl Batcher {
             output: true,
         };
         let batch: Vec<BatchToken> = (from..from + n).map(entry).collect();
-        let sum = match self.read(&batch, sum) {
+        let read = self.read(&batch, sum);
+        let sum = match self.loaded.checked(read) {
             Ok(sum) => sum,
             Err(error) => {
-                let error = self.explain(error);
+                let error = self.loaded.explain(error);
                 self.loaded.monitor.clear_stop();
                 self.forget(slot);
                 self.release(slot);
