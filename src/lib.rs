@@ -11,7 +11,8 @@
 //! - [`source`]: bytes on time: reads blocks into host memory
 //! - [`ggml`]: safe wrappers of ggml and libllama
 //! - `stream`: the stream device, a ggml device that wraps a ggml device
-//! - `engine`: a model that talks: the narrow seam that all commands use
+//! - [`talk`]: between people's words and tokens: templates, tokenizers, stop words
+//! - `engine`: a loaded model: the narrow seam that all commands use
 //! - [`serve`]: the engine behind HTTP, for the clients that people have
 //! - [`cli`]: the commands
 
@@ -27,4 +28,5 @@ pub mod probe;
 pub mod serve;
 pub mod source;
 pub mod stream;
+pub mod talk;
 pub mod units;

@@ -8,7 +8,7 @@ use serde_json::json;
 
 use crate::cli::exit::ExitStatus;
 use crate::cli::printer::Printer;
-use crate::engine::tokenizer::{Compared, Comparison, compare};
+use crate::engine::compare::{Compared, Comparison, compare};
 use crate::gguf::Index;
 
 /// Tokens around a difference that are shown.

@@ -6,8 +6,8 @@ use std::io;
 use std::process::ExitCode;
 
 use crate::cli::printer::Printer;
-use crate::engine::chat::ChatError;
 use crate::models::FindError;
+use crate::talk::chat::ChatError;
 use crate::{engine, gguf, hub};
 
 /// Room for an answer in the context that a hint proposes, in tokens.
@@ -102,7 +102,7 @@ pub(crate) fn hint(error: &anyhow::Error) -> Option<String> {
             return Some(error.hint());
         }
         match cause.downcast_ref::<ChatError>() {
-            Some(ChatError::Engine(error)) => error.hint(),
+            Some(ChatError::Tokens(error)) => error.hint().map(str::to_owned),
             Some(ChatError::Template(_)) => {
                 Some("`airrun run --raw` goes without the chat template".to_owned())
             }

@@ -10,7 +10,8 @@ use crate::cli::printer::Printer;
 use crate::cli::progress::{Status, Watched};
 use crate::cli::trace::Tracing;
 use crate::cli::{resolve, talk};
-use crate::engine::{LoadOptions, Vocab};
+use crate::engine::LoadOptions;
+use crate::talk::Vocab;
 
 /// The output of `--json`. Floats have the digits that read back to the same 32 bits.
 #[derive(Serialize)]

@@ -5,9 +5,10 @@ use crate::cli::exit::{ExitStatus, Failure};
 use crate::cli::input;
 use crate::cli::printer::Printer;
 use crate::cli::talk::{Talk, summary};
-use crate::engine::chat::{Conversation, Role};
-use crate::engine::template::ChatTemplate;
 use crate::engine::{Finish, Token};
+use crate::talk::Role;
+use crate::talk::chat::Conversation;
+use crate::talk::template::ChatTemplate;
 
 /// Answers the prompt of `args` or of stdin.
 pub(crate) fn run(args: &RunArgs, printer: &Printer) -> anyhow::Result<ExitStatus> {
@@ -20,7 +21,7 @@ pub(crate) fn run(args: &RunArgs, printer: &Printer) -> anyhow::Result<ExitStatu
     let (tokens, stop) = if args.raw {
         (raw_tokens(&talk, &prompt)?, None)
     } else {
-        let template = ChatTemplate::of(&talk.engine)?;
+        let template = talk.engine.chat_template()?;
         if let Some(warning) = template.warning() {
             printer.warn(warning);
         }

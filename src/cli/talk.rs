@@ -13,10 +13,10 @@ use crate::cli::progress::{Status, Watched};
 use crate::cli::resolve::{self, Chosen};
 use crate::cli::trace::Tracing;
 use crate::engine::{
-    self, Answer, Engine, Finish, LoadOptions, Monitor, Progress, SamplerSettings, Session,
-    StopWords, Token,
+    self, Answer, Engine, Finish, LoadOptions, Monitor, Progress, SamplerSettings, Session, Token,
 };
 use crate::gguf::Index;
+use crate::talk::StopWords;
 use crate::units::{Bytes, Rate};
 
 /// A loaded model and the settings of the conversation with it.

@@ -1,6 +1,7 @@
 //! Why the engine could not do what it was asked: one sentence, and what to do about it.
 
-use crate::{ggml, gguf, plan, source, stream};
+use crate::gguf::Index;
+use crate::{ggml, gguf, plan, source, stream, talk};
 
 /// Why a model could not be loaded or run.
 #[derive(Debug, thiserror::Error)]
@@ -69,14 +70,12 @@ pub enum Error {
         /// The file.
         model: String,
     },
-    /// A tokenizer of the user's own that cannot be used.
-    #[error("tokenizer '{}': {why}", path.display())]
-    Tokenizer {
-        /// The file.
-        path: std::path::PathBuf,
-        /// What is wrong with it.
-        why: String,
-    },
+    /// Text could not be turned into tokens.
+    #[error(transparent)]
+    Tokenizer(#[from] talk::Error),
+    /// The chat template does not end, or takes memory without end.
+    #[error(transparent)]
+    Template(#[from] talk::template::TemplateError),
     /// More tokens than the context has room for.
     #[error("the prompt has {tokens} tokens, and the context has room for {room}")]
     ContextTooSmall {
@@ -133,11 +132,19 @@ impl Error {
             Error::ContextTooSmall { tokens, .. } => {
                 format!("make the context larger: -c {}", tokens + 256)
             }
-            Error::Tokenizer { .. } => {
-                "give the tokenizer.json that was published with the model".to_owned()
-            }
+            Error::Tokenizer(error) => error.hint()?.to_owned(),
             Error::EmptyPrompt => "give a prompt as an argument or on stdin".to_owned(),
             _ => return None,
         })
     }
+}
+
+/// The first file's path, for messages.
+pub(super) fn model_name(index: &Index) -> String {
+    index.files.first().map_or_else(String::new, |f| f.path.display().to_string())
+}
+
+/// Wraps an error of ggml with the model's name.
+pub(super) fn ggml_error(index: &Index) -> impl Fn(ggml::Error) -> Error {
+    move |error| Error::Ggml { model: model_name(index), error }
 }

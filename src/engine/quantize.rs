@@ -4,8 +4,7 @@
 use std::path::Path;
 
 use super::Error;
-use super::load::model_name;
-use super::needs::is_quantised;
+use super::error::model_name;
 pub use crate::ggml::QuantizeStep;
 use crate::ggml::{self, QuantizeParams};
 use crate::gguf::{GgmlType, Index, TensorInfo};
@@ -112,7 +111,7 @@ impl QuantType {
 
 /// Whether weights of a model are quantised already: quantising them again loses more than once.
 pub fn is_quantised_already(index: &Index) -> bool {
-    index.tensors.iter().any(|t| is_quantised(t.ty))
+    index.tensors.iter().any(|t| t.ty.is_quantised())
 }
 
 /// The types that `auto` considers for a model, largest first: those that make it smaller.

@@ -86,6 +86,11 @@ impl GgmlType {
         self.layout().map_or(0, |(_, elements, _)| elements)
     }
 
+    /// Whether elements are stored in blocks.
+    pub fn is_quantised(self) -> bool {
+        self.block_elements() > 1
+    }
+
     /// Bytes per block. 0 for an unknown type.
     pub fn block_bytes(self) -> Bytes {
         Bytes(self.layout().map_or(0, |(_, _, bytes)| bytes))

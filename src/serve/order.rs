@@ -10,8 +10,9 @@ use super::error::ApiError;
 use super::fields::Fields;
 use super::server::{Served, Server};
 use super::worker::Job;
-use crate::engine::batch::{Grammar, Request};
-use crate::engine::{Error, SamplerSettings, StopWords, Token, grammar_of_schema};
+use crate::engine::batch::Request;
+use crate::engine::{Error, Grammar, SamplerSettings, Token, grammar_of_schema};
+use crate::talk::StopWords;
 
 /// The most texts of one request.
 pub(super) const MAX_TEXTS: i64 = 16;

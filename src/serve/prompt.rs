@@ -8,7 +8,7 @@ use super::fields::Fields;
 use super::server::{Served, Server};
 use super::tools::Tools;
 use crate::engine::Token;
-use crate::engine::chat::prompt_tokens;
+use crate::talk::chat::prompt_tokens;
 
 /// The most messages of a conversation, and the most tools.
 const MAX_MESSAGES: usize = 10_000;
@@ -142,14 +142,15 @@ pub(super) fn chat_tokens(
         let text = template.render_json(&messages, tools.as_ref());
         let text =
             text.map_err(|e| ApiError::field("messages", format!("the chat template: {e}")))?;
-        prompt_tokens(&text, vocab).map_err(|error| ApiError::engine(&error))
+        prompt_tokens(&text, vocab).map_err(|error| ApiError::engine(&error.into()))
     })
 }
 
 /// The tokens of a text as it is.
 pub(super) fn text_tokens(served: &Served, text: &str) -> Result<Vec<Token>, ApiError> {
     let vocab = served.engine.vocab().map_err(|error| ApiError::engine(&error))?;
-    block_in_place(|| vocab.tokenize(text, true, true)).map_err(|error| ApiError::engine(&error))
+    block_in_place(|| vocab.tokenize(text, true, true))
+        .map_err(|error| ApiError::engine(&error.into()))
 }
 
 /// The tokens that ask for what is missing between `before` and `after`.
@@ -161,7 +162,7 @@ pub(super) fn between(
 ) -> Result<Vec<Token>, ApiError> {
     let vocab = served.engine.vocab().map_err(|error| ApiError::engine(&error))?;
     let tokens = block_in_place(|| vocab.between(before, after));
-    let tokens = tokens.map_err(|error| ApiError::engine(&error))?;
+    let tokens = tokens.map_err(|error| ApiError::engine(&error.into()))?;
     let name = &served.name;
     tokens.ok_or_else(|| {
         fields.wrong("suffix", &format!("left out: model '{name}' was not made to fill in"))

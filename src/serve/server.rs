@@ -12,8 +12,9 @@ use super::error::ApiError;
 use super::metrics::Metrics;
 use super::tools::Form;
 use super::worker::Job;
-use crate::engine::template::ChatTemplate;
-use crate::engine::{Engine, Vocab};
+use crate::engine::Engine;
+use crate::talk::Vocab;
+use crate::talk::template::ChatTemplate;
 
 /// How far the server has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd)]
@@ -179,7 +180,7 @@ impl Served {
         let stem =
             file.map_or_else(|| "model".to_owned(), |stem| stem.to_string_lossy().into_owned());
         let template = match engine.vocab() {
-            Ok(_) => Some(ChatTemplate::of(&engine)?),
+            Ok(_) => Some(engine.chat_template()?),
             Err(_) => None,
         };
         let tools = template.as_ref().is_some_and(ChatTemplate::takes_tools);

@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use super::error::ApiError;
 use super::order;
-use crate::engine::batch::Grammar;
+use crate::engine::Grammar;
 
 /// What a call looks like in the model's words.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -6,11 +6,12 @@ use std::sync::{Arc, Mutex};
 
 use airrun::engine::batch::{Batcher, Ended, Piece, Request, Room, Scored, Sink};
 use airrun::engine::{
-    Engine, Error, Finish, LoadOptions, SamplerSettings, StopWords, StreamMode, Token, generate,
+    Engine, Error, Finish, LoadOptions, SamplerSettings, StreamMode, Token, generate,
 };
 use airrun::gguf::Index;
 use airrun::source::fault::{Behaviour, Fault, FaultySource};
 use airrun::source::{Retrying, WeightSource};
+use airrun::talk::StopWords;
 
 use crate::tiny_models::{self, Outcome};
 

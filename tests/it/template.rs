@@ -4,9 +4,9 @@
 use std::io::Write;
 use std::process::{Command, Stdio};
 
-use airrun::engine::StopWords;
-use airrun::engine::chat::{Message, Role};
-use airrun::engine::template::{ChatTemplate, Origin, SpecialTokens, TemplateError};
+use airrun::talk::StopWords;
+use airrun::talk::template::{ChatTemplate, Origin, SpecialTokens, TemplateError};
+use airrun::talk::{Message, Role};
 use serde_json::{Value, json};
 
 const CHATML: &str = include_str!("template/chatml.jinja");

@@ -21,7 +21,7 @@ const UNSAFE: [&str; 10] = [
 ];
 
 /// For each room, the rooms that it may use. `units` and `memo` are for all.
-const ARROWS: [(&str, &[&str]); 12] = [
+const ARROWS: [(&str, &[&str]); 13] = [
     ("units", &[]),
     ("memo", &[]),
     ("gguf", &[]),
@@ -32,12 +32,14 @@ const ARROWS: [(&str, &[&str]); 12] = [
     ("ggml", &[]),
     ("probe", &["ggml", "source", "plan", "gguf"]),
     ("stream", &["ggml", "source"]),
-    ("engine", &["stream", "ggml", "source", "plan", "gguf", "probe"]),
-    ("serve", &["engine"]),
+    ("talk", &["ggml", "gguf"]),
+    ("engine", &["talk", "stream", "ggml", "source", "plan", "gguf", "probe"]),
+    ("serve", &["engine", "talk"]),
 ];
 
 /// What `cli` may use: the seam, and what needs no model loaded.
-const CLI: &[&str] = &["serve", "engine", "gguf", "hub", "models", "plan", "probe", "units"];
+const CLI: &[&str] =
+    &["serve", "engine", "talk", "gguf", "hub", "models", "plan", "probe", "units"];
 
 fn root() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR"))

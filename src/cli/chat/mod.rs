@@ -10,7 +10,6 @@ use crate::cli::exit::ExitStatus;
 use crate::cli::printer::Printer;
 use crate::cli::talk::Talk;
 use crate::cli::{input, run};
-use crate::engine::template::ChatTemplate;
 
 /// Talks until the user leaves, or answers stdin.
 pub(crate) fn run(args: &ChatArgs, printer: &Printer) -> anyhow::Result<ExitStatus> {
@@ -21,7 +20,7 @@ pub(crate) fn run(args: &ChatArgs, printer: &Printer) -> anyhow::Result<ExitStat
         input::require_text(prompt)?;
     }
     let mut talk = Talk::open(&args.load, &args.sample, *printer)?;
-    let template = ChatTemplate::of(&talk.engine)?;
+    let template = talk.engine.chat_template()?;
     if let Some(warning) = template.warning() {
         printer.warn(warning);
     }

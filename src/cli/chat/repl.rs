@@ -15,9 +15,10 @@ use crate::cli::exit::{self, ExitStatus};
 use crate::cli::printer::Printer;
 use crate::cli::resolve;
 use crate::cli::talk::{Reply, Talk, speed, summary, tokens};
-use crate::engine::chat::{ChatError, Conversation, LoadError, Role};
-use crate::engine::template::{ChatTemplate, Origin, TemplateError};
 use crate::engine::{Answer, Finish};
+use crate::talk::Role;
+use crate::talk::chat::{ChatError, Conversation, LoadError};
+use crate::talk::template::{ChatTemplate, Origin, TemplateError};
 use crate::units::Bytes;
 
 /// Lines that are kept between runs.

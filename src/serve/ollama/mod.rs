@@ -19,9 +19,9 @@ use super::order::{self, Order};
 use super::prompt;
 use super::server::{Served, Server};
 use super::tools::{Scanner, Tools};
-use crate::engine::batch::Grammar;
-use crate::engine::chat::prompt_tokens;
+use crate::engine::Grammar;
 use crate::engine::{SamplerSettings, Token};
+use crate::talk::chat::prompt_tokens;
 use reply::{Kind, Reply};
 pub(super) use shelf::{ps, show, tags, version};
 
@@ -95,7 +95,7 @@ fn generate_tokens(
         return Ok(tokens);
     }
     // What was said before has its first token already.
-    let bos = prompt_tokens("", vocab).map_err(|error| ApiError::engine(&error))?;
+    let bos = prompt_tokens("", vocab).map_err(|error| ApiError::engine(&error.into()))?;
     let rest = tokens.strip_prefix(bos.as_slice()).unwrap_or(&tokens);
     Ok([before.as_slice(), rest].concat())
 }

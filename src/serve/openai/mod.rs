@@ -18,7 +18,7 @@ use super::order::{self, MAX_LOGPROBS, MAX_TEXTS, Order};
 use super::prompt;
 use super::server::{Served, Server};
 use super::tools::{Scanner, Tools};
-use crate::engine::batch::Grammar;
+use crate::engine::Grammar;
 use reply::{Choice, Kind, Reply};
 
 /// The most texts that one request may ask for, over all its prompts.

@@ -8,8 +8,7 @@ mod python;
 
 use minijinja::Value;
 
-use super::chat::{ChatError, Message, Role};
-use super::{Engine, Vocab};
+use super::{Message, Role, Vocab};
 pub use jinja::TemplateError;
 use jinja::{Jinja, value_of};
 
@@ -75,16 +74,7 @@ const PLAIN: &str = "{% for m in messages %}\
 const PROBE: &str = "qzxv";
 
 impl ChatTemplate {
-    /// The template for a loaded model: the file's own if it works, else ChatML or the plain form.
-    ///
-    /// # Errors
-    /// The file has no tokenizer, or a template that runs away.
-    pub fn of(engine: &Engine) -> Result<ChatTemplate, ChatError> {
-        let tokens = SpecialTokens::of(engine.vocab()?);
-        Ok(ChatTemplate::choose(engine.index().chat_template(), tokens)?)
-    }
-
-    /// The template for a file with this `source`. What cannot be used is replaced, with a
+    /// The template for a file with this `source`: its own if it works, else ChatML or the plain form. What cannot be used is replaced, with a
     /// [`warning`](Self::warning).
     ///
     /// # Errors

@@ -5,7 +5,8 @@ use std::fmt::Write as _;
 use minijinja::value::{Kwargs, ValueKind};
 use minijinja::{Error, ErrorKind, Value};
 
-use super::jinja::MAX_OUTPUT;
+/// Text that one rendering may produce, in bytes.
+pub(super) const MAX_OUTPUT: usize = 256 << 20;
 
 /// Nesting of a value that is followed.
 const MAX_DEPTH: usize = 128;

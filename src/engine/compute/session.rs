@@ -3,11 +3,12 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::Error;
-use super::load::{Loaded, ggml_error, model_name};
-use super::vocab::Vocab;
+use crate::engine::Error;
+use crate::engine::error::{ggml_error, model_name};
+use crate::engine::loaded::{Engine, Loaded};
 use crate::ggml::{self, Context, ContextParams, Sampler, SamplerSettings, Token};
 use crate::stream::Monitor;
+use crate::talk::Vocab;
 
 /// One timeline. One thread owns it.
 #[derive(Debug)]
@@ -19,8 +20,19 @@ pub struct Session {
     loaded: Arc<Loaded>,
 }
 
+impl Engine {
+    /// A new timeline.
+    ///
+    /// # Errors
+    ///
+    /// Too little memory for the context.
+    pub fn session(&self) -> Result<Session, Error> {
+        Session::new(self.loaded())
+    }
+}
+
 impl Session {
-    pub(super) fn new(loaded: Arc<Loaded>) -> Result<Session, Error> {
+    fn new(loaded: Arc<Loaded>) -> Result<Session, Error> {
         let plan = &loaded.plan;
         // Encoders and diffusion models read their whole text in one pass.
         let at_once = loaded.model.has_encoder() || loaded.model.is_diffusion();
@@ -147,15 +159,15 @@ impl Session {
     }
 
     /// Whether it can continue a text token by token.
-    pub(super) fn continues_text(&self) -> bool {
+    pub(in crate::engine) fn continues_text(&self) -> bool {
         !self.loaded.model.is_diffusion()
     }
 
-    pub(super) fn name(&self) -> String {
+    pub(in crate::engine) fn name(&self) -> String {
         model_name(&self.loaded.index)
     }
 
-    pub(super) fn vocab(&self) -> &Vocab {
+    pub(in crate::engine) fn vocab(&self) -> &Vocab {
         &self.loaded.vocab
     }
 

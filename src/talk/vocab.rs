@@ -9,15 +9,25 @@ use crate::ggml::{Model, Token};
 /// A model's vocabulary: text to tokens and back.
 #[derive(Clone, Debug)]
 pub struct Vocab {
-    pub(super) model: Arc<Model>,
+    model: Arc<Model>,
     /// Speaks instead of the model's own.
-    pub(super) own: Option<Arc<OwnTokenizer>>,
+    own: Option<Arc<OwnTokenizer>>,
 }
 
 impl Vocab {
-    /// The vocabulary of a model.
-    pub(super) fn of(model: Arc<Model>) -> Vocab {
-        Vocab { model, own: None }
+    /// The vocabulary of a model, for which `own` speaks where there is one.
+    pub fn of(model: Arc<Model>, own: Option<Arc<OwnTokenizer>>) -> Vocab {
+        Vocab { model, own }
+    }
+
+    /// The tokenizer that speaks instead of the model's.
+    pub fn own(&self) -> Option<&OwnTokenizer> {
+        self.own.as_deref()
+    }
+
+    /// Whether it can turn text into tokens: a file without a tokenizer cannot.
+    pub fn reads_text(&self) -> bool {
+        self.own.is_some() || !self.model.vocab().is_none()
     }
 
     /// Text to tokens. `add_special` adds what the model wants around a text; `parse_special` reads control tokens' texts.
@@ -34,8 +44,7 @@ impl Vocab {
         if let Some(own) = &self.own {
             return own.tokenize(text, add_special, parse_special);
         }
-        let tokens = self.model.vocab().tokenize(text, add_special, parse_special);
-        tokens.map_err(|error| Error::Ggml { model: "the tokenizer".into(), error })
+        Ok(self.model.vocab().tokenize(text, add_special, parse_special)?)
     }
 
     /// The bytes of a token as they appear in an answer: none for control tokens, not always whole characters.

@@ -3,8 +3,8 @@
 
 use std::sync::Arc;
 
-use super::Error;
-use super::load::ggml_error;
+use crate::engine::Error;
+use crate::engine::error::ggml_error;
 use crate::ggml::{Device, DeviceKind, Threadpool};
 use crate::gguf::{GgmlType, Index};
 use crate::plan::{Beside, Cost, Kind, Rates};

@@ -3,14 +3,11 @@
 //!
 //! In memory meanwhile: a buffer for each thread, and a few for what is on its way, as many as the plan leaves room for.
 
-use std::collections::{HashMap, HashSet, VecDeque};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::collections::{HashMap, VecDeque};
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 
-use super::Error;
-use super::load::{ggml_error, model_name};
-use super::loading::Loading;
-use crate::ggml::{self, Deferred, Device, Model, ModelParams, VirtualFile};
+use crate::ggml::{self, Deferred};
 use crate::gguf::TensorInfo;
 use crate::source::{DIRECT_ALIGN, Done, Extent, HostBuf, ReadError, Ticket, WeightSource};
 use crate::stream::Monitor;
@@ -89,46 +86,19 @@ fn batches(pieces: &[Piece]) -> Vec<Batch> {
     batches
 }
 
-impl Loading<'_> {
-    /// Loads `file` as `params` say, with what is resident read through `source`.
-    pub(super) fn load_filled(
-        &self,
-        file: VirtualFile,
-        params: &ModelParams,
-        source: &dyn WeightSource,
-    ) -> Result<Model, Error> {
-        let cpu = || Device::cpu().map_err(ggml_error(self.index));
-        let device = self.gpu.map_or_else(cpu, Ok)?;
-        let streamed: HashSet<usize> =
-            self.plan.streamed.iter().flat_map(|u| u.tensors.iter().copied()).collect();
-        let resident = self.index.tensors.iter().enumerate();
-        let resident = resident.filter(|(i, _)| !streamed.contains(i));
-        let places: HashMap<&str, &TensorInfo> =
-            resident.map(|(_, t)| (t.name.as_str(), t)).collect();
-        let wanted = places.keys().map(|&name| name.to_owned()).collect();
-        let unfilled = Model::load_deferring(file, params, &|_| true, device, wanted)
-            .map_err(ggml_error(self.index))?;
-        self.monitor.to_load(unfilled.tensors().iter().map(Deferred::len).sum());
-        let batches = batches(&pieces(unfilled.tensors(), &places));
-        let n_threads = self.threads.n_threads() as usize;
-        let tensors = unfilled.tensors();
-        let filling = Filling::new(tensors, &batches, source, self.monitor);
-        filling.run(n_threads, self.room()).map_err(|why| {
-            let model = model_name(self.index);
-            match why {
-                Unfillable::Read(error) => Error::Load { model, error },
-                Unfillable::Ggml(error) => Error::Ggml { model, error },
-            }
-        })?;
-        Ok(unfilled.filled())
-    }
-
-    /// What the plan leaves for loading: the room of a context that is not there yet, and what else is free.
-    fn room(&self) -> Bytes {
-        let memory = &self.plan.memory;
-        let lasting = memory.peak().saturating_sub(memory.context.max(memory.loading));
-        memory.budget.saturating_sub(lasting).max(memory.loading)
-    }
+/// Reads `tensors` from their `places` in the files through `source`, with `n_threads` threads and in no more memory than `room`, unless
+/// a single tensor takes more.
+pub(super) fn fill(
+    tensors: &[Deferred],
+    places: &HashMap<&str, &TensorInfo>,
+    source: &dyn WeightSource,
+    monitor: &Monitor,
+    n_threads: usize,
+    room: Bytes,
+) -> Result<(), Unfillable> {
+    monitor.to_load(tensors.iter().map(Deferred::len).sum());
+    let batches = batches(&pieces(tensors, places));
+    Filling::new(tensors, &batches, source, monitor).run(n_threads, room)
 }
 
 /// Cuts the tensors into pieces, in the order of the files.
@@ -153,7 +123,7 @@ fn pieces(tensors: &[Deferred], places: &HashMap<&str, &TensorInfo>) -> Vec<Piec
 
 /// Why tensors could not be filled.
 #[derive(Debug)]
-enum Unfillable {
+pub(super) enum Unfillable {
     Read(ReadError),
     Ggml(ggml::Error),
 }
@@ -271,26 +241,10 @@ impl<'a> Filling<'a> {
     }
 }
 
-/// A source for models that nobody computes with.
-#[derive(Debug)]
-pub(super) struct NoSource;
-
-impl WeightSource for NoSource {
-    fn request(&self, _: Arc<[Extent]>, buf: HostBuf) -> Ticket {
-        let (completion, ticket) = Ticket::new();
-        completion.complete(buf, Err(ReadError::Stopped));
-        ticket
-    }
-
-    fn describe(&self) -> String {
-        "nothing".to_owned()
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ggml::{Segment, SegmentKind};
+    use crate::ggml::{Device, Model, ModelParams, Segment, SegmentKind, VirtualFile};
     use crate::gguf::Index;
     use crate::source::fault::MemorySource;
     use proptest::prelude::*;

@@ -2,22 +2,15 @@
 
 use std::sync::Arc;
 
-use super::batch::Grammar;
-use super::devices;
-use super::loading::Loading;
-use super::planning::{Care, Planned, make_plan};
-use super::tokenizer::OwnTokenizer;
-use super::{Error, LoadOptions, Session, Vocab};
+use super::Error;
+use super::error::{ggml_error, model_name};
 use crate::ggml::{self, Device, Model, Threadpool};
-use crate::gguf::{Index, Purpose};
+use crate::gguf::Index;
 use crate::plan::{Plan, Tier};
-use crate::source::WeightSource;
 use crate::stream::{Monitor, StreamDevice};
+use crate::talk::Vocab;
+use crate::talk::template::{ChatTemplate, SpecialTokens};
 use crate::units::Bytes;
-
-/// How long idle compute threads spin before they sleep, on ggml's scale of 0 to 100: a few milliseconds. Longer than the gaps
-/// between runs, shorter than waiting for a disk, which needs a core now and then, too.
-pub(super) const POLL: u32 = 1;
 
 /// A loaded model. Clones share it.
 #[derive(Clone, Debug)]
@@ -33,15 +26,15 @@ pub(super) struct Loaded {
     pub(super) n_threads: u32,
     pub(super) sequences: u32,
     pub(super) n_outputs: u32,
-    shares: u32,
+    pub(super) shares: u32,
     pub(super) monitor: Arc<Monitor>,
     pub(super) plan: Plan,
     pub(super) index: Arc<Index>,
-    reader: Option<String>,
+    pub(super) reader: Option<String>,
     /// What computes, for people.
-    device: String,
+    pub(super) device: String,
     /// The GPU that computes, and what it had free before the model was loaded.
-    gpu: Option<(Device, Bytes)>,
+    pub(super) gpu: Option<(Device, Bytes)>,
 }
 
 impl Loaded {
@@ -72,73 +65,8 @@ impl Loaded {
 }
 
 impl Engine {
-    /// Checks the model, plans, and loads it. Streamed weights are not read.
-    ///
-    /// # Errors
-    ///
-    /// A file that makes no sense, an architecture that libllama does not know, too little memory.
-    pub fn open(index: Arc<Index>, options: &LoadOptions) -> Result<Engine, Error> {
-        Engine::open_with(index, options, |source| source)
-    }
-
-    /// As [`Engine::open`], with the source of streamed weights wrapped by `wrap`: throttled or faulty ones, for tests.
-    ///
-    /// # Errors
-    ///
-    /// As [`Engine::open`].
-    pub fn open_with(
-        index: Arc<Index>,
-        options: &LoadOptions,
-        wrap: impl FnOnce(Arc<dyn WeightSource>) -> Arc<dyn WeightSource>,
-    ) -> Result<Engine, Error> {
-        index.check_model()?;
-        let name = model_name(&index);
-        let purpose = index.purpose();
-        let wanted = options.embedding && purpose == Purpose::Embedding;
-        if let Some(what) = purpose.not_for_text().filter(|_| !wanted) {
-            return Err(Error::NotForText { model: name, what });
-        }
-        let own = options.tokenizer.as_deref().map(OwnTokenizer::open).transpose()?.map(Arc::new);
-        ggml::set_abort_context(Some(format!("model '{name}'")));
-        let n_threads = options.threads.unwrap_or_else(crate::probe::physical_cores).max(1);
-        let threads = Threadpool::new(n_threads, POLL).map_err(ggml_error(&index))?;
-        let threads = Arc::new(threads);
-        let Planned { plan, gpu, .. } = make_plan(&index, options, &threads, Care::Quick)?;
-        let before = gpu.map(|gpu| (gpu, gpu.memory().free));
-        let monitor = options.monitor.clone().unwrap_or_default();
-        let loading = Loading {
-            index: &index,
-            plan: &plan,
-            options,
-            gpu,
-            threads: &threads,
-            monitor: &monitor,
-        };
-        let (model, stream, reader) = loading.load(wrap)?;
-        let model = Arc::new(model);
-        let (sequences, shares) = match model.batches() {
-            true => (options.sequences.max(1), options.shares()),
-            false => (1, 1),
-        };
-        ggml::set_abort_context(Some(format!("running '{name}'")));
-        let own = own.map(|own| own.check(model.vocab().len()).map(|()| own)).transpose()?;
-        let vocab = Vocab { own, ..Vocab::of(model.clone()) };
-        Ok(Engine(Arc::new(Loaded {
-            vocab,
-            model,
-            stream,
-            threads,
-            n_threads,
-            sequences,
-            n_outputs: options.outputs(),
-            shares,
-            monitor,
-            plan,
-            index,
-            reader,
-            device: describe_device(gpu),
-            gpu: before,
-        })))
+    pub(super) fn of(loaded: Loaded) -> Engine {
+        Engine(Arc::new(loaded))
     }
 
     /// What is in the file.
@@ -157,15 +85,25 @@ impl Engine {
     ///
     /// The file has no tokenizer.
     pub fn vocab(&self) -> Result<&Vocab, Error> {
-        if self.0.vocab.own.is_none() && self.0.model.vocab().is_none() {
+        if !self.0.vocab.reads_text() {
             return Err(Error::NoTokenizer { model: model_name(&self.0.index) });
         }
         Ok(&self.0.vocab)
     }
 
+    /// The chat template: the file's own if it works.
+    ///
+    /// # Errors
+    ///
+    /// The file has no tokenizer, or a template that runs away.
+    pub fn chat_template(&self) -> Result<ChatTemplate, Error> {
+        let tokens = SpecialTokens::of(self.vocab()?);
+        Ok(ChatTemplate::choose(self.index().chat_template(), tokens)?)
+    }
+
     /// What is odd about a tokenizer of the user's own, if one is used and something is.
     pub fn tokenizer_warning(&self) -> Option<String> {
-        let own = self.0.vocab.own.as_ref()?;
+        let own = self.0.vocab.own()?;
         let (differ, n) = own.differing(&self.0.index).filter(|(differ, _)| *differ > 0)?;
         Some(format!(
             "{differ} of the tokenizer's {n} tokens are others than the model's: is it the right one?"
@@ -175,18 +113,6 @@ impl Engine {
     /// Number of tokens in the vocabulary, also of a file without a tokenizer.
     pub fn n_vocab(&self) -> usize {
         self.0.model.vocab().len()
-    }
-
-    /// Whether a grammar makes sense.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::Request`] if not.
-    pub fn check_grammar(&self, grammar: &Grammar) -> Result<(), Error> {
-        let vocab = self.0.model.vocab();
-        let sampler = ggml::Sampler::new(&ggml::SamplerSettings::default(), vocab);
-        let obeyed = sampler.and_then(|mut s| s.obey(&grammar.rules, &grammar.root, vocab));
-        obeyed.map_err(|error| Error::Request(error.to_string()))
     }
 
     /// Whether it continues texts; otherwise it makes vectors of them.
@@ -206,15 +132,6 @@ impl Engine {
     /// How many sequences can be computed at once: what was asked for, or 1 where the model does not allow it.
     pub fn sequences(&self) -> u32 {
         self.0.sequences
-    }
-
-    /// A new timeline.
-    ///
-    /// # Errors
-    ///
-    /// Too little memory for the context.
-    pub fn session(&self) -> Result<Session, Error> {
-        Session::new(self.0.clone())
     }
 
     /// What other threads may look at, and stop it by.
@@ -271,22 +188,4 @@ impl Engine {
         }
         format!("{who}, {}", where_from.join(", "))
     }
-}
-
-/// What computes, for people: the name first.
-fn describe_device(gpu: Option<Device>) -> String {
-    match gpu {
-        None => "cpu".to_owned(),
-        Some(device) => format!("{} ({})", devices::name(gpu), device.description().trim()),
-    }
-}
-
-/// The first file's path, for messages.
-pub(super) fn model_name(index: &Index) -> String {
-    index.files.first().map_or_else(String::new, |f| f.path.display().to_string())
-}
-
-/// Wraps an error of ggml with the model's name.
-pub(super) fn ggml_error(index: &Index) -> impl Fn(ggml::Error) -> Error {
-    move |error| Error::Ggml { model: model_name(index), error }
 }

@@ -5,16 +5,17 @@ use std::collections::{HashMap, HashSet};
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use super::LoadOptions;
 use super::layout::lay_out;
-use super::load::{ggml_error, model_name};
-use super::resident::NoSource;
-use super::{Error, LoadOptions};
+use super::resident::{Unfillable, fill};
+use crate::engine::Error;
+use crate::engine::error::{ggml_error, model_name};
 use crate::ggml::{
     self, BufferType, Device, Model, ModelParams, Segment, SegmentKind, Threadpool, VirtualFile,
 };
-use crate::gguf::Index;
+use crate::gguf::{Index, TensorInfo};
 use crate::plan::{Plan, Tier};
-use crate::source::{self, Caching, WeightSource};
+use crate::source::{self, Caching, Extent, HostBuf, ReadError, Ticket, WeightSource};
 use crate::stream::{self, Home, Monitor, StreamDevice, UnitSpec, WeightPlace};
 use crate::units::Bytes;
 
@@ -114,6 +115,44 @@ impl Loading<'_> {
         let params = Loading { options: &options, ..*self }.params_on(&device)?;
         let model = Model::load_virtual(file, &params, &|_| true);
         Ok((of_device(model.map_err(ggml_error(self.index)), &device, self.index)?, device))
+    }
+
+    /// Loads `file` as `params` say, with what is resident read through `source`.
+    fn load_filled(
+        &self,
+        file: VirtualFile,
+        params: &ModelParams,
+        source: &dyn WeightSource,
+    ) -> Result<Model, Error> {
+        let cpu = || Device::cpu().map_err(ggml_error(self.index));
+        let device = self.gpu.map_or_else(cpu, Ok)?;
+        let streamed: HashSet<usize> =
+            self.plan.streamed.iter().flat_map(|u| u.tensors.iter().copied()).collect();
+        let resident = self.index.tensors.iter().enumerate();
+        let resident = resident.filter(|(i, _)| !streamed.contains(i));
+        let places: HashMap<&str, &TensorInfo> =
+            resident.map(|(_, t)| (t.name.as_str(), t)).collect();
+        let wanted = places.keys().map(|&name| name.to_owned()).collect();
+        let unfilled = Model::load_deferring(file, params, &|_| true, device, wanted)
+            .map_err(ggml_error(self.index))?;
+        let n_threads = self.threads.n_threads() as usize;
+        let room = self.room();
+        let filled = fill(unfilled.tensors(), &places, source, self.monitor, n_threads, room);
+        filled.map_err(|why| {
+            let model = model_name(self.index);
+            match why {
+                Unfillable::Read(error) => Error::Load { model, error },
+                Unfillable::Ggml(error) => Error::Ggml { model, error },
+            }
+        })?;
+        Ok(unfilled.filled())
+    }
+
+    /// What the plan leaves for loading: the room of a context that is not there yet, and what else is free.
+    fn room(&self) -> Bytes {
+        let memory = &self.plan.memory;
+        let lasting = memory.peak().saturating_sub(memory.context.max(memory.loading));
+        memory.budget.saturating_sub(lasting).max(memory.loading)
     }
 
     fn paths(&self) -> Vec<PathBuf> {
@@ -246,4 +285,20 @@ fn of_device(
     })?;
     device.loaded();
     Ok(model)
+}
+
+/// A source for models that nobody computes with.
+#[derive(Debug)]
+struct NoSource;
+
+impl WeightSource for NoSource {
+    fn request(&self, _: Arc<[Extent]>, buf: HostBuf) -> Ticket {
+        let (completion, ticket) = Ticket::new();
+        completion.complete(buf, Err(ReadError::Stopped));
+        ticket
+    }
+
+    fn describe(&self) -> String {
+        "nothing".to_owned()
+    }
 }

@@ -4,9 +4,10 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::load::{Loaded, ggml_error};
-use super::{Engine, Error, Token};
-use crate::ggml::{Context, ContextParams};
+use crate::engine::Error;
+use crate::engine::error::ggml_error;
+use crate::engine::loaded::{Engine, Loaded};
+use crate::ggml::{Context, ContextParams, Token};
 
 /// Makes vectors of texts.
 #[derive(Debug)]

@@ -18,13 +18,12 @@ use std::time::{Duration, Instant};
 use minijinja::syntax::SyntaxConfig;
 use minijinja::{AutoEscape, Environment, Error, ErrorKind, UndefinedBehavior, Value};
 
+use super::json::MAX_OUTPUT;
 use super::{percent, python};
 
 /// Instructions that one rendering may take; a long conversation with tools takes some ten
 /// thousand.
 const FUEL: u64 = 2_000_000;
-/// Text that one rendering may produce, in bytes.
-pub(super) const MAX_OUTPUT: usize = 256 << 20;
 /// The longest template, in bytes; the longest in use have some ten thousand.
 const MAX_SOURCE: usize = 128 << 10;
 /// Time that one rendering may take.

@@ -7,9 +7,6 @@ use super::{Batcher, sequence};
 use crate::engine::Error;
 use crate::ggml::{self, BatchToken, Token};
 
-/// Tokens of a text that are read at a time: each gives logits, too, which take room and which nobody wants.
-pub(in crate::engine) const VECTOR_TOKENS: u32 = 32;
-
 /// How far a text's vector is.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Vector {

@@ -2,13 +2,13 @@
 
 /// Collects bytes and hands out whole characters.
 #[derive(Debug, Default)]
-pub(super) struct Utf8Stream {
+pub struct Utf8Stream {
     pending: Vec<u8>,
 }
 
 impl Utf8Stream {
     /// Adds bytes; returns the text that is complete now. Bytes that can never become a character are replaced by U+FFFD.
-    pub(super) fn push(&mut self, bytes: &[u8]) -> String {
+    pub fn push(&mut self, bytes: &[u8]) -> String {
         self.pending.extend_from_slice(bytes);
         let mut text = String::new();
         loop {
@@ -33,7 +33,7 @@ impl Utf8Stream {
     }
 
     /// What is left at the end: a character that never got its last byte becomes U+FFFD.
-    pub(super) fn finish(&mut self) -> String {
+    pub fn finish(&mut self) -> String {
         let rest = std::mem::take(&mut self.pending);
         String::from_utf8_lossy(&rest).into_owned()
     }

@@ -4,12 +4,13 @@ use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::devices::GpuBackend;
-use super::load::ggml_error;
+use super::LoadOptions;
 use super::loading::Loading;
-use super::{Error, LoadOptions};
+use crate::engine::Error;
+use crate::engine::devices::GpuBackend;
+use crate::engine::error::ggml_error;
 use crate::ggml::{Context, ContextParams, Device, Model, Threadpool};
-use crate::gguf::{GgmlType, Index, Purpose, TensorInfo};
+use crate::gguf::{Index, Purpose, TensorInfo};
 use crate::plan::{ContextCost, GpuNeeds, Needs, Plan, Wish};
 use crate::probe;
 use crate::stream::Monitor;
@@ -39,11 +40,6 @@ const OTHER_LIBRARIES: Bytes = Bytes(32 * MIB.0);
 
 /// Pinned memory that what is read from disk passes through, and some on top for what alignment costs.
 const STAGING: Bytes = Bytes(48 * MIB.0);
-
-/// Whether elements are stored in blocks.
-pub(super) fn is_quantised(ty: GgmlType) -> bool {
-    ty.block_elements() > 1
-}
 
 /// Bounds that no model exceeds by much, for machines with plenty of memory: keys and values as wide as the model in every
 /// block, and a batch through the widest layers.
@@ -288,7 +284,7 @@ fn driver_needs(index: &Index, wish: &Wish, device: Device) -> ContextCost {
 fn work(index: &Index, n_ubatch: u32) -> Bytes {
     // Blocks of quantised activations take up to 36 bytes for 32 values; half floats take 2 each.
     let row = |t: &TensorInfo| {
-        let per_256 = if is_quantised(t.ty) { 36 * 8 } else { 512 };
+        let per_256 = if t.ty.is_quantised() { 36 * 8 } else { 512 };
         t.shape.first().map_or(0, |n| n / 256 * per_256 + per_256)
     };
     Bytes(index.tensors.iter().map(row).max().unwrap_or(0)) * u64::from(n_ubatch)

@@ -2,11 +2,12 @@
 
 use std::time::{Duration, Instant};
 
-use crate::engine::Vocab;
-use crate::engine::load::{Loaded, ggml_error};
-use crate::engine::text::Utf8Stream;
-use crate::engine::{Error, Finish, SamplerSettings, StopWords, Token};
+use crate::engine::compute::grammar::Grammar;
+use crate::engine::error::ggml_error;
+use crate::engine::loaded::Loaded;
+use crate::engine::{Error, Finish, SamplerSettings, Token};
 use crate::ggml::{self, Sampler};
+use crate::talk::{StopWords, Utf8Stream, Vocab};
 
 /// A text to be continued.
 #[derive(Debug)]
@@ -27,15 +28,6 @@ pub struct Request {
     pub control: bool,
     /// To whom it goes.
     pub sink: Box<dyn Sink>,
-}
-
-/// A grammar in libllama's form (GBNF).
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Grammar {
-    /// Its rules.
-    pub rules: String,
-    /// The rule that the text must fit.
-    pub root: String,
 }
 
 /// Whether a listener can take more.

@@ -22,14 +22,14 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use running::Running;
-pub use running::{Alternative, Ended, Grammar, Piece, Request, Room, Scored, Sink};
+pub use running::{Alternative, Ended, Piece, Request, Room, Scored, Sink};
 use shares::shares;
 use vectors::Reading;
-pub(super) use vectors::VECTOR_TOKENS;
 pub use vectors::Vector;
 
-use super::load::{Loaded, ggml_error, model_name};
-use super::{Engine, Error};
+use crate::engine::Error;
+use crate::engine::error::{ggml_error, model_name};
+use crate::engine::loaded::{Engine, Loaded};
 use crate::ggml::{BatchToken, Context, ContextParams, Token};
 
 /// A listener that takes nothing for so long is given up, if nobody says otherwise.

@@ -1,23 +1,17 @@
-//! A tokenizer of the user's own (`tokenizer.json`), for files whose tokenizer is missing or wrong; and the comparison of the
-//! two. libllama's is the reference for GGUF files, and is used wherever nobody names another.
+//! A tokenizer of the user's own (`tokenizer.json`), for files whose tokenizer is missing or wrong.
+//! libllama's is the reference for GGUF files, and is used wherever nobody names another.
 
 use std::fs::File;
 use std::io::Read;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
 use serde_json::Value;
 use tokenizers::Tokenizer;
 
-use super::load::{POLL, ggml_error, model_name};
-use super::loading::Loading;
-use super::{Error, Token};
-use super::{LoadOptions, Vocab};
-use crate::ggml::Threadpool;
+use super::Error;
+use crate::ggml::Token;
 use crate::gguf::{ElementType, Index};
-use crate::plan::Plan;
-use crate::stream::Monitor;
 
 /// The largest file that is read: the largest in use has 34 MB. (bytes)
 const MAX_FILE: u64 = 256 << 20;
@@ -73,7 +67,7 @@ impl OwnTokenizer {
     ///
     /// A file that cannot be read, or is not a tokenizer.
     pub fn open(path: &Path) -> Result<OwnTokenizer, Error> {
-        let wrong = |why: String| Error::Tokenizer { path: path.to_owned(), why };
+        let wrong = |why: String| Error::Own { path: path.to_owned(), why };
         let mut bytes = Vec::new();
         let file = File::open(path).map_err(|e| wrong(e.to_string()))?;
         let read = file.take(MAX_FILE + 1).read_to_end(&mut bytes);
@@ -114,20 +108,25 @@ impl OwnTokenizer {
         self.special.get_vocab_size(true).max(added)
     }
 
+    /// Number of merges, where the file has such.
+    pub fn n_merges(&self) -> Option<usize> {
+        self.n_merges
+    }
+
     /// Whether there are no tokens.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
     /// Text to tokens, as [`Vocab::tokenize`] says.
-    pub(super) fn tokenize(
+    pub fn tokenize(
         &self,
         text: &str,
         add_special: bool,
         parse_special: bool,
     ) -> Result<Vec<Token>, Error> {
         let tokenizer = if parse_special { &self.special } else { &self.plain };
-        let wrong = |why: String| Error::Tokenizer { path: self.path.clone(), why };
+        let wrong = |why: String| Error::Own { path: self.path.clone(), why };
         let encode = || tokenizer.encode_fast(text, add_special).map_err(|e| e.to_string());
         let encoded = catch_unwind(AssertUnwindSafe(encode));
         let encoded =
@@ -140,7 +139,7 @@ impl OwnTokenizer {
     }
 
     /// The bytes of a token; those of control tokens only if `special`.
-    pub(super) fn piece(&self, token: Token, special: bool) -> Vec<u8> {
+    pub fn piece(&self, token: Token, special: bool) -> Vec<u8> {
         let Ok(id) = u32::try_from(token) else { return Vec::new() };
         if let Some(added) = self.special.get_added_vocabulary().get_added_tokens_decoder().get(&id)
         {
@@ -156,37 +155,37 @@ impl OwnTokenizer {
     }
 
     /// The token with exactly this text.
-    pub(super) fn find(&self, text: &str) -> Option<Token> {
+    pub fn find(&self, text: &str) -> Option<Token> {
         self.special.token_to_id(text).and_then(|id| Token::try_from(id).ok())
     }
 
     /// Whether a token ends an answer.
-    pub(super) fn is_eog(&self, token: Token) -> bool {
+    pub fn is_eog(&self, token: Token) -> bool {
         self.ends.contains(&token)
     }
 
     /// The token that it puts before a text.
-    pub(super) fn bos(&self) -> Option<Token> {
+    pub fn bos(&self) -> Option<Token> {
         self.bos
     }
 
     /// The first of the tokens that end an answer.
-    pub(super) fn eos(&self) -> Option<Token> {
+    pub fn eos(&self) -> Option<Token> {
         self.ends.first().copied()
     }
 
     /// Refuses a tokenizer that has tokens the model cannot know.
-    pub(super) fn check(&self, n_vocab: usize) -> Result<(), Error> {
+    pub fn check(&self, n_vocab: usize) -> Result<(), Error> {
         let n = self.len();
         if n > n_vocab {
             let why = format!("it has {n} tokens, and the model knows {n_vocab}");
-            return Err(Error::Tokenizer { path: self.path.clone(), why });
+            return Err(Error::Own { path: self.path.clone(), why });
         }
         Ok(())
     }
 
     /// How many tokens are others than those of the file at the same number, of how many; `None` where they cannot be compared.
-    pub(super) fn differing(&self, index: &Index) -> Option<(usize, usize)> {
+    pub fn differing(&self, index: &Index) -> Option<(usize, usize)> {
         // WordPiece is stored in another spelling.
         let model = index.meta_str("tokenizer.ggml.model")?;
         let list = index
@@ -246,127 +245,6 @@ fn from_blanks(text: &str) -> Vec<u8> {
         None => text.replace('\u{2581}', " ").into_bytes(),
     }
 }
-
-/// A text that both tokenizers cut.
-#[derive(Clone, Debug, serde::Serialize)]
-pub struct Compared {
-    /// What kind of text.
-    pub kind: &'static str,
-    /// The text.
-    pub text: &'static str,
-    /// The file's tokens.
-    pub file: Vec<Token>,
-    /// The tokenizer's own.
-    pub own: Vec<Token>,
-}
-
-impl Compared {
-    /// Whether they agree.
-    pub fn same(&self) -> bool {
-        self.file == self.own
-    }
-
-    /// The number of the first token that differs.
-    pub fn first_difference(&self) -> Option<usize> {
-        let both = self.file.iter().zip(&self.own);
-        let at = both.take_while(|(a, b)| a == b).count();
-        (!self.same()).then_some(at)
-    }
-}
-
-/// Two tokenizers side by side: the file's, and the user's own.
-#[derive(Clone, Debug, serde::Serialize)]
-pub struct Comparison {
-    /// Tokens of each.
-    pub n_tokens: [usize; 2],
-    /// Merges of each, where it has such.
-    pub n_merges: [Option<usize>; 2],
-    /// Tokens that are others at the same number; `None` where they cannot be compared.
-    pub differing: Option<usize>,
-    /// What each puts before a text.
-    pub bos: [Option<Token>; 2],
-    /// The texts.
-    pub texts: Vec<Compared>,
-}
-
-impl Comparison {
-    /// Whether they are the same for all that was tried. More tokens in the file are none of a tokenizer's: models are padded.
-    pub fn same(&self) -> bool {
-        let merges = matches!(self.n_merges, [Some(a), Some(b)] if a != b);
-        let tokens = self.differing.is_some_and(|n| n > 0) || self.n_tokens[1] > self.n_tokens[0];
-        !merges && !tokens && self.texts.iter().all(Compared::same)
-    }
-}
-
-/// Cuts a set of texts with the tokenizer of a model's file and with the one at `path`. No weights are loaded.
-///
-/// # Errors
-///
-/// A file without a tokenizer, or a `path` that is none.
-pub fn compare(index: &Arc<Index>, path: &Path) -> Result<Comparison, Error> {
-    let own = OwnTokenizer::open(path)?;
-    index.check_model()?;
-    let threads = Arc::new(Threadpool::new(1, POLL).map_err(ggml_error(index))?);
-    let (plan, monitor, options) =
-        (Plan::hollow(index, 1), Arc::new(Monitor::default()), LoadOptions::default());
-    let loading = Loading {
-        index,
-        plan: &plan,
-        gpu: None,
-        options: &options,
-        threads: &threads,
-        monitor: &monitor,
-    };
-    let (model, _device) = loading.hollow()?;
-    if model.vocab().is_none() {
-        return Err(Error::NoTokenizer { model: model_name(index) });
-    }
-    let vocab = Vocab::of(Arc::new(model));
-    let mut texts = Vec::with_capacity(TEXTS.len());
-    for (kind, text) in TEXTS {
-        let file = vocab.tokenize(text, false, true)?;
-        texts.push(Compared { kind, text, file, own: own.tokenize(text, false, true)? });
-    }
-    let merges = index.meta_array("tokenizer.ggml.merges").map(crate::gguf::Array::len);
-    Ok(Comparison {
-        n_tokens: [vocab.len(), own.len()],
-        n_merges: [merges, own.n_merges],
-        differing: own.differing(index).map(|d| d.0),
-        bos: [vocab.bos().filter(|_| vocab.adds_bos()), own.bos()],
-        texts,
-    })
-}
-
-/// What tokenizers disagree about: how digits are grouped, blanks counted, scripts cut, control tokens read.
-const TEXTS: [(&str, &str); 24] = [
-    ("words", "The quick brown fox jumps over the lazy dog."),
-    ("capitals", "HELLO World iPhone McDonald's DON'T we'LL"),
-    ("contractions", "I'm you're he'd she'll they've it's"),
-    ("punctuation", "\"Well...\" -- (yes!?) [no]; {maybe}: <tag/> #1 @me $5 100% a_b"),
-    ("digits", "7 42 365 2024 31415 1000000 3.14159 1,234,567 0x1F 1e-9"),
-    ("blanks", "a  b   c    d        e"),
-    ("leading blanks", "   three before, two after  "),
-    ("line ends", "one\ntwo\n\nthree\n\n\nfour\r\nfive\r"),
-    ("tabs", "\tone\t\ttwo\n\t\tthree"),
-    ("Python", "def f(x: int) -> int:\n    if x > 1:\n        return x * f(x - 1)\n    return 1\n"),
-    ("C", "int main(void) { printf(\"%d\\n\", a[i] & ~0x0F); return 0; }"),
-    ("JSON", "{\"key\": [1, 2.5, true, null], \"nested\": {\"a\": \"b\"}}"),
-    ("German", "Größe, Straße, überfließend, Äpfel"),
-    ("French", "Ça va ? L'été dernier, où étais-tu ?"),
-    ("Russian", "Привет, как дела? Хорошо."),
-    ("Greek", "Γειά σου, τι κάνεις;"),
-    ("Chinese", "你好，世界！今天天气很好。"),
-    ("Japanese", "こんにちは、世界。カタカナ"),
-    ("Korean", "안녕하세요 세계"),
-    ("Arabic", "مرحبا بالعالم"),
-    ("Hindi", "नमस्ते दुनिया"),
-    ("emoji", "🦀 👍🏽 👨‍👩‍👧 🇩🇪 ❤️"),
-    ("combined marks", "e\u{301} n\u{303} a\u{30a} ﬁ Ⅷ ½"),
-    (
-        "control tokens",
-        "<|im_start|>user\nHi<|im_end|>\n<s>[INST] x [/INST]</s><|endoftext|><|eot_id|>",
-    ),
-];
 
 #[cfg(test)]
 mod tests {

@@ -3,9 +3,10 @@
 use std::ops::ControlFlow;
 use std::time::Instant;
 
-use super::text::Utf8Stream;
-use super::{Error, Session};
+use super::session::Session;
+use crate::engine::Error;
 use crate::ggml::{Sampler, SamplerSettings, Token};
+use crate::talk::Utf8Stream;
 use crate::units::Bytes;
 
 /// Why an answer ended.

@@ -4,11 +4,12 @@
 use std::collections::HashSet;
 use std::sync::Arc;
 
-use super::devices::{self, DeviceChoice};
 use super::layout::lay_out;
-use super::load::{POLL, ggml_error, model_name};
 use super::needs::Described;
-use super::{Error, LoadOptions, needs, quantize, rates};
+use super::{LoadOptions, needs, rates};
+use crate::engine::devices::{self, DeviceChoice};
+use crate::engine::error::{ggml_error, model_name};
+use crate::engine::{Error, quantize, threads};
 use crate::ggml::{Device, DeviceKind, Threadpool};
 use crate::gguf::Index;
 use crate::plan::report::{Advice, Smaller};
@@ -65,7 +66,7 @@ impl Planned {
 /// As [`super::Engine::open`].
 pub fn plan(index: &Arc<Index>, options: &LoadOptions, exact: bool) -> Result<Planned, Error> {
     index.check_model()?;
-    let threads = Arc::new(threads(index, options)?);
+    let threads = threads::pool(threads::count(options.threads), index)?;
     make_plan(index, options, &threads, if exact { Care::Exact } else { Care::Quick })
 }
 
@@ -76,7 +77,7 @@ pub fn plan(index: &Arc<Index>, options: &LoadOptions, exact: bool) -> Result<Pl
 /// As [`super::Engine::open`].
 pub fn measured_plan(index: &Arc<Index>, options: &LoadOptions) -> Result<Planned, Error> {
     index.check_model()?;
-    let threads = Arc::new(threads(index, options)?);
+    let threads = threads::pool(threads::count(options.threads), index)?;
     make_plan(index, options, &threads, Care::Measured)
 }
 
@@ -89,15 +90,6 @@ pub(super) enum Care {
     Exact,
     /// That, and of the machine, what it can do.
     Measured,
-}
-
-/// Those that compute.
-fn threads(index: &Index, options: &LoadOptions) -> Result<Threadpool, Error> {
-    Threadpool::new(n_threads(options), POLL).map_err(ggml_error(index))
-}
-
-fn n_threads(options: &LoadOptions) -> u32 {
-    options.threads.unwrap_or_else(probe::physical_cores).max(1)
 }
 
 /// As [`plan()`], for a model that was checked.
@@ -143,7 +135,7 @@ impl Problem<'_> {
     /// The plan of a machine whose CPU computes.
     fn for_cpu(&self) -> Result<Planned, Error> {
         let Problem { index, options, threads, care } = *self;
-        let known = || rates::known(index, n_threads(options), options.repack);
+        let known = || rates::known(index, threads::count(options.threads), options.repack);
         let mut machine = plan::Machine { rates: known(), ..probe::machine() };
         let wish = self.wish();
         let cpu = Device::cpu().map_err(ggml_error(index))?;
@@ -286,7 +278,7 @@ pub fn forecast(
     let measured = match planned.measured {
         Some(measured) => measured,
         None => {
-            let threads = Arc::new(threads(index, options)?);
+            let threads = threads::pool(threads::count(options.threads), index)?;
             rates::measure(index, planned.gpu, &threads, options.repack)?
         }
     };
@@ -324,7 +316,7 @@ fn smaller(
     #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a share of it")]
     let room = Bytes((index.bytes().f64() * share) as u64);
     let (ty, bytes) = quantize::would_fit(index, room)?;
-    let threads = Arc::new(threads(index, options).ok()?);
+    let threads = threads::pool(threads::count(options.threads), index).ok()?;
     let rate = rates::of_type(index, ty.blocks_type(), device, &threads, options.repack);
     let touched = Touched::of(index);
     let tokens_per_second = rate.map(|rate| {

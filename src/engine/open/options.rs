@@ -3,8 +3,7 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use super::batch::VECTOR_TOKENS;
-use super::devices::DeviceChoice;
+use crate::engine::devices::DeviceChoice;
 use crate::plan::StreamMode;
 use crate::stream::Monitor;
 use crate::units::Bytes;
@@ -41,17 +40,20 @@ pub struct LoadOptions {
     pub monitor: Option<Arc<Monitor>>,
 }
 
+/// Tokens of a text whose vector is made that are read at a time: each gives logits, too, which take room and which nobody wants.
+pub(in crate::engine) const VECTOR_TOKENS: u32 = 32;
+
 /// Sequences whose full context is in the plan. There may be more: few texts are long at the same time.
 const FULL_SEQUENCES: u32 = 4;
 
 impl LoadOptions {
     /// Tokens of a batch that give logits: one of each text that is written, or some of one whose vector is made.
-    pub(super) fn outputs(&self) -> u32 {
+    pub(in crate::engine) fn outputs(&self) -> u32 {
         self.sequences.max(if self.embedding { VECTOR_TOKENS } else { 1 })
     }
 
     /// Into how many contexts of full length the context is divided.
-    pub(super) fn shares(&self) -> u32 {
+    pub(in crate::engine) fn shares(&self) -> u32 {
         self.sequences.clamp(1, FULL_SEQUENCES)
     }
 }

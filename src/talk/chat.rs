@@ -8,51 +8,13 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 
 use super::template::{ChatTemplate, TemplateError};
-use super::{Token, Vocab};
+use super::{Error, Message, Role, Vocab};
+use crate::ggml::Token;
 
 /// The largest saved conversation that is read, in bytes.
 const MAX_FILE: u64 = 64 << 20;
 /// The least room for an answer with which a prompt still counts as fitting, in tokens.
 const MIN_ROOM: usize = 8;
-
-/// Who says something.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Role {
-    /// Instructions for the whole conversation.
-    System,
-    /// The one who asks.
-    User,
-    /// The model.
-    Assistant,
-}
-
-impl Role {
-    /// Its name in templates and files.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Role::System => "system",
-            Role::User => "user",
-            Role::Assistant => "assistant",
-        }
-    }
-}
-
-/// One thing said.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Message {
-    /// By whom.
-    pub role: Role,
-    /// What.
-    pub content: String,
-}
-
-impl Message {
-    /// `content`, said by `role`.
-    pub fn new(role: Role, content: impl Into<String>) -> Message {
-        Message { role, content: content.into() }
-    }
-}
 
 /// Why a conversation could not be used.
 #[derive(Debug, thiserror::Error)]
@@ -62,7 +24,7 @@ pub enum ChatError {
     Template(#[from] TemplateError),
     /// The text has no tokens.
     #[error(transparent)]
-    Engine(#[from] super::Error),
+    Tokens(#[from] Error),
     /// Even alone, the last message leaves no room for an answer.
     #[error("the message alone takes {n_tokens} tokens, and the context holds {n_ctx}")]
     TooLong {
@@ -112,7 +74,7 @@ pub struct Prompt {
 ///
 /// # Errors
 /// As [`Vocab::tokenize`].
-pub fn prompt_tokens(text: &str, vocab: &Vocab) -> Result<Vec<Token>, super::Error> {
+pub fn prompt_tokens(text: &str, vocab: &Vocab) -> Result<Vec<Token>, Error> {
     let mut tokens = vocab.tokenize(text, false, true)?;
     // Most templates write the first token themselves; it must be there once.
     if let Some(bos) = vocab.bos().filter(|_| vocab.adds_bos())
