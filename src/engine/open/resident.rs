@@ -243,6 +243,9 @@ impl<'a> Filling<'a> {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::HashSet;
+    use std::sync::Arc;
+
     use super::*;
     use crate::ggml::{Device, Model, ModelParams, Segment, SegmentKind, VirtualFile};
     use crate::gguf::Index;
