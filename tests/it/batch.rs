@@ -257,7 +257,7 @@ fn texts_end_where_they_must() {
     );
     let nonsense = |request: &mut Request| {
         let (rules, root) = ("root ::= nothing".to_owned(), "root".to_owned());
-        request.grammar = Some(airrun::engine::batch::Grammar { rules, root });
+        request.grammar = Some(airrun::engine::Grammar { rules, root });
     };
     assert!(end(&mut batcher, &nonsense, &prompt).unwrap_err().contains("grammar"));
     assert_eq!(end(&mut batcher, &by_itself, &prompt).unwrap().finish, Finish::Stop);
