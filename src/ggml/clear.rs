@@ -8,7 +8,7 @@ use ggml_sys as sys;
 use super::guard::quietly;
 
 /// A buffer was made; if it is plain memory of the CPU's, it is cleared by [`clear`] from now on.
-pub(super) fn made(buffer: NonNull<sys::ggml_backend_buffer>) {
+pub(super) fn made(buffer: NonNull<sys::ggml_backend_buffer>, _: usize) {
     #[cfg(target_os = "linux")]
     // SAFETY: a fresh buffer that nobody else has yet.
     unsafe {

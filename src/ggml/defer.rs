@@ -9,12 +9,13 @@ use std::ptr::NonNull;
 
 use ggml_sys as sys;
 
-use super::backend::BufferType;
+use super::backend::{BufferType, Device};
 use super::graph::Tensor;
 use super::guard::guarded;
-use super::llama::Model;
+use super::llama::{Model, ModelParams, OnProgress};
 use super::made;
 use super::result::Error;
+use super::vfile::VirtualFile;
 use crate::units::Bytes;
 
 /// A model some of whose weights are still to be set.
@@ -33,11 +34,27 @@ pub struct Deferred {
     whole: bool,
 }
 
-impl Unfilled {
-    pub(super) fn new(model: Model, tensors: Vec<Deferred>) -> Unfilled {
-        Unfilled { model, tensors }
+impl Model {
+    /// Loads a model from a virtual file, but for the bytes of the tensors called as `wanted` says that come into memory of the CPU's or
+    /// of `device`'s.
+    pub fn load_deferring(
+        file: VirtualFile,
+        params: &ModelParams,
+        on_progress: OnProgress<'_>,
+        device: Device,
+        wanted: HashSet<String>,
+    ) -> Result<Unfilled, Error> {
+        let cpu = Device::cpu()?;
+        let mut kinds = cpu.extra_buffer_types();
+        kinds.extend([cpu.buffer_type(), device.buffer_type()]);
+        kinds.extend(device.host_buffer_type());
+        let (model, tensors) =
+            deferring(&kinds, wanted, || Model::load_virtual(file, params, on_progress))?;
+        Ok(Unfilled { model, tensors })
     }
+}
 
+impl Unfilled {
     /// What is to be set. A name may be there twice: as embedding and as output matrix.
     pub fn tensors(&self) -> &[Deferred] {
         &self.tensors
@@ -115,12 +132,12 @@ struct Watch {
 }
 
 /// Watches what is put into buffers of `kinds` while `load` runs; tensors that are called as `wanted` says are kept from libllama.
-pub(super) fn deferring<T>(
+fn deferring<T>(
     kinds: &[BufferType],
     wanted: HashSet<String>,
     load: impl FnOnce() -> Result<T, Error>,
 ) -> Result<(T, Vec<Deferred>), Error> {
-    kinds.iter().for_each(|&kind| made::watch(kind));
+    kinds.iter().for_each(|&kind| made::watch(kind, made_here));
     WATCH.set(Some(Watch { wanted, ..Watch::default() }));
     let loaded = load();
     let Watch { buffers, found, .. } = WATCH.take().unwrap_or_default();
@@ -138,7 +155,7 @@ pub(super) fn deferring<T>(
 }
 
 /// A buffer was made; it is watched if this thread loads a model.
-pub(super) fn made(buffer: NonNull<sys::ggml_backend_buffer>, size: usize) {
+fn made_here(buffer: NonNull<sys::ggml_backend_buffer>, size: usize) {
     WATCH.with_borrow_mut(|watch| {
         if let Some(watch) = watch {
             watch.note(buffer, size);

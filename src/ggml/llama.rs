@@ -9,10 +9,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use ggml_sys as sys;
 
 use super::backend::{BufferType, Device, Threadpool};
-use super::defer::{Unfilled, deferring};
 use super::guard::guarded;
+use super::pooling::Pooling;
 use super::result::{Error, not_null};
-use super::vectors::Pooling;
 use super::vfile::VirtualFile;
 use crate::units::Bytes;
 
@@ -60,24 +59,6 @@ impl Model {
                 not_null("loading the model", model).map(Model)
             })
         })
-    }
-
-    /// Loads a model from a virtual file, but for the bytes of the tensors called as `wanted` says that come into memory of the CPU's or
-    /// of `device`'s.
-    pub fn load_deferring(
-        file: VirtualFile,
-        params: &ModelParams,
-        on_progress: OnProgress<'_>,
-        device: Device,
-        wanted: HashSet<String>,
-    ) -> Result<Unfilled, Error> {
-        let cpu = Device::cpu()?;
-        let mut kinds = cpu.extra_buffer_types();
-        kinds.extend([cpu.buffer_type(), device.buffer_type()]);
-        kinds.extend(device.host_buffer_type());
-        let (model, tensors) =
-            deferring(&kinds, wanted, || Model::load_virtual(file, params, on_progress))?;
-        Ok(Unfilled::new(model, tensors))
     }
 
     /// Its vocabulary.

@@ -9,29 +9,44 @@ use ggml_sys as sys;
 
 use super::backend::BufferType;
 use super::guard::guarded;
-use super::{clear, defer};
 
 type Make =
     unsafe extern "C" fn(sys::ggml_backend_buffer_type_t, usize) -> sys::ggml_backend_buffer_t;
 
-/// How buffers of the watched types are really made; by the type's address.
-static MAKERS: Mutex<Option<HashMap<usize, Make>>> = Mutex::new(None);
+/// Hears of a fresh buffer and its size. (bytes)
+pub(super) type Hear = fn(NonNull<sys::ggml_backend_buffer>, usize);
 
-fn makers() -> MutexGuard<'static, Option<HashMap<usize, Make>>> {
-    MAKERS.lock().unwrap_or_else(PoisonError::into_inner)
+/// A watched type: how its buffers are really made, and who hears of them.
+struct Watched {
+    maker: Make,
+    hear: Vec<Hear>,
 }
 
-/// Puts [`make`] in the place of the function that makes buffers of `kind`, which must live as long as the program; once for each.
-pub(super) fn watch(kind: BufferType) {
-    let mut makers = makers();
-    let known = makers.get_or_insert_default();
+/// By the type's address.
+static WATCHED: Mutex<Option<HashMap<usize, Watched>>> = Mutex::new(None);
+
+fn watched() -> MutexGuard<'static, Option<HashMap<usize, Watched>>> {
+    WATCHED.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Tells `hear` from now on of every buffer of `kind`, which must live as long as the program: [`make`] takes the place of the function
+/// that makes them.
+pub(super) fn watch(kind: BufferType, hear: Hear) {
+    let mut watched = watched();
+    let known = watched.get_or_insert_default();
     let address = kind.0.as_ptr() as usize;
+    if let Some(kind) = known.get_mut(&address) {
+        if !kind.hear.iter().any(|&known| std::ptr::fn_addr_eq(known, hear)) {
+            kind.hear.push(hear);
+        }
+        return;
+    }
     // SAFETY: the table is in memory that may be written to; a thread that makes a buffer at this moment finds one function or the
     // other, and both do the same for it.
     unsafe {
         let place = &raw mut (*kind.0.as_ptr()).iface.alloc_buffer;
-        if let (false, Some(maker)) = (known.contains_key(&address), *place) {
-            known.insert(address, maker);
+        if let Some(maker) = *place {
+            known.insert(address, Watched { maker, hear: vec![hear] });
             place.write_volatile(Some(make));
         }
     }
@@ -43,13 +58,14 @@ unsafe extern "C" fn make(
     size: usize,
 ) -> sys::ggml_backend_buffer_t {
     guarded(null_mut(), || {
-        let maker = makers().as_ref().and_then(|known| known.get(&(kind as usize)).copied());
-        let Some(maker) = maker else { return null_mut() };
+        let found = watched().as_ref().and_then(|known| {
+            known.get(&(kind as usize)).map(|kind| (kind.maker, kind.hear.clone()))
+        });
+        let Some((maker, hear)) = found else { return null_mut() };
         // SAFETY: this type's own function, with the arguments that ggml gave.
         let made = unsafe { maker(kind, size) };
         if let Some(buffer) = NonNull::new(made) {
-            clear::made(buffer);
-            defer::made(buffer, size);
+            hear.iter().for_each(|hear| hear(buffer, size));
         }
         made
     })

@@ -20,6 +20,8 @@ mod llama;
 mod log;
 mod made;
 mod memory;
+mod placement;
+mod pooling;
 mod quantize;
 mod result;
 mod sampler;
@@ -39,15 +41,16 @@ pub use devices::{DeviceKind, DeviceMemory};
 pub use event::Event;
 pub use gauge::Matmul;
 pub use grammar::grammar_of_schema;
-pub use graph::{Graph, Placement, Tensor};
+pub use graph::{Graph, Tensor};
 pub use llama::{Context, ContextParams, Model, ModelParams, OnProgress, Taken, Token, Vocab};
 pub use log::{Verbosity, set_verbosity, take_messages, warn};
 pub use memory::{Area, Pinned};
+pub use placement::Placement;
+pub use pooling::Pooling;
 pub use quantize::{QuantizeParams, QuantizeStep, quantize};
 pub use result::Error;
 pub use sampler::{Sampler, SamplerSettings};
 pub use upload::{Upload, measure_upload};
-pub use vectors::Pooling;
 pub use vfile::{Segment, SegmentKind, VirtualFile};
 
 /// Readies ggml and libllama; called by everything that creates a handle. Cheap after the first time.
@@ -60,7 +63,7 @@ pub fn init() {
         // SAFETY: takes no arguments; the type lives as long as the program.
         let plain = unsafe { ggml_sys::ggml_backend_cpu_buffer_type() };
         if let Some(plain) = std::ptr::NonNull::new(plain) {
-            made::watch(BufferType(plain));
+            made::watch(BufferType(plain), clear::made);
         }
     });
 }

@@ -7,16 +7,8 @@ use std::sync::atomic::AtomicBool;
 use ggml_sys as sys;
 
 use super::llama::{Context, ContextParams, Model};
+use super::pooling::Pooling;
 use super::result::{Error, not_null};
-
-/// What becomes of the vectors of a text's tokens.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Pooling {
-    /// They become one as the model was made for, or else their mean.
-    OfModel,
-    /// Their mean is taken.
-    Mean,
-}
 
 impl Context {
     /// A context that makes vectors of texts.

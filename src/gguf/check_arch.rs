@@ -4,7 +4,8 @@
 //! architecture that is not named here has no rule, and a new one needs none to be accepted.
 
 use super::check::{Checked, MAX_WIDTH};
-use super::index::{Index, Place};
+use super::index::Index;
+use super::place::Place;
 
 /// Architectures with recurrent blocks whose sizes derive from `ssm.inner_size`.
 const RECURRENT: [&str; 12] = [

@@ -4,8 +4,9 @@
 
 use std::collections::HashMap;
 
-use super::index::{Block, Index, Place, TensorInfo};
+use super::index::{Block, Index, TensorInfo};
 use super::names;
+use super::place::Place;
 use super::types::GgmlType;
 use super::value::{Array, Value};
 use crate::units::Bytes;

@@ -2,7 +2,6 @@
 //! no weights.
 
 use std::collections::{BTreeMap, HashSet};
-use std::fmt;
 use std::fs::File;
 use std::io::{BufReader, Read};
 use std::path::{Path, PathBuf};
@@ -10,6 +9,7 @@ use std::path::{Path, PathBuf};
 use super::error::{Error, Flaw, Reason, SplitFlaw, TensorFlaw, printable};
 use super::names;
 use super::parse::{self, Header};
+use super::place::{Place, Stack};
 use super::split::{self, Part};
 use super::types::GgmlType;
 use super::value::Metadata;
@@ -24,36 +24,6 @@ pub struct ModelFile {
     pub len: Bytes,
     /// Where the tensor data begins: everything before it is header.
     pub data_offset: u64,
-}
-
-/// Which row of blocks a block number counts in, in the order of computation.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Stack {
-    /// `v.blk.N`: a vision tower.
-    Vision,
-    /// `a.blk.N`: an audio tower.
-    Audio,
-    /// `enc.blk.N`: the encoder of an encoder-decoder model.
-    Encoder,
-    /// `blk.N`: the blocks of all other models.
-    Main,
-    /// `dec.blk.N`: the decoder of an encoder-decoder model.
-    Decoder,
-    /// `posnet.N` of a speech decoder.
-    PosNet,
-    /// `convnext.N` of a speech decoder.
-    ConvNext,
-}
-
-/// Where a tensor belongs in the order of computation.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Place {
-    /// Token embeddings and what else is read before block 0.
-    Embedding,
-    /// A numbered block: `blk.N.*`, or that of another stack.
-    Block(Stack, u32),
-    /// Final norm and output matrix, and whatever else has no block number.
-    Output,
 }
 
 /// One tensor of the file.
@@ -99,31 +69,6 @@ pub struct Index {
     pub tensors: Vec<TensorInfo>,
     /// The blocks, in order of computation: by stack, then by number.
     pub blocks: Vec<Block>,
-}
-
-impl Stack {
-    /// What precedes the block number in tensor names, without the dot.
-    pub fn prefix(self) -> &'static str {
-        match self {
-            Stack::Vision => "v.blk",
-            Stack::Audio => "a.blk",
-            Stack::Encoder => "enc.blk",
-            Stack::Main => "blk",
-            Stack::Decoder => "dec.blk",
-            Stack::PosNet => "posnet",
-            Stack::ConvNext => "convnext",
-        }
-    }
-}
-
-impl fmt::Display for Place {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Place::Embedding => f.pad("embedding"),
-            Place::Block(stack, number) => f.pad(&format!("{}.{number}", stack.prefix())),
-            Place::Output => f.pad("output"),
-        }
-    }
 }
 
 impl TensorInfo {

@@ -15,6 +15,7 @@ pub mod index;
 mod join;
 pub mod names;
 mod parse;
+mod place;
 mod purpose;
 mod split;
 mod types;
@@ -22,8 +23,9 @@ mod value;
 
 pub use error::{Error, Flaw, Reason, SplitFlaw, TensorFlaw, printable};
 pub use facts::{Experts, Tokenizer};
-pub use index::{Block, Index, ModelFile, Place, Stack, TensorInfo};
+pub use index::{Block, Index, ModelFile, TensorInfo};
 pub use join::Joined;
+pub use place::{Place, Stack};
 pub use purpose::Purpose;
 pub use split::part_path;
 pub use types::GgmlType;

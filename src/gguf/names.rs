@@ -5,7 +5,7 @@
 //! block; of the rest, what is read before the first block is told apart from what is read after
 //! the last.
 
-use super::index::{Place, Stack};
+use super::place::{Place, Stack};
 
 /// Prefixes that a block number follows.
 const STACKS: [(&str, Stack); 7] = [

@@ -36,7 +36,7 @@ pub fn disk(source: &dyn WeightSource, paths: &[PathBuf]) -> Option<Rate> {
 /// How a file would be read when it streams, and how fast. `None` if it cannot be read, or is too short.
 pub fn file(path: &Path) -> Option<(String, Rate)> {
     let paths = [path.to_owned()];
-    let source = source::reader::open(&paths, source::Choice::default()).ok()?;
+    let source = source::open(&paths, source::Choice::default()).ok()?;
     let rate = disk(&*source, &paths)?;
     Some((source.describe(), rate))
 }

@@ -8,7 +8,7 @@ use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
 use crate::source::ReadError;
-use crate::source::reader::OpenError;
+use crate::source::choice::OpenError;
 use crate::units::Bytes;
 
 /// The files of a model, in the order in which extents number them.

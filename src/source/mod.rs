@@ -5,12 +5,15 @@
 //! with the outcome, right or wrong.
 
 mod align;
+mod choice;
 pub mod fault;
 mod files;
 pub mod layout;
-pub mod reader;
+mod open;
+mod reader;
 mod retry;
 pub mod sample;
+mod verdict;
 
 use std::fmt;
 use std::io;
@@ -21,8 +24,9 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 pub use align::HostBuf;
+pub use choice::{Caching, Choice, OpenError, READER_ENV, ReaderKind};
 pub use layout::{Extent, Layout, Piece};
-pub use reader::{Caching, Choice, OpenError, ReaderKind, open};
+pub use open::open;
 pub use retry::Retrying;
 
 use crate::units::Bytes;

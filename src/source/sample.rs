@@ -11,8 +11,9 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use super::choice::OpenError;
 use crate::source::files::{Files, PageCache, drop_pages};
-use crate::source::{DIRECT_ALIGN, Extent, HostBuf, OpenError, ReadError, Ticket, WeightSource};
+use crate::source::{DIRECT_ALIGN, Extent, HostBuf, ReadError, Ticket, WeightSource};
 use crate::units::{Bytes, MIB, Rate};
 
 /// One request at most, which readers cut into reads of 1 MiB ...

@@ -21,7 +21,7 @@ const THREADS_BUFFERED: usize = 4;
 
 /// Reads with `pread` on several threads.
 #[derive(Debug)]
-pub struct PreadSource {
+pub(super) struct PreadSource {
     shared: Arc<Shared>,
     threads: Vec<JoinHandle<()>>,
 }

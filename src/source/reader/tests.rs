@@ -10,8 +10,10 @@ use std::time::{Duration, Instant};
 use proptest::prelude::*;
 use tempfile::TempDir;
 
-use super::{Caching, Choice, OpenError, PageCache, ReaderKind, open, start};
+use super::start;
+use crate::source::files::PageCache;
 use crate::source::layout::layout;
+use crate::source::{Caching, Choice, OpenError, ReaderKind, open};
 use crate::source::{DIRECT_ALIGN, Extent, HostBuf, Piece, ReadError, Ticket, WeightSource};
 use crate::units::Bytes;
 

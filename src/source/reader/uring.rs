@@ -30,7 +30,7 @@ const MAX_FAILURES: u32 = 1000;
 
 /// Reads through io_uring.
 #[derive(Debug)]
-pub struct UringSource {
+pub(super) struct UringSource {
     inbox: Arc<Inbox>,
     thread: Option<JoinHandle<()>>,
     direct: bool,

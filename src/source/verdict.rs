@@ -5,7 +5,8 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::{OpenError, ReaderKind, start};
+use super::choice::{OpenError, ReaderKind};
+use super::reader::start;
 use crate::memo;
 use crate::source::files::{Files, PageCache};
 use crate::source::sample::{Effort, Ground, NoSample, sample};
