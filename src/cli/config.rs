@@ -301,6 +301,7 @@ fn scalar(value: &DeValue<'_>) -> Option<String> {
 /// Why the flag does not take `text`, in the words of the flag's own check.
 fn refusal(arg: &Arg, text: &str) -> Option<String> {
     let alone = Arg::new("value")
+        .long("value")
         .value_parser(arg.get_value_parser().clone())
         .action(arg.get_action().clone())
         .default_value(text.to_owned());
