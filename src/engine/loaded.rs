@@ -115,6 +115,11 @@ impl Engine {
         self.0.model.vocab().len()
     }
 
+    /// Numbers in the vectors that it makes.
+    pub fn vector_length(&self) -> usize {
+        self.0.model.n_vector()
+    }
+
     /// Whether it continues texts; otherwise it makes vectors of them.
     pub fn writes_text(&self) -> bool {
         self.0.index.purpose().not_for_text().is_none()

@@ -90,7 +90,7 @@ impl Model {
     }
 
     /// Numbers in a vector that it makes.
-    pub(super) fn n_vector(&self) -> usize {
+    pub fn n_vector(&self) -> usize {
         // SAFETY: a valid model.
         usize::try_from(unsafe { sys::llama_model_n_embd_out(self.0.as_ptr()) }).unwrap_or(0)
     }

@@ -14,7 +14,8 @@ use tokio::time::{Instant, MissedTickBehavior, interval_at};
 use tokio_stream::{Stream, StreamExt};
 
 use super::error::ApiError;
-use super::server::Server;
+use super::queue::{ENDED, Place};
+use super::server::{Listener, Server};
 use crate::engine::Error;
 use crate::engine::batch::{Ended, Piece, Room, Sink};
 
@@ -43,14 +44,19 @@ pub(super) enum News {
 #[derive(Debug)]
 pub(super) struct Answers {
     receiver: mpsc::Receiver<Message>,
-    server: Arc<Server>,
-    /// Texts that have not ended.
-    left: usize,
+    listener: Listener,
+    place: Place,
+    /// Texts that have not ended, by their numbers.
+    left: Vec<usize>,
 }
 
 impl Answers {
-    /// The answers of `n` texts, and who sends them.
-    pub(super) fn new(server: &Arc<Server>, n: usize) -> (Answers, Vec<Box<dyn Sink>>) {
+    /// The answers of `n` texts, which wait in `place`, and who sends them.
+    pub(super) fn new(
+        server: &Arc<Server>,
+        place: Place,
+        n: usize,
+    ) -> (Answers, Vec<Box<dyn Sink>>) {
         let (sender, receiver) = mpsc::channel(BUFFER * n);
         let gone = Arc::new(AtomicBool::new(false));
         let sink = |choice| -> Box<dyn Sink> {
@@ -62,8 +68,7 @@ impl Answers {
             })
         };
         let sinks = (0..n).map(sink).collect();
-        server.listeners.fetch_add(1, Ordering::Relaxed);
-        (Answers { receiver, server: server.clone(), left: n }, sinks)
+        (Answers { receiver, listener: server.listen(), place, left: (0..n).collect() }, sinks)
     }
 
     /// The next message; none after the last text's end.
@@ -72,16 +77,14 @@ impl Answers {
     }
 
     fn poll(&mut self, context: &mut Context<'_>) -> Poll<Option<Message>> {
-        if self.left == 0 {
-            return Poll::Ready(None);
+        let Some(&first) = self.left.first() else { return Poll::Ready(None) };
+        // Who sends has gone without an end of each text: the worker failed, and no answer may look complete.
+        let lost = || Message { choice: first, news: News::End(Err(ApiError::unavailable(ENDED))) };
+        let message = std::task::ready!(self.receiver.poll_recv(context)).unwrap_or_else(lost);
+        if matches!(message.news, News::End(_)) {
+            self.left.retain(|&choice| choice != message.choice);
         }
-        let message = std::task::ready!(self.receiver.poll_recv(context));
-        match &message {
-            Some(Message { news: News::End(_), .. }) => self.left -= 1,
-            Some(_) => {}
-            None => self.left = 0,
-        }
-        Poll::Ready(message)
+        Poll::Ready(Some(message))
     }
 }
 
@@ -96,11 +99,8 @@ impl Stream for Answers {
 impl Drop for Answers {
     fn drop(&mut self) {
         self.receiver.close();
-        let others = self.server.listeners.fetch_sub(1, Ordering::Relaxed) - 1;
-        if self.left > 0 && others == 0 {
-            // Nobody at all listens: the pass under way, which may take minutes, is for nobody.
-            self.server.stop_pass();
-        }
+        self.place.free();
+        self.listener.is_done = self.left.is_empty();
     }
 }
 

@@ -13,7 +13,8 @@ use tokio::sync::oneshot;
 use super::error::ApiError;
 use super::fields::{self, Fields};
 use super::prompt;
-use super::server::{Served, Server};
+use super::queue::{ENDED, Place};
+use super::server::{Admitted, Listener, Served, Server};
 use super::worker::{Embed, Job};
 use crate::engine::{Error, Token};
 
@@ -34,14 +35,11 @@ pub(super) async fn openai(
         Some("base64") => true,
         Some(_) => return Err(fields.wrong("encoding_format", "float or base64")),
     };
+    check_dimensions(served, fields)?;
+    let admitted = server.admit().await?;
     let texts = prompt::inputs(served, fields, "input", MAX_INPUTS)?;
     let n_tokens: usize = texts.iter().map(Vec::len).sum();
-    let vectors = vectors(&server, served, texts).await?;
-    let wanted = fields.whole("dimensions", 1, 1 << 20)?;
-    let given = vectors.first().map_or(0, Vec::len);
-    if wanted.is_some_and(|n| usize::try_from(n) != Ok(given)) {
-        return Err(fields.wrong("dimensions", &format!("{given}, as the model makes them")));
-    }
+    let vectors = vectors(&server, served, admitted, texts).await?;
     let entry = |(index, vector): (usize, Vec<f32>)| {
         let embedding = if base64 { packed(&vector).into() } else { json!(vector) };
         json!({"object": "embedding", "index": index, "embedding": embedding})
@@ -69,12 +67,14 @@ pub(super) async fn ollama(
     let body = fields::read(&server, request).await?;
     let fields = Fields::of(&body);
     served.named(fields.text("model")?)?;
+    check_dimensions(served, fields)?;
+    let admitted = server.admit().await?;
     let mut texts = prompt::inputs(served, fields, "input", MAX_INPUTS)?;
     if fields.flag("truncate")?.unwrap_or(true) {
         texts.iter_mut().for_each(|text| text.truncate(served.n_ctx as usize));
     }
     let n_tokens: usize = texts.iter().map(Vec::len).sum();
-    let vectors = vectors(&server, served, texts).await?;
+    let vectors = vectors(&server, served, admitted, texts).await?;
     Ok(Json(json!({
         "model": served.name, "embeddings": vectors, "load_duration": 0,
         "total_duration": u64::try_from(begin.elapsed().as_nanos()).unwrap_or(u64::MAX),
@@ -92,14 +92,26 @@ pub(super) async fn ollama_old(
     let fields = Fields::of(&body);
     served.named(fields.text("model")?)?;
     let text = fields.text("prompt")?.ok_or_else(|| fields.wrong("prompt", "there"))?;
+    let admitted = server.admit().await?;
     let tokens = prompt::text_tokens(served, text)?;
-    let mut vectors = vectors(&server, served, vec![tokens]).await?;
+    let mut vectors = vectors(&server, served, admitted, vec![tokens]).await?;
     Ok(Json(json!({ "embedding": vectors.pop() })))
 }
 
+/// The length of vectors is the model's; a client that wants another is told before anything is computed.
+fn check_dimensions(served: &Served, fields: Fields<'_>) -> Result<(), ApiError> {
+    let Some(wanted) = fields.whole("dimensions", 1, 1 << 20)? else { return Ok(()) };
+    let given = served.engine.vector_length();
+    if usize::try_from(wanted) == Ok(given) {
+        return Ok(());
+    }
+    Err(fields.wrong("dimensions", &format!("{given}, as the model makes them")))
+}
+
 async fn vectors(
-    server: &Server,
+    server: &Arc<Server>,
     served: &Served,
+    admitted: Admitted,
     texts: Vec<Vec<Token>>,
 ) -> Result<Vec<Vec<f32>>, ApiError> {
     let room = served.n_ctx as usize;
@@ -110,8 +122,28 @@ async fn vectors(
         let error = ApiError::engine(&Error::ContextTooSmall { tokens, room });
         return Err(ApiError { param: Some("input".to_owned()), ..error });
     }
+    let place = admitted.place.clone();
+    place.widen(texts.len())?;
+    drop(admitted);
     let (reply, answer) = oneshot::channel();
-    server.submit(Job::Embed(Embed { texts: texts.into(), vectors: Vec::new(), reply }))?;
-    // Dropped without an answer: the server was told to stop.
-    answer.await.unwrap_or_else(|_| Err(ApiError::unavailable("the server is stopping")))
+    // Of those who wait for this one, too, depends whether a pass is for somebody.
+    let mut waiting = Waiting { listener: server.listen(), place: place.clone() };
+    let embed = Embed { texts: texts.into(), vectors: Vec::new(), reply };
+    server.queue.push(Job::Embed(embed), place)?;
+    // Dropped without an answer: the worker failed.
+    let answer = answer.await.unwrap_or_else(|_| Err(ApiError::unavailable(ENDED)));
+    waiting.listener.is_done = true;
+    answer
+}
+
+/// Somebody who waits for vectors.
+struct Waiting {
+    listener: Listener,
+    place: Place,
+}
+
+impl Drop for Waiting {
+    fn drop(&mut self) {
+        self.place.free();
+    }
 }

@@ -18,8 +18,11 @@ mod openai;
 mod order;
 mod page;
 mod prompt;
+mod queue;
 mod routes;
 mod server;
+#[cfg(test)]
+mod tests;
 mod tools;
 mod worker;
 
@@ -119,12 +122,19 @@ async fn serve(
         .await
         .with_context(|| format!("cannot listen on '{address}'"))?;
     let address = listener.local_addr().context("cannot tell the port")?;
-    let grace = config.grace;
-    let (server, jobs) = Server::new(config, address);
-    let server = Arc::new(server);
+    attend(Arc::new(Server::new(config, address)), listener, open, tell).await
+}
+
+/// Runs the worker of `server` and answers at `listener`, until the process is told to stop or the worker fails.
+async fn attend(
+    server: Arc<Server>,
+    listener: TcpListener,
+    open: impl FnOnce() -> anyhow::Result<Engine> + Send + 'static,
+    tell: &(dyn Fn(News<'_>) + Sync),
+) -> anyhow::Result<()> {
     let mut signals = listen::Signals::new().context("cannot listen for signals")?;
-    tell(News::Listening(address));
-    let worker = worker::start(server.clone(), jobs, open)?;
+    tell(News::Listening(server.address));
+    let mut worker = worker::start(server.clone(), open)?;
     let connections = tokio::spawn(listen::accept(listener, server.clone()));
     tokio::select! {
         // Nothing runs that could end well.
@@ -135,13 +145,22 @@ async fn serve(
             Err(_) => anyhow::bail!("the worker ended before the model was loaded"),
         },
     }
-    signals.wait().await;
-    tell(News::Stopping);
+    let failed = tokio::select! {
+        () = signals.wait() => false,
+        _ = &mut worker.ended => true,
+    };
+    if !failed {
+        tell(News::Stopping);
+    }
     server.drain();
+    // Where nothing is computed any more, there is nothing to wait for but what is being said.
+    let grace = if failed { Duration::ZERO } else { server.config.grace };
     tokio::select! {
         () = signals.wait() => exit_now(),
-        () = finish(&server, grace, connections, worker.ended) => {}
+        () = finish(&server, grace, connections, (!failed).then_some(worker.ended)) => {}
     }
+    // Whoever watches over this process is to start another.
+    anyhow::ensure!(!failed, queue::ENDED);
     Ok(())
 }
 
@@ -158,14 +177,16 @@ async fn finish(
     server: &Server,
     grace: Duration,
     mut connections: JoinHandle<()>,
-    worker: oneshot::Receiver<()>,
+    worker: Option<oneshot::Receiver<()>>,
 ) {
     let in_time = tokio::time::timeout(grace, &mut connections).await.is_ok();
     server.cut();
     if !in_time {
         let _ = tokio::time::timeout(LAST_WORDS, connections).await;
     }
-    let _ = tokio::time::timeout(LAST_WORDS, worker).await;
+    if let Some(worker) = worker {
+        let _ = tokio::time::timeout(LAST_WORDS, worker).await;
+    }
 }
 
 /// How long streams that were cut short get to say so: a step may be waiting for a busy disk.

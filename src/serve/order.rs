@@ -8,7 +8,7 @@ use tokio::task::block_in_place;
 use super::answers::Answers;
 use super::error::ApiError;
 use super::fields::Fields;
-use super::server::{Served, Server};
+use super::server::{Admitted, Served, Server};
 use super::worker::Job;
 use crate::engine::batch::Request;
 use crate::engine::{Error, Grammar, SamplerSettings, Token, grammar_of_schema};
@@ -44,8 +44,13 @@ impl Order {
     ///
     /// # Errors
     ///
-    /// It does not fit the context, or the queue is full.
-    pub(super) fn submit(self, server: &Arc<Server>, served: &Served) -> Result<Answers, ApiError> {
+    /// It does not fit the context, or the queue has no place for each of its texts.
+    pub(super) fn submit(
+        self,
+        server: &Arc<Server>,
+        served: &Served,
+        admitted: Admitted,
+    ) -> Result<Answers, ApiError> {
         let room = (served.n_ctx as usize).saturating_sub(1);
         for tokens in self.prompts.iter().map(Vec::len) {
             if tokens > room {
@@ -59,7 +64,9 @@ impl Order {
             let checked = block_in_place(|| served.engine.check_grammar(grammar));
             checked.map_err(|error| ApiError::engine(&error))?;
         }
-        let (answers, sinks) = Answers::new(server, self.prompts.len() * self.n);
+        let (n, place) = (self.prompts.len() * self.n, admitted.place);
+        place.widen(n)?;
+        let (answers, sinks) = Answers::new(server, place.clone(), n);
         let requests = sinks.into_iter().enumerate().map(|(i, sink)| Request {
             prompt: self.prompts[i / self.n].clone(),
             settings: SamplerSettings {
@@ -74,7 +81,7 @@ impl Order {
             control: self.control,
             sink,
         });
-        server.submit(Job::Write(requests.collect()))?;
+        server.queue.push(Job::Write(requests.collect()), place)?;
         Ok(answers)
     }
 }

@@ -5,13 +5,13 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 
 use super::Config;
 use super::error::ApiError;
 use super::metrics::Metrics;
+use super::queue::{self, Place, Queue};
 use super::tools::Form;
-use super::worker::Job;
 use crate::engine::Engine;
 use crate::talk::Vocab;
 use crate::talk::template::ChatTemplate;
@@ -35,30 +35,42 @@ pub(super) struct Server {
     pub(super) metrics: Metrics,
     /// Unix seconds of the start.
     pub(super) started: u64,
+    /// Requests that were not begun.
+    pub(super) queue: Queue,
     /// Requests whose answers somebody waits for.
-    pub(super) listeners: AtomicUsize,
-    jobs: mpsc::Sender<(Job, Place)>,
-    /// Jobs that were not begun.
-    queued: Arc<AtomicUsize>,
+    listeners: AtomicUsize,
+    /// Requests of which tokens, templates and grammars are made at a time.
+    bench: Arc<Semaphore>,
     model: OnceLock<Served>,
     phase: watch::Sender<Phase>,
 }
 
-/// A place in the queue; dropped when the job begins.
-#[derive(Debug)]
-pub(super) struct Place(Arc<AtomicUsize>);
+/// Requests that are made into tokens at a time: more would only take time and memory from each other.
+const BENCH: usize = 2;
 
-impl Place {
-    fn take(queued: &Arc<AtomicUsize>, most: usize) -> Option<Place> {
-        let before = queued.fetch_add(1, Ordering::Relaxed);
-        let place = Place(queued.clone());
-        (before < most).then_some(place)
-    }
+/// A request that was let in.
+#[derive(Debug)]
+pub(super) struct Admitted {
+    /// Its places in the queue.
+    pub(super) place: Place,
+    _turn: OwnedSemaphorePermit,
 }
 
-impl Drop for Place {
+/// Somebody who waits for an answer; dropped when it is there, or when nobody wants it any more.
+#[derive(Debug)]
+pub(super) struct Listener {
+    server: Arc<Server>,
+    /// Whether the answer was all there.
+    pub(super) is_done: bool,
+}
+
+impl Drop for Listener {
     fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
+        let others = self.server.listeners.fetch_sub(1, Ordering::Relaxed) - 1;
+        if !self.is_done && others == 0 {
+            // Nobody at all listens: the pass under way, which may take minutes, is for nobody.
+            self.server.stop_pass();
+        }
     }
 }
 
@@ -79,26 +91,20 @@ pub(super) struct Served {
 }
 
 impl Server {
-    /// A server at `address`, and where its worker finds jobs.
-    pub(super) fn new(
-        config: Config,
-        address: SocketAddr,
-    ) -> (Server, mpsc::Receiver<(Job, Place)>) {
-        // One more than there are places, for the order to look at the phase.
-        let (jobs, receiver) = mpsc::channel(config.queue.max(1) + 1);
+    /// A server at `address`.
+    pub(super) fn new(config: Config, address: SocketAddr) -> Server {
         let now = SystemTime::now().duration_since(UNIX_EPOCH);
-        let server = Server {
+        Server {
+            queue: Queue::new(config.queue),
             config,
             address,
             metrics: Metrics::default(),
             started: now.map_or(0, |d| d.as_secs()),
             listeners: AtomicUsize::new(0),
-            jobs,
-            queued: Arc::default(),
+            bench: Arc::new(Semaphore::new(BENCH)),
             model: OnceLock::new(),
             phase: watch::Sender::new(Phase::Open),
-        };
-        (server, receiver)
+        }
     }
 
     /// The model was loaded.
@@ -109,27 +115,33 @@ impl Server {
 
     /// The model, or that it is not there yet.
     pub(super) fn model(&self) -> Result<&Served, ApiError> {
-        if self.jobs.is_closed() {
-            return Err(ApiError::unavailable("the worker has ended"));
+        if self.queue.has_ended() {
+            return Err(ApiError::unavailable(queue::ENDED));
         }
         self.model.get().ok_or_else(|| ApiError::unavailable("the model is being loaded"))
     }
 
-    /// Puts a job into the queue.
+    /// Lets a request in, before anything is made of it: gives it a place in the queue, and its turn to be made into tokens.
     ///
     /// # Errors
     ///
-    /// The queue is full, or nobody works any more.
-    pub(super) fn submit(&self, job: Job) -> Result<(), ApiError> {
-        let ended = || ApiError::unavailable("the worker has ended");
-        let place = Place::take(&self.queued, self.config.queue).ok_or_else(ApiError::busy)?;
-        self.jobs.try_send((job, place)).map_err(|_| ended())
+    /// The queue is full.
+    pub(super) async fn admit(&self) -> Result<Admitted, ApiError> {
+        let place = self.queue.enter()?;
+        let turn = self.bench.clone().acquire_owned().await;
+        Ok(Admitted { place, _turn: turn.map_err(|_| ApiError::unavailable(queue::ENDED))? })
+    }
+
+    /// Counts somebody who waits for an answer.
+    pub(super) fn listen(self: &Arc<Server>) -> Listener {
+        self.listeners.fetch_add(1, Ordering::Relaxed);
+        Listener { server: self.clone(), is_done: false }
     }
 
     /// Requests that wait.
     pub(super) fn waiting(&self) -> usize {
         let pending = usize::try_from(self.metrics.pending.get()).unwrap_or(0);
-        self.queued.load(Ordering::Relaxed) + pending
+        self.queue.taken() + pending
     }
 
     /// Ends the pass under way: what is still wanted of it will be computed anew.
@@ -148,9 +160,8 @@ impl Server {
     pub(super) fn cut(&self) {
         self.phase.send_replace(Phase::Cut);
         self.stop_pass();
-        // A worker that waits for jobs sees that there are none; one that works sees it by itself.
-        let place = Place::take(&self.queued, usize::MAX);
-        let _ = place.map(|place| self.jobs.try_send((Job::Stop, place)));
+        // A worker that waits for jobs is woken; one that works sees it by itself.
+        self.queue.ring();
     }
 
     pub(super) fn is_draining(&self) -> bool {

@@ -1,5 +1,5 @@
 //! The worker: the thread that owns the model's context. It takes jobs from the queue while there is room, and computes all that
-//! run, together.
+//! run, together. When it ends, for whatever reason, everybody who waits for it is told.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -7,11 +7,11 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::oneshot;
 
 use super::error::ApiError;
-use super::server::{Place, Served, Server};
-use crate::engine::batch::{Batcher, Request, Vector};
+use super::server::{Served, Server};
+use crate::engine::batch::{Batcher, Request, Room, Vector};
 use crate::engine::embed::{Embedder, normalised};
 use crate::engine::{Engine, Error, Token};
 
@@ -25,8 +25,21 @@ pub(super) enum Job {
     Write(Vec<Request>),
     /// Vectors of texts.
     Embed(Embed),
-    /// Nothing: the server was cut, which is to be looked at.
-    Stop,
+    /// The worker is to fail, as if by a fault of ours.
+    #[cfg(test)]
+    Fail,
+}
+
+impl Job {
+    /// Whether nobody waits for it any more.
+    pub(super) fn is_forsaken(&self) -> bool {
+        match self {
+            Job::Write(requests) => requests.iter().all(|r| r.sink.room() == Room::Gone),
+            Job::Embed(embed) => embed.reply.is_closed(),
+            #[cfg(test)]
+            Job::Fail => false,
+        }
+    }
 }
 
 /// Texts whose vectors are wanted.
@@ -50,12 +63,13 @@ pub(super) struct Started {
 /// Starts the worker: it loads the model, tells that it did, and works until the server ends.
 pub(super) fn start(
     server: Arc<Server>,
-    jobs: mpsc::Receiver<(Job, Place)>,
     open: impl FnOnce() -> anyhow::Result<Engine> + Send + 'static,
 ) -> anyhow::Result<Started> {
     let (tell, loaded) = oneshot::channel();
     let (end, ended) = oneshot::channel();
     let work = move || {
+        // Dropped last, also where a panic ends this thread.
+        let _end = End { server: server.clone(), _tell: end };
         let (engine, served, batcher) = match load(&server, open) {
             Ok(loaded) => loaded,
             // Whoever started the server may have gone: then nobody needs to know.
@@ -63,18 +77,27 @@ pub(super) fn start(
         };
         server.serve(served);
         let embedder = Embedder::new(&engine);
-        let (waiting, embeds) = (VecDeque::new(), VecDeque::new());
-        let worker = Worker { server, jobs, waiting, batcher, embedder, embeds };
+        let worker = Worker { server, batcher, embedder, embeds: VecDeque::new() };
         let _ = tell.send(Ok(engine));
         worker.work();
-        // Whoever waited may have run out of patience.
-        let _ = end.send(());
     };
     thread::Builder::new()
         .name("worker".to_owned())
         .spawn(work)
         .context("cannot start the worker")?;
     Ok(Started { loaded, ended })
+}
+
+/// The end of the worker, which is told by being dropped.
+struct End {
+    server: Arc<Server>,
+    _tell: oneshot::Sender<()>,
+}
+
+impl Drop for End {
+    fn drop(&mut self) {
+        self.server.queue.end();
+    }
 }
 
 type Loaded = (Engine, Served, Option<Batcher>);
@@ -88,26 +111,28 @@ fn load(server: &Server, open: impl FnOnce() -> anyhow::Result<Engine>) -> anyho
     Ok((engine, served, batcher))
 }
 
+/// Requests for vectors that are under way at a time.
+const MAX_EMBEDS: usize = 16;
+
 struct Worker {
     server: Arc<Server>,
-    jobs: mpsc::Receiver<(Job, Place)>,
-    /// Texts for which there is no room yet; their places bound their number.
-    waiting: VecDeque<(Vec<Request>, Place)>,
     batcher: Option<Batcher>,
     embedder: Embedder,
     /// Requests for vectors take turns.
-    embeds: VecDeque<(Embed, Place)>,
+    embeds: VecDeque<Embed>,
 }
 
 impl Worker {
     fn work(mut self) {
         loop {
+            if !self.is_busy() && !self.server.is_cut() {
+                self.tell();
+                self.server.queue.wait();
+            }
             if self.server.is_cut() {
                 return self.cut();
             }
-            if !self.take_jobs() {
-                return;
-            }
+            self.take_jobs();
             let wrote = self.write();
             let embedded = self.embed();
             self.tell();
@@ -119,37 +144,32 @@ impl Worker {
 
     fn is_busy(&self) -> bool {
         let writing = self.batcher.as_ref().is_some_and(|b| b.n_running() + b.n_pending() > 0);
-        writing || !self.embeds.is_empty() || !self.waiting.is_empty()
+        writing || !self.embeds.is_empty()
     }
 
-    /// Takes jobs from the queue; waits for one if there is nothing else to do. False if none will come any more.
-    fn take_jobs(&mut self) -> bool {
-        if !self.is_busy() {
-            self.tell();
-            match self.jobs.blocking_recv() {
-                Some((job, place)) => self.take(job, place),
-                None => return false,
+    /// Takes jobs from the queue, as many as there is room for.
+    fn take_jobs(&mut self) {
+        loop {
+            let may_write = self.batcher.as_ref().is_none_or(Batcher::has_room);
+            let may_embed = self.embeds.len() < MAX_EMBEDS;
+            let fits = |job: &Job| match job {
+                Job::Write(_) => may_write,
+                Job::Embed(_) => may_embed,
+                #[cfg(test)]
+                Job::Fail => true,
+            };
+            match self.server.queue.pop(fits) {
+                None => return,
+                Some(Job::Embed(embed)) => self.embeds.push_back(embed),
+                // Who asks a model for vectors to write is told by the handler that it does not.
+                Some(Job::Write(requests)) => {
+                    if let Some(batcher) = &mut self.batcher {
+                        requests.into_iter().for_each(|request| batcher.add(request));
+                    }
+                }
+                #[cfg(test)]
+                Some(Job::Fail) => panic!("as if by a fault of ours"),
             }
-        }
-        while let Ok((job, place)) = self.jobs.try_recv() {
-            self.take(job, place);
-        }
-        while let Some(batcher) = self.batcher.as_mut().filter(|b| b.has_room())
-            && let Some((requests, _)) = self.waiting.pop_front()
-        {
-            requests.into_iter().for_each(|request| batcher.add(request));
-        }
-        true
-    }
-
-    fn take(&mut self, job: Job, place: Place) {
-        match job {
-            // Who asks a model for vectors to write is told by the handler that it does not.
-            Job::Write(requests) if self.batcher.is_some() => {
-                self.waiting.push_back((requests, place))
-            }
-            Job::Write(_) | Job::Stop => {}
-            Job::Embed(embed) => self.embeds.push_back((embed, place)),
         }
     }
 
@@ -168,11 +188,11 @@ impl Worker {
 
     /// Some of a vector, or all of it where a model makes it at once.
     fn embed(&mut self) -> bool {
-        let Some((mut embed, place)) = self.embeds.pop_front() else { return false };
-        if embed.reply.is_closed() {
+        // Those whose client has gone cost nobody a turn.
+        while self.embeds.pop_front_if(|embed| embed.reply.is_closed()).is_some() {
             self.batcher.iter_mut().for_each(Batcher::drop_vector);
-            return true;
         }
+        let Some(mut embed) = self.embeds.pop_front() else { return false };
         let Some(text) = embed.texts.pop_front() else {
             let _ = embed.reply.send(Ok(embed.vectors));
             return true;
@@ -184,17 +204,17 @@ impl Worker {
         match vector {
             Ok(Vector::Done(vector)) => {
                 embed.vectors.push(normalised(vector));
-                self.embeds.push_back((embed, place));
+                self.embeds.push_back(embed);
             }
             Ok(vector) => {
                 embed.texts.push_front(text);
-                self.embeds.push_front((embed, place));
+                self.embeds.push_front(embed);
                 return vector != Vector::Waits;
             }
             // The pass was stopped for another client that had gone.
             Err(Error::Interrupted) if !self.server.is_cut() => {
                 embed.texts.push_front(text);
-                self.embeds.push_back((embed, place));
+                self.embeds.push_back(embed);
             }
             Err(error) => {
                 let _ = embed.reply.send(Err(ApiError::engine(&error)));
@@ -208,12 +228,19 @@ impl Worker {
         if let Some(batcher) = &mut self.batcher {
             batcher.cut();
         }
-        self.embeds.clear();
-        while let Ok((job, place)) = self.jobs.try_recv() {
-            self.take(job, place);
+        let interrupted = || Err(ApiError::engine(&Error::Interrupted));
+        for embed in self.embeds.drain(..) {
+            let _ = embed.reply.send(interrupted());
         }
-        for (requests, _) in self.waiting.drain(..) {
-            requests.into_iter().for_each(|r| r.sink.end(Err(Error::Interrupted)));
+        while let Some(job) = self.server.queue.pop(|_| true) {
+            match job {
+                Job::Write(requests) => {
+                    requests.into_iter().for_each(|r| r.sink.end(Err(Error::Interrupted)));
+                }
+                Job::Embed(embed) => drop(embed.reply.send(interrupted())),
+                #[cfg(test)]
+                Job::Fail => {}
+            }
         }
     }
 

@@ -17,7 +17,7 @@ use super::error::ApiError;
 use super::fields::{self, Fields};
 use super::order::{self, Order};
 use super::prompt;
-use super::server::{Served, Server};
+use super::server::{Admitted, Served, Server};
 use super::tools::{Scanner, Tools};
 use crate::engine::Grammar;
 use crate::engine::{SamplerSettings, Token};
@@ -37,14 +37,15 @@ pub(super) async fn chat(
     if fields.list("messages")?.is_none_or(<[Value]>::is_empty) {
         return Ok(Json(Reply::new(Kind::Chat, served.name.clone(), None).loaded()).into_response());
     }
+    let admitted = server.admit().await?;
     let (order, stream, tools) = read(&body)?;
     let tokens = prompt::chat_tokens(&server, served, prompt::messages(fields)?, tools.as_ref())?;
     let (template, _) = served.writer()?;
     let mut order = Order { prompts: vec![tokens], control: tools.is_some(), ..order };
     order.stops.extend(template.stop().map(str::to_owned));
     let scanner = served.tools.zip(tools).map(|(form, tools)| Scanner::new(form, tools));
-    answer(&server, served, order, Reply::new(Kind::Chat, served.name.clone(), scanner), stream)
-        .await
+    let reply = Reply::new(Kind::Chat, served.name.clone(), scanner);
+    answer(&server, served, admitted, order, reply, stream).await
 }
 
 /// `/api/generate`.
@@ -61,10 +62,11 @@ pub(super) async fn generate(
     if prompt.is_empty() {
         return Ok(Json(reply.loaded()).into_response());
     }
+    let admitted = server.admit().await?;
     let (order, stream, _) = read(&body)?;
     let tokens = generate_tokens(&server, served, fields, prompt)?;
     let order = Order { prompts: vec![tokens], ..order };
-    answer(&server, served, order, reply, stream).await
+    answer(&server, served, admitted, order, reply, stream).await
 }
 
 /// The prompt of `/api/generate`: one question with the template, or the text itself where that is wanted.
@@ -153,11 +155,12 @@ fn format(fields: Fields<'_>) -> Result<Option<Grammar>, ApiError> {
 async fn answer(
     server: &Arc<Server>,
     served: &Served,
+    admitted: Admitted,
     order: Order,
     mut reply: Reply,
     stream: bool,
 ) -> Result<Response, ApiError> {
-    let mut answers = order.submit(server, served)?;
+    let mut answers = order.submit(server, served, admitted)?;
     if stream {
         let head = [(header::CONTENT_TYPE, "application/x-ndjson")];
         let sign = reply.sign_of_life();

@@ -16,7 +16,7 @@ use super::error::ApiError;
 use super::fields::{self, Fields};
 use super::order::{self, MAX_LOGPROBS, MAX_TEXTS, Order};
 use super::prompt;
-use super::server::{Served, Server};
+use super::server::{Admitted, Served, Server};
 use super::tools::{Scanner, Tools};
 use crate::engine::Grammar;
 use reply::{Choice, Kind, Reply};
@@ -62,6 +62,7 @@ pub(super) async fn chat(
     let served = server.model()?;
     let body = fields::read(&server, request).await?;
     served.named(Fields::of(&body).text("model")?)?;
+    let admitted = server.admit().await?;
     let (order, manner) = read_chat(&body)?;
     let tools = manner.tools.as_ref();
     let tokens = prompt::chat_tokens(&server, served, prompt::messages(Fields::of(&body))?, tools)?;
@@ -74,7 +75,7 @@ pub(super) async fn chat(
     }
     let scanner = || Some(Scanner::new(form?, manner.tools.clone()?));
     let choices = (0..order.n).map(|_| Choice::scanned(scanner())).collect();
-    answer(&server, served, order, Kind::Chat, &manner, choices).await
+    answer(&server, served, admitted, order, (Kind::Chat, choices), &manner).await
 }
 
 /// What a chat request asks for, but for its prompt. Knows no model, so that any request can be tried with it.
@@ -147,6 +148,7 @@ pub(super) async fn completions(
     let fields = Fields::of(&body);
     served.named(fields.text("model")?)?;
     served.writer()?;
+    let admitted = server.admit().await?;
     let (order, manner) = read_completion(&body)?;
     let most = MAX_CHOICES / order.n;
     let prompts = match fields.text("suffix")?.filter(|suffix| !suffix.is_empty()) {
@@ -167,7 +169,7 @@ pub(super) async fn completions(
     let choices = (0..prompts.len() * order.n).map(|i| Choice::begun(begun[i / order.n].clone()));
     let choices = choices.collect();
     let order = Order { prompts, ..order };
-    answer(&server, served, order, Kind::Text, &manner, choices).await
+    answer(&server, served, admitted, order, (Kind::Text, choices), &manner).await
 }
 
 /// What a completion request asks for, but for its prompt.
@@ -191,13 +193,13 @@ const DEFAULT_COMPLETION: i64 = 16;
 async fn answer(
     server: &Arc<Server>,
     served: &Served,
+    admitted: Admitted,
     order: Order,
-    kind: Kind,
+    (kind, choices): (Kind, Vec<Choice>),
     manner: &Manner,
-    choices: Vec<Choice>,
 ) -> Result<Response, ApiError> {
     let n_prompts = order.prompts.len();
-    let mut answers = order.submit(server, served)?;
+    let mut answers = order.submit(server, served, admitted)?;
     let id = format!("{}{:016x}", kind.id_prefix(), RandomState::new().hash_one(0));
     let mut reply = Reply::new(kind, id, served.name.clone(), n_prompts, choices);
     if manner.stream {
