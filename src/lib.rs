@@ -3,6 +3,7 @@
 //! The rooms, in reading order (arrows go downward only; ARCHITECTURE.md has the map):
 //!
 //! - [`units`]: bytes and rates, parsed and printed
+//! - [`heap`]: what a single thread may take of the program's memory, and giving it back
 //! - [`memo`]: measurements that hold for a while
 //! - [`gguf`]: what is in the file: an index of its blocks
 //! - [`models`]: the models that are on this machine already
@@ -20,6 +21,7 @@ pub mod cli;
 pub mod engine;
 pub mod ggml;
 pub mod gguf;
+pub mod heap;
 pub mod hub;
 pub mod memo;
 pub mod models;

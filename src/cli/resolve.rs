@@ -14,6 +14,8 @@ pub(crate) struct Chosen {
     pub(crate) index: Index,
     /// What the one who keeps it would run it with.
     pub(crate) settings: Settings,
+    /// What people call it, where that is not the name of the file; and its other names.
+    pub(crate) names: Vec<String>,
 }
 
 impl Chosen {
@@ -35,7 +37,8 @@ pub(crate) fn model(text: &Path) -> anyhow::Result<Chosen> {
     if let Some(name) = &found.name {
         index.offer_name(name);
     }
-    Ok(Chosen { index, settings: found.settings })
+    let names = found.name.into_iter().chain(found.aliases).collect();
+    Ok(Chosen { index, settings: found.settings, names })
 }
 
 /// What the engine is told.

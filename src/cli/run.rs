@@ -7,7 +7,6 @@ use crate::cli::printer::Printer;
 use crate::cli::talk::{Talk, summary};
 use crate::engine::{Finish, Token};
 use crate::talk::Role;
-use crate::talk::chat::Conversation;
 use crate::talk::template::ChatTemplate;
 
 /// Answers the prompt of `args` or of stdin.
@@ -37,7 +36,7 @@ pub(crate) fn chat_tokens(
     system: Option<String>,
     prompt: String,
 ) -> anyhow::Result<Vec<Token>> {
-    let mut conversation = Conversation::new(system);
+    let mut conversation = talk.conversation(system);
     conversation.push(Role::User, prompt);
     let vocab = talk.engine.vocab()?;
     Ok(conversation.prompt(template, vocab, talk.n_ctx(), talk.room())?.tokens)

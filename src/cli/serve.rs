@@ -5,9 +5,10 @@ use std::time::Duration;
 use crate::cli::args::serve::ServeArgs;
 use crate::cli::exit::{ExitStatus, Failure};
 use crate::cli::printer::Printer;
-use crate::cli::{resolve, talk};
+use crate::cli::resolve::{self, Chosen};
+use crate::cli::talk;
 use crate::engine::LoadOptions;
-use crate::serve::{self, Config, News};
+use crate::serve::{self, Config, News, Preset};
 
 /// Serves until told to stop.
 pub(crate) fn run(args: &ServeArgs, printer: &Printer) -> anyhow::Result<ExitStatus> {
@@ -21,20 +22,23 @@ pub(crate) fn run(args: &ServeArgs, printer: &Printer) -> anyhow::Result<ExitSta
         }
         printer.warn("everyone who can reach this address can use the model");
     }
+    let chosen = resolve::model(&args.load.model)?;
+    for note in &chosen.settings.notes {
+        printer.warn(note);
+    }
     let config = Config {
         host: args.host,
         port: args.port,
         queue: args.queue as usize,
         api_key: key,
+        host_names: args.host_name.clone(),
         cors: args.cors.clone(),
-        name: args.name.clone(),
-        system: args.system.clone(),
+        preset: preset(args, &chosen),
         max_body: args.max_body,
         grace: Duration::from_secs(u64::from(args.grace)),
         patience: Duration::from_secs(u64::from(args.timeout)),
         ping: Duration::from_secs(u64::from(args.ping)),
     };
-    let index = resolve::model(&args.load.model)?.index;
     let options = LoadOptions {
         sequences: args.parallel,
         embedding: true,
@@ -42,7 +46,7 @@ pub(crate) fn run(args: &ServeArgs, printer: &Printer) -> anyhow::Result<ExitSta
     };
     let load = {
         let printer = *printer;
-        move || Ok(talk::load(index, &options, &printer)?)
+        move || Ok(talk::load_chosen(&chosen, options, &printer)?)
     };
     let tell = |news: News<'_>| match news {
         News::Listening(address) => printer.say(format_args!("listening on http://{address}")),
@@ -51,4 +55,36 @@ pub(crate) fn run(args: &ServeArgs, printer: &Printer) -> anyhow::Result<ExitSta
     };
     serve::run(config, load, &tell)?;
     Ok(ExitStatus::Ok)
+}
+
+/// The names by which clients may ask for the model, and what holds where they say nothing: what the user says, else what came
+/// with the model.
+fn preset(args: &ServeArgs, chosen: &Chosen) -> Preset {
+    let typed = args.load.model.to_string_lossy();
+    let own =
+        |name: &String| name.strip_suffix(":latest").unwrap_or(name) == typed || *name == typed;
+    // Of its names, the one that was typed.
+    let known = match chosen.names.iter().any(own) {
+        true => Some(typed.to_string()),
+        false => chosen.names.first().cloned(),
+    };
+    let file = chosen.index.files.first().map(|file| &file.path);
+    let parts = file.into_iter().flat_map(|path| [path.file_name(), path.file_stem()]).flatten();
+    let parts = parts.map(|part| part.to_string_lossy().into_owned());
+    let kept = chosen.settings.clone();
+    Preset {
+        name: args.name.clone().or(known),
+        aliases: chosen.names.iter().cloned().chain([typed.to_string()]).chain(parts).collect(),
+        system: args.system.clone().or(kept.system),
+        messages: kept.messages,
+        stops: kept.stop,
+        max_tokens: kept.max_tokens,
+        temp: kept.temp,
+        top_k: kept.top_k,
+        top_p: kept.top_p,
+        min_p: kept.min_p,
+        repeat_penalty: kept.repeat_penalty,
+        repeat_last_n: kept.repeat_last_n,
+        seed: kept.seed,
+    }
 }

@@ -16,7 +16,8 @@ use crate::engine::{
     self, Answer, Engine, Finish, LoadOptions, Monitor, Progress, SamplerSettings, Session, Token,
 };
 use crate::gguf::Index;
-use crate::talk::StopWords;
+use crate::talk::chat::Conversation;
+use crate::talk::{Role, StopWords};
 use crate::units::{Bytes, Rate};
 
 /// A loaded model and the settings of the conversation with it.
@@ -30,6 +31,8 @@ pub(crate) struct Talk {
     pub(crate) tracing: Tracing,
     /// Instructions that came with the model, where the user gives none.
     pub(crate) system: Option<String>,
+    /// What every conversation with the model begins with, as (role, text).
+    begin: Vec<(String, String)>,
     /// Texts that end an answer, which came with the model.
     stops: Vec<String>,
 }
@@ -100,11 +103,25 @@ impl Talk {
             settings: resolve::sampler(sample, &settings),
             max_tokens: sample.max_tokens.or(settings.max_tokens).map(|n| n as usize),
             system: settings.system,
+            begin: settings.messages,
             stops: settings.stop,
             interrupt,
             printer,
             tracing,
         })
+    }
+
+    /// A conversation with these instructions, and with what came with the model.
+    pub(crate) fn conversation(&self, system: Option<String>) -> Conversation {
+        let mut conversation = Conversation::new(system);
+        for (role, text) in &self.begin {
+            match role.as_str() {
+                "user" => conversation.push(Role::User, text.as_str()),
+                "assistant" => conversation.push(Role::Assistant, text.as_str()),
+                _ => drop(conversation.system.get_or_insert_with(|| text.clone())),
+            }
+        }
+        conversation
     }
 
     /// Writes the trace, if one was asked for; only the first time.
@@ -178,7 +195,7 @@ impl Talk {
 }
 
 /// Loads a model with the context that came with it, if the user named none; with less where that does not fit.
-fn load_chosen(
+pub(crate) fn load_chosen(
     chosen: &Chosen,
     typed: LoadOptions,
     printer: &Printer,

@@ -74,6 +74,8 @@ pub struct Found {
     pub path: PathBuf,
     /// What people call it, where that is not the name of the file.
     pub name: Option<String>,
+    /// Its other names.
+    pub aliases: Vec<String>,
     /// What the one who keeps it would run it with.
     pub settings: Settings,
 }
@@ -82,7 +84,8 @@ impl Model {
     /// Its file and settings.
     pub fn found(&self) -> Found {
         let settings = self.layers.as_ref().map(ollama::Layers::settings).unwrap_or_default();
-        Found { path: self.path.clone(), name: Some(self.name.clone()), settings }
+        let (path, name) = (self.path.clone(), Some(self.name.clone()));
+        Found { path, name, aliases: self.aliases.clone(), settings }
     }
 }
 
@@ -158,7 +161,8 @@ pub fn find(text: &Path) -> Result<Found, FindError> {
 
 /// The model at `path`. A blob of Ollama's is called what its manifest calls it.
 fn by_path(path: &Path) -> Found {
-    let owner = ollama::owner_of(path);
-    let (name, settings) = owner.map(|m| (m.name.clone(), m.found().settings)).unzip();
-    Found { path: path.to_owned(), name, settings: settings.unwrap_or_default() }
+    match ollama::owner_of(path) {
+        Some(owner) => Found { path: path.to_owned(), ..owner.found() },
+        None => Found { path: path.to_owned(), ..Found::default() },
+    }
 }

@@ -15,6 +15,8 @@ use super::{Catalog, Model, Note, template};
 const MAX_TEXT: u64 = 4 << 20;
 /// Manifests that are read.
 const MAX_MANIFESTS: usize = 10_000;
+/// Messages that are taken over.
+const MAX_MESSAGES: usize = 1000;
 /// Stop words that are taken over.
 const MAX_STOPS: usize = 32;
 
@@ -28,6 +30,7 @@ pub struct Layers {
     params: Option<PathBuf>,
     system: Option<PathBuf>,
     template: Option<PathBuf>,
+    messages: Option<PathBuf>,
     has_adapter: bool,
 }
 
@@ -56,6 +59,8 @@ pub struct Settings {
     pub stop: Vec<String>,
     /// Instructions for the whole conversation.
     pub system: Option<String>,
+    /// What every conversation begins with, as (role, text).
+    pub messages: Vec<(String, String)>,
     /// A chat template (Jinja), for a file that has none.
     pub template: Option<String>,
     /// What cannot be done as its keeper would.
@@ -112,6 +117,7 @@ fn model(store: &Path, manifest: &Path) -> Result<Model, String> {
             Some("params") => more.params = file,
             Some("system") => more.system = file,
             Some("template" | "prompt") => more.template = file,
+            Some("messages") => more.messages = file,
             Some("adapter") => more.has_adapter = true,
             _ => {}
         }
@@ -173,6 +179,7 @@ impl Layers {
         let params = text(&self.params).and_then(|t| serde_json::from_str::<Value>(&t).ok());
         let mut settings = params.as_ref().map(from_params).unwrap_or_default();
         settings.system = text(&self.system).filter(|t| !t.trim().is_empty());
+        settings.messages = text(&self.messages).map(|t| messages(&t)).unwrap_or_default();
         if let Some(source) = text(&self.template) {
             settings.template = template::known_form(&source).map(str::to_owned);
         }
@@ -182,6 +189,17 @@ impl Layers {
         }
         settings
     }
+}
+
+/// What is said before a conversation begins. Roles that nobody has are left out.
+fn messages(text: &str) -> Vec<(String, String)> {
+    let list: Vec<Value> = serde_json::from_str(text).unwrap_or_default();
+    let message = |message: &Value| {
+        let part = |key| message.get(key).and_then(Value::as_str);
+        let role = part("role").filter(|r| ["system", "user", "assistant"].contains(r))?;
+        Some((role.to_owned(), part("content")?.to_owned()))
+    };
+    list.iter().filter_map(message).take(MAX_MESSAGES).collect()
 }
 
 /// The parameters that airrun has, too, where they are in range.
@@ -260,6 +278,9 @@ mod tests {
             "num_predict":-1,"top_k":20,"mirostat":2}"#;
         let params = put(store, 2, params);
         let system = put(store, 3, "Be brief.");
+        let said = r#"[{"role":"user","content":"Hi"},{"role":"wizard","content":"x"},7,
+            {"role":"assistant","content":"Ho"}]"#;
+        let said = put(store, 5, said);
         let template = put(store, 4, "{{ if .System }}<|im_start|>system\n<|im_end|>{{ end }}");
         manifest(
             store,
@@ -269,6 +290,7 @@ mod tests {
                 ("params", params),
                 ("system", system),
                 ("template", template),
+                ("messages", said),
                 ("adapter", digest(9)),
             ],
         );
@@ -304,6 +326,8 @@ mod tests {
         assert_eq!(settings.stop, ["<|eot_id|>", "</s>"]);
         assert_eq!(settings.system.as_deref(), Some("Be brief."));
         assert!(settings.template.unwrap().contains("im_start"));
+        let said = [("user", "Hi"), ("assistant", "Ho")].map(|(r, t)| (r.to_owned(), t.to_owned()));
+        assert_eq!(settings.messages, said);
         assert_eq!(settings.notes.len(), 1);
     }
 

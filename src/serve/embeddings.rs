@@ -29,7 +29,7 @@ pub(super) async fn openai(
     let served = server.model()?;
     let body = fields::read(&server, request).await?;
     let fields = Fields::of(&body);
-    served.named(fields.text("model")?)?;
+    server.named(served, fields.text("model")?)?;
     let base64 = match fields.text("encoding_format")? {
         None | Some("float") => false,
         Some("base64") => true,
@@ -66,7 +66,7 @@ pub(super) async fn ollama(
     let served = server.model()?;
     let body = fields::read(&server, request).await?;
     let fields = Fields::of(&body);
-    served.named(fields.text("model")?)?;
+    server.named(served, fields.text("model")?)?;
     check_dimensions(served, fields)?;
     let admitted = server.admit().await?;
     let mut texts = prompt::inputs(served, fields, "input", MAX_INPUTS)?;
@@ -90,7 +90,7 @@ pub(super) async fn ollama_old(
     let served = server.model()?;
     let body = fields::read(&server, request).await?;
     let fields = Fields::of(&body);
-    served.named(fields.text("model")?)?;
+    server.named(served, fields.text("model")?)?;
     let text = fields.text("prompt")?.ok_or_else(|| fields.wrong("prompt", "there"))?;
     let admitted = server.admit().await?;
     let tokens = prompt::text_tokens(served, text)?;

@@ -39,8 +39,9 @@ pub(super) async fn guard(
 
 fn admit(server: &Server, request: &Request) -> Result<(), ApiError> {
     let headers = request.headers();
-    if server.address.ip().is_loopback() && !is_local(headers) {
-        return Err(ApiError::forbidden("this server answers to localhost only"));
+    if !is_meant(server, headers)? {
+        let what = "this server does not answer to this name; --host-name NAME lets it in";
+        return Err(ApiError::forbidden(what));
     }
     if !same_origin(headers) && !shared_with(server, headers.get(header::ORIGIN)) {
         return Err(ApiError::forbidden("pages of this origin may not call; see --cors"));
@@ -74,14 +75,39 @@ fn shows(headers: &HeaderMap, key: &str) -> bool {
     differ == 0
 }
 
-/// Whether a request was meant for this machine: a page that made its own name point here says its name.
-fn is_local(headers: &HeaderMap) -> bool {
-    let Some(host) = headers.get(header::HOST) else { return true };
-    host.to_str().is_ok_and(|host| {
-        let name = without_port(host);
-        let ip: Option<IpAddr> = name.trim_matches(['[', ']']).parse().ok();
-        name.eq_ignore_ascii_case("localhost") || ip.is_some_and(|ip| ip.is_loopback())
-    })
+/// Whether a request was meant for this machine: a page that made its own name point here says its name. Who shows the key is no such
+/// page, unless the server is for this machine alone.
+///
+/// # Errors
+///
+/// 400: several names, of which others on the way may have read another one.
+fn is_meant(server: &Server, headers: &HeaderMap) -> Result<bool, ApiError> {
+    let mut hosts = headers.get_all(header::HOST).iter();
+    let Some(host) = hosts.next() else { return Ok(true) };
+    if hosts.next().is_some() {
+        return Err(ApiError::bad("the request has several Host headers"));
+    }
+    let loopback = server.address.ip().is_loopback();
+    if !loopback && server.config.api_key.is_some() {
+        return Ok(true);
+    }
+    let Ok(host) = host.to_str() else { return Ok(false) };
+    let name = without_port(host);
+    let ip: Option<IpAddr> = name.trim_matches(['[', ']']).parse().ok();
+    let is_ip = ip.is_some_and(|ip| ip.is_loopback() || !loopback);
+    Ok(is_ip || is_name_of_here(name, &server.config.host_names))
+}
+
+/// Whether a name is one that no stranger can have: those that are kept for this machine and its network, its own, and those that
+/// the user names.
+fn is_name_of_here(name: &str, named: &[String]) -> bool {
+    let name = name.strip_suffix('.').unwrap_or(name).to_ascii_lowercase();
+    let kept = ["localhost", "local", "internal"];
+    let last = name.rsplit_once('.').filter(|(before, _)| !before.is_empty());
+    let is_kept = name == "localhost" || last.is_some_and(|(_, last)| kept.contains(&last));
+    let own = rustix::system::uname();
+    let own = own.nodename().to_str().is_ok_and(|own| own.eq_ignore_ascii_case(&name));
+    is_kept || (own && !name.is_empty()) || named.iter().any(|n| n.eq_ignore_ascii_case(&name))
 }
 
 /// `[::1]:80` and `localhost:80` without the port.
@@ -149,16 +175,55 @@ mod tests {
     }
 
     #[test]
-    fn only_names_of_this_machine_are_local() {
-        for host in
-            ["localhost", "LOCALHOST:80", "127.0.0.1:11435", "127.8.8.8", "[::1]", "[::1]:80"]
-        {
-            assert!(is_local(&headers(&[(header::HOST, host)])), "{host}");
+    fn only_names_of_this_machine_are_let_in() {
+        let server = |ip: [u8; 4], key: Option<&str>| {
+            let mut config = super::super::tests::config();
+            config.api_key = key.map(str::to_owned);
+            config.host_names = vec!["llm.example.org".to_owned()];
+            Server::new(config, (ip, 80).into())
+        };
+        let (here, all) = (server([127, 0, 0, 1], None), server([0, 0, 0, 0], None));
+        let meant = |server: &Server, host: &str| {
+            is_meant(server, &headers(&[(header::HOST, host)])).unwrap()
+        };
+        let own = rustix::system::uname().nodename().to_str().unwrap().to_owned();
+        for host in [
+            "localhost",
+            "LOCALHOST:80",
+            "localhost.:80",
+            "127.0.0.1:11435",
+            "127.8.8.8",
+            "[::1]",
+            "[::1]:80",
+            "host.docker.internal:80",
+            "nas.local",
+            "api.localhost",
+            "LLM.example.org:80",
+            own.as_str(),
+        ] {
+            assert!(meant(&here, host) && meant(&all, host), "{host}");
         }
-        for host in ["evil.example", "localhost.evil.example", "10.0.0.1", "[::2]:80", "", ":80"] {
-            assert!(!is_local(&headers(&[(header::HOST, host)])), "{host}");
+        for host in [
+            "evil.example",
+            "localhost.evil.example",
+            "evil.internal.example",
+            "",
+            ":80",
+            ".local",
+            "llm.example.org.evil",
+        ] {
+            assert!(!meant(&here, host) && !meant(&all, host), "{host}");
+            assert!(meant(&server([0, 0, 0, 0], Some("key")), host), "{host}");
+            assert!(!meant(&server([127, 0, 0, 1], Some("key")), host), "{host}");
         }
-        assert!(is_local(&HeaderMap::new()));
+        // Pages have names: who says a number means this machine, if its network can reach it.
+        for host in ["10.0.0.1", "[2001:db8::2]:80"] {
+            assert!(!meant(&here, host) && meant(&all, host), "{host}");
+        }
+        assert!(is_meant(&here, &HeaderMap::new()).unwrap());
+        let mut two = headers(&[(header::HOST, "localhost")]);
+        two.append(header::HOST, HeaderValue::from_static("evil.example"));
+        assert_eq!(is_meant(&here, &two).unwrap_err().status, 400);
     }
 
     #[test]

@@ -17,6 +17,7 @@ mod ollama;
 mod openai;
 mod order;
 mod page;
+mod preset;
 mod prompt;
 mod queue;
 mod routes;
@@ -37,6 +38,7 @@ use tokio::task::JoinHandle;
 
 use crate::engine::Engine;
 use crate::units::Bytes;
+pub use preset::Preset;
 use server::Server;
 
 /// How to serve.
@@ -50,12 +52,12 @@ pub struct Config {
     pub queue: usize,
     /// What clients must show.
     pub api_key: Option<String>,
+    /// Names of this machine by which it may be called.
+    pub host_names: Vec<String>,
     /// The origin (or `*`) whose pages may call.
     pub cors: Option<String>,
-    /// The name that clients know the model by; that of the file if none.
-    pub name: Option<String>,
-    /// Instructions for conversations that bring none.
-    pub system: Option<String>,
+    /// The model's names, and what holds where a request says nothing.
+    pub preset: Preset,
     /// The largest request.
     pub max_body: Bytes,
     /// How long running answers may go on when the server is told to stop.
@@ -104,8 +106,10 @@ pub fn run(
 pub fn try_body(body: &[u8]) {
     let Ok(map) = fields::parse(body) else { return };
     let fields = fields::Fields::of(&map);
+    let preset = &Preset::default();
     // Whether it is refused does not matter here.
-    let _ = (openai::read_chat(&map), openai::read_completion(&map), ollama::read(&map));
+    let _ = (openai::read_chat(&map, preset), openai::read_completion(&map, preset));
+    let _ = ollama::read(&map, preset);
     let _ = (prompt::messages(fields), prompt::tools(fields));
 }
 

@@ -8,6 +8,7 @@ use tokio::task::block_in_place;
 use super::answers::Answers;
 use super::error::ApiError;
 use super::fields::Fields;
+use super::preset::Preset;
 use super::server::{Admitted, Served, Server};
 use super::worker::Job;
 use crate::engine::batch::Request;
@@ -86,9 +87,11 @@ impl Order {
     }
 }
 
-/// How tokens are chosen: the names that both protocols share, in `fields`.
-pub(super) fn settings(fields: Fields<'_>) -> Result<SamplerSettings, ApiError> {
-    let default = SamplerSettings::default();
+/// How tokens are chosen: the names that both protocols share, in `fields`; what is not there is as in `default`.
+pub(super) fn settings(
+    fields: Fields<'_>,
+    default: &SamplerSettings,
+) -> Result<SamplerSettings, ApiError> {
     let int = |n: i64| i32::try_from(n).unwrap_or(i32::MAX);
     // Any whole number is a seed; its last bits count.
     #[expect(
@@ -114,7 +117,7 @@ pub(super) fn settings(fields: Fields<'_>) -> Result<SamplerSettings, ApiError> 
             .map_or(default.repeat_last_n, |n| if n < 0 { 1 << 16 } else { int(n) }),
         logit_bias: biases(fields)?,
         ignore_eos: fields.flag("ignore_eos")?.unwrap_or(false),
-        seed,
+        seed: seed.or(default.seed),
     })
 }
 
@@ -134,13 +137,13 @@ fn biases(fields: Fields<'_>) -> Result<Vec<(Token, f32)>, ApiError> {
     map.iter().map(bias).collect::<Option<_>>().ok_or_else(wrong)
 }
 
-/// `stop`: a text or some.
-pub(super) fn stops(fields: Fields<'_>) -> Result<Vec<String>, ApiError> {
+/// `stop`: a text or some; what ends every answer of this model does so beside them.
+pub(super) fn stops(fields: Fields<'_>, preset: &Preset) -> Result<Vec<String>, ApiError> {
     let stops = fields.texts("stop", MAX_STOPS)?;
     if stops.iter().any(|stop| stop.len() > MAX_STOP) {
         return Err(fields.wrong("stop", "at most 1024 bytes long"));
     }
-    Ok(stops.into_iter().map(str::to_owned).collect())
+    Ok(stops.into_iter().map(str::to_owned).chain(preset.stops.iter().cloned()).collect())
 }
 
 /// The grammar of what fits a JSON schema.

@@ -125,11 +125,7 @@ pub(super) fn chat_tokens(
     tools: Option<&Tools>,
 ) -> Result<Vec<Token>, ApiError> {
     let (template, vocab) = served.writer()?;
-    if let Some(system) = &server.config.system
-        && messages.iter().all(|m| m["role"] != "system")
-    {
-        messages.insert(0, json!({"role": "system", "content": system}));
-    }
+    server.config.preset.begin(&mut messages);
     if tools.is_some() && served.tools.is_none() {
         return Err(ApiError::field(
             "tools",

@@ -132,6 +132,19 @@ impl Server {
         Ok(Admitted { place, _turn: turn.map_err(|_| ApiError::unavailable(queue::ENDED))? })
     }
 
+    /// Sees to it that a request's name for the model, if it has one, is one of the model's.
+    ///
+    /// # Errors
+    ///
+    /// 404.
+    pub(super) fn named(&self, served: &Served, name: Option<&str>) -> Result<(), ApiError> {
+        let name = name.unwrap_or_default();
+        match self.config.preset.is_called(&served.name, name) {
+            true => Ok(()),
+            false => Err(ApiError::no_model(name, &served.name)),
+        }
+    }
+
     /// Counts somebody who waits for an answer.
     pub(super) fn listen(self: &Arc<Server>) -> Listener {
         self.listeners.fetch_add(1, Ordering::Relaxed);
@@ -198,25 +211,13 @@ impl Served {
         let source = engine.index().chat_template().unwrap_or_default();
         let parallel = engine.sequences();
         Ok(Served {
-            name: config.name.clone().unwrap_or(stem),
+            name: config.preset.name.clone().unwrap_or(stem),
             parallel,
             n_ctx: engine.n_ctx_each(),
             tools: tools.then(|| Form::of(source)),
             template,
             engine,
         })
-    }
-
-    /// Its name, if that is what the request calls it or the request calls it nothing.
-    ///
-    /// # Errors
-    ///
-    /// 404.
-    pub(super) fn named(&self, name: Option<&str>) -> Result<(), ApiError> {
-        let name = name.unwrap_or_default();
-        // Ollama's clients add a tag.
-        let is_known = name.is_empty() || name.strip_suffix(":latest").unwrap_or(name) == self.name;
-        if is_known { Ok(()) } else { Err(ApiError::no_model(name, &self.name)) }
     }
 
     /// The chat template and the vocabulary.

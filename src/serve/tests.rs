@@ -17,15 +17,15 @@ fn open() -> anyhow::Result<Engine> {
     Ok(Engine::open(Arc::new(Index::open(&model)?), &options)?)
 }
 
-fn config() -> Config {
+pub(super) fn config() -> Config {
     Config {
         host: IpAddr::from([127, 0, 0, 1]),
         port: 0,
         queue: 8,
         api_key: None,
+        host_names: Vec::new(),
         cors: None,
-        name: None,
-        system: None,
+        preset: Preset::default(),
         max_body: Bytes(1 << 20),
         grace: Duration::from_secs(60),
         patience: Duration::from_secs(60),

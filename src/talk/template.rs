@@ -5,6 +5,7 @@ mod jinja;
 mod json;
 mod percent;
 mod python;
+mod watch;
 
 use minijinja::Value;
 

@@ -7,8 +7,9 @@ use std::path::{Path, PathBuf};
 const MAX_FUNCTION: usize = 70;
 
 /// Files that may hold `unsafe` code.
-const UNSAFE: [&str; 10] = [
+const UNSAFE: [&str; 11] = [
     "src/ggml/",
+    "src/heap.rs",
     "src/source/align.rs",
     "src/source/files.rs",
     "src/source/reader/uring.rs",
@@ -21,9 +22,10 @@ const UNSAFE: [&str; 10] = [
 ];
 
 /// For each room, the rooms that it may use. `units` and `memo` are for all.
-const ARROWS: [(&str, &[&str]); 13] = [
+const ARROWS: [(&str, &[&str]); 14] = [
     ("units", &[]),
     ("memo", &[]),
+    ("heap", &[]),
     ("gguf", &[]),
     ("models", &["gguf"]),
     ("hub", &["models"]),
@@ -32,9 +34,9 @@ const ARROWS: [(&str, &[&str]); 13] = [
     ("ggml", &[]),
     ("probe", &["ggml", "source", "plan", "gguf"]),
     ("stream", &["ggml", "source"]),
-    ("talk", &["ggml", "gguf"]),
+    ("talk", &["ggml", "gguf", "heap"]),
     ("engine", &["talk", "stream", "ggml", "source", "plan", "gguf", "probe"]),
-    ("serve", &["engine", "talk"]),
+    ("serve", &["engine", "talk", "heap"]),
 ];
 
 /// What `cli` may use: the seam, and what needs no model loaded.

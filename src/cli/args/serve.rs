@@ -33,6 +33,9 @@ pub(crate) struct ServeArgs {
     /// Let everyone in, although others than this machine can connect
     #[arg(long, conflicts_with = "api_key", help_heading = "Serving")]
     pub(crate) no_api_key: bool,
+    /// A name by which this machine may be called, beside its own; may be given several times
+    #[arg(long, value_name = "NAME", help_heading = "Serving")]
+    pub(crate) host_name: Vec<String>,
     /// Let pages of this origin (or *) call from browsers
     #[arg(long, value_name = "ORIGIN", help_heading = "Serving")]
     pub(crate) cors: Option<String>,

@@ -75,9 +75,9 @@ impl Repl {
             talk.printer.warn(format_args!("history '{}': {error}", path.display()));
         }
         Ok(Repl {
+            conversation: talk.conversation(system),
             talk,
             template,
-            conversation: Conversation::new(system),
             editor,
             history,
             last: None,

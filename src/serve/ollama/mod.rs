@@ -16,6 +16,7 @@ use super::answers;
 use super::error::ApiError;
 use super::fields::{self, Fields};
 use super::order::{self, Order};
+use super::preset::Preset;
 use super::prompt;
 use super::server::{Admitted, Served, Server};
 use super::tools::{Scanner, Tools};
@@ -33,12 +34,12 @@ pub(super) async fn chat(
     let served = server.model()?;
     let body = fields::read(&server, request).await?;
     let fields = Fields::of(&body);
-    served.named(fields.text("model")?)?;
+    server.named(served, fields.text("model")?)?;
     if fields.list("messages")?.is_none_or(<[Value]>::is_empty) {
         return Ok(Json(Reply::new(Kind::Chat, served.name.clone(), None).loaded()).into_response());
     }
     let admitted = server.admit().await?;
-    let (order, stream, tools) = read(&body)?;
+    let (order, stream, tools) = read(&body, &server.config.preset)?;
     let tokens = prompt::chat_tokens(&server, served, prompt::messages(fields)?, tools.as_ref())?;
     let (template, _) = served.writer()?;
     let mut order = Order { prompts: vec![tokens], control: tools.is_some(), ..order };
@@ -56,14 +57,14 @@ pub(super) async fn generate(
     let served = server.model()?;
     let body = fields::read(&server, request).await?;
     let fields = Fields::of(&body);
-    served.named(fields.text("model")?)?;
+    server.named(served, fields.text("model")?)?;
     let prompt = fields.text("prompt")?.unwrap_or_default();
     let reply = Reply::new(Kind::Generate, served.name.clone(), None);
     if prompt.is_empty() {
         return Ok(Json(reply.loaded()).into_response());
     }
     let admitted = server.admit().await?;
-    let (order, stream, _) = read(&body)?;
+    let (order, stream, _) = read(&body, &server.config.preset)?;
     let tokens = generate_tokens(&server, served, fields, prompt)?;
     let order = Order { prompts: vec![tokens], ..order };
     answer(&server, served, admitted, order, reply, stream).await
@@ -112,25 +113,31 @@ fn context(served: &Served, fields: Fields<'_>) -> Result<Vec<Token>, ApiError> 
 }
 
 /// What a request asks for, but for its prompt; whether it wants lines as they come; its tools. Knows no model.
-pub(super) fn read(body: &Map<String, Value>) -> Result<(Order, bool, Option<Tools>), ApiError> {
+pub(super) fn read(
+    body: &Map<String, Value>,
+    preset: &Preset,
+) -> Result<(Order, bool, Option<Tools>), ApiError> {
     let fields = Fields::of(body);
     let stream = fields.flag("stream")?.unwrap_or(true);
     let empty = Map::new();
     let options = fields.object("options", "options.")?.unwrap_or(Fields::of(&empty));
     // Negative numbers mean no limit.
     let max = options.whole("num_predict", -2, i64::from(u32::MAX))?;
-    let settings = order::settings(options)?;
+    // Ollama's defaults, where they differ.
+    let default = SamplerSettings {
+        repeat_penalty: 1.1,
+        top_p: 0.9,
+        min_p: 0.0,
+        ..SamplerSettings::default()
+    };
     let order = Order {
         prompts: Vec::new(),
-        settings: SamplerSettings {
-            // Ollama's defaults, where they differ.
-            repeat_penalty: options.number("repeat_penalty", 1e-3, 100.0)?.unwrap_or(1.1),
-            top_p: options.number("top_p", 0.0, 1.0)?.map_or(0.9, |_| settings.top_p),
-            min_p: options.number("min_p", 0.0, 1.0)?.unwrap_or(0.0),
-            ..settings
+        settings: order::settings(options, &preset.over(default))?,
+        max_tokens: match max {
+            Some(max) => usize::try_from(max).ok(),
+            None => preset.max_tokens.map(|max| max as usize),
         },
-        max_tokens: max.and_then(|max| usize::try_from(max).ok()),
-        stops: order::stops(options)?,
+        stops: order::stops(options, preset)?,
         logprobs: None,
         grammar: format(fields)?,
         control: false,

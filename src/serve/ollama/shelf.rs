@@ -53,7 +53,7 @@ pub(in super::super) async fn show(
     let body = fields::read(&server, request).await?;
     let fields = Fields::of(&body);
     let name = fields.text("model")?.or(fields.text("name")?);
-    served.named(Some(name.ok_or_else(|| fields.wrong("model", "there"))?))?;
+    server.named(served, Some(name.ok_or_else(|| fields.wrong("model", "there"))?))?;
     let index = served.engine.index();
     let mut info = Map::new();
     for (key, value) in &index.metadata.entries {
@@ -67,10 +67,15 @@ pub(in super::super) async fn show(
     let mut capabilities =
         vec![if served.engine.writes_text() { "completion" } else { "embedding" }];
     capabilities.extend(served.tools.map(|_| "tools"));
+    let preset = &server.config.preset;
+    let said = |(role, text): &(String, String)| json!({"role": role, "content": text});
+    let said: Vec<Value> = preset.messages.iter().map(said).collect();
     Ok(Json(json!({
         "license": index.meta_str("general.license").unwrap_or_default(),
-        "modelfile": format!("FROM {}\n", served.name),
-        "parameters": format!("num_ctx {}", served.n_ctx),
+        "modelfile": preset.modelfile(&served.name, served.n_ctx),
+        "parameters": preset.parameters(served.n_ctx),
+        "system": preset.system.as_deref().unwrap_or_default(),
+        "messages": said,
         "template": index.chat_template().unwrap_or_default(),
         "details": details(served),
         "model_info": info,

@@ -15,10 +15,11 @@ use super::answers;
 use super::error::ApiError;
 use super::fields::{self, Fields};
 use super::order::{self, MAX_LOGPROBS, MAX_TEXTS, Order};
+use super::preset::Preset;
 use super::prompt;
 use super::server::{Admitted, Served, Server};
 use super::tools::{Scanner, Tools};
-use crate::engine::Grammar;
+use crate::engine::{Grammar, SamplerSettings};
 use reply::{Choice, Kind, Reply};
 
 /// The most texts that one request may ask for, over all its prompts.
@@ -46,7 +47,7 @@ pub(super) async fn model(
     Path(name): Path<String>,
 ) -> Result<Json<Value>, ApiError> {
     let served = server.model()?;
-    served.named(Some(&name))?;
+    server.named(served, Some(&name))?;
     Ok(Json(describe(&server, served)))
 }
 
@@ -61,9 +62,9 @@ pub(super) async fn chat(
 ) -> Result<Response, ApiError> {
     let served = server.model()?;
     let body = fields::read(&server, request).await?;
-    served.named(Fields::of(&body).text("model")?)?;
+    server.named(served, Fields::of(&body).text("model")?)?;
     let admitted = server.admit().await?;
-    let (order, manner) = read_chat(&body)?;
+    let (order, manner) = read_chat(&body, &server.config.preset)?;
     let tools = manner.tools.as_ref();
     let tokens = prompt::chat_tokens(&server, served, prompt::messages(Fields::of(&body))?, tools)?;
     let form = served.tools;
@@ -79,7 +80,10 @@ pub(super) async fn chat(
 }
 
 /// What a chat request asks for, but for its prompt. Knows no model, so that any request can be tried with it.
-pub(super) fn read_chat(body: &Map<String, Value>) -> Result<(Order, Manner), ApiError> {
+pub(super) fn read_chat(
+    body: &Map<String, Value>,
+    preset: &Preset,
+) -> Result<(Order, Manner), ApiError> {
     let fields = Fields::of(body);
     let logprobs = match fields.flag("logprobs")? {
         Some(true) => Some(fields.whole("top_logprobs", 0, MAX_LOGPROBS)?.unwrap_or(0)),
@@ -89,19 +93,25 @@ pub(super) fn read_chat(body: &Map<String, Value>) -> Result<(Order, Manner), Ap
         Some(max) => Some(max),
         None => fields.whole("max_tokens", 0, i64::from(u32::MAX))?,
     };
-    let order = Order { grammar: format(fields)?, ..common(fields, logprobs, max)? };
+    let max = max.or(preset.max_tokens.map(i64::from));
+    let order = Order { grammar: format(fields)?, ..common(fields, logprobs, max, preset)? };
     let manner = Manner { tools: prompt::tools(fields)?, ..manner(fields)? };
     Ok((order, manner))
 }
 
 /// What chats and completions have in common.
-fn common(fields: Fields<'_>, logprobs: Option<i64>, max: Option<i64>) -> Result<Order, ApiError> {
+fn common(
+    fields: Fields<'_>,
+    logprobs: Option<i64>,
+    max: Option<i64>,
+    preset: &Preset,
+) -> Result<Order, ApiError> {
     let count = |n: i64| usize::try_from(n).unwrap_or(0);
     Ok(Order {
         prompts: Vec::new(),
-        settings: order::settings(fields)?,
+        settings: order::settings(fields, &preset.over(SamplerSettings::default()))?,
         max_tokens: max.map(count),
-        stops: order::stops(fields)?,
+        stops: order::stops(fields, preset)?,
         logprobs: logprobs.map(count),
         grammar: None,
         control: false,
@@ -146,10 +156,10 @@ pub(super) async fn completions(
     let served = server.model()?;
     let body = fields::read(&server, request).await?;
     let fields = Fields::of(&body);
-    served.named(fields.text("model")?)?;
+    server.named(served, fields.text("model")?)?;
     served.writer()?;
     let admitted = server.admit().await?;
-    let (order, manner) = read_completion(&body)?;
+    let (order, manner) = read_completion(&body, &server.config.preset)?;
     let most = MAX_CHOICES / order.n;
     let prompts = match fields.text("suffix")?.filter(|suffix| !suffix.is_empty()) {
         None => prompt::inputs(served, fields, "prompt", most)?,
@@ -173,7 +183,10 @@ pub(super) async fn completions(
 }
 
 /// What a completion request asks for, but for its prompt.
-pub(super) fn read_completion(body: &Map<String, Value>) -> Result<(Order, Manner), ApiError> {
+pub(super) fn read_completion(
+    body: &Map<String, Value>,
+    preset: &Preset,
+) -> Result<(Order, Manner), ApiError> {
     let fields = Fields::of(body);
     let echo = fields.flag("echo")?.unwrap_or(false);
     if echo && fields.any("logprobs").is_some() {
@@ -183,7 +196,7 @@ pub(super) fn read_completion(body: &Map<String, Value>) -> Result<(Order, Manne
     }
     let logprobs = fields.whole("logprobs", 0, MAX_LOGPROBS)?;
     let max = fields.whole("max_tokens", 0, i64::from(u32::MAX))?.or(Some(DEFAULT_COMPLETION));
-    let order = Order { grammar: format(fields)?, ..common(fields, logprobs, max)? };
+    let order = Order { grammar: format(fields)?, ..common(fields, logprobs, max, preset)? };
     Ok((order, Manner { echo, ..manner(fields)? }))
 }
 

@@ -2,23 +2,17 @@
 //! that keep a hostile template from hanging the program. It knows nothing of chats, roles or
 //! vocabularies.
 //!
-//! Fuel bounds the steps of a template, but not what one step does to a large value: twenty steps
-//! make a gigabyte of a byte. So a thread renders, and the caller watches the clock and the memory.
-//! A thread cannot be ended from outside; on [`TemplateError::Runaway`] the program is expected to
-//! end.
+//! What it runs is watched (`watch`): a template that once took time or memory without end is not rendered again.
 
 use std::fmt::Write as _;
-use std::fs;
 use std::io;
-use std::sync::Arc;
-use std::sync::mpsc::{RecvTimeoutError, sync_channel};
-use std::thread;
-use std::time::{Duration, Instant};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use minijinja::syntax::SyntaxConfig;
 use minijinja::{AutoEscape, Environment, Error, ErrorKind, UndefinedBehavior, Value};
 
 use super::json::MAX_OUTPUT;
+use super::watch::{parts, watched};
 use super::{percent, python};
 
 /// Instructions that one rendering may take; a long conversation with tools takes some ten
@@ -26,17 +20,6 @@ use super::{percent, python};
 const FUEL: u64 = 2_000_000;
 /// The longest template, in bytes; the longest in use have some ten thousand.
 const MAX_SOURCE: usize = 128 << 10;
-/// Time that one rendering may take.
-const MAX_TIME: Duration = Duration::from_secs(20);
-/// Memory by which the process may grow meanwhile, in bytes.
-const MAX_GROWTH: u64 = 512 << 20;
-/// How often both are looked at; most templates are done before the first time.
-const TICK: Duration = Duration::from_millis(5);
-/// Room for expressions as deep as a template is long, and for values nested as deeply as its fuel
-/// allows: compiling, printing and dropping them recurses. Only the part that is used becomes
-/// memory.
-const STACK: usize = 512 << 20;
-
 /// Why a template gave no text.
 #[derive(Debug, thiserror::Error)]
 pub enum TemplateError {
@@ -49,7 +32,7 @@ pub enum TemplateError {
     /// It took too many steps or wrote too much.
     #[error("the chat template goes past the limit for {0}")]
     Limit(&'static str),
-    /// It is still running, and taking this without end. The program should end.
+    /// It took this without end, now or when it was rendered before.
     #[error("the chat template takes {0} without end")]
     Runaway(&'static str),
 }
@@ -58,12 +41,14 @@ pub enum TemplateError {
 #[derive(Debug)]
 pub(super) struct Jinja {
     env: Arc<Environment<'static>>,
+    /// What it once took without end. One rendering at a time: of a template that runs away, one thread is lost.
+    runs_away: Mutex<Option<&'static str>>,
 }
 
 impl Jinja {
     /// Compiles `source`.
     pub(super) fn new(source: &str) -> Result<Jinja, TemplateError> {
-        if source.len() > MAX_SOURCE {
+        if source.len() > MAX_SOURCE / parts() {
             return Err(TemplateError::Limit("its own length"));
         }
         let source =
@@ -74,13 +59,21 @@ impl Jinja {
             env.add_template_owned("chat", source).map_err(|e| explain(&e))?;
             Ok(env)
         })?;
-        Ok(Jinja { env: Arc::new(env) })
+        Ok(Jinja { env: Arc::new(env), runs_away: Mutex::new(None) })
     }
 
     /// Renders with `context`, a map.
     pub(super) fn render(&self, context: Value) -> Result<String, TemplateError> {
+        let mut known = self.runs_away.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(what) = *known {
+            return Err(TemplateError::Runaway(what));
+        }
         let env = Arc::clone(&self.env);
-        watched(move || render(&env, context))
+        let result = watched(move || render(&env, context));
+        if let Err(TemplateError::Runaway(what)) = result {
+            *known = Some(what);
+        }
+        result
     }
 }
 
@@ -101,37 +94,6 @@ pub(super) fn value_of(json: &serde_json::Value) -> Value {
     }
 }
 
-/// Does `work` on a thread of its own, with a large stack, and gives up on it when it takes too
-/// much.
-fn watched<T: Send + 'static>(
-    work: impl FnOnce() -> Result<T, TemplateError> + Send + 'static,
-) -> Result<T, TemplateError> {
-    let failed = |why: &str| TemplateError::Failed(why.to_owned());
-    let (sender, result) = sync_channel(1);
-    let (begin, before) = (Instant::now(), resident());
-    thread::Builder::new()
-        .name("template".to_owned())
-        .stack_size(STACK)
-        .spawn(move || {
-            // Nobody listens any more if it took too long.
-            let _ = sender.send(work());
-        })
-        .map_err(|e| failed(&e.to_string()))?;
-    loop {
-        match result.recv_timeout(TICK) {
-            Ok(result) => return result,
-            Err(RecvTimeoutError::Disconnected) => return Err(failed("the renderer panicked")),
-            Err(RecvTimeoutError::Timeout) => {}
-        }
-        if begin.elapsed() > MAX_TIME {
-            return Err(TemplateError::Runaway("time"));
-        }
-        if resident().saturating_sub(before) > MAX_GROWTH {
-            return Err(TemplateError::Runaway("memory"));
-        }
-    }
-}
-
 fn render(env: &Environment<'_>, context: Value) -> Result<String, TemplateError> {
     let template = env.get_template("chat").map_err(|e| explain(&e))?;
     let mut out = Capped::default();
@@ -143,13 +105,6 @@ fn render(env: &Environment<'_>, context: Value) -> Result<String, TemplateError
     String::from_utf8(out.bytes).map_err(|e| TemplateError::Failed(e.to_string()))
 }
 
-/// Memory that the process has now, in bytes; 0 where the system does not say.
-fn resident() -> u64 {
-    let statm = fs::read_to_string("/proc/self/statm").unwrap_or_default();
-    let pages = statm.split(' ').nth(1).and_then(|pages| pages.parse::<u64>().ok());
-    pages.unwrap_or(0).saturating_mul(4096)
-}
-
 /// The environment that transformers sets up: blocks trimmed, no escaping, and its three extras.
 fn environment() -> Environment<'static> {
     let mut env = Environment::new();
@@ -158,7 +113,7 @@ fn environment() -> Environment<'static> {
     env.set_syntax(syntax.build().expect("the usual delimiters"));
     env.set_auto_escape_callback(|_| AutoEscape::None);
     env.set_undefined_behavior(UndefinedBehavior::Lenient);
-    env.set_fuel(Some(FUEL));
+    env.set_fuel(Some(FUEL / parts() as u64));
     env.add_function("raise_exception", |message: String| -> Result<Value, Error> {
         Err(Error::new(ErrorKind::InvalidOperation, "raised").with_source(Refusal(message)))
     });
