@@ -19,6 +19,13 @@ pub struct BatchToken {
     pub output: bool,
 }
 
+impl BatchToken {
+    /// A token of one sequence.
+    pub fn new(token: Token, position: usize, sequence: u32, output: bool) -> BatchToken {
+        BatchToken { token, position, sequence, output }
+    }
+}
+
 /// The arrays that C wants of a batch.
 struct Columns {
     tokens: Vec<Token>,

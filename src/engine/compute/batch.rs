@@ -160,9 +160,9 @@ impl Batcher {
         self.n_ctx
     }
 
-    /// Whether a text that is added now may begin at once.
+    /// Whether a text that is added now may begin at once: there are more free slots than texts that wait for one.
     pub fn has_room(&self) -> bool {
-        self.pending.is_empty() && self.slots.iter().any(Slot::is_free)
+        self.slots.iter().filter(|slot| slot.is_free()).count() > self.pending.len()
     }
 
     /// Texts that are being written.

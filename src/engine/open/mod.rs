@@ -82,7 +82,7 @@ impl Engine {
             threads,
             n_threads,
             sequences,
-            n_outputs: options.outputs(),
+            n_outputs: options.outputs(&index),
             shares,
             monitor,
             plan,

@@ -4,8 +4,8 @@ use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::LoadOptions;
 use super::loading::Loading;
+use super::{LoadOptions, options};
 use crate::engine::Error;
 use crate::engine::devices::GpuBackend;
 use crate::engine::error::ggml_error;
@@ -43,17 +43,18 @@ const STAGING: Bytes = Bytes(48 * MIB.0);
 
 /// Bounds that no model exceeds by much, for machines with plenty of memory: keys and values as wide as the model in every
 /// block, and a batch through the widest layers.
-pub(super) fn rough_needs(index: &Index, wish: &Wish) -> Needs {
+pub(super) fn rough_needs(index: &Index, options: &LoadOptions, wish: &Wish) -> Needs {
     let width = index.arch_uint("embedding_length").unwrap_or(0);
     let heads = index.arch_uint("attention.head_count").unwrap_or(1);
     let widest = index.tensors.iter().filter_map(|t| t.shape.iter().take(2).max());
     let widest = widest.copied().max().unwrap_or(0);
+    let results = (Bytes(8 * widest)).max(results(index, options));
     let bytes = |ctx: u32, ubatch: u32| {
         let (ctx, ubatch) = (u64::from(ctx), u64::from(ubatch));
         let kv = Bytes(4 * width) * ctx * index.blocks.len() as u64;
         // The widest may be the vocabulary, of which only one row is computed.
         let batch = (Bytes(4 * 16 * width) + Bytes(4 * 3 * widest.min(8 * width))) * ubatch;
-        kv + batch + Bytes(4 * heads) * ctx * ubatch + Bytes(8 * widest) + MIB * 16
+        kv + batch + Bytes(4 * heads) * ctx * ubatch + results + MIB * 16
     };
     let (ctx, ubatch) = corners(wish);
     let bytes = ctx.map(|c| ubatch.map(|u| bytes(c, u)));
@@ -105,14 +106,15 @@ pub(super) fn measured_needs(
             n_ctx,
             n_ubatch,
             n_seqs: options.sequences,
-            n_outputs: options.outputs(),
+            n_outputs: options.outputs(index),
             threads,
             n_threads: 1,
             offload: false,
         };
         let context = Context::new(model.clone(), &params, monitor.stop_flag());
         let _context = context.map_err(ggml_error(index))?;
-        Ok(probe::address_space().saturating_sub(before) + work(index, n_ubatch))
+        let beside = work(index, n_ubatch) + results(index, options);
+        Ok(probe::address_space().saturating_sub(before) + beside)
     };
     // The smallest first: what the heap keeps of one context is part of the next.
     let small = need(ctx[0], ubatch[0].min(ctx[0]))?;
@@ -126,7 +128,7 @@ pub(super) fn measured_needs(
             Needs { process, context, read_ahead: READ_AHEAD, gpu: None }
         }
         // A system that does not tell; the bounds have to do.
-        _ => rough_needs(index, wish),
+        _ => rough_needs(index, options, wish),
     };
     Ok((needs, seconds))
 }
@@ -139,8 +141,13 @@ fn process() -> Option<Bytes> {
 }
 
 /// As [`rough_needs`], for a machine whose GPU computes.
-pub(super) fn rough_gpu_needs(index: &Index, wish: &Wish, device: Device) -> Needs {
-    let needs = rough_needs(index, wish);
+pub(super) fn rough_gpu_needs(
+    index: &Index,
+    options: &LoadOptions,
+    wish: &Wish,
+    device: Device,
+) -> Needs {
+    let needs = rough_needs(index, options, wish);
     let driver = driver_needs(index, wish, device);
     let shared = [Bytes::ZERO; 2];
     let gpu = GpuNeeds { context: needs.context, driver, staging: STAGING, shared };
@@ -241,14 +248,15 @@ impl<'a> Describing<'a> {
             n_ctx,
             n_ubatch,
             n_seqs: self.options.sequences,
-            n_outputs: self.options.outputs(),
+            n_outputs: self.options.outputs(self.index),
             threads: self.threads.clone(),
             n_threads: 1,
             offload: self.shared,
         };
         let context = Context::new(self.model.clone(), &params, self.monitor.stop_flag());
         let here = self.device.buffer_type();
-        let mut sums = [work(self.index, n_ubatch), Bytes::ZERO];
+        let beside = work(self.index, n_ubatch) + results(self.index, self.options);
+        let mut sums = [beside, Bytes::ZERO];
         for taken in context.map_err(ggml_error(self.index))?.taken() {
             sums[usize::from(taken.kind == here)] += taken.context + taken.compute;
         }
@@ -278,6 +286,11 @@ fn driver_needs(index: &Index, wish: &Wish, device: Device) -> ContextCost {
     let token = (Bytes(2) * longest(0) + Bytes(4) * longest(1)) * 2;
     let need = |n_ubatch: u32| libraries + token * u64::from(n_ubatch);
     ContextCost { ctx, ubatch, bytes: [ubatch.map(need); 2] }
+}
+
+/// What libllama keeps the results of a pass in, which it makes room for when the first are wanted.
+fn results(index: &Index, options: &LoadOptions) -> Bytes {
+    options::result(index) * u64::from(options.outputs(index))
 }
 
 /// What ggml's CPU backend needs to compute a batch: the activations, converted to what the weights are multiplied with. (bytes)

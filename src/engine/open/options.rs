@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use crate::engine::devices::DeviceChoice;
+use crate::gguf::Index;
 use crate::plan::StreamMode;
 use crate::stream::Monitor;
 use crate::units::Bytes;
@@ -20,6 +21,8 @@ pub struct LoadOptions {
     /// Sequences that are computed at once; 1 for a [`Session`](super::Session), more for a [`batch`](super::batch). Room
     /// is made for four of full length at most, which they share.
     pub sequences: u32,
+    /// Drafted tokens that a pass may check, of all its texts together.
+    pub drafts: u32,
     /// Compute threads; the machine's cores if nothing is said.
     pub threads: Option<u32>,
     /// Tokens per pass.
@@ -40,16 +43,30 @@ pub struct LoadOptions {
     pub monitor: Option<Arc<Monitor>>,
 }
 
-/// Tokens of a text whose vector is made that are read at a time: each gives logits, too, which take room and which nobody wants.
-pub(in crate::engine) const VECTOR_TOKENS: u32 = 32;
+/// Tokens of a text whose vector is made that are read at a time, at least and at most: each gives logits, too, which take room and
+/// which nobody wants.
+const VECTOR_TOKENS: [u32; 2] = [32, 512];
+
+/// Drafted tokens that there is room for in any case.
+const LEAST_DRAFTS: u32 = 8;
+
+/// What results of a pass may take beyond one for each text: a share of the RAM that may be used, or so much where nobody says.
+const RESULTS_SHARE: u64 = 16;
+const RESULTS: Bytes = Bytes(256 << 20);
 
 /// Sequences whose full context is in the plan. There may be more: few texts are long at the same time.
 const FULL_SEQUENCES: u32 = 4;
 
 impl LoadOptions {
-    /// Tokens of a batch that give logits: one of each text that is written, or some of one whose vector is made.
-    pub(in crate::engine) fn outputs(&self) -> u32 {
-        self.sequences.max(if self.embedding { VECTOR_TOKENS } else { 1 })
+    /// Tokens of a batch that give logits: one of each text that is written and of each token that was drafted, or as many as can
+    /// be paid for of a text whose vector is made.
+    pub(in crate::engine) fn outputs(&self, index: &Index) -> u32 {
+        let room = self.ram.map_or(RESULTS, |ram| Bytes(ram.0 / RESULTS_SHARE));
+        let paid = u32::try_from(room.0 / result(index).0.max(1)).unwrap_or(u32::MAX);
+        let drafts = self.drafts.min(paid.max(LEAST_DRAFTS));
+        let [least, most] = VECTOR_TOKENS;
+        let vectors = if self.embedding { paid.clamp(least, most) } else { 1 };
+        (self.sequences.max(1) + drafts).max(vectors)
     }
 
     /// Into how many contexts of full length the context is divided.
@@ -58,6 +75,18 @@ impl LoadOptions {
     }
 }
 
+/// What the result of one token takes: its logits, where they are computed and where they are kept.
+pub(super) fn result(index: &Index) -> Bytes {
+    let named = |name: &str| index.tensors.iter().find(|t| t.name == name);
+    let output = named("output.weight").or_else(|| named("token_embd.weight"));
+    let n_vocab = output.and_then(|t| t.shape.get(1)).copied().unwrap_or(0);
+    let width = index.arch_uint("embedding_length").unwrap_or(0);
+    Bytes(4) * (2 * n_vocab.min(MOST_VOCAB) + width.min(MOST_VOCAB))
+}
+
+/// Larger vocabularies are none: what a damaged header says must not overflow.
+const MOST_VOCAB: u64 = 1 << 24;
+
 impl Default for LoadOptions {
     fn default() -> LoadOptions {
         LoadOptions {
@@ -65,6 +94,7 @@ impl Default for LoadOptions {
             stream: StreamMode::Auto,
             ctx: None,
             sequences: 1,
+            drafts: 0,
             threads: None,
             ubatch: None,
             ram: None,

@@ -145,7 +145,7 @@ impl Problem<'_> {
             let abilities = Abilities { slot_size: &size, left: &left };
             plan::solve(index, machine, needs, &wish, abilities)
         };
-        let rough = needs::rough_needs(index, &wish);
+        let rough = needs::rough_needs(index, options, &wish);
         let gpu = None;
         // Streaming everything takes the least there is; without a budget, it is not worth the time to measure how little.
         let always = wish.stream == StreamMode::Always && wish.ram.is_none();
@@ -190,7 +190,7 @@ impl Problem<'_> {
         };
         let gpu = Some(device);
         let all_here = |plan: &Plan| plan.streamed.is_empty() && plan.by_cpu.is_empty();
-        let rough = needs::rough_gpu_needs(index, &wish, device);
+        let rough = needs::rough_gpu_needs(index, options, &wish, device);
         if let Ok(plan) = solve(&machine, &rough, &HashSet::new())
             && care == Care::Quick
             && plan.n_ctx == wish.ctx

@@ -8,7 +8,8 @@ use super::{Batcher, sequence};
 use crate::engine::Error;
 use crate::ggml::Token;
 
-/// A prompt waits for another that is being read and begins like it, if that saves so many tokens.
+/// A prompt waits for another that is being read and begins like it, if that saves so many tokens, and if the next pass has no room
+/// for it: a pass over weights that stream costs more than the tokens that some texts have in common.
 const WORTH_WAITING: usize = 16;
 
 /// Where a text may begin.
@@ -78,8 +79,16 @@ impl Batcher {
         };
         let reading = self.slots.iter().filter(|s| s.running.as_ref().is_some_and(Running::reads));
         let soon = reading.map(|s| common(&s.tokens)).max().unwrap_or(0);
-        let better_later = self.copies() && soon >= done[best] + WORTH_WAITING;
+        let better_later = self.copies()
+            && soon >= done[best] + WORTH_WAITING
+            && self.unread() + prompt.len() - done[best] > self.n_ubatch;
         Some(Choice { slot, from, common: done[best], better_later })
+    }
+
+    /// Tokens of texts that are yet to be computed.
+    fn unread(&self) -> usize {
+        let running = self.slots.iter().filter(|slot| slot.running.is_some());
+        running.map(|slot| slot.tokens.len() - slot.n_done).sum()
     }
 
     /// Whether the beginning of a sequence can be copied: not where its memory is one state.

@@ -18,7 +18,7 @@ pub enum Vector {
     Done(Vec<f32>),
 }
 
-/// A text whose vector is being made.
+/// A text whose vector is being made: the slot's own.
 #[derive(Debug)]
 pub(super) struct Reading {
     slot: usize,
@@ -26,12 +26,16 @@ pub(super) struct Reading {
 }
 
 impl Batcher {
-    /// Goes on with the vector of a text: the same one until it is done or failed, or [`Batcher::drop_vector`] was called.
+    /// Goes on with the vector of a text, until it is done or failed or [`Batcher::drop_vector`] was called. Another text takes the
+    /// place of the one before. A pass that was stopped, for whoever has gone, is computed again with the next call.
     ///
     /// # Errors
     ///
-    /// The text is empty or too long; a computation that failed or was stopped.
+    /// The text is empty or too long; a computation that failed.
     pub fn embed(&mut self, text: &[Token]) -> Result<Vector, Error> {
+        if self.reading.as_ref().is_some_and(|r| self.slots[r.slot].tokens != text) {
+            self.drop_vector();
+        }
         let Reading { slot, sum } = match self.reading.take() {
             Some(reading) => reading,
             None => match self.begin_reading(text)? {
@@ -39,40 +43,51 @@ impl Batcher {
                 None => return Ok(Vector::Waits),
             },
         };
-        let from = self.slots[slot].n_done;
-        let n = (text.len() - from).min(self.loaded.n_outputs as usize).min(self.n_ubatch);
+        let (from, len) = (self.slots[slot].n_done, self.slots[slot].tokens.len());
+        let n = (len - from).min(self.loaded.n_outputs as usize).min(self.n_ubatch);
         // Whoever is being written comes to an end; nobody new begins meanwhile.
         self.vector_waits = !self.make_room(n);
         if self.vector_waits {
             self.reading = Some(Reading { slot, sum });
             return Ok(Vector::Waits);
         }
-        let entry = |position: usize| BatchToken {
-            token: text[position],
-            position,
-            sequence: sequence(slot),
-            output: true,
+        let tokens = &self.slots[slot].tokens;
+        let batch: Vec<BatchToken> = (from..from + n)
+            .map(|position| BatchToken::new(tokens[position], position, sequence(slot), true))
+            .collect();
+        let read = self.read(&batch);
+        let more = match self.loaded.checked(read) {
+            Ok(more) => more,
+            Err(error) => return self.not_read(Reading { slot, sum }, error),
         };
-        let batch: Vec<BatchToken> = (from..from + n).map(entry).collect();
-        let read = self.read(&batch, sum);
-        let sum = match self.loaded.checked(read) {
-            Ok(sum) => sum,
-            Err(error) => {
-                let error = self.loaded.explain(error);
-                self.loaded.monitor.clear_stop();
-                self.forget(slot);
-                self.release(slot);
-                return Err(error);
-            }
-        };
+        let sum = if sum.is_empty() { more } else { added(sum, &more) };
         self.clock += 1;
         (self.slots[slot].n_done, self.slots[slot].used) = (from + n, self.clock);
-        if from + n < text.len() {
+        if from + n < len {
             self.reading = Some(Reading { slot, sum });
             return Ok(Vector::Grows);
         }
         self.release(slot);
         Ok(Vector::Done(sum))
+    }
+
+    /// A pass could not be computed. If it was stopped, what was read before it stays, where the context can forget a part.
+    fn not_read(&mut self, reading: Reading, error: ggml::Error) -> Result<Vector, Error> {
+        let error = self.loaded.explain(error);
+        self.loaded.monitor.clear_stop();
+        let Reading { slot, mut sum } = reading;
+        let stopped = matches!(error, Error::Interrupted);
+        let kept = self.slots[slot].n_done;
+        if !stopped || !self.context.truncate_sequence(sequence(slot), kept) {
+            self.forget(slot);
+            sum.clear();
+        }
+        if stopped {
+            self.reading = Some(Reading { slot, sum });
+            return Ok(Vector::Grows);
+        }
+        self.release(slot);
+        Err(error)
     }
 
     /// Nobody wants the vector any more.
@@ -115,14 +130,15 @@ impl Batcher {
         self.close(slot);
     }
 
-    /// Reads the next tokens of a text, and adds what becomes of them to `sum`.
-    fn read(&mut self, batch: &[BatchToken], mut sum: Vec<f32>) -> Result<Vec<f32>, ggml::Error> {
+    /// Reads the next tokens of a text; the sum of what becomes of them.
+    fn read(&mut self, batch: &[BatchToken]) -> Result<Vec<f32>, ggml::Error> {
         let begin = Instant::now();
         self.context.make_vectors(true);
         let result = self.context.decode_batch(batch);
         self.context.make_vectors(false);
         result?;
         self.loaded.monitor.passed(batch.len(), begin);
+        let mut sum = Vec::new();
         for i in 0..batch.len() {
             let vector = self.context.vector_of(i)?;
             sum.resize(vector.len(), 0.0);
@@ -130,4 +146,9 @@ impl Batcher {
         }
         Ok(sum)
     }
+}
+
+fn added(mut sum: Vec<f32>, more: &[f32]) -> Vec<f32> {
+    sum.iter_mut().zip(more).for_each(|(sum, x)| *sum += x);
+    sum
 }
