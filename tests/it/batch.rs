@@ -4,7 +4,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
-use airrun::engine::batch::{Batcher, Ended, Piece, Request, Room, Scored, Sink};
+use airrun::engine::batch::{Batcher, Ended, Piece, Request, Room, Scored, Sink, Vector};
 use airrun::engine::{
     Engine, Error, Finish, LoadOptions, SamplerSettings, StreamMode, Token, generate,
 };
@@ -301,4 +301,92 @@ fn a_failure_ends_its_texts_and_no_more() {
         }
     }
     assert_eq!(batcher.n_running() + batcher.n_pending(), 0);
+}
+
+#[test]
+fn texts_that_come_together_begin_together() {
+    let options = LoadOptions { ubatch: Some(512), ..options(16, StreamMode::Always) };
+    let engine = Engine::open(Arc::new(Index::open(&tiny_chat()).unwrap()), &options).unwrap();
+    let mut batcher = engine.batcher().unwrap();
+    // All begin alike, as those of one chat template do: none waits for another where a pass has room for all.
+    let vocab = engine.vocab().unwrap();
+    let prompt = |name: &str| {
+        let text = format!(
+            "<|im_start|>system\nAnswer in one word.<|im_end|>\n<|im_start|>user\n\
+             What is the capital of {name}?<|im_end|>\n<|im_start|>assistant\n"
+        );
+        vocab.tokenize(&text, true, true).unwrap()
+    };
+    const NAMES: &str = "Peru France Spain Italy Japan China Norway Sweden Poland Egypt Kenya Chile \
+                         Cuba Greece Turkey Brazil";
+    let prompts: Vec<_> = NAMES.split_whitespace().map(prompt).collect();
+    let ears: Vec<Ear> = prompts.iter().map(|_| Ear::default()).collect();
+    let mut n = 0;
+    for (prompt, ear) in prompts.iter().zip(&ears) {
+        n += usize::from(batcher.has_room());
+        batcher.add(request(prompt, ear));
+    }
+    assert_eq!((n, batcher.has_room()), (16, false));
+    assert!(batcher.step());
+    assert_eq!((batcher.n_running(), batcher.n_pending()), (16, 0));
+    assert!(ears.iter().all(|ear| ear.0.lock().unwrap().scored.len() == 1));
+    while batcher.step() {}
+    let alone = open(&tiny_chat(), 1, StreamMode::Never);
+    for (prompt, ear) in prompts.iter().zip(&ears) {
+        check("tiny-chat", &alone, prompt, ear);
+    }
+    assert_eq!(engine.monitor().snapshot().passes, u64::try_from(N).unwrap());
+}
+
+/// Goes on with a vector until it is there; `between` is told how often it was asked for.
+fn embed(batcher: &mut Batcher, text: &[Token], mut between: impl FnMut(usize)) -> Vec<f32> {
+    for n in 0..1000 {
+        between(n);
+        match batcher.embed(text).unwrap() {
+            Vector::Done(vector) => return vector,
+            Vector::Grows | Vector::Waits => {}
+        }
+    }
+    panic!("a vector that never comes")
+}
+
+/// How alike two vectors are. Where the context puts tokens decides in which order they are summed up.
+fn cosine(a: &[f32], b: &[f32]) -> f64 {
+    let dot = |a: &[f32], b: &[f32]| -> f64 {
+        a.iter().zip(b).map(|(&a, &b)| f64::from(a) * f64::from(b)).sum()
+    };
+    dot(a, b) / (dot(a, a) * dot(b, b)).sqrt()
+}
+
+#[test]
+fn vectors_take_few_passes_and_outlive_those_that_are_stopped() {
+    let index = Arc::new(Index::open(&tiny_chat()).unwrap());
+    let options = LoadOptions {
+        embedding: true,
+        ubatch: Some(512),
+        ctx: Some(1024),
+        ..options(2, StreamMode::Always)
+    };
+    let engine = Engine::open(index, &options).unwrap();
+    let mut batcher = engine.batcher().unwrap();
+    let text = tokens(900, 1, 2000);
+    let whole = embed(&mut batcher, &text, |_| {});
+    assert_eq!(engine.monitor().snapshot().passes, 2);
+    // Somebody else's pass is stopped each time but the last ones: what was read stays.
+    let monitor = engine.monitor();
+    let before = monitor.snapshot().passes;
+    let stopped = embed(&mut batcher, &text, |n| {
+        if n % 2 == 0 {
+            monitor.stop();
+        }
+    });
+    assert_eq!(monitor.snapshot().passes - before, 2);
+    assert!(cosine(&whole, &stopped) > 0.9999);
+    // Another text takes the place of one that is not done.
+    let other = tokens(30, 2, 2000);
+    let alone = embed(&mut batcher, &other, |_| {});
+    assert_eq!(batcher.embed(&text).unwrap(), Vector::Grows);
+    assert!(cosine(&embed(&mut batcher, &other, |_| {}), &alone) > 0.9999);
+    assert!(cosine(&embed(&mut batcher, &text, |_| {}), &whole) > 0.9999);
+    assert!(cosine(&whole, &alone) < 0.9999);
 }
