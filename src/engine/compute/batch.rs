@@ -22,9 +22,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use running::Running;
-pub use running::{Alternative, Ended, Piece, Request, Room, Scored, Sink};
+pub use running::{Alternative, Ended, Piece, Reading, Request, Room, Scored, Sink};
 use shares::shares;
-use vectors::Reading;
+use vectors::Vectoring;
 pub use vectors::Vector;
 
 use crate::engine::Error;
@@ -57,7 +57,7 @@ pub struct Batcher {
     born: u64,
     batch: Vec<BatchToken>,
     /// The text whose vector is being made.
-    reading: Option<Reading>,
+    reading: Option<Vectoring>,
     /// Whether one waits for room: then no other text begins.
     vector_waits: bool,
     tally: Tally,
@@ -246,7 +246,10 @@ impl Batcher {
 
     fn fill(&mut self, shares: &[(usize, usize)]) {
         for &(slot, n) in shares {
-            let Slot { tokens, n_done, used, .. } = &mut self.slots[slot];
+            let Slot { tokens, n_done, used, running, .. } = &mut self.slots[slot];
+            if let Some(running) = running.as_mut().filter(|running| running.reads()) {
+                running.tell_reading(*n_done, n);
+            }
             *used = self.clock + 1;
             let last = tokens.len() - 1;
             let entry = |position: usize| BatchToken {

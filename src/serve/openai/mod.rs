@@ -94,7 +94,11 @@ pub(super) fn read_chat(
         None => fields.whole("max_tokens", 0, i64::from(u32::MAX))?,
     };
     let max = max.or(preset.max_tokens.map(i64::from));
-    let order = Order { grammar: format(fields)?, ..common(fields, logprobs, max, preset)? };
+    // llama.cpp's name for it.
+    let stream = fields.flag("stream")?.unwrap_or(false);
+    let progress = stream && fields.flag("return_progress")?.unwrap_or(false);
+    let order =
+        Order { grammar: format(fields)?, progress, ..common(fields, logprobs, max, preset)? };
     let manner = Manner { tools: prompt::tools(fields)?, ..manner(fields)? };
     Ok((order, manner))
 }
@@ -115,6 +119,7 @@ fn common(
         logprobs: logprobs.map(count),
         grammar: None,
         control: false,
+        progress: false,
         n: fields.whole("n", 1, MAX_TEXTS)?.map_or(1, count),
     })
 }
