@@ -144,7 +144,8 @@ fn share(server: &Server, origin: Option<&HeaderValue>, response: &mut Response)
     headers.insert(header::VARY, HeaderValue::from_static("Origin"));
     let methods = HeaderValue::from_static("GET, POST, DELETE, HEAD, OPTIONS");
     headers.insert(header::ACCESS_CONTROL_ALLOW_METHODS, methods);
-    let allowed = HeaderValue::from_static("Authorization, Content-Type, X-Api-Key, X-Airrun-Stream");
+    let allowed =
+        HeaderValue::from_static("Authorization, Content-Type, X-Api-Key, X-Airrun-Stream");
     headers.insert(header::ACCESS_CONTROL_ALLOW_HEADERS, allowed);
 }
 

@@ -10,6 +10,7 @@ mod answers;
 mod embeddings;
 mod error;
 mod fields;
+mod fit;
 mod guard;
 mod listen;
 mod live;

@@ -247,9 +247,9 @@ pub(super) async fn keep(
 ) -> Response {
     match request.headers().get(HEADER).cloned() {
         None => next.run(request).await,
-        Some(name) => kept(&server, &name, request, next)
-            .await
-            .unwrap_or_else(IntoResponse::into_response),
+        Some(name) => {
+            kept(&server, &name, request, next).await.unwrap_or_else(IntoResponse::into_response)
+        }
     }
 }
 

@@ -24,8 +24,8 @@ use std::time::{Duration, Instant};
 use running::Running;
 pub use running::{Alternative, Ended, Piece, Reading, Request, Room, Scored, Sink};
 use shares::shares;
-use vectors::Vectoring;
 pub use vectors::Vector;
+use vectors::Vectoring;
 
 use crate::engine::Error;
 use crate::engine::error::{ggml_error, model_name};
@@ -163,6 +163,11 @@ impl Batcher {
     /// Whether a text that is added now may begin at once: there are more free slots than texts that wait for one.
     pub fn has_room(&self) -> bool {
         self.slots.iter().filter(|slot| slot.is_free()).count() > self.pending.len()
+    }
+
+    /// Texts that can be written at a time.
+    pub fn n_places(&self) -> usize {
+        self.slots.len()
     }
 
     /// Texts that are being written.
