@@ -31,6 +31,8 @@ pub(super) async fn count(
 ) -> Result<Json<Value>, ApiError> {
     let served = server.model()?;
     let body = fields::read(&server, request).await?;
+    // Its turn; nothing of the queue.
+    let _admitted = server.admit().await?;
     let messages = prompt::messages(Fields::of(&body))?;
     let tokens = prompt::chat_tokens(&server, served, messages, None)?;
     Ok(Json(json!({"tokens": tokens.len(), "n_ctx": served.n_ctx})))

@@ -14,6 +14,7 @@ use tokio_stream::StreamExt;
 use tokio_stream::wrappers::ReceiverStream;
 
 use super::error::ApiError;
+use super::preset::Preset;
 use super::server::{Served, Server};
 use crate::engine::{SamplerSettings, Tier, UnitState};
 
@@ -26,13 +27,13 @@ const WINDOW: usize = 10;
 /// `/api/airrun/status`: the model, where it lives, and the rates.
 pub(super) async fn status(State(server): State<Arc<Server>>) -> Result<Response, ApiError> {
     let served = server.model()?;
-    let mut status = describe(served);
+    let mut status = describe(served, &server.config.preset);
     status["now"] = now(&server, served, &mut Vec::new());
     Ok(Json(status).into_response())
 }
 
 /// The model and its plan.
-fn describe(served: &Served) -> Value {
+fn describe(served: &Served, preset: &Preset) -> Value {
     let engine = &served.engine;
     let (index, plan) = (engine.index(), engine.plan());
     let blocks = plan.blocks.iter().map(|block| {
@@ -56,7 +57,7 @@ fn describe(served: &Served) -> Value {
         "parameters": index.parameters(),
         "bytes": index.bytes(),
         "where": engine.describe(),
-        "defaults": defaults(),
+        "defaults": defaults(preset),
         "plan": {
             "gpu": plan.gpu.is_some(),
             "n_ctx": plan.n_ctx,
@@ -76,13 +77,15 @@ fn describe(served: &Served) -> Value {
 }
 
 /// How tokens are chosen where a request does not say.
-fn defaults() -> Value {
-    let settings = SamplerSettings::default();
+fn defaults(preset: &Preset) -> Value {
+    let settings = preset.over(SamplerSettings::default());
     // What was meant as 0.8 is not told as 0.800000011920929.
     let short = |x: f32| format!("{x}").parse::<f64>().unwrap_or(0.0);
     json!({
         "temperature": short(settings.temp), "top_p": short(settings.top_p),
         "top_k": settings.top_k, "min_p": short(settings.min_p),
+        "repeat_penalty": short(settings.repeat_penalty), "max_tokens": preset.max_tokens, "seed": settings.seed,
+        "system": preset.system,
     })
 }
 

@@ -66,7 +66,7 @@ const waiting = [];
 /** The node of a formula. */
 export function formula({ raw, text, display }) {
   const node = document.createElement(display ? "div" : "span");
-  node.className = display ? "formula block" : "formula";
+  node.className = display ? "formula display" : "formula";
   node.textContent = raw.trim();
   if (display) {
     node.tabIndex = 0;
@@ -102,7 +102,13 @@ const PLAIN = /^(?:class|display|displaystyle|scriptlevel|mathvariant|stretchy|s
 /** Temml's nodes as the page's. */
 function build(of) {
   if (of.text !== undefined && !of.children) return document.createTextNode(of.text);
-  const node = of.type ? document.createElementNS(MATHML, of.type) : document.createElement("span");
+  const isBare = !of.type && !of.classes?.length && Object.keys(of.attributes ?? {}).length === 0;
+  // What is nothing but a list of nodes has no node of its own.
+  const node = of.type ? document.createElementNS(MATHML, of.type) : isBare ? document.createDocumentFragment() : document.createElement("span");
+  if (isBare) {
+    node.append(...of.children.map(build));
+    return node;
+  }
   for (const [name, value] of Object.entries(of.attributes ?? {})) {
     if (name === "style") applyStyle(node, value);
     else if (PLAIN.test(name)) node.setAttribute(name, value);
