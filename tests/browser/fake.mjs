@@ -119,7 +119,7 @@ export async function start(state = {}) {
   }
 
   async function talk(request, response, body) {
-    const question = body.messages.findLast(({ role }) => role === "user").content;
+    const question = body.messages.findLast(({ role }) => role === "user").content.split("\n\n").at(-1);
     state.requests.push(body);
     if (question === "error" && state.fails-- > 0) return refuse(response, 500, "The disk went away.");
     if (question === "too long") return refuse(response, 400, "the prompt has 5000 tokens, and the context has room for 4095", "context_length_exceeded");
@@ -136,6 +136,10 @@ export async function start(state = {}) {
       await pause(question === "slow" ? 2500 : 120);
       const goesOn = body.continue_final_message ? ["and on ", "to the end."] : null;
       const pieces = goesOn ?? (["endless", "slow"].includes(question) ? Array.from({ length: 400 }, (_, i) => `word ${i} `) : ANSWERS[question] ?? ["I heard: ", question]);
+      for (let i = 0; question === "flood" && i < state.flood; i++) {
+        kept.say(delta(`piece ${i}${i % 20 === 19 ? "\n\n" : " "}`));
+        if (i % 100 === 99) await pause(1);
+      }
       for (const piece of pieces) {
         if (kept.stopped) { state.aborted++; return kept.end(); }
         kept.say(delta(piece, question === "reason" && piece !== "Forty-two."));
@@ -144,7 +148,7 @@ export async function start(state = {}) {
       if (question === "cut off") { state.streams.delete(name); return response.destroy(); }
       if (question === "break" && !state.broke) { state.broke = true; response.destroy(); await pause(200); kept.say(delta("and the rest.")); }
       if (question === "error later") return kept.say({ error: { message: "The file changed while it was read." } }), kept.end();
-      kept.say({ choices: [{ index: 0, delta: {}, finish_reason: question === "short" ? "length" : "stop" }] });
+      kept.say({ choices: [{ index: 0, delta: {}, finish_reason: question === "short" && !goesOn ? "length" : "stop" }] });
       kept.say({ choices: [], usage: { prompt_tokens: n_prompt, completion_tokens: pieces.length }, timings: { prompt_ms: 120, predicted_ms: state.pace * pieces.length } });
       kept.say("[DONE]");
       kept.end();

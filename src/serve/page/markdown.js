@@ -22,6 +22,9 @@ export function render(target, text, growing = false) {
   const blocks = read(text);
   const shown = target.shown ?? [];
   const mark = (token, at) => growing && at === blocks.length - 1 ? `${token.raw}\u0000` : token.raw;
+  // No level of headings is left out, whatever the model does.
+  let level = 2;
+  for (const token of blocks) if (token.type === "heading") level = token.level = Math.min(token.depth + 2, level + 1, 6);
   let same = 0;
   while (same < blocks.length && same < shown.length && mark(blocks[same], same) === shown[same]) same++;
   // A last block that has not grown only gets its colours.
@@ -49,7 +52,7 @@ function element(name, className, ...children) {
 function block(token, depth, growing = false) {
   if (depth > MAX_DEPTH) return element("p", "", token.raw ?? "");
   switch (token.type) {
-    case "heading": return element(`h${Math.min(token.depth + 2, 6)}`, "", ...inline(token.tokens));
+    case "heading": return element(`h${token.level ?? 6}`, "", ...inline(token.tokens));
     case "paragraph": return element("p", "", ...inline(token.tokens));
     case "code": return code(token, growing);
     case "formula": return formula(token);
@@ -103,7 +106,7 @@ function table(token) {
   const body = element("tbody", "", ...token.rows.map((cells) => row("td", cells)));
   const frame = element("div", "table-frame", element("table", "", head, body));
   frame.tabIndex = 0;
-  frame.setAttribute("role", "region");
+  frame.setAttribute("role", "group");
   frame.setAttribute("aria-label", "Table");
   return frame;
 }

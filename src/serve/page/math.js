@@ -70,7 +70,7 @@ export function formula({ raw, text, display }) {
   node.textContent = raw.trim();
   if (display) {
     node.tabIndex = 0;
-    node.setAttribute("role", "region");
+    node.setAttribute("role", "group");
     node.setAttribute("aria-label", "Formula");
   }
   if (text.length > MAX_LENGTH) return node;

@@ -88,6 +88,7 @@ function merged(kept, chat, nodes) {
 export async function write(chat, nodes) {
   const db = await database;
   const ids = [...nodes].filter((id) => chat.nodes[id]);
+  let reason = null;
   if (!db) {
     memory.set(chat.id, merged(memory.get(chat.id), chat, ids));
     return;
@@ -103,11 +104,14 @@ export async function write(chat, nodes) {
         const next = merged(request.result, chat, ids);
         chats.put(next);
         transaction.objectStore("heads").put(head(next));
-      } catch (error) { transaction.abort(); throw error; }
+      } catch (error) {
+        reason = error;
+        transaction.abort();
+      }
     };
     await end;
   } catch (error) {
-    throw new NotKept(error?.name === "QuotaExceededError"
+    throw new NotKept((reason ?? error)?.name === "QuotaExceededError"
       ? "This browser's storage is full: what is said now will be lost with this tab. Export it, or delete conversations."
       : "This browser could not store the conversation: it will be lost with this tab. Export it.");
   }

@@ -137,8 +137,9 @@ export function questionView(message, { send, pick }) {
     form.addEventListener("submit", (event) => {
       event.preventDefault();
       const text = area.value.trim();
-      if (text === message.text || (!text && !message.files.length)) return stop();
-      send(text);
+      // It looks as before when somebody comes back to it.
+      stop();
+      if (text !== message.text && (text || message.files.length)) send(text);
     });
     if (bubble.isConnected) bubble.replaceWith(form);
     else node.insertBefore(form, actions);
@@ -165,7 +166,7 @@ export function answerView(message, { retry, go, pick }) {
   const versions = versionsView(pick);
   const figures = element("span", "rate");
   const actions = element("div", "actions", copy, on, again, versions.node, figures);
-  const node = element("article", "answer", thought, text, wait, noteLine, actions);
+  const node = element("article", "answer", element("h2", "sr", "Answer"), thought, text, wait, noteLine, actions);
   node.setAttribute("aria-label", "Answer");
 
   let drawing = false;
