@@ -165,15 +165,15 @@ async function changed(id) {
 // --- asking and answering
 
 /** Asks `text` behind `parent`. */
-async function ask(text, withFiles = [], parent = shown.at(-1)?.id ?? "") {
+function ask(text, withFiles = [], parent = shown.at(-1)?.id ?? "") {
   if (running) return;
   const isNew = Object.keys(chat.nodes).length === 0;
   const node = tree.add(chat, parent, { role: "user", text, files: withFiles });
   if (isNew) history.replaceState(null, "", `#${chat.id}`);
   document.title = [chat.title, live.model() || "airrun"].filter(Boolean).join(" · ");
   show();
-  // It is safe before anything else happens.
-  await keep([node]);
+  // The request waits for what is kept before it.
+  keep([node]);
   answer();
 }
 
