@@ -11,7 +11,6 @@ use super::Config;
 use super::error::ApiError;
 use super::metrics::Metrics;
 use super::queue::{self, Place, Queue};
-use super::resume::Streams;
 use super::tools::Form;
 use crate::engine::Engine;
 use crate::talk::Vocab;
@@ -34,7 +33,6 @@ pub(super) struct Server {
     pub(super) config: Config,
     pub(super) address: SocketAddr,
     pub(super) metrics: Metrics,
-    pub(super) streams: Streams,
     /// Unix seconds of the start.
     pub(super) started: u64,
     /// Requests that were not begun.
@@ -101,7 +99,6 @@ impl Server {
             config,
             address,
             metrics: Metrics::default(),
-            streams: Streams::default(),
             started: now.map_or(0, |d| d.as_secs()),
             listeners: AtomicUsize::new(0),
             bench: Arc::new(Semaphore::new(BENCH)),

@@ -20,7 +20,6 @@ mod plan;
 mod pull;
 mod quantize;
 mod serve;
-mod serve_resume;
 mod setup;
 mod stream;
 mod template;

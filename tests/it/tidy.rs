@@ -48,7 +48,7 @@ fn root() -> PathBuf {
 }
 
 /// All Rust files under `dir`, with their path from the root and their text.
-fn sources(dir: &str) -> Vec<(String, String)> {
+pub(crate) fn sources(dir: &str) -> Vec<(String, String)> {
     let mut todo = vec![root().join(dir)];
     let mut found = Vec::new();
     while let Some(path) = todo.pop() {

@@ -3,8 +3,8 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use super::LoadOptions;
 use super::loading::Loading;
+use super::options::LoadOptions;
 use crate::engine::error::model_name;
 use crate::engine::{Error, threads};
 use crate::ggml::Token;

@@ -5,8 +5,8 @@ use std::collections::{HashMap, HashSet};
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use super::LoadOptions;
 use super::layout::lay_out;
+use super::options::LoadOptions;
 use super::resident::{Unfillable, fill};
 use crate::engine::Error;
 use crate::engine::error::{ggml_error, model_name};

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::loading::Loading;
-use super::{LoadOptions, options};
+use super::options::{self, LoadOptions};
 use crate::engine::Error;
 use crate::engine::devices::GpuBackend;
 use crate::engine::error::ggml_error;

@@ -6,7 +6,8 @@ use std::sync::Arc;
 
 use super::layout::lay_out;
 use super::needs::Described;
-use super::{LoadOptions, needs, rates};
+use super::options::LoadOptions;
+use super::{needs, rates};
 use crate::engine::devices::{self, DeviceChoice};
 use crate::engine::error::{ggml_error, model_name};
 use crate::engine::{Error, quantize, threads};

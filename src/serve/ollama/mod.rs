@@ -141,7 +141,6 @@ pub(super) fn read(
         logprobs: None,
         grammar: format(fields)?,
         control: false,
-        progress: false,
         n: 1,
     };
     Ok((order, stream, prompt::tools(fields)?))

@@ -2,10 +2,9 @@
 
 /** Why a request failed, in words for people. */
 export class Failure extends Error {
-  constructor(message, status = 0, code = "") {
+  constructor(message, status = 0) {
     super(message);
     this.status = status;
-    this.code = code;
   }
 }
 
@@ -24,17 +23,17 @@ export function setKey(key) {
   try { sessionStorage.setItem(KEY, key); } catch { /* it is kept until the page is left */ }
 }
 
-async function call(path, { body, signal, method = body ? "POST" : "GET", headers: more = {} } = {}) {
-  const headers = { ...more };
+async function call(path, { body, signal } = {}) {
+  const headers = {};
   const key = getKey();
   if (key) headers.Authorization = `Bearer ${key}`;
   if (body) headers["Content-Type"] = "application/json";
   let response;
   try {
-    response = await fetch(path, { method, headers, body: body && JSON.stringify(body), signal, cache: "no-store" });
+    response = await fetch(path, { method: body ? "POST" : "GET", headers, body: body && JSON.stringify(body), signal, cache: "no-store" });
   } catch (error) {
     if (error.name === "AbortError") throw error;
-    throw new Failure("The server does not answer. Is it still running?", 0, "away");
+    throw new Failure("The server does not answer. Is it still running?");
   }
   if (!response.ok) throw await refusal(response);
   return response;
@@ -42,15 +41,14 @@ async function call(path, { body, signal, method = body ? "POST" : "GET", header
 
 async function refusal(response) {
   const text = await response.text().catch(() => "");
-  let [message, code] = ["", ""];
+  let message = "";
   try {
     const { error } = JSON.parse(text);
     message = typeof error === "string" ? error : error?.message ?? "";
-    code = error?.code ?? "";
   } catch { /* not JSON: the status says what there is to say */ }
   if (!message && response.status === 429) message = "Too many requests are waiting.";
   if (!message && response.status === 503) message = "The server is not ready.";
-  return new Failure(message || `The server answers ${response.status} ${response.statusText}`.trim(), response.status, code);
+  return new Failure(message || `The server answers ${response.status} ${response.statusText}`.trim(), response.status);
 }
 
 /** What a GET of `path` says. */
@@ -58,41 +56,23 @@ export async function get(path, signal) {
   return (await call(path, { signal })).json();
 }
 
-/** What the server says to `body`. */
-export async function post(path, body) {
-  return (await call(path, { body })).json();
-}
-
-/** Asks the server to end a stream; whether it hears that does not matter to the page. */
-export function end(path) {
-  call(path, { method: "DELETE" }).catch(() => {});
-}
-
-/**
- * The events of a stream, each parsed, with their ids, until `[DONE]`. `begun` gets the response's headers. A stream that ends
- * otherwise is broken if it should have ended so.
- */
-export async function* stream(path, { begun, endless = false, ...options } = {}) {
+/** The events of a stream, each parsed, until it ends; `[DONE]` ends it. */
+export async function* stream(path, options) {
   const response = await call(path, options);
-  begun?.(response.headers);
-  for await (const { id, data } of events(response.body)) {
+  for await (const data of events(response.body)) {
     if (data === "[DONE]") return;
     let event;
     try { event = JSON.parse(data); } catch { throw new Failure("The server sent something that is not an answer."); }
-    if (event.error) throw new Failure(event.error.message ?? String(event.error), event.error.status ?? 500);
-    yield { id, event };
+    if (event.error) throw new Failure(event.error.message ?? String(event.error));
+    yield event;
   }
-  if (!endless) throw broken();
 }
 
-const broken = () => new Failure("The connection broke before the answer was complete.", 0, "broken");
-
-/** Server-sent events: their ids and data. */
+/** The data of server-sent events. */
 async function* events(body) {
   const reader = body.pipeThrough(new TextDecoderStream()).getReader();
   let rest = "";
   let data = [];
-  let id = 0;
   try {
     for (;;) {
       const { done, value } = await read(reader);
@@ -101,8 +81,7 @@ async function* events(body) {
       rest = lines.pop();
       for (const line of lines) {
         if (line.startsWith("data:")) data.push(line.slice(line[5] === " " ? 6 : 5));
-        else if (line.startsWith("id:")) id = Number(line.slice(3)) || id;
-        if (line === "" && data.length) { yield { id, data: data.join("\n") }; data = []; }
+        if (line === "" && data.length) { yield data.join("\n"); data = []; }
       }
     }
   } finally {
@@ -115,6 +94,6 @@ async function read(reader) {
     return await reader.read();
   } catch (error) {
     if (error.name === "AbortError") throw error;
-    throw broken();
+    throw new Failure("The connection broke before the answer was complete.");
   }
 }

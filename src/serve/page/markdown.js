@@ -1,11 +1,7 @@
 // Markdown to nodes of the page. marked's lexer reads it; what it finds is built with createElement and text nodes only, so
 // nothing that a model says is ever parsed as HTML. It knows nothing of conversations.
 
-import { colour } from "./code.js";
-import { formula, RULES } from "./math.js";
-import { Marked } from "./vendor/marked.js";
-
-const reader = new Marked({ gfm: true, extensions: RULES });
+import { lexer } from "./vendor/marked.js";
 
 /** Links may lead here, and nowhere else. */
 const SCHEMES = ["http:", "https:", "mailto:"];
@@ -15,28 +11,22 @@ const MAX_DEPTH = 24;
 
 /**
  * Shows `text` in `target`, changing only the blocks that differ from what it shows already: while an answer grows, all but
- * the last stay as they are, with their selection and scroll positions. Code gets its colours when it is complete: all but the
- * last block is, and that too unless the text is `growing`.
+ * the last stay as they are, with their selection and scroll positions.
  */
-export function render(target, text, growing = false) {
+export function render(target, text) {
   const blocks = read(text);
   const shown = target.shown ?? [];
-  const mark = (token, at) => growing && at === blocks.length - 1 ? `${token.raw}\u0000` : token.raw;
-  // No level of headings is left out, whatever the model does.
-  let level = 2;
-  for (const token of blocks) if (token.type === "heading") level = token.level = Math.min(token.depth + 2, level + 1, 6);
   let same = 0;
-  while (same < blocks.length && same < shown.length && mark(blocks[same], same) === shown[same]) same++;
-  // A last block that has not grown only gets its colours.
+  while (same < blocks.length && same < shown.length && blocks[same].raw === shown[same]) same++;
   while (target.childNodes.length > same) target.lastChild.remove();
-  blocks.slice(same).forEach((token, at) => target.append(block(token, 0, growing && same + at === blocks.length - 1)));
-  target.shown = blocks.map(mark);
+  for (const token of blocks.slice(same)) target.append(block(token, 0));
+  target.shown = blocks.map((token) => token.raw);
 }
 
 /** The top-level tokens that show something; a text that cannot be read is one paragraph. */
 function read(text) {
   try {
-    return reader.lexer(text).filter((token) => token.type !== "space" && token.type !== "def");
+    return lexer(text, { gfm: true }).filter((token) => token.type !== "space" && token.type !== "def");
   } catch {
     return [{ type: "text", raw: text, text }];
   }
@@ -49,13 +39,12 @@ function element(name, className, ...children) {
   return node;
 }
 
-function block(token, depth, growing = false) {
+function block(token, depth) {
   if (depth > MAX_DEPTH) return element("p", "", token.raw ?? "");
   switch (token.type) {
-    case "heading": return element(`h${token.level ?? 6}`, "", ...inline(token.tokens));
+    case "heading": return element(`h${Math.min(token.depth + 2, 6)}`, "", ...inline(token.tokens));
     case "paragraph": return element("p", "", ...inline(token.tokens));
-    case "code": return code(token, growing);
-    case "formula": return formula(token);
+    case "code": return code(token);
     case "blockquote": return element("blockquote", "", ...blocks(token.tokens, depth + 1));
     case "list": return list(token, depth + 1);
     case "table": return table(token);
@@ -106,19 +95,17 @@ function table(token) {
   const body = element("tbody", "", ...token.rows.map((cells) => row("td", cells)));
   const frame = element("div", "table-frame", element("table", "", head, body));
   frame.tabIndex = 0;
-  frame.setAttribute("role", "group");
+  frame.setAttribute("role", "region");
   frame.setAttribute("aria-label", "Table");
   return frame;
 }
 
-function code(token, growing) {
+function code(token) {
   const language = (token.lang ?? "").trim().split(/\s/)[0].slice(0, 24);
   const copy = element("button", "copy", "Copy");
   copy.type = "button";
   copy.addEventListener("click", () => copyText(token.text, copy));
-  const letters = element("code", "", token.text);
-  if (!growing) colour(letters, token.text, language);
-  const text = element("pre", "", letters);
+  const text = element("pre", "", element("code", "", token.text));
   text.tabIndex = 0;
   text.setAttribute("aria-label", language ? `Code, ${language}` : "Code");
   const head = element("div", "code-head", element("span", "", language || "code"), copy);
@@ -155,7 +142,6 @@ function inline(tokens = []) {
       case "strong": return element("strong", "", ...inline(token.tokens));
       case "em": return element("em", "", ...inline(token.tokens));
       case "del": return element("del", "", ...inline(token.tokens));
-      case "formula": return formula(token);
       case "codespan": return element("code", "", token.text);
       case "br": return element("br");
       case "link": return link(token.href, inline(token.tokens));
