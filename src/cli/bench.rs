@@ -10,7 +10,7 @@ use crate::cli::args::BenchArgs;
 use crate::cli::exit::{ExitStatus, Failure};
 use crate::cli::interrupt::Interrupt;
 use crate::cli::printer::Printer;
-use crate::cli::progress::{Status, Watched};
+use crate::cli::progress::{Status, Watched, Work};
 use crate::cli::trace::Tracing;
 use crate::cli::{resolve, talk};
 use crate::engine::bench::{self, Limits, Measure, NoSample, Sample};
@@ -118,7 +118,7 @@ pub(crate) fn run(args: &BenchArgs, printer: &Printer) -> anyhow::Result<ExitSta
     let mut session = engine.session()?;
     tracing.begin(&session);
     interrupt.stops(session.monitor());
-    let measured = measure(&mut tests, &mut session, args.repeat, printer);
+    let measured = measure(&mut tests, &mut session, &engine, args.repeat, printer);
     let interrupted = interrupt.stopping() || matches!(measured, Err(Error::Interrupted));
     if !interrupted {
         measured?;
@@ -188,19 +188,21 @@ fn predict(
 fn measure(
     tests: &mut [Test],
     session: &mut Session,
+    engine: &Engine,
     repeat: u32,
     printer: &Printer,
 ) -> Result<(), Error> {
+    let watched = |name| Work::of(engine, Some(name));
     for test in tests {
         let warm_up = match test.kind {
             Kind::Prompt => test.n_tokens.min(WARM_UP),
             Kind::Generation => 1,
         };
-        let status = Status::start(printer, Watched::Session(session.monitor()));
+        let status = Status::start(printer, watched(format!("{}, warming up", test.name())));
         test.kind.run(session, warm_up)?;
         drop(status);
         for k in 1..=repeat {
-            let status = Status::start(printer, Watched::Session(session.monitor()));
+            let status = Status::start(printer, watched(format!("{} {k}/{repeat}", test.name())));
             let measure = test.kind.run(session, test.n_tokens)?;
             drop(status);
             let speed = talk::speed(measure.tokens, measure.seconds);

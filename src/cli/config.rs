@@ -285,7 +285,12 @@ fn belongs_here(arg: &Arg) -> bool {
 
 /// `command` with another default for `arg`.
 fn with_default(command: Command, arg: &Arg, values: Vec<ClapStr>) -> Command {
-    command.mut_arg(arg.get_id().clone(), |arg| arg.default_values(values).hide_default_value(true))
+    command.mut_arg(arg.get_id().clone(), |arg| {
+        // A switch has no value that help could show.
+        let hides = arg.get_action().takes_values();
+        let arg = arg.default_values(values);
+        if hides { arg.hide_default_value(true) } else { arg }
+    })
 }
 
 /// A text or a number as one would type it.

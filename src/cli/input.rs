@@ -1,19 +1,35 @@
-//! Prompts from stdin.
+//! Prompts: what was typed as an argument, and what comes on stdin.
 
 use std::io::{self, IsTerminal, Read};
 
 use anyhow::Context;
 
 use crate::cli::exit::Failure;
+use crate::cli::printer::Printer;
+use crate::cli::progress::{Status, Watched};
 
 /// The longest prompt that is read from stdin, in bytes.
 const MAX_PROMPT: u64 = 64 << 20;
 
-/// All of stdin as text, without its last line end.
-pub(crate) fn stdin_prompt() -> anyhow::Result<String> {
+/// The prompt: `typed`, what stdin holds, or both, the typed one first and an empty line between them. From a terminal nothing is
+/// read: then it is `typed`, or none.
+pub(crate) fn prompt(typed: Option<&str>, printer: &Printer) -> anyhow::Result<Option<String>> {
     if io::stdin().is_terminal() {
-        return Err(Failure::error("no prompt", "give it after the model, or pipe it into stdin"));
+        return Ok(typed.map(str::to_owned));
     }
+    // Whoever started the program may have left it a stdin that never ends: then that is what is seen.
+    let status = Status::start(printer, Watched::Step("reading stdin".to_owned()));
+    let read = stdin_text()?;
+    drop(status);
+    Ok(Some(match typed {
+        None => read,
+        Some(typed) if read.trim().is_empty() => typed.to_owned(),
+        Some(typed) => format!("{typed}\n\n{read}"),
+    }))
+}
+
+/// All of stdin as text, without its last line end.
+fn stdin_text() -> anyhow::Result<String> {
     let mut bytes = Vec::new();
     io::stdin().lock().take(MAX_PROMPT + 1).read_to_end(&mut bytes).context("stdin")?;
     if bytes.len() as u64 > MAX_PROMPT {

@@ -7,6 +7,7 @@ use std::thread;
 use signal_hook::consts::SIGINT;
 use signal_hook::iterator::Signals;
 
+use crate::cli::echo;
 use crate::cli::exit::ExitStatus;
 use crate::engine::Monitor;
 
@@ -81,6 +82,7 @@ impl Interrupt {
                 if let Mode::CleanUp(clean_up) = std::mem::replace(&mut *mode, Mode::Exit) {
                     clean_up();
                 }
+                echo::restore();
                 // Without unwinding or destructors: other threads are computing.
                 signal_hook::low_level::exit(ExitStatus::Interrupted.code().into());
             }

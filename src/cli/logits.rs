@@ -7,7 +7,7 @@ use crate::cli::args::LogitsArgs;
 use crate::cli::exit::ExitStatus;
 use crate::cli::interrupt::Interrupt;
 use crate::cli::printer::Printer;
-use crate::cli::progress::{Status, Watched};
+use crate::cli::progress::{Status, Work};
 use crate::cli::trace::Tracing;
 use crate::cli::{resolve, talk};
 use crate::engine::LoadOptions;
@@ -47,7 +47,7 @@ pub(crate) fn run(args: &LogitsArgs, printer: &Printer) -> anyhow::Result<ExitSt
     printer.detail(engine.describe());
     let mut session = engine.session()?;
     tracing.begin(&session);
-    let status = Status::start(printer, Watched::Session(session.monitor()));
+    let status = Status::start(printer, Work::of(&engine, None));
     session.sync(&args.tokens)?;
     drop(status);
     tracing.finish(&session, &engine, printer)?;

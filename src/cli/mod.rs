@@ -9,13 +9,16 @@ mod completions;
 mod config;
 mod devices;
 mod doctor;
+mod echo;
 mod exit;
+mod habits;
 mod input;
 mod inspect;
 mod interrupt;
 mod list;
 mod logits;
 mod man;
+mod once;
 mod plan;
 mod printer;
 mod progress;
@@ -24,8 +27,10 @@ mod quantize;
 mod resolve;
 mod run;
 mod serve;
+mod start;
 mod talk;
 mod trace;
+mod wrap;
 
 use std::io;
 use std::path::Path;
@@ -47,6 +52,9 @@ pub fn main() -> ExitCode {
         Err(config::Stop::Typed(error)) => {
             // Help and version are data, on stdout; a reader that has gone away is no failure.
             let _ = error.print();
+            if let Some(hint) = habits::hint(&error, std::env::args_os().skip(1)) {
+                Printer::new(false, false).hint(&hint);
+            }
             let status = if error.use_stderr() { ExitStatus::Usage } else { ExitStatus::Ok };
             return status.into();
         }

@@ -1,10 +1,13 @@
 //! Where words go: stdout is data, stderr is talk. Colour and progress are decided here, once.
 
+use std::borrow::Cow;
 use std::env;
 use std::fmt::Display;
 use std::io::{self, IsTerminal, Write};
 
 use anstyle::{AnsiColor, Style};
+
+use crate::cli::wrap::Wrap;
 
 /// Writes everything that the commands write.
 #[derive(Clone, Copy, Debug)]
@@ -52,14 +55,25 @@ impl Printer {
         out.flush()
     }
 
+    /// The lines of an answer, if it goes to a terminal.
+    pub(crate) fn wrap(&self) -> Option<Wrap> {
+        let size = terminal_size::terminal_size_of(io::stdout());
+        size.filter(|_| self.answer_on_terminal && !is_dumb())
+            .map(|(columns, _)| Wrap::new(columns.0.into()))
+    }
+
     /// A piece of an answer, at once. On a terminal control characters become visible: a model must
     /// not move the cursor.
-    pub(crate) fn answer(&self, text: &str) -> io::Result<()> {
+    pub(crate) fn answer(&self, text: &str, wrap: Option<&mut Wrap>) -> io::Result<()> {
         let harmful = |c: char| c.is_control() && !matches!(c, '\n' | '\t');
+        let mut text = Cow::Borrowed(text);
         if self.answer_on_terminal && text.contains(harmful) {
-            return self.data(&text.replace(harmful, "\u{fffd}"));
+            text = text.replace(harmful, "\u{fffd}").into();
         }
-        self.data(text)
+        match wrap {
+            Some(wrap) => self.data(&wrap.push(&text)),
+            None => self.data(&text),
+        }
     }
 
     /// Takes away a line that is being drawn, when nobody is left to do so.
@@ -78,6 +92,13 @@ impl Printer {
     pub(crate) fn dim(&self, text: impl Display) {
         if !self.quiet {
             talk(self.styled(Style::new().dimmed(), text));
+        }
+    }
+
+    /// A line of side information for whoever looks on.
+    pub(crate) fn note(&self, text: impl Display) {
+        if self.progress {
+            self.dim(text);
         }
     }
 
@@ -101,9 +122,14 @@ impl Printer {
         let head = self.styled(AnsiColor::Red.on_default().bold(), "airrun:");
         talk(format_args!("{head} {text}"));
         if let Some(hint) = hint {
-            let head = self.styled(Style::new().bold(), "hint:");
-            talk(format_args!("\n{head} {hint}"));
+            self.hint(hint);
         }
+    }
+
+    /// What to do about what was just said.
+    pub(crate) fn hint(&self, text: &str) {
+        let head = self.styled(Style::new().bold(), "hint:");
+        talk(format_args!("\n{head} {text}"));
     }
 
     fn styled(&self, style: Style, text: impl Display) -> String {

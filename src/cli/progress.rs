@@ -7,8 +7,7 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use crate::cli::printer::Printer;
-use crate::engine::{Monitor, Progress};
-use crate::units::{Bytes, Rate};
+use crate::engine::{Engine, Monitor, Pace, Progress, Reading};
 
 /// How often the line is drawn.
 const TICK: Duration = Duration::from_millis(100);
@@ -17,8 +16,8 @@ const FIRST: Duration = Duration::from_millis(300);
 /// The same between two pieces of an answer.
 const BETWEEN: Duration = Duration::from_secs(1);
 
-/// Slower reading than this is not worth a number, in bytes per second.
-const LEAST_RATE: f64 = 1e7;
+/// Who waits for weights for this share of the time is held up by the disk. (0 to 1)
+const WAITS: f64 = 0.5;
 
 /// What is watched.
 pub(crate) enum Watched {
@@ -27,7 +26,24 @@ pub(crate) enum Watched {
     /// Something that says itself how far it is.
     Line(Box<dyn Fn() -> String + Send>),
     /// A session at work.
-    Session(Arc<Monitor>),
+    Session(Work),
+}
+
+/// What a session works on.
+pub(crate) struct Work {
+    /// How far it is.
+    pub(crate) monitor: Arc<Monitor>,
+    /// How fast it goes.
+    pub(crate) pace: Pace,
+    /// What it is, where that is no prompt and no answer.
+    pub(crate) name: Option<String>,
+}
+
+impl Work {
+    /// What `engine` does; a `name` where that is no prompt and no answer.
+    pub(crate) fn of(engine: &Engine, name: Option<String>) -> Watched {
+        Watched::Session(Work { monitor: engine.monitor(), pace: engine.pace(), name })
+    }
 }
 
 /// A status line that is drawn until dropped.
@@ -105,27 +121,115 @@ impl Shared {
 
     fn draw_until_done(&self, watched: &Watched) {
         let start = Instant::now();
-        let before = match watched {
-            Watched::Session(monitor) => monitor.snapshot().streamed,
-            Watched::Step(_) | Watched::Line(_) => Bytes::ZERO,
-        };
+        let mut seen = Seen::default();
         let mut screen = self.lock();
         while !screen.done {
+            let reading = screen.delay == FIRST;
+            if let Watched::Session(work) = watched {
+                seen.look(&work.monitor.snapshot(), reading);
+            }
             if screen.quiet_since.elapsed() >= screen.delay {
                 let line = match watched {
                     Watched::Step(what) => format!("{what} ... {} s", start.elapsed().as_secs()),
                     Watched::Line(line) => line(),
-                    Watched::Session(monitor) => {
-                        let now = monitor.snapshot();
-                        let streamed = now.streamed.saturating_sub(before);
-                        session_line(&now, streamed, start.elapsed(), screen.delay == FIRST)
-                    }
+                    Watched::Session(work) => seen.line(work, reading),
                 };
                 screen.draw(&line);
             }
             let woken = self.wake.wait_timeout(screen, TICK);
             screen = woken.unwrap_or_else(PoisonError::into_inner).0;
         }
+    }
+}
+
+/// What has been seen of a session at work.
+#[derive(Default)]
+struct Seen {
+    now: Progress,
+    /// When the prompt began, and then when the answer did, with what was counted by then.
+    since: Option<(Instant, Progress)>,
+    reading: bool,
+}
+
+impl Seen {
+    fn look(&mut self, now: &Progress, reading: bool) {
+        if self.since.is_none() || self.reading != reading {
+            self.since = Some((Instant::now(), *now));
+            self.reading = reading;
+        }
+        self.now = *now;
+    }
+
+    /// `reading the prompt: 47 %, 1 min 20 s left (pass 1 of 2, block 53 of 60)`, or
+    /// `next token: block 12 of 60, 2.9 s each`; what holds it up at the end, where something streams.
+    fn line(&self, work: &Work, reading: bool) -> String {
+        let Some((since, before)) = self.since else { return String::new() };
+        let (now, elapsed) = (&self.now, since.elapsed());
+        let block = work.pace.block(now).map(|(block, of)| format!("block {block} of {of}"));
+        let mut line = match (&work.name, reading) {
+            (Some(name), _) => match block {
+                Some(block) => format!("{name}: {block}"),
+                None => format!("{name} ... {} s", elapsed.as_secs()),
+            },
+            (None, true) => prompt_line(now, &work.pace.reading(now, elapsed), block, elapsed),
+            (None, false) => {
+                let each = self.each(&before, elapsed, &work.pace);
+                let each = each.map(|each| format!("{each:.1} s each"));
+                let parts: Vec<String> = block.into_iter().chain(each).collect();
+                format!("next token: {}", parts.join(", "))
+            }
+        };
+        if work.pace.block(now).is_some() {
+            let waited =
+                (now.stall_seconds - before.stall_seconds) / elapsed.as_secs_f64().max(1e-3);
+            line += if waited > WAITS { ", waiting for the disk" } else { ", computing" };
+        }
+        line
+    }
+
+    /// Seconds of a token: those of the answer so far, or what is predicted.
+    fn each(&self, before: &Progress, elapsed: Duration, pace: &Pace) -> Option<f64> {
+        let passes = self.now.passes.saturating_sub(before.passes);
+        #[expect(clippy::cast_precision_loss, reason = "few passes")]
+        match passes {
+            0 => pace.is_measured().then(|| pace.generation().seconds),
+            n => Some(elapsed.as_secs_f64() / n as f64),
+        }
+    }
+}
+
+/// How far a prompt is.
+fn prompt_line(
+    now: &Progress,
+    reading: &Reading,
+    block: Option<String>,
+    elapsed: Duration,
+) -> String {
+    let Reading { share, left, pass, n_passes } = *reading;
+    // Without blocks that stream, nothing tells how far a pass is.
+    if now.tokens_total == 0 || (block.is_none() && n_passes == 1) {
+        return format!("reading the prompt ... {} s", elapsed.as_secs());
+    }
+    let mut line = format!("reading the prompt: {:.0} %", (share * 100.0).floor());
+    if let Some(left) = left {
+        line += &format!(", {} left", time(left.max(Duration::from_secs(1))));
+    }
+    let passes = (n_passes > 1).then(|| format!("pass {pass} of {n_passes}"));
+    let place: Vec<String> = passes.into_iter().chain(block).collect();
+    line + &format!(" ({})", place.join(", "))
+}
+
+/// `8 s`, `1 min 20 s`, `2 h 5 min`.
+pub(crate) fn time(time: Duration) -> String {
+    let seconds = time.as_secs_f64().round();
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a duration")]
+    let seconds = seconds as u64;
+    match (seconds / 3600, seconds / 60 % 60, seconds % 60) {
+        (0, 0, s) => format!("{s} s"),
+        (0, m, 0) => format!("{m} min"),
+        (0, m, s) => format!("{m} min {s} s"),
+        (h, 0, _) => format!("{h} h"),
+        (h, m, _) => format!("{h} h {m} min"),
     }
 }
 
@@ -157,29 +261,37 @@ fn emit(text: &str) {
     let _ = stderr.write_all(text.as_bytes()).and_then(|()| stderr.flush());
 }
 
-/// `prompt 128/600 tokens, block 12/32 (38 %), 2.91 GB/s`.
-fn session_line(now: &Progress, streamed: Bytes, time: Duration, prompt: bool) -> String {
-    let mut line = if prompt && now.tokens_total > 0 {
-        let done = now.tokens_done.min(now.tokens_total);
-        format!("prompt {done}/{} tokens", now.tokens_total)
-    } else if prompt {
-        "prompt".to_owned()
-    } else {
-        "next token".to_owned()
-    };
-    if let Some(percent) = percent(now.block, now.n_blocks) {
-        line += &format!(", block {}/{} ({percent} %)", now.block, now.n_blocks);
-    } else if let Some(percent) = percent(now.tokens_done, now.tokens_total).filter(|_| prompt) {
-        line += &format!(" ({percent} %)");
-    }
-    let rate = streamed.f64() / time.as_secs_f64().max(1e-3);
-    if rate >= LEAST_RATE {
-        line += &format!(", {}", Rate(rate));
-    }
-    line
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
 
-/// How much of `total` is done; none where there is nothing to do.
-fn percent(done: usize, total: usize) -> Option<usize> {
-    (done.min(total) * 100).checked_div(total)
+    #[test]
+    fn times_are_said_in_two_numbers() {
+        for (seconds, want) in [
+            (0.2, "0 s"),
+            (59.6, "1 min"),
+            (80.0, "1 min 20 s"),
+            (3600.0, "1 h"),
+            (7500.0, "2 h 5 min"),
+        ] {
+            assert_eq!(time(Duration::from_secs_f64(seconds)), want);
+        }
+    }
+
+    #[test]
+    fn a_prompt_says_how_long() {
+        let now = Progress { tokens_total: 369, ..Progress::default() };
+        let left = Some(Duration::from_secs(80));
+        let reading = Reading { share: 0.479, left, pass: 1, n_passes: 2 };
+        let block = Some("block 53 of 60".to_owned());
+        assert_eq!(
+            prompt_line(&now, &reading, block, Duration::ZERO),
+            "reading the prompt: 47 %, 1 min 20 s left (pass 1 of 2, block 53 of 60)"
+        );
+        let reading = Reading { left: None, n_passes: 1, ..reading };
+        assert_eq!(
+            prompt_line(&now, &reading, None, Duration::from_secs(3)),
+            "reading the prompt ... 3 s"
+        );
+    }
 }

@@ -1,9 +1,11 @@
 //! `airrun serve`: a model for other programs, over HTTP.
 
+use std::io;
+use std::net::{IpAddr, ToSocketAddrs};
 use std::time::Duration;
 
 use crate::cli::args::serve::ServeArgs;
-use crate::cli::exit::{ExitStatus, Failure};
+use crate::cli::exit::{self, ExitStatus, Failure};
 use crate::cli::printer::Printer;
 use crate::cli::resolve::{self, Chosen};
 use crate::cli::talk;
@@ -13,10 +15,11 @@ use crate::serve::{self, Config, News, Preset};
 /// Serves until told to stop.
 pub(crate) fn run(args: &ServeArgs, printer: &Printer) -> anyhow::Result<ExitStatus> {
     let key = args.api_key.clone().filter(|key| !key.is_empty());
-    if !args.host.is_loopback() && key.is_none() {
+    let host = address_of(&args.host)?;
+    if !host.is_loopback() && key.is_none() {
         if !args.no_api_key {
             return Err(Failure::error(
-                format!("address '{}': others than this machine could use the model", args.host),
+                format!("address '{host}': others than this machine could use the model"),
                 "ask them for a key (--api-key KEY), or let everyone in (--no-api-key)",
             ));
         }
@@ -27,7 +30,7 @@ pub(crate) fn run(args: &ServeArgs, printer: &Printer) -> anyhow::Result<ExitSta
         printer.warn(note);
     }
     let config = Config {
-        host: args.host,
+        host,
         port: args.port,
         queue: args.queue as usize,
         api_key: key,
@@ -53,7 +56,7 @@ pub(crate) fn run(args: &ServeArgs, printer: &Printer) -> anyhow::Result<ExitSta
         News::Ready(engine) => printer.detail(engine.describe()),
         News::Stopping => printer.dim("stopping; once more to stop at once"),
     };
-    serve::run(config, load, &tell)?;
+    serve::run(config, load, &tell).map_err(|error| explain(error, args.port))?;
     Ok(ExitStatus::Ok)
 }
 
@@ -87,4 +90,38 @@ fn preset(args: &ServeArgs, chosen: &Chosen) -> Preset {
         repeat_last_n: kept.repeat_last_n,
         seed: kept.seed,
     }
+}
+
+/// The address that `host` names; of several, one of IPv4, which everybody can type.
+fn address_of(host: &str) -> anyhow::Result<IpAddr> {
+    let bare = host.strip_prefix('[').and_then(|h| h.strip_suffix(']')).unwrap_or(host);
+    let hint = "--host takes an address of this machine, such as 127.0.0.1, or its name";
+    let found: Vec<IpAddr> = (bare, 0)
+        .to_socket_addrs()
+        .map_err(|error| Failure::error(format!("host '{host}': {error}"), hint))?
+        .map(|address| address.ip())
+        .collect();
+    let best = found.iter().find(|ip| ip.is_ipv4()).or(found.first()).copied();
+    best.ok_or_else(|| Failure::error(format!("host '{host}': it has no address"), hint))
+}
+
+/// What to do where nobody can listen.
+fn explain(error: anyhow::Error, port: u16) -> anyhow::Error {
+    let io = error.chain().find_map(|cause| cause.downcast_ref::<io::Error>());
+    let hint = match io.map(io::Error::kind) {
+        Some(io::ErrorKind::AddrInUse) => {
+            let next = port.wrapping_add(1);
+            format!(
+                "another program listens there; --port {next} may be free, and --port 0 takes one that is"
+            )
+        }
+        Some(io::ErrorKind::PermissionDenied) if port < 1024 => {
+            "ports below 1024 are for the system; --port 8080 is not".to_owned()
+        }
+        Some(io::ErrorKind::AddrNotAvailable) => {
+            "--host takes an address of this machine, such as 127.0.0.1".to_owned()
+        }
+        _ => return error,
+    };
+    Failure::error(exit::describe(&error), hint)
 }

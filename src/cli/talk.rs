@@ -9,14 +9,17 @@ use std::time::Instant;
 use crate::cli::args::{LoadArgs, SampleArgs};
 use crate::cli::interrupt::Interrupt;
 use crate::cli::printer::Printer;
-use crate::cli::progress::{Status, Watched};
+use crate::cli::progress::{Status, Watched, Work};
 use crate::cli::resolve::{self, Chosen};
 use crate::cli::trace::Tracing;
+use crate::cli::wrap::Wrap;
+use crate::cli::{echo, start};
 use crate::engine::{
     self, Answer, Engine, Finish, LoadOptions, Monitor, Progress, SamplerSettings, Session, Token,
 };
 use crate::gguf::Index;
 use crate::talk::chat::Conversation;
+use crate::talk::template::ChatTemplate;
 use crate::talk::{Role, StopWords};
 use crate::units::{Bytes, Rate};
 
@@ -77,14 +80,14 @@ pub(crate) fn load(
 }
 
 impl Talk {
-    /// Loads what the command line names.
+    /// Loads `chosen` as the command line says.
     pub(crate) fn open(
         load: &LoadArgs,
         sample: &SampleArgs,
+        chosen: Chosen,
         printer: Printer,
     ) -> anyhow::Result<Talk> {
         let interrupt = Interrupt::new()?;
-        let chosen = resolve::model(&load.model)?;
         for note in &chosen.settings.notes {
             printer.warn(note);
         }
@@ -95,6 +98,7 @@ impl Talk {
             printer.warn(warning);
         }
         printer.detail(engine.describe());
+        start::introduce(&engine, "", &printer);
         let session = engine.session()?;
         tracing.begin(&session);
         Ok(Talk {
@@ -124,6 +128,15 @@ impl Talk {
         conversation
     }
 
+    /// The model's chat template, with a word where it cannot be used.
+    pub(crate) fn template(&self) -> anyhow::Result<ChatTemplate> {
+        let template = self.engine.chat_template()?;
+        if let Some(warning) = template.warning() {
+            self.printer.warn(warning);
+        }
+        Ok(template)
+    }
+
     /// Writes the trace, if one was asked for; only the first time.
     pub(crate) fn end_trace(&mut self) -> anyhow::Result<()> {
         self.tracing.finish(&self.session, &self.engine, &self.printer)
@@ -149,8 +162,9 @@ impl Talk {
     ) -> anyhow::Result<Reply> {
         let monitor = self.session.monitor();
         self.interrupt.stops(Arc::clone(&monitor));
-        let status = Status::start(&self.printer, Watched::Session(monitor));
-        let mut shown = Shown { text: String::new(), failed: None };
+        let status = Status::start(&self.printer, Work::of(&self.engine, None));
+        let echo = echo::off();
+        let mut shown = Shown { text: String::new(), failed: None, wrap: self.printer.wrap() };
         let mut stopped = false;
         let words = stop.map(str::to_owned).into_iter().chain(self.stops.iter().cloned());
         let mut stop = StopWords::new(words);
@@ -173,7 +187,7 @@ impl Talk {
             self.max_tokens,
             &mut on_text,
         );
-        drop(status);
+        drop((status, echo));
         let interrupted = self.interrupt.stopping();
         let _ = shown.print(&self.printer, &stop.finish());
         if !shown.text.is_empty() && !shown.text.ends_with('\n') {
@@ -214,12 +228,14 @@ pub(crate) fn load_chosen(
 struct Shown {
     text: String,
     failed: Option<io::Error>,
+    /// The lines of a terminal.
+    wrap: Option<Wrap>,
 }
 
 impl Shown {
     fn print(&mut self, printer: &Printer, text: &str) -> ControlFlow<()> {
         if self.failed.is_none() && !text.is_empty() {
-            self.failed = printer.answer(text).err();
+            self.failed = printer.answer(text, self.wrap.as_mut()).err();
             self.text.push_str(text);
         }
         if self.failed.is_some() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
@@ -228,9 +244,15 @@ impl Shown {
 
 /// `12 tokens, 34.1 tokens/s; prompt 25 (13 reused) in 0.12 s; 3.38 GiB, 2.91 GB/s`.
 pub(crate) fn summary(answer: &Answer) -> String {
-    let n = answer.tokens.len();
-    let mut line = format!("{}, {}", tokens(n), speed(n, answer.generate_seconds));
-    line += &format!("; prompt {}", answer.n_prompt);
+    let Answer { tokens: said, finish, n_prompt, .. } = answer;
+    if said.is_empty() && *finish == Finish::Interrupted {
+        return format!("stopped after {:.1} s, while reading the prompt", answer.prompt_seconds);
+    }
+    let mut line = tokens(said.len());
+    if let Some((n, seconds)) = computed(answer) {
+        line += &format!(", {}", speed(n, seconds));
+    }
+    line += &format!("; prompt {n_prompt}");
     if answer.n_reused > 0 {
         line += &format!(" ({} reused)", answer.n_reused);
     }
@@ -241,6 +263,15 @@ pub(crate) fn summary(answer: &Answer) -> String {
         line += &format!("; {}, {rate}", answer.streamed);
     }
     line
+}
+
+/// Tokens of an answer that were computed after its first, which comes with the prompt, and the seconds that they took: what its
+/// speed is. None where there are none.
+pub(crate) fn computed(answer: &Answer) -> Option<(usize, f64)> {
+    // The token that ends an answer is computed, and not one of its own.
+    let ended = usize::from(answer.finish == Finish::Stop);
+    let n = (answer.tokens.len() + ended).saturating_sub(1);
+    (n > 0).then_some((n, answer.generate_seconds))
 }
 
 /// `1 token`, `2 tokens`.

@@ -4,9 +4,10 @@ use std::sync::Arc;
 
 use super::Error;
 use super::error::{ggml_error, model_name};
+use super::open::planning::ContextRoom;
 use crate::ggml::{self, Device, Model, Threadpool};
 use crate::gguf::Index;
-use crate::plan::{Plan, Tier};
+use crate::plan::{Plan, Rates, Tier};
 use crate::stream::{Monitor, StreamDevice};
 use crate::talk::Vocab;
 use crate::talk::template::{ChatTemplate, SpecialTokens};
@@ -29,6 +30,12 @@ pub(super) struct Loaded {
     pub(super) shares: u32,
     pub(super) monitor: Arc<Monitor>,
     pub(super) plan: Plan,
+    /// What the plan was judged by ...
+    pub(super) rates: Rates,
+    /// ... and whether somebody measured it.
+    pub(super) rates_measured: bool,
+    /// What else the context could be.
+    pub(super) context: ContextRoom,
     pub(super) index: Arc<Index>,
     pub(super) reader: Option<String>,
     /// What computes, for people.
@@ -134,6 +141,11 @@ impl Engine {
         self.0.clone()
     }
 
+    /// Its context beside the one that the model was made for.
+    pub fn context(&self) -> ContextRoom {
+        self.0.context
+    }
+
     /// How many sequences can be computed at once: what was asked for, or 1 where the model does not allow it.
     pub fn sequences(&self) -> u32 {
         self.0.sequences
@@ -164,33 +176,45 @@ impl Engine {
             Some(_) => device.clone(),
             None => format!("CPU, {threads}"),
         };
-        let mut where_from = Vec::new();
         let all = plan.blocks.len();
-        let by_cpu = plan.count(Tier::Cpu);
-        if by_cpu > 0 {
-            where_from.push(format!("{by_cpu} of {all} blocks computed by the CPU with {threads}"));
+        let by_cpu = match plan.count(Tier::Cpu) {
+            0 => String::new(),
+            n => format!(", {n} of {all} blocks computed by the CPU with {threads}"),
+        };
+        let streams = match (plan.streamed.is_empty(), by_cpu.is_empty(), reader) {
+            (true, true, _) => ", all resident".to_owned(),
+            (true, false, _) => String::new(),
+            (false, _, Some(reader)) if plan.disk_bytes() > Bytes::ZERO => {
+                format!(", {} ({reader})", self.describe_streams())
+            }
+            (false, ..) => format!(", {}", self.describe_streams()),
+        };
+        format!("{who}{by_cpu}{streams}")
+    }
+
+    /// What each pass brings: `streams 3.25 of 3.45 GiB from disk for each token`; empty where nothing streams.
+    pub fn describe_streams(&self) -> String {
+        let plan = &self.0.plan;
+        let disk = plan.disk_bytes();
+        let ram = plan.streamed_bytes().saturating_sub(disk);
+        let mut parts = Vec::new();
+        for (bytes, place) in [(ram, "RAM"), (disk, "disk")] {
+            if bytes > Bytes::ZERO {
+                parts.push(format!("{} from {place}", of(bytes, self.0.index.bytes())));
+            }
         }
-        let bytes = plan.streamed_bytes().saturating_sub(plan.disk_bytes());
-        let host = plan.count(Tier::Host);
-        if host > 0 {
-            where_from.push(format!("{host} of {all} blocks ({bytes}) streamed from RAM"));
+        if parts.is_empty() {
+            return String::new();
         }
-        let n = plan.count(Tier::Streamed);
-        if let (Some(reader), true) = (reader, n > 0) {
-            let parts =
-                plan.streamed.iter().filter(|u| plan.blocks[u.block].tier == Tier::Streamed);
-            let parts = parts.count();
-            let bytes = plan.disk_bytes();
-            let what = match plan.count_partly() > 0 {
-                true => format!("{parts} parts of {n} of {all} blocks ({bytes})"),
-                false if parts > n => format!("{n} of {all} blocks ({bytes}) in {parts} parts"),
-                false => format!("{n} of {all} blocks ({bytes})"),
-            };
-            where_from.push(format!("{what} streamed from disk ({reader})"));
-        }
-        if where_from.is_empty() {
-            where_from.push("all resident".to_owned());
-        }
-        format!("{who}, {}", where_from.join(", "))
+        format!("streams {} for each token", parts.join(", and "))
+    }
+}
+
+/// `3.25 of 3.45 GiB`; both with their units where these differ.
+fn of(part: Bytes, all: Bytes) -> String {
+    let (part, all) = (part.to_string(), all.to_string());
+    match (part.split_once(' '), all.split_once(' ')) {
+        (Some((number, unit)), Some((_, same))) if unit == same => format!("{number} of {all}"),
+        _ => format!("{part} of {all}"),
     }
 }

@@ -6,6 +6,7 @@ pub mod devices;
 mod error;
 mod loaded;
 mod open;
+mod pace;
 pub mod quantize;
 mod threads;
 
@@ -20,6 +21,8 @@ pub use loaded::Engine;
 pub use open::compare;
 pub use open::options::LoadOptions;
 pub use open::planning;
+pub use open::planning::ContextRoom;
+pub use pace::{Pace, Reading};
 
 pub use crate::ggml::{SamplerSettings, Token, Verbosity, grammar_of_schema, set_verbosity};
 pub use crate::plan::{StreamMode, Tier};

@@ -9,6 +9,9 @@ const MAX_NAMED: usize = 10;
 /// Names that are less alike than this are not worth a question. (0 to 1)
 const ALIKE: f64 = 0.55;
 
+/// What addresses on the Hugging Face hub begin with.
+const HUB: [&str; 3] = ["huggingface.co/", "www.huggingface.co/", "hf.co/"];
+
 /// The quantisation that a repository's name alone means.
 pub const PREFERRED: &str = "Q4_K_M";
 
@@ -50,11 +53,19 @@ impl FindError {
     /// What the user can do about it.
     pub fn hint(&self) -> String {
         match self {
+            FindError::Unknown { name, .. } if is_address(name) && !is_on_the_hub(name) => {
+                "models are files: download it first, and give the path of the file".to_owned()
+            }
+            FindError::Unknown { name, nearest } if name.contains('/') => match nearest {
+                Some(near) => {
+                    format!("`airrun pull {name}` downloads it; or did you mean '{near}'?")
+                }
+                None => {
+                    format!("`airrun pull {name}` downloads it; `airrun list` shows what is here")
+                }
+            },
             FindError::Unknown { nearest: Some(name), .. } => {
                 format!("did you mean '{name}'? `airrun list` shows all of them")
-            }
-            FindError::Unknown { name, .. } if name.contains('/') => {
-                format!("`airrun pull {name}` downloads it; `airrun list` shows what is here")
             }
             FindError::Unknown { .. } => {
                 "give the path of a .gguf file, or a name that `airrun list` shows; \
@@ -70,7 +81,19 @@ impl FindError {
 pub(super) fn is_path(text: &Path) -> bool {
     let looks = text.extension().is_some_and(|e| e.eq_ignore_ascii_case("gguf"));
     let leads = text.is_absolute() || text.starts_with(".") || text.starts_with("..");
-    leads || text.is_file() || (looks && text.components().count() > 1)
+    let address = text.to_str().is_some_and(is_address);
+    leads || text.is_file() || (looks && !address && text.components().count() > 1)
+}
+
+/// Whether `name` is an address on the web.
+fn is_address(name: &str) -> bool {
+    ["https://", "http://"].iter().any(|scheme| name.starts_with(scheme))
+}
+
+/// Whether the address `name` is on the Hugging Face hub, from where `airrun pull` downloads.
+fn is_on_the_hub(name: &str) -> bool {
+    let after = name.split_once("://").map_or(name, |(_, rest)| rest);
+    HUB.iter().any(|host| after.starts_with(host))
 }
 
 impl Catalog {
@@ -145,8 +168,7 @@ fn ambiguous(name: &str, models: &[&Model]) -> FindError {
 fn plain(name: &str) -> String {
     let name = name.trim().to_lowercase();
     let name = ["https://", "http://"].iter().find_map(|p| name.strip_prefix(p)).unwrap_or(&name);
-    let name =
-        ["huggingface.co/", "hf.co/"].iter().find_map(|p| name.strip_prefix(p)).unwrap_or(name);
+    let name = HUB.iter().find_map(|p| name.strip_prefix(p)).unwrap_or(name);
     name.strip_suffix(".gguf").unwrap_or(name).to_owned()
 }
 
@@ -214,6 +236,12 @@ mod tests {
         assert!(error.hint().contains("did you mean 'llama3.2:1b'?"), "{}", error.hint());
         let error = catalog.find("some/thing-else").unwrap_err();
         assert!(error.hint().contains("airrun pull some/thing-else"), "{}", error.hint());
+        let error = catalog.find("https://huggingface.co/a/b/resolve/main/x.gguf").unwrap_err();
+        assert!(error.hint().contains("airrun pull https://"), "{}", error.hint());
+        let error = catalog.find("https://example.com/x.gguf").unwrap_err();
+        assert!(error.hint().contains("download it first"), "{}", error.hint());
+        let error = catalog.find("org/smal-l").unwrap_err();
+        assert!(error.hint().contains("airrun pull org/smal-l"), "{}", error.hint());
         assert!(matches!(catalog.find("org/"), Err(FindError::Ambiguous { .. })));
         assert!(Catalog::default().find("x").unwrap_err().hint().contains("airrun pull"));
     }
@@ -223,7 +251,9 @@ mod tests {
         for path in ["/x", "./x", "../x", "a/b.gguf", "a/b.GGUF"] {
             assert!(is_path(Path::new(path)), "{path}");
         }
-        for name in ["x", "a/b", "llama3.2:1b", "x.gguf", "hf.co/a/b:Q4"] {
+        for name in
+            ["x", "a/b", "llama3.2:1b", "x.gguf", "hf.co/a/b:Q4", "https://hf.co/a/b/x.gguf"]
+        {
             assert!(!is_path(Path::new(name)), "{name}");
         }
     }

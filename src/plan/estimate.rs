@@ -107,6 +107,8 @@ struct Step {
     /// Until the first bytes come, if nothing else is being read meanwhile.
     latency: f64,
     compute: f64,
+    /// Whether it is a unit that streams.
+    streams: bool,
 }
 
 impl Step {
@@ -185,6 +187,34 @@ fn computing(rates: &Rates) -> Bottleneck {
     }
 }
 
+/// How a pass goes: when each unit that streams is computed.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Course {
+    /// Seconds of the whole pass.
+    pub seconds: f64,
+    /// Of each unit that streams, in order: when its computation begins and ends, as shares of the pass. (0 to 1)
+    pub units: Vec<(f64, f64)>,
+}
+
+impl Course {
+    /// How much of the pass is done `at` a place as [`crate::plan::Plan::streamed`] has them: 0 before the first unit is computed,
+    /// 2n + 1 while unit n is, 2n + 2 after that. (0 to 1)
+    pub fn share(&self, at: usize) -> f64 {
+        let Some(half) = at.checked_sub(1) else { return 0.0 };
+        let unit = self.units.get(half / 2);
+        unit.map_or(0.0, |&(begin, end)| if half % 2 == 0 { begin } else { end })
+    }
+}
+
+/// The course of a pass of `tokens` tokens at `rates`.
+pub fn course(plan: &Plan, rates: &Rates, touched: Touched, tokens: u32) -> Course {
+    let steps = steps(plan, rates, touched, tokens);
+    let (seconds, times) = play(&steps, plan.n_slots);
+    let share = |time: f64| if seconds > 0.0 { (time / seconds).clamp(0.0, 1.0) } else { 0.0 };
+    let units = steps.iter().zip(times).filter(|(step, _)| step.streams);
+    Course { seconds, units: units.map(|(_, (begin, end))| (share(begin), share(end))).collect() }
+}
+
 /// The steps of a pass of `tokens` tokens: the blocks, then the output.
 fn steps(plan: &Plan, rates: &Rates, touched: Touched, tokens: u32) -> Vec<Step> {
     let used = |len: Bytes| share(len, touched.of_block);
@@ -216,7 +246,7 @@ fn steps(plan: &Plan, rates: &Rates, touched: Touched, tokens: u32) -> Vec<Step>
                     let read = disk.max(link);
                     let disk = if disk_is_slower { disk } else { 0.0 };
                     let latency = if on_disk { LATENCY } else { 0.0 };
-                    steps.push(Step { read, disk, latency, compute });
+                    steps.push(Step { read, disk, latency, compute, streams: true });
                     kept = kept.saturating_sub(unit.len + unit.before);
                 }
                 // What comes after the last of them, and small tensors wherever they are.
@@ -267,7 +297,13 @@ pub(super) fn share(len: Bytes, share: f64) -> Bytes {
 
 /// Seconds of a pass among many: the reader fills slots in order, a slot is free once its unit is computed.
 fn seconds_per_pass(steps: &[Step], n_slots: usize) -> f64 {
+    play(steps, n_slots).0
+}
+
+/// The same, and when each step's computation begins and ends in it. (seconds)
+fn play(steps: &[Step], n_slots: usize) -> (f64, Vec<(f64, f64)>) {
     const PASSES: usize = 4;
+    let mut times = Vec::with_capacity(steps.len());
     let mut reader = 0.0_f64; // when it is free
     let mut cores = 0.0_f64;
     let mut freed = std::collections::VecDeque::from(vec![0.0_f64; n_slots.max(1)]);
@@ -285,9 +321,12 @@ fn seconds_per_pass(steps: &[Step], n_slots: usize) -> f64 {
             } else {
                 cores += step.compute;
             }
+            if pass == PASSES - 1 {
+                times.push((cores - step.compute - begin, cores - begin));
+            }
         }
     }
-    cores - begin
+    (cores - begin, times)
 }
 
 #[cfg(test)]
@@ -316,6 +355,23 @@ mod tests {
             prop_assert!(spread >= limit - 1e-9);
             prop_assert!(spread <= limit * 1.1 + read + 1.0, "{spread} of {limit}");
         }
+    }
+
+    #[test]
+    fn a_pass_has_a_course() {
+        let step = |compute: f64, streams| Step {
+            read: if streams { 1.0 } else { 0.0 },
+            compute,
+            streams,
+            ..Step::default()
+        };
+        let (seconds, times) = play(&[step(2.0, true), step(6.0, false), step(2.0, true)], 2);
+        assert!((seconds - 10.0).abs() < 1e-9, "{seconds}");
+        let ends: Vec<f64> = times.iter().map(|t| t.1).collect();
+        assert_eq!(ends, [2.0, 8.0, 10.0]);
+        let course = Course { seconds, units: vec![(0.0, 0.2), (0.8, 1.0)] };
+        let shares: Vec<f64> = (0..6).map(|at| course.share(at)).collect();
+        assert_eq!(shares, [0.0, 0.0, 0.2, 0.8, 1.0, 0.0]);
     }
 
     #[test]

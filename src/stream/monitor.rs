@@ -24,6 +24,8 @@ pub struct Monitor {
     stalled_nanos: AtomicU64,
     /// The names of the units, once a stream device has them.
     units: OnceLock<Vec<String>>,
+    /// How far the pass is: 0 before its first unit is computed, 2n + 1 while unit n is, 2n + 2 after that.
+    at: AtomicU64,
     /// What each unit is doing, as a [`UnitState`].
     states: OnceLock<Box<[AtomicU8]>>,
     trace: OnceLock<Trace>,
@@ -60,6 +62,8 @@ pub struct Progress {
     pub block: usize,
     /// ... of this many; 0 when nothing streams.
     pub n_blocks: usize,
+    /// How far the current pass is by the units that stream: 0 before the first is computed, 2n + 1 while unit n is, 2n + 2 after.
+    pub at: usize,
     /// Passes over the weights since the model was loaded: one for each batch of tokens.
     pub passes: u64,
     /// Bytes brought to slots for them.
@@ -82,6 +86,7 @@ impl Monitor {
             tokens_total: size(&self.tokens_total),
             block: size(&self.run),
             n_blocks: size(&self.n_runs),
+            at: size(&self.at),
             passes: get(&self.passes),
             streamed: Bytes(get(&self.streamed)),
             stall_seconds: Duration::from_nanos(get(&self.stalled_nanos)).as_secs_f64(),
@@ -133,6 +138,7 @@ impl Monitor {
 
     /// A pass with `n_tokens` tokens is over; it began at `begin`.
     pub fn passed(&self, n_tokens: usize, begin: Instant) {
+        self.at.store(0, Ordering::Relaxed);
         self.passes.fetch_add(1, Ordering::Relaxed);
         if let Some(trace) = self.trace.get() {
             trace.record(What::Pass { n_tokens }, begin, Instant::now());
@@ -174,6 +180,12 @@ impl Monitor {
 
     /// `unit` does something else now.
     pub(super) fn unit_is(&self, unit: Unit, now: UnitState) {
+        let n = u64::from(unit);
+        match now {
+            UnitState::Computing => self.at.store(2 * n + 1, Ordering::Relaxed),
+            UnitState::Idle => self.at.store(2 * n + 2, Ordering::Relaxed),
+            UnitState::Reading | UnitState::Ready => {}
+        }
         if let Some(state) = self.states.get().and_then(|states| states.get(unit as usize)) {
             state.store(now as u8, Ordering::Relaxed);
         }

@@ -118,6 +118,57 @@ fn the_prompt_comes_as_an_argument_or_on_stdin() {
     }
 }
 
+/// The typed prompt comes first, then an empty line, then what stdin holds.
+#[test]
+fn stdin_follows_a_prompt_that_was_typed() {
+    let both = |typed: &str, input: &str| {
+        let file = tiny();
+        let typed: &[&str] =
+            if typed.is_empty() { &["run", &file] } else { &["run", &file, typed] };
+        let args = [typed, &["--temp", "0", "--raw", "-n", "8", "-v", "-c", "512"]].concat();
+        let output = pipe(&args, input.as_bytes());
+        assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
+        text(&output.stdout)
+    };
+    for (typed, input, whole) in [
+        ("My name is Rosa.", "What is my name?", "My name is Rosa.\n\nWhat is my name?"),
+        ("My name is Rosa.", "What is it?\n", "My name is Rosa.\n\nWhat is it?"),
+        ("My name is Rosa.", "", "My name is Rosa."),
+        ("My name is Rosa.", " \n", "My name is Rosa."),
+    ] {
+        assert_eq!(both(typed, input), both("", whole), "{typed:?} {input:?}");
+    }
+    let output = pipe(&["run", &tiny(), "Hi"], b"caf\xe9");
+    check_failure(&output, 1, &["not UTF-8"]);
+}
+
+/// A model that is not there is named before the prompt is looked at.
+#[test]
+fn the_model_is_looked_for_first() {
+    for command in ["run", "chat"] {
+        check_failure(&run(&[command, "/no/such.gguf"]), 1, &["model '/no/such.gguf'"]);
+    }
+    let address = "https://huggingface.co/a/b/resolve/main/x.gguf";
+    check_failure(&run(&["run", address, "Hi"]), 1, &["`airrun pull https://huggingface.co/"]);
+    check_failure(&run(&["run", "some-org/no-such", "Hi"]), 1, &["`airrun pull some-org/no-such"]);
+}
+
+/// Flags and commands of other programs stay errors, and have a hint.
+#[test]
+fn habits_from_elsewhere_get_a_hint() {
+    let tiny = tiny();
+    for (args, word) in [
+        (&["-m", &tiny][..], "hint: the model goes without a flag: airrun chat "),
+        (&[&tiny], "hint: `airrun chat "),
+        (&["run", &tiny, "Hi", "-ngl", "99"], "--vram"),
+        (&["chat"], "`airrun list`"),
+    ] {
+        check_failure(&run(args), 2, &["error: ", word]);
+    }
+    let port = ["serve", &tiny, "--host", "no.such.host.invalid", "--port", "0"];
+    check_failure(&run(&port), 1, &["host 'no.such.host.invalid': ", "hint: "]);
+}
+
 #[test]
 fn raw_prompts_go_without_a_template() {
     let prompt = "<|im_start|>user\nWho are you?<|im_end|>\n<|im_start|>assistant\n";
@@ -397,6 +448,19 @@ impl Terminal {
         }
     }
 
+    /// Waits until `words` have come, and takes everything up to them.
+    #[track_caller]
+    fn until(&mut self, words: &str) -> String {
+        let deadline = Instant::now() + Duration::from_secs(60);
+        while !self.seen.contains(words) {
+            let left = deadline.saturating_duration_since(Instant::now());
+            let bytes = self.screen.recv_timeout(left).expect("it comes in time");
+            self.seen += &String::from_utf8_lossy(&bytes);
+        }
+        let end = self.seen.find(words).unwrap() + words.len();
+        self.seen.drain(..end).collect()
+    }
+
     /// Waits until `n` bytes have come.
     fn expect_some(&mut self, n: usize) {
         while self.seen.len() < n {
@@ -438,7 +502,7 @@ fn a_conversation_on_a_terminal() {
     terminal.ask("/nonsense", "/nonsense is not a command");
     terminal.ask("/help", "/quit ");
     terminal.ask("/clear", "forgotten");
-    terminal.ask("/system Answer in one word.", "");
+    terminal.ask("/system Answer in one word.", "the system message is set");
     terminal.ask("Which country has the capital Lima?", "\nPeru.");
     terminal.ask("\"\"\"Which country has\rthe capital Lima?\"\"\"", "tokens/s");
     terminal.ask("/show", "messages        4");
@@ -454,6 +518,118 @@ fn a_conversation_on_a_terminal() {
     terminal.expect(">>> ");
     terminal.press("\x03");
     terminal.expect("/quit leaves");
+    assert_eq!(terminal.close(), Some(0));
+}
+
+/// Questions are taken back, changed and asked again; files go with them; names of files may begin with `~`.
+#[test]
+fn a_conversation_can_be_mended() {
+    let state = tempfile::tempdir().unwrap();
+    let file = tiny();
+    std::fs::write(state.path().join("my notes.txt"), "My name is Rosa.\n").unwrap();
+    std::fs::write(state.path().join("bad.txt"), b"caf\xe9").unwrap();
+    std::fs::write(state.path().join("long.txt"), "word ".repeat(2000)).unwrap();
+    let home = state.path().display().to_string();
+    let args = ["chat", &file, "--temp", "0", "-c", "512"];
+    let Some(mut terminal) = Terminal::open_with(&args, state.path(), &[("HOME", home)]) else {
+        return;
+    };
+    terminal.ask("/retry", "there is no question yet");
+    terminal.ask("/undo", "nothing to take back");
+    terminal.ask("My name is Rosa.", "Nice to meet you, Rosa!");
+    terminal.ask("/retry", "with temp 0 the answer will be the same");
+    terminal.expect("Nice to meet you, Rosa!");
+    terminal.ask("What is my name?", "Your name is Rosa.");
+    terminal.ask("/show", "messages        4");
+    terminal.ask("/undo", "taken back: the last question and its answer; 2 messages now");
+    terminal.ask("/save ~/talk.json", "2 messages saved");
+    terminal.ask("/save ~/talk.json", "in the place of what was there");
+    terminal.ask("/clear", "forgotten");
+    terminal.ask("/undo", "taken back: /clear; 2 messages now");
+    terminal.ask("/load talk.json", "Nice to meet you, Rosa!");
+    // The last question is on the line again; six letters of it go.
+    terminal.ask("/edit", "My name is Rosa.");
+    terminal.press(&"\x7f".repeat(5));
+    terminal.press("Max.\r");
+    terminal.expect("Max!");
+    terminal.ask("/clear", "forgotten");
+    terminal.ask("/read my notes.txt", "it goes with the next question");
+    terminal.ask("/read", "my notes.txt: ");
+    terminal.ask("What is my name?", "tokens/s");
+    terminal.ask("/save files.json", "2 messages saved");
+    terminal.ask("/read bad.txt", "not text in UTF-8, at byte 3");
+    terminal.ask("/read long.txt", "such as -c ");
+    terminal.ask("/read ..", "it is not a file");
+    terminal.ask("/system Be brief.", "the system message is set");
+    terminal.ask("/system \"\"", "no system message now");
+    terminal.ask("/system", "no system message\r\n");
+    terminal.ask("/set temperature 0.5", "temp is 0.5");
+    terminal.ask("/set tmp 1", "did you mean temp?");
+    terminal.ask("/set num_ctx 99", "512 tokens; -c N");
+    terminal.ask("/retyr", "did you mean /retry?");
+    terminal.ask("/etc/hosts is what?", "tokens/s");
+    terminal.expect(">>> ");
+    terminal.press("/ret\t\r");
+    terminal.expect("tokens/s");
+    terminal.expect(">>> ");
+    terminal.press("/load fil\t\r");
+    terminal.expect("loaded from 'files.json'");
+    assert_eq!(terminal.close(), Some(0));
+    let saved = std::fs::read_to_string(state.path().join("files.json")).unwrap();
+    assert!(saved.contains("my notes.txt:\\n```\\nMy name is Rosa.\\n```\\n\\nWhat"), "{saved}");
+}
+
+/// A prompt that takes a while says how far it is and how long it will take; what streams is said at the start.
+#[test]
+fn a_prompt_says_how_long_it_takes() {
+    let state = tempfile::tempdir().unwrap();
+    let file = tiny();
+    let args = ["chat", &file, "--temp", "0", "--stream", "always", "--ubatch", "1", "-n", "4"];
+    let Some(mut terminal) = Terminal::open(&args, state.path()) else { return };
+    terminal.expect(" from disk for each token; about ");
+    terminal.expect(">>> ");
+    terminal.press(&format!("{}\r", "Think well. ".repeat(60)));
+    terminal.expect("reading the prompt: ");
+    terminal.expect(" left (pass ");
+    terminal.expect(", block ");
+    terminal.expect(" of 6)");
+    terminal.expect("tokens/s");
+    assert_eq!(terminal.close(), Some(0));
+}
+
+/// What is typed while an answer is written is not mixed into it, and the answer's words are whole at the edge.
+#[test]
+fn an_answer_has_the_terminal_for_itself() {
+    let state = tempfile::tempdir().unwrap();
+    let file = tiny();
+    let args = ["chat", &file, "--temp", "0", "--ignore-eos", "-n", "200", "--stream", "always"];
+    let Some(mut terminal) = Terminal::open(&args, state.path()) else { return };
+    terminal.expect(">>> ");
+    terminal.press("Tell me a story.\r");
+    terminal.expect("Tell me a story.");
+    terminal.expect_some(40);
+    terminal.press("zzqqzz");
+    let mut answer = terminal.until("tokens/s");
+    assert!(!answer.contains("zzqqzz"), "{answer}");
+    // The status line below the answer is no part of it.
+    answer = answer.replace("\r\n", "\n");
+    assert!(!answer.is_empty());
+    // It is there afterwards, on the next line.
+    terminal.expect(">>> ");
+    terminal.expect("zzqqzz");
+    terminal.press("\x15");
+    terminal.press("/quit\r");
+    assert_eq!(terminal.child.wait().unwrap().code(), Some(0));
+}
+
+/// On a terminal without a prompt, `run` is a conversation, as for users of Ollama.
+#[test]
+fn run_without_a_prompt_is_a_conversation() {
+    let state = tempfile::tempdir().unwrap();
+    let file = tiny();
+    let args = ["run", &file, "--temp", "0", "-c", "512"];
+    let Some(mut terminal) = Terminal::open(&args, state.path()) else { return };
+    terminal.ask("My name is Rosa.", "Nice to meet you, Rosa!");
     assert_eq!(terminal.close(), Some(0));
 }
 

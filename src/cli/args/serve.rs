@@ -1,7 +1,5 @@
 //! What `airrun serve` takes.
 
-use std::net::IpAddr;
-
 use clap::value_parser;
 
 use super::LoadArgs;
@@ -12,9 +10,9 @@ use crate::units::Bytes;
 pub(crate) struct ServeArgs {
     #[command(flatten)]
     pub(crate) load: LoadArgs,
-    /// Listen on this address
-    #[arg(long, value_name = "IP", default_value = "127.0.0.1", help_heading = "Serving")]
-    pub(crate) host: IpAddr,
+    /// Listen on this address, or that of this name
+    #[arg(long, value_name = "HOST", default_value = "127.0.0.1", help_heading = "Serving")]
+    pub(crate) host: String,
     /// Listen on this port; 0 picks a free one
     #[arg(long, value_name = "N", default_value_t = 11435, help_heading = "Serving")]
     pub(crate) port: u16,

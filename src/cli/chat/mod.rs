@@ -1,35 +1,44 @@
 //! `airrun chat`: a conversation on a terminal; with stdin piped, one question and one answer.
 
 mod command;
+mod complete;
+mod files;
+mod obey;
 mod repl;
 
-use std::io::{self, IsTerminal};
-
-use crate::cli::args::ChatArgs;
+use crate::cli::args::{ChatArgs, LoadArgs, SampleArgs};
 use crate::cli::exit::ExitStatus;
 use crate::cli::printer::Printer;
+use crate::cli::resolve::Chosen;
 use crate::cli::talk::Talk;
-use crate::cli::{input, run};
+use crate::cli::{input, once, resolve};
 
 /// Talks until the user leaves, or answers stdin.
 pub(crate) fn run(args: &ChatArgs, printer: &Printer) -> anyhow::Result<ExitStatus> {
-    let on_terminal = io::stdin().is_terminal();
+    let chosen = resolve::model(&args.load.model)?;
+    let system = args.system.clone();
     // A prompt that cannot be used should not wait for the model.
-    let prompt = if on_terminal { None } else { Some(input::stdin_prompt()?) };
-    if let Some(prompt) = &prompt {
-        input::require_text(prompt)?;
-    }
-    let mut talk = Talk::open(&args.load, &args.sample, *printer)?;
-    let template = talk.engine.chat_template()?;
-    if let Some(warning) = template.warning() {
-        printer.warn(warning);
-    }
-    let system = args.system.clone().or_else(|| talk.system.clone());
-    match prompt {
-        Some(prompt) => {
-            let tokens = run::chat_tokens(&talk, &template, system, prompt)?;
-            run::finish(&mut talk, &tokens, template.stop())
-        }
-        None => repl::Repl::new(talk, template, system)?.run(),
-    }
+    let Some(prompt) = input::prompt(None, printer)? else {
+        return converse(&args.load, &args.sample, system, chosen, printer);
+    };
+    input::require_text(&prompt)?;
+    let mut talk = Talk::open(&args.load, &args.sample, chosen, *printer)?;
+    let template = talk.template()?;
+    let system = system.or_else(|| talk.system.clone());
+    let tokens = once::tokens(&talk, &template, system, prompt)?;
+    once::finish(&mut talk, &tokens, template.stop())
+}
+
+/// Talks with `chosen` on the terminal until the user leaves.
+pub(crate) fn converse(
+    load: &LoadArgs,
+    sample: &SampleArgs,
+    system: Option<String>,
+    chosen: Chosen,
+    printer: &Printer,
+) -> anyhow::Result<ExitStatus> {
+    let talk = Talk::open(load, sample, chosen, *printer)?;
+    let template = talk.template()?;
+    let system = system.or_else(|| talk.system.clone());
+    repl::Repl::new(talk, template, system)?.run()
 }

@@ -1,52 +1,62 @@
-//! The conversation on a terminal: reads lines, does commands, shows answers. The line editor owns
+//! The conversation on a terminal: reads lines, asks the model, shows answers. The line editor owns
 //! the keyboard only while a line is being written.
 
 use std::fs;
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use etcetera::BaseStrategy;
 use rustyline::error::ReadlineError;
 use rustyline::history::DefaultHistory;
-use rustyline::{Behavior, Config, Editor};
+use rustyline::{Behavior, CompletionType, Config, Editor};
 
-use super::command::{Command, HELP};
+use super::command::Command;
+use super::complete::Keys;
+use super::files::{self, Attachment};
 use crate::cli::exit::{self, ExitStatus};
-use crate::cli::printer::Printer;
-use crate::cli::resolve;
-use crate::cli::talk::{Reply, Talk, speed, summary, tokens};
+use crate::cli::talk::{Reply, Talk, computed, summary};
 use crate::engine::{Answer, Finish};
 use crate::talk::Role;
-use crate::talk::chat::{ChatError, Conversation, LoadError};
-use crate::talk::template::{ChatTemplate, Origin, TemplateError};
+use crate::talk::chat::{ChatError, Conversation};
+use crate::talk::template::{ChatTemplate, TemplateError};
 use crate::units::Bytes;
 
 /// Lines that are kept between runs.
 const N_HISTORY: usize = 1000;
+/// Steps that `/undo` can go back.
+const MAX_UNDO: usize = 20;
 /// Begins and ends a text of several lines.
 const FENCE: &str = "\"\"\"";
 
 /// A conversation with a person.
 pub(super) struct Repl {
-    talk: Talk,
-    template: ChatTemplate,
-    conversation: Conversation,
-    editor: Editor<(), DefaultHistory>,
+    pub(super) talk: Talk,
+    pub(super) template: ChatTemplate,
+    pub(super) conversation: Conversation,
+    /// Earlier conversations, to which `/undo` leads back, with what happened since; the latest is the last.
+    pub(super) before: Vec<(String, Conversation)>,
+    /// What goes with the next question.
+    pub(super) files: Vec<Attachment>,
+    /// The last question, if it has no answer.
+    pub(super) unanswered: Option<String>,
+    editor: Editor<Keys, DefaultHistory>,
     /// None where the system has no place for it.
     history: Option<PathBuf>,
-    last: Option<Answer>,
-    total: Total,
+    pub(super) last: Option<Answer>,
+    pub(super) total: Total,
     /// Ctrl-C presses at the prompt since the last line.
     n_interrupts: usize,
 }
 
 /// Sums over all answers.
 #[derive(Default)]
-struct Total {
-    n_answers: usize,
-    n_tokens: usize,
-    seconds: f64,
-    streamed: Bytes,
+pub(super) struct Total {
+    pub(super) n_answers: usize,
+    pub(super) n_tokens: usize,
+    /// Those of them, and of those that ended answers, that took `seconds`.
+    pub(super) n_computed: usize,
+    pub(super) seconds: f64,
+    pub(super) streamed: Bytes,
 }
 
 /// What came from the keyboard.
@@ -66,8 +76,13 @@ impl Repl {
         // With stdout redirected, the prompt must not land in it.
         let behavior =
             if talk.printer.answer_on_terminal() { Behavior::Stdio } else { Behavior::PreferTerm };
-        let config = Config::builder().max_history_size(N_HISTORY)?.behavior(behavior).build();
+        let config = Config::builder()
+            .max_history_size(N_HISTORY)?
+            .behavior(behavior)
+            .completion_type(CompletionType::List)
+            .build();
         let mut editor = Editor::with_config(config)?;
+        editor.set_helper(Some(Keys::default()));
         let history = history_file();
         if let Some(path) = history.as_deref().filter(|path| path.exists())
             && let Err(error) = editor.load_history(path)
@@ -78,6 +93,9 @@ impl Repl {
             conversation: talk.conversation(system),
             talk,
             template,
+            before: Vec::new(),
+            files: Vec::new(),
+            unanswered: None,
             editor,
             history,
             last: None,
@@ -101,23 +119,31 @@ impl Repl {
             match self.read()? {
                 Input::Leave => return Ok(ExitStatus::Ok),
                 Input::Nothing => {}
-                Input::Line(line) if line.starts_with('/') => match Command::parse(&line) {
+                Input::Line(line) if Command::is_one(&line) => match Command::parse(&line) {
                     Ok(Command::Quit) => return Ok(ExitStatus::Ok),
+                    Ok(Command::Retry) => self.retry()?,
+                    Ok(Command::Edit) => self.edit()?,
                     Ok(command) => self.obey(command),
                     Err(sentence) => printer.say(sentence),
                 },
                 Input::Line(text) => {
                     let text = text.strip_prefix(FENCE).unwrap_or(&text);
-                    self.ask(text)?;
+                    let question = files::with_files(&self.files, text);
+                    let before = self.conversation.clone();
+                    if self.ask(&question)? {
+                        self.files.clear();
+                        self.keep("the last question and its answer", before);
+                    }
                 }
             }
         }
     }
 
-    /// Asks the model. Only a stdout that takes no more text, or a template that runs away, ends
+    /// Asks the model; whether there is an answer. Only a stdout that takes no more text, or a template that runs away, ends
     /// the conversation.
-    fn ask(&mut self, text: &str) -> anyhow::Result<()> {
+    fn ask(&mut self, text: &str) -> anyhow::Result<bool> {
         self.conversation.push(Role::User, text);
+        self.unanswered = Some(text.to_owned());
         match self.reply() {
             Ok(reply) => {
                 let printer = self.talk.printer;
@@ -129,24 +155,87 @@ impl Repl {
                     Finish::Length => printer.dim("(stopped at max-tokens)"),
                     Finish::Stop => {}
                 }
-                if reply.text.is_empty() {
-                    self.conversation.take_back();
-                } else {
+                let answered = !reply.text.is_empty();
+                if answered {
                     printer.dim(summary(&reply.answer));
                     self.conversation.push(Role::Assistant, reply.text);
+                    self.unanswered = None;
+                } else {
+                    self.conversation.take_back();
                 }
                 self.total.add(&reply.answer);
                 self.last = Some(reply.answer);
-                Ok(())
+                Ok(answered)
             }
             Err(error) if is_final(&error) => Err(error),
             Err(error) => {
                 self.conversation.take_back();
                 let hint = exit::hint(&error);
                 self.talk.printer.error(&exit::describe(&error), hint.as_deref());
-                Ok(())
+                Ok(false)
             }
         }
+    }
+
+    /// Answers the last question again.
+    fn retry(&mut self) -> anyhow::Result<()> {
+        let Some(question) = self.last_question() else {
+            self.talk.printer.say("there is no question yet");
+            return Ok(());
+        };
+        let settings = &self.talk.settings;
+        if settings.temp == 0.0 || settings.seed.is_some() {
+            let what = if settings.temp == 0.0 { "temp 0" } else { "a fixed seed" };
+            self.talk
+                .printer
+                .dim(format_args!("with {what} the answer will be the same; /set changes it"));
+        }
+        self.ask_instead(&question, "the answer before /retry")
+    }
+
+    /// Lets the last question be changed, and asks it then.
+    fn edit(&mut self) -> anyhow::Result<()> {
+        let Some(question) = self.last_question() else {
+            self.talk.printer.say("there is no question yet");
+            return Ok(());
+        };
+        let Some(Input::Line(text)) = self.line_with(">>> ", &question)? else { return Ok(()) };
+        if text.trim().is_empty() {
+            self.talk.printer.dim("the question stays as it was");
+            return Ok(());
+        }
+        self.remember(&text);
+        self.ask_instead(text.trim(), "the question before /edit, and its answer")
+    }
+
+    /// Asks `question` in the place of the last one; where that has no answer, all stays as it was.
+    fn ask_instead(&mut self, question: &str, what: &str) -> anyhow::Result<()> {
+        let before = self.conversation.clone();
+        if self.unanswered.is_none() {
+            let n = self.conversation.messages.len();
+            self.conversation.messages.truncate(n.saturating_sub(2));
+        }
+        if self.ask(question)? {
+            self.files.clear();
+            self.keep(what, before);
+        } else {
+            self.conversation = before;
+        }
+        Ok(())
+    }
+
+    /// The question that was asked last, answered or not.
+    fn last_question(&self) -> Option<String> {
+        let answered = self.conversation.messages.iter().rfind(|m| m.role == Role::User);
+        self.unanswered.clone().or_else(|| answered.map(|m| m.content.clone()))
+    }
+
+    /// Keeps an earlier conversation for `/undo`, with what happened since.
+    pub(super) fn keep(&mut self, what: &str, before: Conversation) {
+        if self.before.len() == MAX_UNDO {
+            self.before.remove(0);
+        }
+        self.before.push((what.to_owned(), before));
     }
 
     fn reply(&mut self) -> anyhow::Result<Reply> {
@@ -161,103 +250,6 @@ impl Repl {
             ));
         }
         self.talk.answer(&prompt.tokens, self.template.stop())
-    }
-
-    fn obey(&mut self, command: Command) {
-        let printer = self.talk.printer;
-        match command {
-            Command::Help => printer.say(HELP),
-            Command::System(None) => match &self.conversation.system {
-                Some(text) => printer.say(text),
-                None => printer.say("no system message"),
-            },
-            Command::System(text) => self.conversation.system = text,
-            Command::Set(name, value) => {
-                let (settings, max) = (&mut self.talk.settings, &mut self.talk.max_tokens);
-                if let Err(why) = resolve::set(settings, max, &name, &value) {
-                    printer.say(format_args!("'{name}' {why}"));
-                }
-            }
-            Command::Show => printer.say(self.settings()),
-            Command::Clear => {
-                self.conversation.messages.clear();
-                printer.dim("the conversation is forgotten");
-            }
-            Command::Save(file) => self.save(Path::new(&file), &printer),
-            Command::Load(file) => self.load(Path::new(&file), &printer),
-            Command::Stats => printer.say(self.stats()),
-            Command::Quit => {}
-        }
-    }
-
-    fn save(&self, file: &Path, printer: &Printer) {
-        let n = self.conversation.messages.len();
-        match self.conversation.save(file) {
-            Ok(()) => printer.dim(format_args!("{n} messages saved to '{}'", file.display())),
-            Err(error) => printer.error(&format!("save '{}': {error}", file.display()), None),
-        }
-    }
-
-    fn load(&mut self, file: &Path, printer: &Printer) {
-        let loaded: Result<Conversation, LoadError> = Conversation::load(file);
-        match loaded {
-            Ok(conversation) => {
-                self.conversation = conversation;
-                let n = self.conversation.messages.len();
-                printer.dim(format_args!("{n} messages loaded from '{}'", file.display()));
-            }
-            Err(error) => printer.error(&format!("load '{}': {error}", file.display()), None),
-        }
-    }
-
-    fn settings(&self) -> String {
-        let settings = &self.talk.settings;
-        let or_none = |value: Option<String>| value.unwrap_or_else(|| "none".to_owned());
-        let template = match self.template.origin() {
-            Origin::File => "the file's own",
-            Origin::ChatMl => "ChatML",
-            Origin::Plain => "plain",
-        };
-        let used = self.talk.session.tokens().len();
-        [
-            ("model", self.model_name()),
-            ("runs", self.talk.engine.describe()),
-            ("template", template.to_owned()),
-            ("context", format!("{used} of {}", tokens(self.talk.n_ctx()))),
-            ("messages", self.conversation.messages.len().to_string()),
-            ("temp", settings.temp.to_string()),
-            ("top-k", settings.top_k.to_string()),
-            ("top-p", settings.top_p.to_string()),
-            ("min-p", settings.min_p.to_string()),
-            ("repeat-penalty", settings.repeat_penalty.to_string()),
-            ("seed", or_none(settings.seed.map(|n| n.to_string()))),
-            ("max-tokens", or_none(self.talk.max_tokens.map(|n| n.to_string()))),
-        ]
-        .map(|(name, value)| format!("{name:<15} {value}"))
-        .join("\n")
-    }
-
-    fn stats(&self) -> String {
-        let Some(last) = &self.last else { return "no answer yet".to_owned() };
-        let total = &self.total;
-        format!(
-            "last answer: {}\n             {} passes, {:.2} s waiting for weights\n\
-             all {} answers: {}, {}; {} streamed",
-            summary(last),
-            last.passes,
-            last.stall_seconds,
-            total.n_answers,
-            tokens(total.n_tokens),
-            speed(total.n_tokens, total.seconds),
-            total.streamed,
-        )
-    }
-
-    fn model_name(&self) -> String {
-        let index = self.talk.engine.index();
-        let path = index.files.first().map(|file| file.path.as_path());
-        let name = path.and_then(Path::file_name);
-        name.map_or_else(|| "model".to_owned(), |name| name.display().to_string())
     }
 
     /// One line, or several between fences; these keep the first fence, so that a slash in them is
@@ -291,7 +283,12 @@ impl Repl {
 
     /// One line of the editor; none when Ctrl-C gave it up.
     fn line(&mut self, prompt: &str) -> anyhow::Result<Option<Input>> {
-        match self.editor.readline(prompt) {
+        self.line_with(prompt, "")
+    }
+
+    /// The same, beginning with `text`.
+    fn line_with(&mut self, prompt: &str, text: &str) -> anyhow::Result<Option<Input>> {
+        match self.editor.readline_with_initial(prompt, (text, "")) {
             Ok(line) => Ok(Some(Input::Line(line))),
             Err(ReadlineError::Eof) => Ok(Some(Input::Leave)),
             Err(ReadlineError::Interrupted) => {
@@ -323,7 +320,9 @@ impl Total {
     fn add(&mut self, answer: &Answer) {
         self.n_answers += 1;
         self.n_tokens += answer.tokens.len();
-        self.seconds += answer.generate_seconds;
+        let (n, seconds) = computed(answer).unwrap_or_default();
+        self.n_computed += n;
+        self.seconds += seconds;
         self.streamed += answer.streamed;
     }
 }

@@ -55,7 +55,10 @@ impl Engine {
         ggml::set_abort_context(Some(format!("model '{name}'")));
         let n_threads = threads::count(options.threads);
         let threads = threads::pool(n_threads, &index)?;
-        let Planned { plan, gpu, .. } = make_plan(&index, options, &threads, Care::Quick)?;
+        let planned = make_plan(&index, options, &threads, Care::Quick)?;
+        let (rates, rates_measured) = planned.rates(&index, options);
+        let context = planned.context(&index, options);
+        let Planned { plan, gpu, .. } = planned;
         let before = gpu.map(|gpu| (gpu, gpu.memory().free));
         let monitor = options.monitor.clone().unwrap_or_default();
         let loading = Loading {
@@ -86,6 +89,9 @@ impl Engine {
             shares,
             monitor,
             plan,
+            rates,
+            rates_measured,
+            context,
             index,
             reader,
             device: describe_device(gpu),

@@ -31,6 +31,19 @@ const VRAM_RESERVE: Bytes = Bytes(256 * MIB.0);
 /// How often a plan is made again that its context turns out to be too large for.
 const CORRECTIONS: usize = 4;
 
+/// A context beside the one that its model was made for. (tokens of one sequence)
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ContextRoom {
+    /// What a sequence has.
+    pub each: u32,
+    /// What the user asked for, if anything; 0 is what the model was made for.
+    pub asked: Option<u32>,
+    /// What the model was made for, if its file says.
+    pub trained: Option<u32>,
+    /// What that would take more.
+    pub more: Bytes,
+}
+
 /// A plan, and what it was made from.
 #[derive(Clone, Debug)]
 pub struct Planned {
@@ -53,6 +66,32 @@ pub struct Planned {
 }
 
 impl Planned {
+    /// What the plan was judged by, and whether somebody measured it.
+    pub(super) fn rates(&self, index: &Index, options: &LoadOptions) -> (Rates, bool) {
+        match (self.measured, self.machine.gpu) {
+            (Some(measured), _) => (measured, true),
+            (None, Some(gpu)) => (gpu.rates, false),
+            (None, None) => {
+                let n_threads = threads::count(options.threads);
+                (self.machine.rates, rates::are_known(index, n_threads, options.repack))
+            }
+        }
+    }
+
+    /// The context beside the one that the model was made for.
+    pub(super) fn context(&self, index: &Index, options: &LoadOptions) -> ContextRoom {
+        let shares = options.shares();
+        let trained = index.context_length().and_then(|n| u32::try_from(n).ok()).filter(|&n| n > 0);
+        let n_ctx = self.plan.n_ctx;
+        let bytes = |n_ctx| match self.needs.gpu {
+            Some(gpu) => gpu.context.at(n_ctx, self.plan.n_ubatch),
+            None => self.needs.context.at(n_ctx, self.plan.n_ubatch),
+        };
+        let more = trained.map(|n| bytes(n.saturating_mul(shares)).saturating_sub(bytes(n_ctx)));
+        let asked = options.ctx;
+        ContextRoom { each: n_ctx / shares, asked, trained, more: more.unwrap_or_default() }
+    }
+
     /// What computes: `cpu`, or what `--device` calls the GPU.
     pub fn device(&self) -> String {
         devices::name(self.gpu)

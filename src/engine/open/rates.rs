@@ -40,6 +40,14 @@ pub(super) fn known(index: &Index, n_threads: u32, repack: bool) -> Rates {
     Rates { disk: disk.unwrap_or(usual.disk), resident, streamed, ..usual }
 }
 
+/// Whether all that [`known`] tells was measured.
+pub(super) fn are_known(index: &Index, n_threads: u32, repack: bool) -> bool {
+    let kinds = Kind::most(index);
+    let disk = index.files.first().and_then(|f| quick::known_disk(&f.path));
+    let cost = |repack| probe::rates::known(&kinds, n_threads, repack).is_some();
+    disk.is_some() && cost(false) && (!repack || cost(true))
+}
+
 /// Measures the disk that the model is on, and computing with its kinds of weights: on the CPU, or on `gpu` and the CPU beside it.
 ///
 /// # Errors

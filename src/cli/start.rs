@@ -1,0 +1,84 @@
+//! What is said once a model is loaded: what comes from where with each token and how fast that will be, and where its context is
+//! another than the one it was made for. Nothing is said of a model that is all there with all that it could have.
+
+use crate::cli::printer::Printer;
+use crate::engine::{ContextRoom, Engine};
+use crate::units::Bytes;
+
+/// The least context that libllama makes. (tokens)
+const LEAST: u32 = 256;
+
+/// Says it on stderr; `of` each what, where there may be several conversations: ` for each request`.
+pub(super) fn introduce(engine: &Engine, of: &str, printer: &Printer) {
+    if !engine.plan().streamed.is_empty() {
+        let speed = match engine.writes_text() {
+            true => format!("; {}", expected(engine)),
+            false => String::new(),
+        };
+        printer.dim(format_args!("{}{speed}", engine.describe_streams()));
+    }
+    if let Some(line) = context(&engine.context(), of, engine.writes_text()) {
+        printer.dim(line);
+    }
+}
+
+/// `about 0.35 tokens/s`.
+pub(super) fn expected(engine: &Engine) -> String {
+    let pace = engine.pace();
+    let rate = pace.generation().tokens_per_second;
+    let digits = match rate {
+        r if r < 0.995 => 2,
+        r if r < 9.95 => 1,
+        _ => 0,
+    };
+    let guess = if pace.is_measured() { "" } else { " (a guess: `airrun plan` measures)" };
+    format!("about {rate:.digits$} tokens/s{guess}")
+}
+
+/// What is odd about the context, if anything is.
+fn context(context: &ContextRoom, of: &str, writes_text: bool) -> Option<String> {
+    let ContextRoom { each, asked, trained, more } = *context;
+    let trained = trained?;
+    match asked {
+        Some(0) => None,
+        Some(n) if n > trained && writes_text => Some(format!(
+            "context: {each} tokens{of}, and the model was made for {trained}: beyond that it gets worse"
+        )),
+        Some(n) if n < LEAST && each > n => {
+            Some(format!("context: {each} tokens{of}, which is the least"))
+        }
+        None if each < trained => {
+            let more = match more {
+                Bytes::ZERO => String::new(),
+                more => format!("; -c {trained} takes {more} more"),
+            };
+            Some(format!("context: {each} of the model's {trained} tokens{of}{more}"))
+        }
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::units::MIB;
+
+    #[test]
+    fn a_context_is_said_where_it_is_odd() {
+        let said = |each, asked, trained| {
+            context(&ContextRoom { each, asked, trained, more: MIB }, "", true).unwrap_or_default()
+        };
+        let want = "context: 512 of the model's 1024 tokens; -c 1024 takes 1.00 MiB more";
+        assert_eq!(said(512, None, Some(1024)), want);
+        assert!(said(2048, Some(2048), Some(1024)).contains("made for 1024"));
+        assert!(said(256, Some(64), Some(1024)).contains("the least"));
+        for (each, asked, trained) in [
+            (1024, None, Some(1024)),
+            (512, Some(512), Some(1024)),
+            (1024, Some(0), Some(1024)),
+            (4096, None, None),
+        ] {
+            assert_eq!(said(each, asked, trained), "", "{each} {asked:?} {trained:?}");
+        }
+    }
+}
