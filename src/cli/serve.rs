@@ -39,6 +39,7 @@ pub(crate) fn run(args: &ServeArgs, printer: &Printer) -> anyhow::Result<ExitSta
         preset: preset(args, &chosen),
         max_body: args.max_body,
         grace: Duration::from_secs(u64::from(args.grace)),
+        linger: Duration::from_secs(u64::from(args.linger)),
         patience: Duration::from_secs(u64::from(args.timeout)),
         ping: Duration::from_secs(u64::from(args.ping)),
     };

@@ -17,13 +17,13 @@ use super::error::ApiError;
 use super::queue::{ENDED, Place};
 use super::server::{Listener, Server};
 use crate::engine::Error;
-use crate::engine::batch::{Ended, Piece, Room, Sink};
+use crate::engine::batch::{Ended, Piece, Reading, Room, Sink};
 
 /// Messages of each text that may wait for the client.
 const BUFFER: usize = 64;
 
-/// Messages that one step of a text may bring: its last piece, what was held back, and the end.
-const PER_STEP: usize = 3;
+/// Messages that one step of a text may bring: how far its prompt is, its last piece, what was held back, and the end.
+const PER_STEP: usize = 4;
 
 /// Something about one of a request's texts.
 #[derive(Debug)]
@@ -37,6 +37,8 @@ pub(super) struct Message {
 #[derive(Debug)]
 pub(super) enum News {
     Piece(Piece),
+    /// How far its prompt is; only for those who asked.
+    Reading(Reading),
     End(Result<Ended, ApiError>),
 }
 
@@ -51,17 +53,19 @@ pub(super) struct Answers {
 }
 
 impl Answers {
-    /// The answers of `n` texts, which wait in `place`, and who sends them.
+    /// The answers of `n` texts, which wait in `place`, and who sends them; if `progress`, with how far their prompts are.
     pub(super) fn new(
         server: &Arc<Server>,
         place: Place,
         n: usize,
+        progress: bool,
     ) -> (Answers, Vec<Box<dyn Sink>>) {
         let (sender, receiver) = mpsc::channel(BUFFER * n);
         let gone = Arc::new(AtomicBool::new(false));
         let sink = |choice| -> Box<dyn Sink> {
             Box::new(Sender {
                 choice,
+                progress,
                 spare: PER_STEP * n,
                 sender: sender.clone(),
                 gone: gone.clone(),
@@ -122,6 +126,8 @@ pub(super) fn kept_alive(
 #[derive(Debug)]
 struct Sender {
     choice: usize,
+    /// Whether it tells how far the prompt is.
+    progress: bool,
     /// Places that must be free before a step.
     spare: usize,
     sender: mpsc::Sender<Message>,
@@ -150,6 +156,12 @@ impl Sink for Sender {
 
     fn piece(&mut self, piece: Piece) {
         self.send(News::Piece(piece));
+    }
+
+    fn reading(&mut self, reading: Reading) {
+        if self.progress {
+            self.send(News::Reading(reading));
+        }
     }
 
     fn end(self: Box<Self>, end: Result<Ended, Error>) {

@@ -78,6 +78,18 @@ impl ApiError {
         )
     }
 
+    /// 404: no such stream, or not from there on.
+    pub(super) fn no_stream() -> ApiError {
+        let message = "this stream is not kept here, or not from there on";
+        ApiError::new(StatusCode::NOT_FOUND, Some("stream_not_found"), message)
+    }
+
+    /// 409: another stream has this name.
+    pub(super) fn taken(name: &str) -> ApiError {
+        let message = format!("there is a stream '{name}' already");
+        ApiError::new(StatusCode::CONFLICT, Some("stream_exists"), message)
+    }
+
     /// 405: the path exists, for another method.
     pub(super) fn no_method(method: &str, path: &str) -> ApiError {
         let message = format!("'{path}' does not take {method}");

@@ -142,9 +142,10 @@ fn share(server: &Server, origin: Option<&HeaderValue>, response: &mut Response)
     let headers = response.headers_mut();
     headers.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, origin.clone());
     headers.insert(header::VARY, HeaderValue::from_static("Origin"));
-    let methods = HeaderValue::from_static("GET, POST, HEAD, OPTIONS");
+    let methods = HeaderValue::from_static("GET, POST, DELETE, HEAD, OPTIONS");
     headers.insert(header::ACCESS_CONTROL_ALLOW_METHODS, methods);
-    let allowed = HeaderValue::from_static("Authorization, Content-Type, X-Api-Key");
+    let allowed =
+        HeaderValue::from_static("Authorization, Content-Type, X-Api-Key, X-Airrun-Stream");
     headers.insert(header::ACCESS_CONTROL_ALLOW_HEADERS, allowed);
 }
 

@@ -14,8 +14,9 @@ use tokio_stream::StreamExt;
 use tokio_stream::wrappers::ReceiverStream;
 
 use super::error::ApiError;
+use super::preset::Preset;
 use super::server::{Served, Server};
-use crate::engine::{Tier, UnitState};
+use crate::engine::{SamplerSettings, Tier, UnitState};
 
 /// Time between two events.
 const INTERVAL: Duration = Duration::from_millis(100);
@@ -26,13 +27,13 @@ const WINDOW: usize = 10;
 /// `/api/airrun/status`: the model, where it lives, and the rates.
 pub(super) async fn status(State(server): State<Arc<Server>>) -> Result<Response, ApiError> {
     let served = server.model()?;
-    let mut status = describe(served);
+    let mut status = describe(served, &server.config.preset);
     status["now"] = now(&server, served, &mut Vec::new());
     Ok(Json(status).into_response())
 }
 
 /// The model and its plan.
-fn describe(served: &Served) -> Value {
+fn describe(served: &Served, preset: &Preset) -> Value {
     let engine = &served.engine;
     let (index, plan) = (engine.index(), engine.plan());
     let blocks = plan.blocks.iter().map(|block| {
@@ -56,6 +57,7 @@ fn describe(served: &Served) -> Value {
         "parameters": index.parameters(),
         "bytes": index.bytes(),
         "where": engine.describe(),
+        "defaults": defaults(preset),
         "plan": {
             "gpu": plan.gpu.is_some(),
             "n_ctx": plan.n_ctx,
@@ -64,12 +66,26 @@ fn describe(served: &Served) -> Value {
             "n_slots": plan.n_slots,
             "slot_bytes": plan.slot,
             "n_ubatch": plan.n_ubatch,
+            "n_ctx_train": index.context_length(),
             "ram": plan.memory,
             "peak_bytes": plan.memory.peak(),
             "streamed_bytes": plan.streamed_bytes(),
             "blocks": blocks.collect::<Value>(),
             "units": units.collect::<Value>(),
         },
+    })
+}
+
+/// How tokens are chosen where a request does not say.
+fn defaults(preset: &Preset) -> Value {
+    let settings = preset.over(SamplerSettings::default());
+    // What was meant as 0.8 is not told as 0.800000011920929.
+    let short = |x: f32| format!("{x}").parse::<f64>().unwrap_or(0.0);
+    json!({
+        "temperature": short(settings.temp), "top_p": short(settings.top_p),
+        "top_k": settings.top_k, "min_p": short(settings.min_p),
+        "repeat_penalty": short(settings.repeat_penalty), "max_tokens": preset.max_tokens, "seed": settings.seed,
+        "system": preset.system,
     })
 }
 
@@ -95,7 +111,6 @@ fn state(state: UnitState) -> &'static str {
 struct Sample {
     at: Instant,
     bytes: f64,
-    tokens: f64,
 }
 
 /// What goes on right now; rates are taken from the oldest of `samples` on.
@@ -104,7 +119,7 @@ fn now(server: &Server, served: &Served, samples: &mut Vec<Sample>) -> Value {
     let progress = monitor.snapshot();
     #[expect(clippy::cast_precision_loss, reason = "rates need no exact counts")]
     let tokens = server.metrics.generated_tokens.get() as f64;
-    samples.push(Sample { at: Instant::now(), bytes: progress.streamed.f64(), tokens });
+    samples.push(Sample { at: Instant::now(), bytes: progress.streamed.f64() });
     if samples.len() > WINDOW {
         samples.remove(0);
     }
@@ -120,7 +135,8 @@ fn now(server: &Server, served: &Served, samples: &mut Vec<Sample>) -> Value {
         "stall_seconds": progress.stall_seconds,
         "bytes_per_second": rate(old.bytes, new.bytes),
         "tokens": tokens,
-        "tokens_per_second": rate(old.tokens, new.tokens),
+        "tokens_per_second": server.metrics.tokens_per_second(),
+        "pass_seconds": server.metrics.pass.elapsed().map(|elapsed| elapsed.as_secs_f64()),
         "running": server.metrics.running.get(),
         "waiting": server.waiting(),
     })

@@ -1,9 +1,10 @@
 //! Counters of what was served, and their text for Prometheus.
 
+use std::collections::VecDeque;
 use std::fmt::Write;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use axum::http::StatusCode;
 
@@ -27,6 +28,10 @@ pub(super) struct Metrics {
     pub(super) steps: Counter,
     pub(super) step_requests: Counter,
     step_nanos: Counter,
+    /// The last steps that wrote something.
+    pace: Mutex<VecDeque<(usize, Duration)>>,
+    /// The step under way.
+    pub(super) pass: Pass,
     /// Texts that were taken from the queue and wait for a place, and those that are being written.
     pub(super) pending: Counter,
     pub(super) running: Counter,
@@ -49,6 +54,34 @@ impl Counter {
         self.0.load(Ordering::Relaxed)
     }
 }
+
+/// When the step under way began.
+#[derive(Debug, Default)]
+pub(super) struct Pass(Mutex<Option<Instant>>);
+
+impl Pass {
+    pub(super) fn begin(&self, now: Instant) {
+        *self.lock() = Some(now);
+    }
+
+    pub(super) fn end(&self) {
+        *self.lock() = None;
+    }
+
+    /// How long it has taken; none between steps.
+    pub(super) fn elapsed(&self) -> Option<Duration> {
+        self.lock().map(|begin| begin.elapsed())
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, Option<Instant>> {
+        self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+}
+
+/// Rates are those of the steps of so long ...
+const PACE: Duration = Duration::from_secs(2);
+/// ... and of so many at least.
+const PACE_STEPS: usize = 4;
 
 /// The paths that are counted by name; all others are one.
 const PATHS: [&str; 16] = [
@@ -93,11 +126,30 @@ impl Metrics {
         self.generated_tokens.add(tally.generated);
     }
 
-    /// The worker made a step for `requests` of them.
-    pub(super) fn stepped(&self, requests: usize, took: Duration) {
+    /// The worker made a step.
+    pub(super) fn stepped(&self, tally: &Tally, took: Duration) {
         self.steps.add(1);
-        self.step_requests.add(requests);
+        self.step_requests.add(tally.texts);
+        if tally.generated > 0 {
+            let mut pace = self.pace.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+            pace.push_back((tally.generated, took));
+            while pace.len() > PACE_STEPS
+                && pace.iter().skip(1).map(|step| step.1).sum::<Duration>() > PACE
+            {
+                pace.pop_front();
+            }
+        }
         self.step_nanos.add(usize::try_from(took.as_nanos()).unwrap_or(0));
+    }
+
+    /// Tokens per second that the last steps wrote, where they wrote any: of the time that they took, so that it is right for tokens
+    /// of a millisecond and of a minute.
+    #[expect(clippy::cast_precision_loss, reason = "a rate needs no exact count")]
+    pub(super) fn tokens_per_second(&self) -> f64 {
+        let pace = self.pace.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let (tokens, took) =
+            pace.iter().fold((0, Duration::ZERO), |sum, step| (sum.0 + step.0, sum.1 + step.1));
+        if took.is_zero() { 0.0 } else { tokens as f64 / took.as_secs_f64() }
     }
 
     /// All of it as text, with what the streaming of weights has done, and how many requests are `waiting`.

@@ -3,12 +3,14 @@
 //! the weights. It prints nothing: what there is to say goes to the caller.
 //!
 //! `listen` accepts connections, `guard` lets requests in, `openai` and `ollama` translate, `prompt` and `tools` make text of
-//! conversations, `worker` computes, `live` and `metrics` tell what goes on, `page` is what a browser sees.
+//! conversations, `worker` computes, `resume` keeps
+//! answers for clients that come back, `live` and `metrics` tell what goes on, `page` is what a browser sees.
 
 mod answers;
 mod embeddings;
 mod error;
 mod fields;
+mod fit;
 mod guard;
 mod listen;
 mod live;
@@ -20,6 +22,7 @@ mod page;
 mod preset;
 mod prompt;
 mod queue;
+mod resume;
 mod routes;
 mod server;
 #[cfg(test)]
@@ -62,6 +65,8 @@ pub struct Config {
     pub max_body: Bytes,
     /// How long running answers may go on when the server is told to stop.
     pub grace: Duration,
+    /// How long an answer goes on without its client, if that has asked for it.
+    pub linger: Duration,
     /// How long a client may send nothing of a request, or take nothing of an answer.
     pub patience: Duration,
     /// How often a client is told that its answer is still to come, while nothing of it does.

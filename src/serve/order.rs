@@ -36,6 +36,8 @@ pub(super) struct Order {
     pub(super) logprobs: Option<usize>,
     pub(super) grammar: Option<Grammar>,
     pub(super) control: bool,
+    /// Whether to tell how far the prompt is.
+    pub(super) progress: bool,
     /// How many texts of each prompt.
     pub(super) n: usize,
 }
@@ -67,7 +69,7 @@ impl Order {
         }
         let (n, place) = (self.prompts.len() * self.n, admitted.place);
         place.widen(n)?;
-        let (answers, sinks) = Answers::new(server, place.clone(), n);
+        let (answers, sinks) = Answers::new(server, place.clone(), n, self.progress);
         let requests = sinks.into_iter().enumerate().map(|(i, sink)| Request {
             prompt: self.prompts[i / self.n].clone(),
             settings: SamplerSettings {

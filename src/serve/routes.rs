@@ -12,7 +12,7 @@ use serde_json::json;
 
 use super::error::ApiError;
 use super::server::Server;
-use super::{embeddings, guard, live, metrics, ollama, openai, page};
+use super::{embeddings, fit, guard, live, metrics, ollama, openai, page, resume};
 
 /// All paths.
 pub(super) fn router(server: Arc<Server>) -> Router {
@@ -34,8 +34,11 @@ pub(super) fn router(server: Arc<Server>) -> Router {
         .route("/api/version", get(ollama::version))
         .route("/api/airrun/status", get(live::status))
         .route("/api/airrun/events", get(live::events))
+        .route("/api/airrun/count", post(fit::count))
+        .route("/api/airrun/streams/{name}", get(resume::take_up).delete(resume::stop))
         .fallback(file)
         .method_not_allowed_fallback(no_method)
+        .layer(middleware::from_fn_with_state(server.clone(), resume::keep))
         .layer(middleware::from_fn_with_state(server.clone(), guard::guard))
         .with_state(server)
 }

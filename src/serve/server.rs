@@ -11,6 +11,7 @@ use super::Config;
 use super::error::ApiError;
 use super::metrics::Metrics;
 use super::queue::{self, Place, Queue};
+use super::resume::Streams;
 use super::tools::Form;
 use crate::engine::Engine;
 use crate::talk::Vocab;
@@ -33,6 +34,7 @@ pub(super) struct Server {
     pub(super) config: Config,
     pub(super) address: SocketAddr,
     pub(super) metrics: Metrics,
+    pub(super) streams: Streams,
     /// Unix seconds of the start.
     pub(super) started: u64,
     /// Requests that were not begun.
@@ -99,6 +101,7 @@ impl Server {
             config,
             address,
             metrics: Metrics::default(),
+            streams: Streams::default(),
             started: now.map_or(0, |d| d.as_secs()),
             listeners: AtomicUsize::new(0),
             bench: Arc::new(Semaphore::new(BENCH)),

@@ -28,6 +28,7 @@ pub(super) fn config() -> Config {
         preset: Preset::default(),
         max_body: Bytes(1 << 20),
         grace: Duration::from_secs(60),
+        linger: Duration::from_secs(60),
         patience: Duration::from_secs(60),
         ping: Duration::from_secs(60),
     }

@@ -133,6 +133,8 @@ impl Worker {
                 return self.cut();
             }
             self.take_jobs();
+            // A first prompt may take minutes: whoever looks meanwhile shall see that something runs.
+            self.tell_before();
             let wrote = self.write();
             let embedded = self.embed();
             self.tell();
@@ -177,11 +179,13 @@ impl Worker {
     fn write(&mut self) -> bool {
         let Some(batcher) = &mut self.batcher else { return false };
         let begin = Instant::now();
+        self.server.metrics.pass.begin(begin);
         let stepped = batcher.step();
+        self.server.metrics.pass.end();
         let tally = batcher.take_tally();
         self.server.metrics.count(&tally);
         if stepped {
-            self.server.metrics.stepped(tally.texts, begin.elapsed());
+            self.server.metrics.stepped(&tally, begin.elapsed());
         }
         stepped
     }
@@ -242,6 +246,15 @@ impl Worker {
                 Job::Fail => {}
             }
         }
+    }
+
+    /// Texts that are about to get a place count as running.
+    fn tell_before(&self) {
+        let Some(batcher) = &self.batcher else { return };
+        let all = batcher.n_running() + batcher.n_pending();
+        let running = all.min(batcher.n_places());
+        self.server.metrics.running.set(running + self.embeds.len());
+        self.server.metrics.pending.set(all - running);
     }
 
     fn tell(&self) {

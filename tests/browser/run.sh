@@ -1,13 +1,16 @@
 #!/bin/sh
 # Tests the page in a browser. Installs what is missing where it may: Chromium and Node.js with apt, the client that drives it with npm
-# into target/browser. Where it may not, or there is no network, it says why it tests nothing and ends well.
+# into target/browser. Where it may not, or there is no network, it says why it tests nothing and ends well; with
+# AIRRUN_TEST_NO_SKIP=1, that is a failure.
 set -eu
 cd "$(dirname "$0")/../.."
 
 CLIENT=playwright-core@1.65.1
+AXE=axe-core@4.14.1
 
 skip() {
     echo "skipped: the tests of the page: $*" >&2
+    [ "${AIRRUN_TEST_NO_SKIP:-}" != 1 ] || exit 1
     exit 0
 }
 
@@ -36,9 +39,9 @@ fi
 AIRRUN_BROWSER=$(browser) || skip "no Chromium"
 
 AIRRUN_CLIENT=${AIRRUN_CLIENT:-$PWD/target/browser}
-if [ ! -d "$AIRRUN_CLIENT/node_modules/playwright-core" ]; then
+if [ ! -d "$AIRRUN_CLIENT/node_modules/playwright-core" ] || [ ! -d "$AIRRUN_CLIENT/node_modules/axe-core" ]; then
     mkdir -p "$AIRRUN_CLIENT"
-    npm install --silent --no-audit --no-fund --prefix "$AIRRUN_CLIENT" "$CLIENT" || skip "npm could not install $CLIENT"
+    npm install --silent --no-audit --no-fund --prefix "$AIRRUN_CLIENT" "$CLIENT" "$AXE" || skip "npm could not install $CLIENT and $AXE"
 fi
 
 AIRRUN_BIN=${AIRRUN_BIN:-$PWD/target/release/airrun}

@@ -4,7 +4,8 @@
 set -eu
 cd "$(dirname "$0")/../.."
 venv=target/clients
-skip() { echo "skipped: the clients' tests ($1)" >&2; exit 0; }
+# With AIRRUN_TEST_NO_SKIP=1, that is a failure.
+skip() { echo "skipped: the clients' tests ($1)" >&2; [ "${AIRRUN_TEST_NO_SKIP:-}" != 1 ] || exit 1; exit 0; }
 command -v python3 > /dev/null || skip "no python3"
 [ -x "$venv/bin/python" ] || python3 -m venv "$venv" 2> /dev/null || skip "python3 has no venv"
 "$venv/bin/python" -m pip install --quiet --disable-pip-version-check openai ollama || skip "pip cannot install openai and ollama"

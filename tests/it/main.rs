@@ -20,6 +20,7 @@ mod plan;
 mod pull;
 mod quantize;
 mod serve;
+mod serve_resume;
 mod setup;
 mod stream;
 mod template;

@@ -34,16 +34,21 @@ pub(crate) struct Answer {
     pub(crate) status: u16,
     kind: String,
     retry_after: bool,
+    headers: ureq::http::HeaderMap,
     pub(crate) text: String,
 }
 
 impl Answer {
+    pub(crate) fn header(&self, name: &str) -> Option<&str> {
+        self.headers.get(name)?.to_str().ok()
+    }
+
     fn json(&self) -> Value {
         serde_json::from_str(&self.text).unwrap_or_else(|e| panic!("{e}: {}", self.text))
     }
 
     /// The data of server-sent events, without the last, which must be `[DONE]`.
-    fn events(&self) -> Vec<Value> {
+    pub(crate) fn events(&self) -> Vec<Value> {
         let data = self.text.lines().filter_map(|line| line.strip_prefix("data: "));
         let mut data: Vec<&str> = data.collect();
         assert_eq!(data.pop(), Some("[DONE]"), "{}", self.text);
@@ -56,7 +61,7 @@ impl Answer {
 }
 
 impl Server {
-    fn start(args: &[&str]) -> Server {
+    pub(crate) fn start(args: &[&str]) -> Server {
         Server::with_model(&tiny(), args)
     }
 
@@ -89,12 +94,27 @@ impl Server {
         format!("http://{}{path}", self.address)
     }
 
-    fn get(&self, path: &str) -> Answer {
+    pub(crate) fn address(&self) -> &str {
+        &self.address
+    }
+
+    pub(crate) fn get(&self, path: &str) -> Answer {
         answer(self.agent.get(self.url(path)).call().unwrap())
     }
 
     pub(crate) fn post(&self, path: &str, body: &Value) -> Answer {
         self.post_text(path, &body.to_string())
+    }
+
+    /// With a header more.
+    pub(crate) fn post_with(&self, path: &str, body: &Value, header: (&str, &str)) -> Answer {
+        let request = self.agent.post(self.url(path)).header(header.0, header.1);
+        answer(request.send(&body.to_string()).unwrap())
+    }
+
+    /// The status of what is left.
+    pub(crate) fn delete(&self, path: &str) -> u16 {
+        self.agent.delete(self.url(path)).call().unwrap().status().as_u16()
     }
 
     fn post_text(&self, path: &str, body: &str) -> Answer {
@@ -124,7 +144,7 @@ impl Server {
     }
 
     /// One of the numbers in `/metrics`.
-    fn metric(&self, name: &str) -> f64 {
+    pub(crate) fn metric(&self, name: &str) -> f64 {
         let text = self.get("/metrics").text;
         let line = text.lines().find(|line| line.starts_with(&format!("airrun_{name} ")));
         line.and_then(|line| line.rsplit(' ').next()?.parse().ok())
@@ -132,7 +152,7 @@ impl Server {
     }
 
     #[track_caller]
-    fn until(&self, what: &str, mut so: impl FnMut() -> bool) {
+    pub(crate) fn until(&self, what: &str, mut so: impl FnMut() -> bool) {
         let begin = Instant::now();
         while !so() {
             assert!(begin.elapsed() < PATIENCE, "{what}: it did not come to that");
@@ -157,11 +177,12 @@ fn answer(mut response: ureq::http::Response<ureq::Body>) -> Answer {
     let header = |name: &str| response.headers().get(name).map(|v| v.to_str().unwrap().to_owned());
     let (kind, retry_after) =
         (header("content-type").unwrap_or_default(), header("retry-after").is_some());
-    let status = response.status().as_u16();
-    Answer { status, kind, retry_after, text: response.body_mut().read_to_string().unwrap() }
+    let (status, headers) = (response.status().as_u16(), response.headers().clone());
+    let text = response.body_mut().read_to_string().unwrap();
+    Answer { status, kind, retry_after, headers, text }
 }
 
-fn user(text: &str) -> Value {
+pub(crate) fn user(text: &str) -> Value {
     json!([{"role": "user", "content": text}])
 }
 

@@ -50,6 +50,10 @@ pub(crate) struct ServeArgs {
     #[arg(long, value_name = "SECONDS", default_value_t = 10, help_heading = "Serving")]
     #[arg(value_parser = value_parser!(u32).range(0..=86400))]
     pub(crate) grace: u32,
+    /// Seconds that an answer goes on after its client has left, if the client asked for that
+    #[arg(long, value_name = "SECONDS", default_value_t = 600, help_heading = "Serving")]
+    #[arg(value_parser = value_parser!(u32).range(0..=86400))]
+    pub(crate) linger: u32,
     /// Seconds after which a client that sends or takes nothing is let go
     #[arg(long, value_name = "SECONDS", default_value_t = 60, help_heading = "Serving")]
     #[arg(value_parser = value_parser!(u32).range(1..=86400))]

@@ -22,10 +22,10 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use running::Running;
-pub use running::{Alternative, Ended, Piece, Request, Room, Scored, Sink};
+pub use running::{Alternative, Ended, Piece, Reading, Request, Room, Scored, Sink};
 use shares::shares;
-use vectors::Reading;
 pub use vectors::Vector;
+use vectors::Vectoring;
 
 use crate::engine::Error;
 use crate::engine::error::{ggml_error, model_name};
@@ -57,7 +57,7 @@ pub struct Batcher {
     born: u64,
     batch: Vec<BatchToken>,
     /// The text whose vector is being made.
-    reading: Option<Reading>,
+    reading: Option<Vectoring>,
     /// Whether one waits for room: then no other text begins.
     vector_waits: bool,
     tally: Tally,
@@ -165,6 +165,11 @@ impl Batcher {
         self.slots.iter().filter(|slot| slot.is_free()).count() > self.pending.len()
     }
 
+    /// Texts that can be written at a time.
+    pub fn n_places(&self) -> usize {
+        self.slots.len()
+    }
+
     /// Texts that are being written.
     pub fn n_running(&self) -> usize {
         self.slots.iter().filter(|slot| slot.running.is_some()).count()
@@ -246,7 +251,10 @@ impl Batcher {
 
     fn fill(&mut self, shares: &[(usize, usize)]) {
         for &(slot, n) in shares {
-            let Slot { tokens, n_done, used, .. } = &mut self.slots[slot];
+            let Slot { tokens, n_done, used, running, .. } = &mut self.slots[slot];
+            if let Some(running) = running.as_mut().filter(|running| running.reads()) {
+                running.tell_reading(*n_done, n);
+            }
             *used = self.clock + 1;
             let last = tokens.len() - 1;
             let entry = |position: usize| BatchToken {

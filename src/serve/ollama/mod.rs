@@ -141,6 +141,7 @@ pub(super) fn read(
         logprobs: None,
         grammar: format(fields)?,
         control: false,
+        progress: false,
         n: 1,
     };
     Ok((order, stream, prompt::tools(fields)?))

@@ -52,6 +52,7 @@ impl Reply {
                 Some(scanner) => scanner.push(&piece.text),
                 None => piece.text,
             },
+            News::Reading(_) => String::new(),
             News::End(ended) => {
                 let (text, calls) = self.scanner.take().map(Scanner::finish).unwrap_or_default();
                 self.calls = calls;

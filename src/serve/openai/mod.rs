@@ -14,6 +14,7 @@ use serde_json::{Map, Value, json};
 use super::answers;
 use super::error::ApiError;
 use super::fields::{self, Fields};
+use super::fit;
 use super::order::{self, MAX_LOGPROBS, MAX_TEXTS, Order};
 use super::preset::Preset;
 use super::prompt;
@@ -66,7 +67,11 @@ pub(super) async fn chat(
     let admitted = server.admit().await?;
     let (order, manner) = read_chat(&body, &server.config.preset)?;
     let tools = manner.tools.as_ref();
-    let tokens = prompt::chat_tokens(&server, served, prompt::messages(Fields::of(&body))?, tools)?;
+    let messages = prompt::messages(Fields::of(&body))?;
+    let (tokens, dropped) = match fit::wanted(Fields::of(&body))? {
+        true => fit::fit(&server, served, &messages, tools, order.max_tokens)?,
+        false => (prompt::chat_tokens(&server, served, messages, tools)?, 0),
+    };
     let form = served.tools;
     let mut order = Order { prompts: vec![tokens], control: tools.is_some(), ..order };
     let (template, _) = served.writer()?;
@@ -76,7 +81,12 @@ pub(super) async fn chat(
     }
     let scanner = || Some(Scanner::new(form?, manner.tools.clone()?));
     let choices = (0..order.n).map(|_| Choice::scanned(scanner())).collect();
-    answer(&server, served, admitted, order, (Kind::Chat, choices), &manner).await
+    let mut answer =
+        answer(&server, served, admitted, order, (Kind::Chat, choices), &manner).await?;
+    if dropped > 0 {
+        answer.headers_mut().insert(fit::DROPPED, dropped.into());
+    }
+    Ok(answer)
 }
 
 /// What a chat request asks for, but for its prompt. Knows no model, so that any request can be tried with it.
@@ -94,7 +104,11 @@ pub(super) fn read_chat(
         None => fields.whole("max_tokens", 0, i64::from(u32::MAX))?,
     };
     let max = max.or(preset.max_tokens.map(i64::from));
-    let order = Order { grammar: format(fields)?, ..common(fields, logprobs, max, preset)? };
+    // llama.cpp's name for it.
+    let stream = fields.flag("stream")?.unwrap_or(false);
+    let progress = stream && fields.flag("return_progress")?.unwrap_or(false);
+    let order =
+        Order { grammar: format(fields)?, progress, ..common(fields, logprobs, max, preset)? };
     let manner = Manner { tools: prompt::tools(fields)?, ..manner(fields)? };
     Ok((order, manner))
 }
@@ -115,6 +129,7 @@ fn common(
         logprobs: logprobs.map(count),
         grammar: None,
         control: false,
+        progress: false,
         n: fields.whole("n", 1, MAX_TEXTS)?.map_or(1, count),
     })
 }

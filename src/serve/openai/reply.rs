@@ -9,7 +9,7 @@ use super::super::answers::{Answers, Message, News};
 use super::super::error::{ApiError, Protocol};
 use super::super::tools::{Call, Scanner};
 use crate::engine::Finish;
-use crate::engine::batch::{Alternative, Ended, Piece, Scored};
+use crate::engine::batch::{Alternative, Ended, Piece, Reading, Scored};
 
 /// Which of the two.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -79,6 +79,7 @@ impl Reply {
                 choice.text += &text;
                 choice.scored.extend(piece.scored);
             }
+            News::Reading(_) => {}
             News::End(ended) => {
                 let (text, calls) = choice.finish();
                 choice.text += &text;
@@ -216,6 +217,7 @@ impl Reply {
                 let scored: Vec<Scored> = scored.into_iter().collect();
                 Ok(self.piece(index, &text, &scored))
             }
+            News::Reading(reading) => Ok(self.reading(index, &reading)),
             News::End(ended) => {
                 let (text, calls) = choice.finish();
                 choice.calls = calls;
@@ -244,6 +246,17 @@ impl Reply {
             }
             Kind::Text => self.event(index, json!(text), text_logprobs(scored), Value::Null),
         }
+    }
+
+    /// How far a prompt is, as llama.cpp's server says it; `batch` tokens of it are about to be computed.
+    fn reading(&self, index: usize, reading: &Reading) -> String {
+        let mut event = self.head(true);
+        event["choices"] = json!([{"index": index, "delta": {}, "finish_reason": null}]);
+        event["prompt_progress"] = json!({
+            "total": reading.n_prompt, "cache": reading.n_reused, "processed": reading.n_done,
+            "batch": reading.n_batch, "time_ms": reading.seconds * 1e3,
+        });
+        format!("data: {event}\n\n")
     }
 
     fn event(&self, index: usize, delta: Value, logprobs: Value, finish: Value) -> String {

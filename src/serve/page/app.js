@@ -1,88 +1,329 @@
-// The page: a conversation with the model that the server has. It holds what was said, asks for answers and shows them as they
-// come; how they look is in `view.js`, what the server is doing meanwhile in `blocks.js`.
+// The page: conversations with the model that the server has. It knows which one is open, asks for answers and keeps what was said;
+// how that looks is in `view.js`, what the server is doing meanwhile in `live.js`.
 
-import * as blocks from "./blocks.js";
-import { Failure, get, setKey, stream } from "./api.js";
-import { loadSettings, loadTalk, NUMBERS, saveSettings, saveTalk } from "./store.js";
-import { answerView, follow, questionView } from "./view.js";
+import { Run } from "./answer.js";
+import { Failure, post } from "./api.js";
+import * as chats from "./chats.js";
+import * as files from "./files.js";
+import { askKey, whenKeyGiven } from "./key.js";
+import * as live from "./live.js";
+import { lasting, undoable } from "./notice.js";
+import * as settings from "./settings.js";
+import * as store from "./store.js";
+import * as time from "./time.js";
+import * as tree from "./tree.js";
+import { answerView, divider, follow, questionView } from "./view.js";
 
 const $ = (id) => document.getElementById(id);
 
 /** Questions for a beginning that any model can try. */
 const IDEAS = ["Explain how a heat pump works, in three sentences.", "Write a haiku about slow disks.", "What should I cook with lentils and lemons?"];
 
-/** How long the page waits before it asks again for a server that is not there. (milliseconds) */
-const AGAIN = 1500;
-
 /** How often a growing answer is kept. (milliseconds) */
 const KEEP = 1000;
 
-let talk = loadTalk();
-let settings = loadSettings();
-let views = [];
-let model = "";
-let now = null;
-/** The answer under way: its message, and how to end it. */
-let running = null;
-/** Whether the page is being left, which breaks connections that are nobody's fault. */
-let leaving = false;
+/** After so long without a token, it is said that the next is on its way. (milliseconds) */
+const SILENT = 1500;
 
-// --- the conversation
+let chat = tree.newChat(settings.current().system);
+/** What is shown of it: the messages and how they look. */
+let shown = [];
+let views = [];
+/** How messages look that were shown before. */
+const looks = new WeakMap();
+/** The answer under way, and its view. */
+let running = null;
+/** What is asked when it ends. */
+let queued = "";
+
+// --- what is shown
 
 function show() {
-  views = talk.map((message, at) => message.role === "user" ? questionView(message, { edit: () => edit(at) }) : answerView(message, { retry: () => retry(at) }));
-  $("messages").replaceChildren(...views.map((view) => view.node));
+  shown = tree.path(chat);
+  views = shown.map((node) => {
+    if (!looks.has(node)) looks.set(node, viewOf(node));
+    return looks.get(node);
+  });
+  const nodes = views.map((view) => view.node);
+  const begin = shown.findIndex(({ id }) => id === chat.from);
+  if (begin > 0) nodes.splice(begin, 0, divider("What is above is left out of the prompt: the context is full."));
+  const place = $("messages");
+  nodes.forEach((node, at) => { if (place.children[at] !== node) place.insertBefore(node, place.children[at] ?? null); });
+  while (place.children.length > nodes.length) place.lastChild.remove();
   settle();
+}
+
+function viewOf(node) {
+  const pick = (at) => { if (!running) choose(tree.tip(chat, tree.versions(chat, node)[at])); };
+  return node.role === "user"
+    ? questionView(node, { pick, send: (text) => ask(text, node.files, node.parent) })
+    : answerView(node, { pick, retry: () => retry(node), go: () => answer(node) });
 }
 
 /** What depends on the conversation as a whole. */
 function settle() {
-  $("empty").hidden = talk.length > 0;
+  $("empty").hidden = shown.length > 0;
   document.body.classList.toggle("busy", running !== null);
   $("send").setAttribute("aria-label", running ? "Stop" : "Send");
-  $("send").disabled = !running && !$("question").value.trim();
-  $("fresh").disabled = talk.length === 0;
-  views.forEach((view, at) => view.last(at === views.length - 1 && !running, running !== null));
+  sendable();
+  $("fresh").disabled = shown.length === 0;
+  views.forEach((view, i) => {
+    const all = tree.versions(chat, shown[i]);
+    view.settle({ at: all.indexOf(shown[i]), n: all.length, last: i === views.length - 1, busy: running !== null });
+  });
+  gauge();
+  $("queued").hidden = !queued;
+  $("queued-text").textContent = queued;
 }
 
-function add(message) {
-  const at = talk.length;
-  const view = message.role === "user"
-    ? questionView(message, { edit: () => edit(at) })
-    : answerView(message, { retry: () => retry(at) });
-  talk.push(message);
-  views.push(view);
-  $("messages").append(view.node);
-  return view;
+function choose(leaf) {
+  chat.leaf = leaf;
+  show();
+  keep([]);
 }
 
-function cut(from) {
-  talk.length = from;
-  for (const view of views.splice(from)) view.node.remove();
+/** How full the context is. */
+function gauge() {
+  const n_ctx = live.context();
+  const last = shown.findLast(({ figures }) => figures?.context);
+  const used = Math.min(n_ctx, running?.run.context() || last?.figures.context || 0);
+  $("gauge").hidden = !used || !n_ctx;
+  if (!used || !n_ctx) return;
+  $("gauge-bar").value = used / n_ctx;
+  $("gauge-bar").classList.toggle("nearly", used > 0.85 * n_ctx);
+  $("gauge-words").textContent = `Context: ${used} of ${n_ctx} tokens (${Math.round(100 * used / n_ctx)} %)`;
 }
 
-/** Asks `text`. */
-function ask(text) {
-  add({ role: "user", content: text });
-  saveTalk(talk);
+// --- keeping
+
+let queue = Promise.resolve();
+
+/** Keeps `nodes` of the open conversation, or of `of`; one write after the other. */
+function keep(nodes, of = chat) {
+  if (Object.keys(of.nodes).length === 0) return queue;
+  const ids = nodes.map(({ id }) => id);
+  queue = queue.then(() => store.write(of, ids)).then(
+    () => lasting("store", ""),
+    (error) => lasting("store", error instanceof store.NotKept ? error.message : `The conversation could not be stored: ${error.message}`),
+  );
+  return queue.then(() => chats.refresh(chat.id));
+}
+
+// --- opening and leaving conversations
+
+/** Shows `next`; an answer under way goes on at the server, and is taken up when its conversation is opened again. */
+function open(next, push = true) {
+  leave();
+  chat = next;
+  document.title = [chat.title, live.model() || "airrun"].filter(Boolean).join(" · ");
+  const address = Object.keys(chat.nodes).length ? `#${chat.id}` : location.pathname;
+  if (push) history.pushState(null, "", address);
+  else history.replaceState(null, "", address);
+  show();
+  follow(true);
+  chats.refresh(chat.id);
+  takeUp();
+}
+
+function leave() {
+  if (!running) return;
+  running.run.leave();
+  clearInterval(running.keep);
+  keep([running.node], running.chat);
+  running = null;
+  queued = "";
+}
+
+function fresh() {
+  const [before, said] = [chat, shown.length];
+  open(tree.newChat(settings.current().system));
+  $("question").focus();
+  if (said) undoable("A new conversation. The last one is in the list.", () => openId(before.id, before));
+}
+
+async function openId(id, otherwise = null) {
+  const found = await store.read(id).catch(() => null) ?? otherwise;
+  if (found) open(found);
+}
+
+/** Another tab has changed a conversation. */
+async function changed(id) {
+  chats.refresh(chat.id);
+  if (id !== chat.id || running || document.querySelector(".editing")) return;
+  const found = await store.read(id).catch(() => null);
+  if (running || chat.id !== id) return;
+  // Deleted there: what is on the screen stays until something else is opened.
+  if (!found) return;
+  const { leaf } = chat;
+  chat = found;
+  // Each tab shows the branch that it is on, as far as that has grown.
+  if (chat.nodes[leaf]) chat.leaf = tree.tip(chat, chat.nodes[leaf]);
+  show();
+  takeUp();
+}
+
+// --- asking and answering
+
+/** Asks `text` behind `parent`. */
+function ask(text, withFiles = [], parent = shown.at(-1)?.id ?? "") {
+  if (running) return;
+  const isNew = Object.keys(chat.nodes).length === 0;
+  const node = tree.add(chat, parent, { role: "user", text, files: withFiles });
+  if (isNew) history.replaceState(null, "", `#${chat.id}`);
+  document.title = [chat.title, live.model() || "airrun"].filter(Boolean).join(" · ");
+  show();
+  // The request waits for what is kept before it.
+  keep([node]);
   answer();
 }
 
-/** Draws the answer at `at` again. */
-function retry(at) {
+/** Answers the question of `node` again; the old answer stays beside the new one. */
+function retry(node) {
   if (running) return;
-  cut(at);
+  chat.leaf = node.parent;
+  show();
   answer();
 }
 
-/** Takes the question at `at` back, to be said otherwise. */
-function edit(at) {
+/** The request for the answer behind `nodes`. */
+function request(nodes, goesOn) {
+  const body = { messages: tree.messages(chat, nodes, chat.system), stream: true, stream_options: { include_usage: true } };
+  Object.assign(body, { return_progress: true, truncation: "auto" });
+  if (goesOn) Object.assign(body, { continue_final_message: true, add_generation_prompt: false });
+  if (live.model()) body.model = live.model();
+  const chosen = settings.current();
+  for (const name of store.NUMBERS) if (chosen[name] !== undefined) body[name] = chosen[name];
+  return body;
+}
+
+/** Gets an answer to the last question, or goes on with `before`. */
+function answer(before = null) {
   if (running) return;
-  const { content } = talk[at];
-  cut(at);
-  saveTalk(talk);
+  const nodes = before ? shown : [...shown];
+  const body = request(nodes, before !== null);
+  const node = before ?? tree.add(chat, shown.at(-1)?.id ?? "", { role: "assistant" });
+  // Until it is complete, it is one that was left: that is what a reload finds.
+  node.note = "left";
+  show();
+  const run = begin(node);
+  finish(run, run.ask(body, () => keep([node])));
+}
+
+/** An answer that was under way when its conversation was left goes on. */
+function takeUp() {
+  const node = shown.at(-1);
+  if (!node?.stream || running) return;
+  const run = begin(node);
+  finish(run, run.resume());
+}
+
+function begin(node) {
+  const view = views[shown.indexOf(node)];
+  const run = new Run(node, {
+    grew: () => { view.grow(); follow(); },
+    told: progress,
+    dropped: (n) => {
+      if (!n) return;
+      chat.from = tree.without(chat, tree.path(chat, node.parent), n);
+      running?.view.node.before(divider(`The context is full: the oldest ${n} messages are left out from here on.`));
+    },
+  });
+  running = { run, view, node, chat, keep: setInterval(() => keep([node], running?.chat ?? chat), KEEP) };
+  view.begin();
   settle();
-  fill(content);
+  view.waiting("Waiting for the model");
+  follow(true);
+  return run;
+}
+
+/** Waits for the end of an answer, and says how it was. */
+async function finish(run, ends) {
+  const { node } = run;
+  const mine = running;
+  try {
+    await ends;
+    node.note = run.cut ? "cut" : "";
+    if (!node.text && !node.thought) throw new Failure("The model said nothing.");
+    say(node.text);
+  } catch (error) {
+    if (run.left) return;
+    fail(run, error);
+  }
+  node.figures = run.figures() ?? node.figures;
+  if (run.cut && node.figures?.context >= live.context()) node.note = "full";
+  clearInterval(mine.keep);
+  running = null;
+  mine.view.end();
+  await keep([node], mine.chat);
+  settle();
+  follow();
+  if (queued && !run.stopped && !node.note.startsWith("failed")) {
+    const text = queued;
+    queued = "";
+    ask(text);
+  }
+}
+
+function fail(run, error) {
+  const { node } = run;
+  if (run.stopped) {
+    node.note = "stopped";
+    say("Stopped.");
+  } else if (error.code === "gone" || (error.status === 404 && node.stream)) {
+    // The server was started anew, or the page was away for too long.
+    node.note = "left";
+  } else {
+    node.note = `failed: ${sentence(error)}`;
+    if (error.status === 401) askKey(true);
+  }
+  node.stream = null;
+}
+
+/** Why an answer failed, with what can be done. */
+function sentence({ message, code }) {
+  const [tokens] = code === "context_length_exceeded" ? message.match(/\d+/) ?? [] : [];
+  if (!tokens || !live.context()) return message;
+  return `This question is too long: ${tokens} of ${live.context()} tokens. Shorten it, or restart the server with -c ${2 ** Math.ceil(Math.log2(Number(tokens) * 1.25))}.`;
+}
+
+/** Tells those who hear the page: an answer when it is complete, not word by word. */
+function say(text) {
+  $("status").textContent = text.length > 600 ? `${text.slice(0, 600)} …` : text;
+}
+
+/** While nothing new is printed: how far the prompt or the next token is, and for how long. */
+function progress() {
+  if (!running) return;
+  const { run, view } = running;
+  const at = performance.now();
+  const seconds = (at - run.begin) / 1000;
+  const { now, block, binds } = live.state();
+  if (run.lost) return view.waiting("The connection broke: waiting for the server", "The answer goes on there.");
+  if (run.pieces > 0) {
+    if (at - run.last > SILENT) view.waiting(time.tokenInWords(block, now?.tokens_per_second), binds);
+    return;
+  }
+  const more = [seconds > 2 ? `${time.duration(seconds)} so far` : "", seconds > 2 ? binds : ""].filter(Boolean).join(" · ");
+  if (run.progress) {
+    const state = time.prompt(run.progress, now, at);
+    view.waiting(time.promptInWords(state, block, seconds), more, state.part);
+  } else if (now?.waiting > 0) view.waiting("Waiting for its turn", more);
+  else view.waiting("Waiting for the model", more);
+  gauge();
+}
+
+// --- the line to write on
+
+function sendable() {
+  $("send").disabled = !running && !$("question").value.trim() && files.attached().length === 0;
+}
+
+function grow() {
+  const area = $("question");
+  area.style.height = "auto";
+  area.style.height = `${area.scrollHeight}px`;
+  store.saveDraft(area.value);
+  sendable();
 }
 
 function fill(text) {
@@ -91,282 +332,71 @@ function fill(text) {
   $("question").focus();
 }
 
-/** The request for an answer to what was said. */
-function request() {
-  const messages = talk.filter((m) => m.content).map(({ role, content }) => ({ role, content }));
-  if (settings.system) messages.unshift({ role: "system", content: settings.system });
-  const body = { messages, stream: true, stream_options: { include_usage: true } };
-  if (model) body.model = model;
-  for (const name of NUMBERS) if (settings[name] !== undefined) body[name] = settings[name];
-  return body;
-}
-
-async function answer() {
-  const body = request();
-  // Until the answer is complete, it is one that was left: that is what a reload finds.
-  const message = { role: "assistant", content: "", note: "left", thought: "" };
-  const view = add(message);
-  const end = new AbortController();
-  running = { end, view, begin: performance.now(), first: 0, last: 0, pieces: 0, tokens: 0 };
-  const run = running;
-  settle();
-  view.note("");
-  view.waiting("Waiting for the model");
-  follow(true);
-  const keep = setInterval(() => saveTalk(talk), KEEP);
-  try {
-    for await (const event of stream("/v1/chat/completions", { body, signal: end.signal })) take(event, message, run);
-    view.end(summary(run));
-    message.note = run.cut ? "cut" : "";
-    if (!message.content && !message.thought) throw new Failure("The model said nothing.");
-    say(message.content);
-  } catch (error) {
-    if (leaving) return;
-    if (end.signal.aborted) {
-      message.note = "stopped";
-      view.end(summary(run));
-      say("Stopped.");
-    } else {
-      message.note = `failed: ${error.message}`;
-      view.end("");
-      if (error.status === 401) askKey(true);
-    }
-  } finally {
-    clearInterval(keep);
-    if (running === run) running = null;
-    view.note(message.note);
-    saveTalk(talk);
-    settle();
-    follow();
-  }
-}
-
-/** Takes one event of the stream. */
-function take(event, message, run) {
-  const choice = event.choices?.[0];
-  const delta = choice?.delta ?? {};
-  const thought = delta.reasoning_content ?? delta.reasoning ?? "";
-  if (delta.content || thought) {
-    run.last = performance.now();
-    run.first ||= run.last;
-    run.pieces++;
-    message.content += delta.content ?? "";
-    message.thought += thought;
-    run.view.grow();
-    follow();
-  }
-  if (choice?.finish_reason === "length") run.cut = true;
-  if (event.usage?.completion_tokens) run.tokens = event.usage.completion_tokens;
-}
-
-/** `42 tokens, 3.1 tokens/s; the first after 2.4 s`. The first token comes with the prompt, so it is no part of the rate. */
-function summary(run) {
-  const tokens = run.tokens || run.pieces;
-  if (!tokens || !run.first) return "";
-  const seconds = (run.last - run.first) / 1000;
-  // What comes in one go was not timed by its arrival.
-  const rate = seconds > 0.02 && tokens > 1 ? `${((tokens - 1) / seconds).toFixed(1)} tokens/s` : "";
-  const wait = `the first after ${((run.first - run.begin) / 1000).toFixed(1)} s`;
-  return [`${tokens} token${tokens === 1 ? "" : "s"}`, rate, wait].filter(Boolean).join(" · ");
-}
-
-/** Tells those who hear the page: an answer when it is complete, not word by word. */
-function say(text) {
-  $("status").textContent = text.length > 600 ? `${text.slice(0, 600)} …` : text;
-}
-
-function stop() {
-  running?.end.abort();
-}
-
-// --- what the server is doing
-
-/** While nothing is printed yet: how far the prompt is. */
-function progress() {
-  if (!running || running.first) return;
-  const seconds = Math.round((performance.now() - running.begin) / 1000);
-  const place = blocks.position(now);
-  if (now?.waiting > 0 && !(now.running > 0)) running.view.waiting("Waiting for its turn", 0, seconds);
-  else if (place) running.view.waiting(`Reading the prompt: block ${place[0]} of ${place[1]}`, place[0] / place[1], seconds);
-  else running.view.waiting("Reading the prompt", 0, seconds);
-}
-
-function headline(title, words) {
-  $("model").textContent = title;
-  $("plan").textContent = words;
-}
-
-async function watch() {
-  for (;;) {
-    try {
-      const status = await get("/api/airrun/status");
-      model = status.model ?? "";
-      now = status.now ?? null;
-      document.title = `${model || "airrun"} · airrun`;
-      blocks.show(status);
-      $("plan").dataset.live = "yes";
-      headline(status.title || model, blocks.planInWords());
-      $("model").title = [status.architecture, status.quantisation, status.bytes && blocks.size(status.bytes)].filter(Boolean).join(", ");
-      $("welcome").textContent = welcome(status);
-      document.body.classList.remove("away");
-      for await (const event of stream("/api/airrun/events")) {
-        now = event;
-        blocks.update(event);
-        progress();
-        if (document.hidden) break;
-      }
-    } catch (error) {
-      await away(error);
-    }
-    await pause(document.hidden ? 0 : AGAIN / 3);
-    if (document.hidden) await seen();
-  }
-}
-
-function welcome(status) {
-  const streams = (status.plan?.units ?? []).length > 0;
-  const runs = streams
-    ? "It is larger than the memory it may use, so its blocks stream through it while it answers: the strip above shows how."
-    : "It runs on this machine and nowhere else.";
-  return `${status.title || status.model} is ready. ${runs}`;
-}
-
-async function away(error) {
-  $("plan").dataset.live = "no";
-  document.body.classList.add("away");
-  if (error.status === 401) {
-    headline("airrun", "needs a key");
-    if (!declined) await askKey(false);
-    if (declined) await new Promise((resume) => { given = resume; });
-    return;
-  }
-  const loading = error.status === 503;
-  headline($("model").textContent, loading ? "the model is being loaded …" : "the server does not answer; trying again …");
-  await pause(AGAIN);
-}
-
-const pause = (time) => new Promise((resume) => { setTimeout(resume, time); });
-
-/** Until somebody looks at the page again. */
-function seen() {
-  return new Promise((resume) => {
-    const look = () => {
-      if (document.hidden) return;
-      document.removeEventListener("visibilitychange", look);
-      resume();
-    };
-    document.addEventListener("visibilitychange", look);
-    look();
-  });
-}
-
-// --- the key
-
-let asking = null;
-/** Whether nobody wanted to give a key: then the page asks again only when it is needed for an answer. */
-let declined = false;
-/** Tells those who wait for a key that there is one. */
-let given = () => {};
-
-/** Asks for the key; `wrong` if the last one was refused in the middle of a conversation. */
-function askKey(wrong) {
-  asking ??= new Promise((resume) => {
-    const dialog = $("key");
-    if (wrong) $("key-why").textContent = "The server refuses the key that it was shown.";
-    declined = true;
-    const done = () => { asking = null; resume(); };
-    dialog.addEventListener("close", done, { once: true });
-    dialog.showModal();
-  });
-  return asking;
-}
-
-$("key-form").addEventListener("submit", () => {
-  setKey($("key-value").value.trim());
-  $("key-value").value = "";
-  declined = false;
-  given();
-  const last = talk.at(-1);
-  if (last?.note?.startsWith("failed") && !last.content) queueMicrotask(() => retry(talk.length - 1));
-});
-$("key-cancel").addEventListener("click", () => $("key").close());
-
-// --- settings
-
-function openSettings() {
-  const form = $("settings").querySelector("form");
-  form.elements.system.value = settings.system ?? "";
-  for (const name of NUMBERS) form.elements[name].value = settings[name] ?? "";
-  $("settings").showModal();
-}
-
-function keepSettings() {
-  const { elements } = $("settings").querySelector("form");
-  settings = {};
-  if (elements.system.value.trim()) settings.system = elements.system.value.trim();
-  for (const name of NUMBERS) {
-    const input = elements[name];
-    if (input.value !== "" && input.validity.valid) settings[name] = input.valueAsNumber;
-  }
-  saveSettings(settings);
-}
-
-$("open-settings").addEventListener("click", openSettings);
-$("settings").addEventListener("close", keepSettings);
-$("settings").addEventListener("click", (event) => {
-  if (event.target === $("settings")) $("settings").close();
-});
-$("reset").addEventListener("click", () => {
-  for (const input of $("settings").querySelectorAll("input, textarea")) input.value = "";
-});
-
-// --- the composer
-
-function grow() {
-  const area = $("question");
-  area.style.height = "auto";
-  area.style.height = `${area.scrollHeight}px`;
-  $("send").disabled = !running && !area.value.trim();
-}
-
+/** Sends what is written; while an answer comes, after it. */
 function submit() {
   const text = $("question").value.trim();
-  if (running) return stop();
-  if (!text) return;
-  $("question").value = "";
-  ask(text);
-  grow();
+  if (!text && files.attached().length === 0) return;
+  if (running) {
+    // Files wait with what they belong to.
+    if (files.attached().length || !text) return;
+    queued = [queued, text].filter(Boolean).join("\n\n");
+    fill("");
+    return settle();
+  }
+  const taken = files.takeFiles();
+  fill("");
+  ask(text, taken);
 }
 
-$("ask").addEventListener("submit", (event) => { event.preventDefault(); submit(); });
-$("question").addEventListener("input", grow);
-$("question").addEventListener("keydown", (event) => {
-  const plain = event.key === "Enter" && !event.shiftKey && !event.altKey && !event.ctrlKey && !event.metaKey;
-  // Enter may also choose a word of an input method.
-  if (!plain || event.isComposing || running) return;
-  event.preventDefault();
-  submit();
-});
-document.addEventListener("keydown", (event) => {
-  if (event.key === "Escape" && running && !document.querySelector("dialog[open]")) {
+/** Why `list` does not fit into a question; nothing if it does. */
+async function fits(list) {
+  const messages = [{ role: "user", content: tree.asText({ text: "", files: list }) }];
+  if (chat.system) messages.unshift({ role: "system", content: chat.system });
+  let count;
+  try { count = await post("/api/airrun/count", { messages }); } catch (error) { return error.message; }
+  const room = Math.floor(count.n_ctx * 7 / 8);
+  return count.tokens > room ? `it makes ${count.tokens} tokens, and of the context's ${count.n_ctx} a question may have ${room}.` : "";
+}
+
+function listen() {
+  $("ask").addEventListener("submit", (event) => {
     event.preventDefault();
-    stop();
-    $("question").focus();
-  }
-});
-$("fresh").addEventListener("click", () => {
-  stop();
-  cut(0);
-  saveTalk(talk);
-  settle();
-  $("question").focus();
-});
-$("down").addEventListener("click", () => follow(true));
-addEventListener("pagehide", () => {
-  leaving = true;
-  saveTalk(talk);
-});
-addEventListener("pageshow", () => { leaving = false; });
+    if (running) running.run.stop();
+    else submit();
+  });
+  $("question").addEventListener("input", grow);
+  $("question").addEventListener("keydown", (event) => {
+    const plain = event.key === "Enter" && !event.shiftKey && !event.altKey && !event.ctrlKey && !event.metaKey;
+    // Enter may also choose a word of an input method.
+    if (!plain || event.isComposing) return;
+    event.preventDefault();
+    submit();
+  });
+  document.addEventListener("keydown", (event) => {
+    if (event.key === "Escape" && running && !document.querySelector("dialog:modal")) {
+      event.preventDefault();
+      running.run.stop();
+      $("question").focus();
+    }
+  });
+  $("fresh").addEventListener("click", fresh);
+  $("unqueue").addEventListener("click", () => { const text = queued; queued = ""; fill([text, $("question").value].filter(Boolean).join("\n\n")); settle(); });
+  $("down").addEventListener("click", () => follow(true));
+  addEventListener("popstate", () => { if (location.hash.slice(1) !== chat.id) arrive(false); });
+  addEventListener("pagehide", () => {
+    chats.settle();
+    if (running) keep([running.node], running.chat);
+    store.saveDraft($("question").value);
+  });
+  whenKeyGiven(() => { const last = shown.at(-1); if (last?.note.startsWith("failed") && !last.text) retry(last); });
+}
+
+/** Opens what the address says. */
+async function arrive(push) {
+  const id = location.hash.slice(1);
+  const found = id ? await store.read(id).catch(() => null) : null;
+  open(found ?? tree.newChat(settings.current().system), push);
+}
 
 $("ideas").append(...IDEAS.map((idea) => {
   const item = document.createElement("li");
@@ -378,7 +408,25 @@ $("ideas").append(...IDEAS.map((idea) => {
   return item;
 }));
 
-show();
-grow();
-follow(true);
-watch();
+chats.listen({
+  open: (id) => openId(id),
+  fresh: () => open(tree.newChat(settings.current().system)),
+  rename: async (id, title) => {
+    const one = id === chat.id ? chat : await store.read(id);
+    if (!one) return;
+    Object.assign(one, { title, named: true });
+    await store.write(one, []).catch((error) => lasting("store", error.message));
+  },
+});
+settings.listen({
+  system: () => chat.system ?? "",
+  change: (text) => { chat.system = text; keep([]); },
+});
+files.listen(fits, sendable);
+store.onChange(changed);
+listen();
+fill(store.loadDraft());
+live.watch({ tick: progress, status: (status) => { settings.defaults(status.defaults); document.title = [chat.title, live.model()].filter(Boolean).join(" · "); settle(); } });
+store.keeps.then((does) => { if (!does) lasting("store", "This browser keeps nothing here: conversations last as long as this tab."); });
+await store.adopt();
+await arrive(false);

@@ -1,6 +1,9 @@
 // The live picture of the model's blocks: which are in memory, and what happens to those that stream. It draws what the server
 // tells ten times a second, and teaches how streaming works; it asks for nothing itself.
 
+import { size } from "./size.js";
+import * as slots from "./slots.js";
+
 const $ = (id) => document.getElementById(id);
 
 /** How the tiers are called, in the order in which they are counted. */
@@ -19,31 +22,31 @@ const STATES = {
   partly: "partly in memory",
   held: "in RAM",
   idle: "on disk",
-  reading: "on its way",
-  ready: "there, waiting",
+  reading: "being read",
+  ready: "waiting in a slot",
   computing: "computing",
 };
+/** Of a block whose parts do different things, this is shown: the last that applies. */
+const RANKS = ["idle", "held", "ready", "reading", "computing"];
 
 /** Rates of the last twelve seconds, ten a second. */
 const HISTORY = 120;
 
-/** More cells than this begin a new row. */
+/** More blocks than this begin a new row, and what a block needs at least, with the gap. (pixels) */
 const PER_ROW = 96;
+const LEAST = 4;
 
+/** A cell for each streamed unit; where there is no room for those, all units of a block share one. */
 let cells = [];
+/** Whether they do. */
+let coarse = false;
+/** The block that was computed last in this pass. */
+let reached = 0;
 /** What the cells show while nothing happens to their units. */
 let rests = [];
 let rates = [];
 let plan = null;
 let fastest = 0;
-
-/** `2.1 GB/s`, `340 MB`. */
-export function size(bytes, unit = "") {
-  const steps = ["B", "kB", "MB", "GB", "TB"];
-  let at = 0;
-  while (bytes >= 999.5 && at < steps.length - 1) { bytes /= 1000; at++; }
-  return `${bytes >= 99.5 || at === 0 ? Math.round(bytes) : bytes.toPrecision(2)} ${steps[at]}${unit}`;
-}
 
 /** Whether a GPU computes: then what is resident is in its memory. */
 let gpu = false;
@@ -87,27 +90,48 @@ export function show(status) {
   plan = status.plan;
   const units = plan.units ?? [];
   gpu = Boolean(plan.gpu);
-  const strip = $("strip");
-  strip.replaceChildren();
-  cells = units.map(() => cell("idle", ""));
-  rests = units.map(() => "idle");
-  const rows = Math.max(1, Math.ceil(plan.blocks.length / PER_ROW));
-  strip.style.gridTemplateColumns = `repeat(${Math.ceil(plan.blocks.length / rows)}, 1fr)`;
-  strip.classList.toggle("dense", plan.blocks.length > 48);
-  plan.blocks.forEach((block, at) => {
-    const node = document.createElement("span");
-    node.className = "block";
-    const parts = units.map((unit, i) => [unit, i]).filter(([unit]) => unit.block === at);
-    if (parts.length === 0) node.append(cell("resident", block.name, block.bytes));
-    if (block.partly && parts.length > 0) stack(node, block);
-    for (const [unit, i] of parts) node.append(cells[i] = cell(rests[i] = block.tier === "host" ? "held" : "idle", unit.name, unit.bytes));
-    strip.append(node);
-  });
+  rests = units.map(({ block }) => plan.blocks[block]?.tier === "host" ? "held" : "idle");
+  $("blocks").hidden = plan.blocks.length === 0;
+  layOut();
   legend();
   teach(units);
-  $("blocks").hidden = plan.blocks.length === 0;
+  slots.show(plan);
   if (status.now) update(status.now);
 }
+
+/** As many rows as blocks need to be seen; their parts are drawn where these can be seen, too. */
+function layOut() {
+  const { blocks } = plan;
+  const units = plan.units ?? [];
+  const strip = $("strip");
+  const width = strip.clientWidth || 600;
+  const perRow = Math.max(8, Math.min(PER_ROW, blocks.length > 48 && width < 480 ? Math.ceil(blocks.length / 2) : blocks.length, Math.floor(width / LEAST)));
+  const rows = Math.max(1, Math.ceil(blocks.length / perRow));
+  const columns = Math.ceil(blocks.length / rows);
+  const parts = Math.max(1, ...blocks.map((_, at) => units.filter((unit) => unit.block === at).length));
+  coarse = width / columns / parts < 3;
+  strip.style.gridTemplateColumns = `repeat(${columns}, 1fr)`;
+  strip.classList.toggle("dense", columns > 48 || width < 400);
+  cells = units.map(() => cell("idle", ""));
+  strip.replaceChildren(...blocks.map((block, at) => drawBlock(block, units.flatMap((unit, i) => unit.block === at ? [i] : []))));
+}
+
+function drawBlock(block, units) {
+  const node = document.createElement("span");
+  node.className = "block";
+  if (units.length === 0) node.append(cell("resident", block.name, block.bytes));
+  if (block.partly && units.length > 0) stack(node, block);
+  if (coarse && units.length > 0) {
+    const shared = cell(rests[units[0]], block.name, block.bytes);
+    for (const i of units) cells[i] = shared;
+    node.append(shared);
+  } else {
+    for (const i of units) node.append(cells[i] = cell(rests[i], plan.units[i].name, plan.units[i].bytes));
+  }
+  return node;
+}
+
+new ResizeObserver(() => { if (plan) layOut(); }).observe($("strip"));
 
 /** Lets what streams of a block lie upon what stays in memory, each as high as its share, but high enough to be seen. */
 function stack(node, { name, bytes, streamed_bytes: streamed }) {
@@ -137,7 +161,7 @@ function legend() {
 }
 
 function teach(units) {
-  const { blocks, n_slots: slots, slot_bytes: slot } = plan;
+  const { blocks, n_slots: n, slot_bytes: slot } = plan;
   const lesson = $("lesson");
   $("stages").hidden = units.length === 0;
   if (units.length === 0) {
@@ -145,46 +169,60 @@ function teach(units) {
       + "memory and nothing streams.";
     return;
   }
-  const room = slots && slot ? `one of ${slots} slots of ${size(slot)}` : "memory";
+  const room = n && slot ? `one of ${n} slots of ${size(slot)}` : "memory";
   const tiers = new Set(plan.blocks.map(({ tier }) => tier));
   const from = tiers.has("host") ? tiers.has("streamed") ? "brought from RAM or disk" : "brought from RAM" : "read from disk";
-  const parts = plan.blocks.some(({ partly }) => partly);
-  const filled = parts ? "What stays in memory is there already. The other parts"
-    : tiers.size > 1 ? "Some stay in memory. The others" : "They";
-  lesson.textContent = `Every token needs all ${blocks.length} blocks, one after the other, in this order. ${filled} are ${from} into `
-    + `${room} just before their turn, while the block before is computing: as long as that keeps up, computing never waits. `
+  const filled = inMemory() ? `${inMemory()} is in memory already. The rest is` : "They are";
+  lesson.textContent = `Every token needs all ${blocks.length} blocks, one after the other, in this order. ${filled} ${from} into `
+    + `${room} just before its turn, while the block before is computing: as long as that keeps up, computing never waits. `
     + "The colours walk from left to right once for each token.";
 }
 
-/** Shows what goes on now. */
-export function update(now) {
+/** `22 of 60 blocks, 6 % of the weights,`: what stays. */
+function inMemory() {
+  const whole = plan.blocks.reduce((sum, { bytes }) => sum + (bytes ?? 0), 0);
+  const moves = plan.streamed_bytes ?? (plan.units ?? []).reduce((sum, { bytes }) => sum + bytes, 0);
+  const stays = plan.blocks.filter(({ tier, partly }) => partly || !streams(tier)).length;
+  if (!stays || !whole) return "";
+  const share = Math.round(100 * Math.max(0, 1 - moves / whole));
+  const parts = plan.blocks.some(({ partly }) => partly);
+  return `${parts ? "Some or all of" : "All of"} ${stays} of the blocks, ${share < 1 ? "under 1" : share} % of the weights,`;
+}
+
+/** Shows what goes on now; `binds` is what holds the model back. */
+export function update(now, binds = "") {
   const states = now.units ?? [];
-  let computing = "";
+  const shown = new Map();
   cells.forEach((node, i) => {
     const state = states[i] !== "idle" && STATES[states[i]] ? states[i] : rests[i];
-    if (node.className !== state) node.className = state;
-    if (state === "computing") computing = plan.units[i]?.name ?? "";
+    if (!shown.has(node) || RANKS.indexOf(state) > RANKS.indexOf(shown.get(node))) shown.set(node, state);
   });
+  for (const [node, state] of shown) if (node.className !== state) node.className = state;
   const rate = now.bytes_per_second ?? 0;
   if (rate > 0) fastest = Math.max(rate, fastest * 0.98);
   rates.push(rate);
   if (rates.length > HISTORY) rates.shift();
   spark();
   const busy = (now.running ?? 0) > 0;
-  $("flow").textContent = flow(now, rate, busy);
+  const place = position(now);
+  $("flow").textContent = flow(rate, busy, binds);
+  slots.take(now, busy, fastest, binds);
   if (!$("blocks-more").hidden) {
     figures(now);
     stages(states, busy);
+    slots.draw(states);
   }
   const words = planInWords();
   if ($("plan").dataset.live === "yes" && $("plan").textContent !== words) $("plan").textContent = words;
-  $("strip").setAttribute("aria-label", `${words}. ${busy ? `Now computing${computing ? `: ${computing}` : ""}.` : "Idle."}`);
+  // Not ten times a second: those who hear the page may read it at any time.
+  const label = `${words}. ${busy ? `Computing${place ? ` block ${place[0]} of ${place[1]}` : ""}.` : "Idle."}`;
+  if ($("strip").getAttribute("aria-label") !== label) $("strip").setAttribute("aria-label", label);
 }
 
-function flow(now, rate, busy) {
-  if (cells.length === 0) return busy ? "computing" : "idle";
-  if (rate >= 1e4) return size(rate, "/s");
-  return busy ? "waiting" : "idle";
+function flow(rate, busy, binds) {
+  if (!busy) return "idle";
+  if (cells.length === 0) return "computing";
+  return binds === "waiting for the disk" || rate >= 1e4 ? size(rate, "/s") : "computing";
 }
 
 function spark() {
@@ -198,7 +236,7 @@ function spark() {
 
 /** The three places that a streamed block passes through, and which blocks are there. */
 function stages(states, busy) {
-  const names = (state) => cells.flatMap((node, i) => states[i] === state ? [plan.units[i].name] : []);
+  const names = (state) => (plan.units ?? []).flatMap((unit, i) => states[i] === state ? [slots.short(unit.name)] : []);
   const [reading, ready, computing] = [names("reading"), names("ready"), names("computing")];
   const shown = [reading, ready, computing.length || !busy ? computing : ["a block in memory"]];
   const list = $("stages");
@@ -214,8 +252,8 @@ function figures(now) {
     ["streamed so far", size(now.streamed_bytes ?? 0)],
     ["passes over the weights", String(now.passes ?? 0)],
     ["waited for blocks", `${(now.stall_seconds ?? 0).toFixed(1)} s`],
-    ["tokens per second", (now.tokens_per_second ?? 0).toFixed(1)],
-    ["requests", now.waiting ? `${now.running} and ${now.waiting} waiting` : String(now.running ?? 0)],
+    ["tokens per second", rateInWords(now.tokens_per_second ?? 0)],
+    ["requests running", now.waiting ? `${now.running} and ${now.waiting} waiting` : String(now.running ?? 0)],
   ];
   $("figures").replaceChildren(...pairs.map(([name, value]) => {
     const pair = document.createElement("div");
@@ -227,13 +265,25 @@ function figures(now) {
   }));
 }
 
-/** Which block of the pass is being computed: `[3, 80]`; nothing where nobody knows. */
+function rateInWords(rate) {
+  return rate >= 9.95 ? String(Math.round(rate)) : rate.toFixed(rate < 1 ? 2 : 1);
+}
+
+/** Which of the model's blocks is being computed: `[3, 80]`; nothing where nobody knows. */
 export function position(now) {
-  return now && now.n_runs > 1 ? [Math.min(now.run + 1, now.n_runs), now.n_runs] : null;
+  if (!plan || !(now?.n_runs > 1) || !(now.running > 0)) return null;
+  const n = plan.blocks.length;
+  const computing = (now.units ?? []).indexOf("computing");
+  const part = Math.min(n, 1 + Math.floor(n * now.run / now.n_runs));
+  const block = computing >= 0 ? (plan.units[computing]?.block ?? part - 1) + 1 : part;
+  // Between two parts it does not go back.
+  reached = now.run > 0 && block < reached && reached - block < 3 ? reached : block;
+  return [reached, n];
 }
 
 $("blocks-toggle").addEventListener("click", () => {
   const more = $("blocks-more");
   more.hidden = !more.hidden;
   $("blocks-toggle").setAttribute("aria-expanded", String(!more.hidden));
+  layOut();
 });

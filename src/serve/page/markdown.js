@@ -1,7 +1,11 @@
 // Markdown to nodes of the page. marked's lexer reads it; what it finds is built with createElement and text nodes only, so
 // nothing that a model says is ever parsed as HTML. It knows nothing of conversations.
 
-import { lexer } from "./vendor/marked.js";
+import { colour } from "./code.js";
+import { formula, RULES } from "./math.js";
+import { Marked } from "./vendor/marked.js";
+
+const reader = new Marked({ gfm: true, extensions: RULES });
 
 /** Links may lead here, and nowhere else. */
 const SCHEMES = ["http:", "https:", "mailto:"];
@@ -11,22 +15,28 @@ const MAX_DEPTH = 24;
 
 /**
  * Shows `text` in `target`, changing only the blocks that differ from what it shows already: while an answer grows, all but
- * the last stay as they are, with their selection and scroll positions.
+ * the last stay as they are, with their selection and scroll positions. Code gets its colours when it is complete: all but the
+ * last block is, and that too unless the text is `growing`.
  */
-export function render(target, text) {
+export function render(target, text, growing = false) {
   const blocks = read(text);
   const shown = target.shown ?? [];
+  const mark = (token, at) => growing && at === blocks.length - 1 ? `${token.raw}\u0000` : token.raw;
+  // No level of headings is left out, whatever the model does.
+  let level = 2;
+  for (const token of blocks) if (token.type === "heading") level = token.level = Math.min(token.depth + 2, level + 1, 6);
   let same = 0;
-  while (same < blocks.length && same < shown.length && blocks[same].raw === shown[same]) same++;
+  while (same < blocks.length && same < shown.length && mark(blocks[same], same) === shown[same]) same++;
+  // A last block that has not grown only gets its colours.
   while (target.childNodes.length > same) target.lastChild.remove();
-  for (const token of blocks.slice(same)) target.append(block(token, 0));
-  target.shown = blocks.map((token) => token.raw);
+  blocks.slice(same).forEach((token, at) => target.append(block(token, 0, growing && same + at === blocks.length - 1)));
+  target.shown = blocks.map(mark);
 }
 
 /** The top-level tokens that show something; a text that cannot be read is one paragraph. */
 function read(text) {
   try {
-    return lexer(text, { gfm: true }).filter((token) => token.type !== "space" && token.type !== "def");
+    return reader.lexer(text).filter((token) => token.type !== "space" && token.type !== "def");
   } catch {
     return [{ type: "text", raw: text, text }];
   }
@@ -39,12 +49,13 @@ function element(name, className, ...children) {
   return node;
 }
 
-function block(token, depth) {
+function block(token, depth, growing = false) {
   if (depth > MAX_DEPTH) return element("p", "", token.raw ?? "");
   switch (token.type) {
-    case "heading": return element(`h${Math.min(token.depth + 2, 6)}`, "", ...inline(token.tokens));
+    case "heading": return element(`h${token.level ?? 6}`, "", ...inline(token.tokens));
     case "paragraph": return element("p", "", ...inline(token.tokens));
-    case "code": return code(token);
+    case "code": return code(token, growing);
+    case "formula": return formula(token);
     case "blockquote": return element("blockquote", "", ...blocks(token.tokens, depth + 1));
     case "list": return list(token, depth + 1);
     case "table": return table(token);
@@ -95,17 +106,19 @@ function table(token) {
   const body = element("tbody", "", ...token.rows.map((cells) => row("td", cells)));
   const frame = element("div", "table-frame", element("table", "", head, body));
   frame.tabIndex = 0;
-  frame.setAttribute("role", "region");
+  frame.setAttribute("role", "group");
   frame.setAttribute("aria-label", "Table");
   return frame;
 }
 
-function code(token) {
+function code(token, growing) {
   const language = (token.lang ?? "").trim().split(/\s/)[0].slice(0, 24);
   const copy = element("button", "copy", "Copy");
   copy.type = "button";
   copy.addEventListener("click", () => copyText(token.text, copy));
-  const text = element("pre", "", element("code", "", token.text));
+  const letters = element("code", "", token.text);
+  if (!growing) colour(letters, token.text, language);
+  const text = element("pre", "", letters);
   text.tabIndex = 0;
   text.setAttribute("aria-label", language ? `Code, ${language}` : "Code");
   const head = element("div", "code-head", element("span", "", language || "code"), copy);
@@ -142,6 +155,7 @@ function inline(tokens = []) {
       case "strong": return element("strong", "", ...inline(token.tokens));
       case "em": return element("em", "", ...inline(token.tokens));
       case "del": return element("del", "", ...inline(token.tokens));
+      case "formula": return formula(token);
       case "codespan": return element("code", "", token.text);
       case "br": return element("br");
       case "link": return link(token.href, inline(token.tokens));

@@ -1,7 +1,9 @@
 // How messages look: a question, and an answer that grows. It draws what it is given, and calls back when a button is pressed;
 // it neither asks the server nor keeps anything.
 
+import { chip } from "./files.js";
 import { copyText, render } from "./markdown.js";
+import { figuresInWords } from "./time.js";
 
 const talk = document.getElementById("talk");
 const down = document.getElementById("down");
@@ -12,18 +14,19 @@ const NEAR = 80;
 /** What is said below an answer that did not end by itself. */
 const NOTES = {
   stopped: "You stopped this answer.",
-  left: "The page was left before this answer was complete.",
-  cut: "The answer ends here because it may not be longer.",
+  left: "This answer was interrupted before it was complete.",
+  cut: "The answer ends here: it reached its longest length.",
+  full: "The answer ends here: the context is full.",
 };
 
-function element(name, className, ...children) {
+export function element(name, className, ...children) {
   const node = document.createElement(name);
   if (className) node.className = className;
   node.append(...children);
   return node;
 }
 
-function button(label, action, className = "quiet small") {
+export function button(label, action, className = "quiet small") {
   const node = element("button", className, label);
   node.type = "button";
   node.addEventListener("click", action);
@@ -78,91 +81,186 @@ new ResizeObserver(() => follow()).observe(talk);
 
 // --- messages
 
-/** A question: `edit` takes it back. */
-export function questionView(message, { edit }) {
-  const back = button("Edit", edit);
-  const node = element("article", "question", element("div", "bubble", message.content), element("div", "actions", back));
-  node.setAttribute("aria-label", "You");
-  return { node, last() {} };
+/** `‹ 1/2 ›`: which version of a message is shown; `pick(at)` shows another. */
+function versionsView(pick) {
+  let [at, n] = [0, 1];
+  const step = (by, label, text) => {
+    const node = button(text, () => pick(at + by), "quiet small step");
+    node.setAttribute("aria-label", label);
+    return node;
+  };
+  const [back, on] = [step(-1, "Previous version", "\u2039"), step(1, "Next version", "\u203a")];
+  const words = element("span", "which");
+  const node = element("span", "versions", back, words, on);
+  return {
+    node,
+    show(of, all) {
+      [at, n] = [of, all];
+      node.hidden = n < 2;
+      words.textContent = `${at + 1}/${n}`;
+      words.setAttribute("aria-label", `Version ${at + 1} of ${n}`);
+      back.disabled = at === 0;
+      on.disabled = at === n - 1;
+    },
+  };
 }
 
-/** An answer: `retry` draws it again. */
-export function answerView(message, { retry }) {
-  const thought = element("details", "thought", element("summary", "", "Thoughts"));
+/** A question. `actions`: `send(text)` says it otherwise, `pick(at)` shows another version. */
+export function questionView(message, { send, pick }) {
+  const bubble = element("div", "bubble", message.text);
+  const back = button("Edit", begin);
+  const copy = button("Copy", () => copyText(message.text, copy));
+  const versions = versionsView(pick);
+  const actions = element("div", "actions", copy, back, versions.node);
+  const node = element("article", "question");
+  if (message.files.length) node.append(element("ul", "files", ...message.files.map((file) => chip(file))));
+  if (message.text) node.append(bubble);
+  node.append(actions);
+  node.setAttribute("aria-label", "You");
+
+  function begin() {
+    const area = element("textarea", "rewrite");
+    area.value = message.text;
+    area.setAttribute("aria-label", "Edit the question");
+    const form = element("form", "editing", area, element("div", "row", button("Cancel", stop, "quiet"), element("button", "primary", "Send")));
+    const grow = () => { area.style.height = "auto"; area.style.height = `${area.scrollHeight + 2}px`; };
+    function stop() {
+      form.replaceWith(bubble);
+      actions.hidden = false;
+      back.focus();
+    }
+    area.addEventListener("input", grow);
+    area.addEventListener("keydown", (event) => {
+      if (event.key === "Escape") { event.preventDefault(); event.stopPropagation(); stop(); }
+      if (event.key === "Enter" && !event.shiftKey && !event.isComposing) { event.preventDefault(); form.requestSubmit(); }
+    });
+    form.addEventListener("submit", (event) => {
+      event.preventDefault();
+      const text = area.value.trim();
+      // It looks as before when somebody comes back to it.
+      stop();
+      if (text !== message.text && (text || message.files.length)) send(text);
+    });
+    if (bubble.isConnected) bubble.replaceWith(form);
+    else node.insertBefore(form, actions);
+    actions.hidden = true;
+    area.focus();
+    grow();
+  }
+
+  return { node, settle({ at, n }) { versions.show(at, n); } };
+}
+
+/** An answer. `actions`: `retry()` answers again, `go()` continues it, `pick(at)` shows another version. */
+export function answerView(message, { retry, go, pick }) {
+  const summary = element("summary", "", "Thoughts");
+  const thought = element("details", "thought", summary);
   const thoughtText = element("div", "prose");
   thought.append(thoughtText);
   const text = element("div", "prose");
-  const wait = element("div", "wait", element("span", "wait-words"), element("span", "wait-bar", element("i")));
+  const wait = element("div", "wait", element("span", "wait-words"), element("span", "wait-more"), element("span", "wait-bar", element("i")));
   const noteLine = element("p", "note-line");
-  const copy = button("Copy", () => copyText(message.content, copy));
+  const copy = button("Copy", () => copyText(parts(message).said, copy));
   const again = button("Try again", retry);
+  const on = button("Continue", go);
+  const versions = versionsView(pick);
   const figures = element("span", "rate");
-  const actions = element("div", "actions", copy, again, figures);
-  const node = element("article", "answer", thought, text, wait, noteLine, actions);
+  const actions = element("div", "actions", copy, on, again, versions.node, figures);
+  const node = element("article", "answer", element("h2", "sr", "Answer"), thought, text, wait, noteLine, actions);
   node.setAttribute("aria-label", "Answer");
 
   let drawing = false;
+  let growing = false;
   function draw() {
     drawing = false;
     const { thinking, said } = parts(message);
     thought.hidden = !thinking;
-    if (thinking) render(thoughtText, thinking);
-    thought.classList.toggle("open-ended", !said && Boolean(thinking));
-    render(text, said);
+    const open = growing && !said;
+    if (thinking) {
+      render(thoughtText, thinking, open);
+      const words = open ? `Thinking \u00b7 ${thinking.split(/\s+/).length} words \u00b7 ` : "Thoughts";
+      summary.replaceChildren(words, ...(open ? [element("span", "last-thought", thinking.trim().split("\n").at(-1).slice(-90))] : []));
+    }
+    render(text, said, growing);
   }
 
   const view = {
     node,
     /** The message has grown: shows it with the next frame. */
     grow() {
+      growing = true;
       wait.hidden = true;
       if (drawing) return;
       drawing = true;
       requestAnimationFrame(draw);
     },
-    /** Nothing is there yet: says why, how far it is, and for how long. */
-    waiting(words, part = 0, seconds = 0) {
+    /** Nothing new is there yet: says why in one or two lines, and how far it is. */
+    waiting(words, more = "", part = 0) {
       wait.hidden = false;
       node.setAttribute("aria-busy", "true");
-      wait.firstChild.textContent = seconds > 2 ? `${words} · ${seconds} s` : words;
-      wait.lastChild.firstChild.style.transform = `scaleX(${part})`;
-      wait.lastChild.hidden = part === 0;
+      const [first, second, bar] = wait.children;
+      if (first.textContent !== words) first.textContent = words;
+      if (second.textContent !== more) second.textContent = more;
+      second.hidden = !more;
+      bar.firstChild.style.transform = `scaleX(${part})`;
+      bar.hidden = part === 0;
     },
-    /** It is over; `summary` says how fast it was. */
-    end(summary) {
+    /** It begins, or is over. */
+    begin() {
+      growing = true;
+      node.setAttribute("aria-busy", "true");
+      noteLine.hidden = true;
+    },
+    end() {
+      growing = false;
       wait.hidden = true;
       node.removeAttribute("aria-busy");
-      figures.textContent = summary;
       draw();
+      note();
     },
-    /** How it ended, if not by itself. */
-    note(note) {
-      const failed = note?.startsWith("failed: ");
-      noteLine.textContent = failed ? note.slice(8) : NOTES[note] ?? "";
-      noteLine.hidden = !noteLine.textContent;
-      noteLine.classList.toggle("failure", Boolean(failed));
-      noteLine.setAttribute("role", failed ? "alert" : "note");
-      again.classList.toggle("framed", Boolean(failed));
-    },
-    /** Whether it is the last message of a conversation at rest: only then it can be drawn again. */
-    last(is, busy) {
-      again.hidden = !is;
-      copy.hidden = !message.content;
+    /** Which version it is, whether it is the last message, and whether an answer is under way. */
+    settle({ at, n, last, busy }) {
+      versions.show(at, n);
+      again.hidden = busy;
+      on.hidden = busy || !last || !canGoOn(message);
+      copy.hidden = !message.text;
       actions.hidden = busy && node.hasAttribute("aria-busy");
+      again.classList.toggle("framed", last && message.note.startsWith("failed"));
+      on.classList.toggle("framed", last && !on.hidden);
     },
   };
+
+  /** How it ended, if not by itself. */
+  function note() {
+    const failed = message.note.startsWith("failed: ");
+    noteLine.textContent = failed ? message.note.slice(8) : NOTES[message.note] ?? "";
+    noteLine.hidden = !noteLine.textContent;
+    noteLine.classList.toggle("failure", failed);
+    noteLine.setAttribute("role", failed ? "alert" : "note");
+    figures.textContent = figuresInWords(message.figures);
+  }
   wait.hidden = true;
   draw();
-  view.note(message.note);
+  note();
   return view;
 }
 
+/** Whether an answer ended before its end, and says something to go on from. */
+function canGoOn({ note, text }) {
+  return Boolean(text.trim()) && note !== "";
+}
+
+/** `what` was left out before the next message. */
+export function divider(words) {
+  return element("p", "divider", words);
+}
+
 /** What a model thought, and what it said: some write their thoughts into the answer, between marks. */
-function parts({ content, thought }) {
-  if (thought) return { thinking: thought, said: content };
-  const open = /^\s*<think>/.exec(content);
-  if (!open) return { thinking: "", said: content };
-  const end = content.indexOf("</think>");
-  if (end < 0) return { thinking: content.slice(open[0].length).trim(), said: "" };
-  return { thinking: content.slice(open[0].length, end).trim(), said: content.slice(end + "</think>".length).trimStart() };
+function parts({ text, thought }) {
+  if (thought) return { thinking: thought, said: text };
+  const open = /^\s*<think>/.exec(text);
+  if (!open) return { thinking: "", said: text };
+  const end = text.indexOf("</think>");
+  if (end < 0) return { thinking: text.slice(open[0].length).trim(), said: "" };
+  return { thinking: text.slice(open[0].length, end).trim(), said: text.slice(end + "</think>".length).trimStart() };
 }

@@ -47,8 +47,25 @@ pub trait Sink: Send + std::fmt::Debug {
     fn room(&self) -> Room;
     /// A piece of the text; only after [`Room::Free`].
     fn piece(&mut self, piece: Piece);
+    /// A batch with tokens of its prompt is about to be computed.
+    fn reading(&mut self, _reading: Reading) {}
     /// The end.
     fn end(self: Box<Self>, end: Result<Ended, Error>);
+}
+
+/// How far the reading of a prompt is, in tokens.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Reading {
+    /// Of the whole prompt.
+    pub n_prompt: usize,
+    /// Those that were there from before.
+    pub n_reused: usize,
+    /// Those that the context has, with those from before.
+    pub n_done: usize,
+    /// Those in the batch that is about to be computed.
+    pub n_batch: usize,
+    /// Seconds since the text began.
+    pub seconds: f64,
 }
 
 /// A piece of a text.
@@ -170,6 +187,13 @@ impl Running {
     /// Whether its prompt is still being read.
     pub(super) fn reads(&self) -> bool {
         self.first.is_none()
+    }
+
+    /// Tells its listener that the next `n_batch` tokens of its prompt are computed.
+    pub(super) fn tell_reading(&mut self, n_done: usize, n_batch: usize) {
+        let seconds = self.begun.elapsed().as_secs_f64();
+        let (n_prompt, n_reused) = (self.n_prompt, self.n_reused);
+        self.sink.reading(Reading { n_prompt, n_reused, n_done, n_batch, seconds });
     }
 
     /// Whether it can use another token now.

@@ -20,7 +20,7 @@ pub enum Vector {
 
 /// A text whose vector is being made: the slot's own.
 #[derive(Debug)]
-pub(super) struct Reading {
+pub(super) struct Vectoring {
     slot: usize,
     sum: Vec<f32>,
 }
@@ -36,7 +36,7 @@ impl Batcher {
         if self.reading.as_ref().is_some_and(|r| self.slots[r.slot].tokens != text) {
             self.drop_vector();
         }
-        let Reading { slot, sum } = match self.reading.take() {
+        let Vectoring { slot, sum } = match self.reading.take() {
             Some(reading) => reading,
             None => match self.begin_reading(text)? {
                 Some(reading) => reading,
@@ -48,7 +48,7 @@ impl Batcher {
         // Whoever is being written comes to an end; nobody new begins meanwhile.
         self.vector_waits = !self.make_room(n);
         if self.vector_waits {
-            self.reading = Some(Reading { slot, sum });
+            self.reading = Some(Vectoring { slot, sum });
             return Ok(Vector::Waits);
         }
         let tokens = &self.slots[slot].tokens;
@@ -58,13 +58,13 @@ impl Batcher {
         let read = self.read(&batch);
         let more = match self.loaded.checked(read) {
             Ok(more) => more,
-            Err(error) => return self.not_read(Reading { slot, sum }, error),
+            Err(error) => return self.not_read(Vectoring { slot, sum }, error),
         };
         let sum = if sum.is_empty() { more } else { added(sum, &more) };
         self.clock += 1;
         (self.slots[slot].n_done, self.slots[slot].used) = (from + n, self.clock);
         if from + n < len {
-            self.reading = Some(Reading { slot, sum });
+            self.reading = Some(Vectoring { slot, sum });
             return Ok(Vector::Grows);
         }
         self.release(slot);
@@ -72,10 +72,10 @@ impl Batcher {
     }
 
     /// A pass could not be computed. If it was stopped, what was read before it stays, where the context can forget a part.
-    fn not_read(&mut self, reading: Reading, error: ggml::Error) -> Result<Vector, Error> {
+    fn not_read(&mut self, reading: Vectoring, error: ggml::Error) -> Result<Vector, Error> {
         let error = self.loaded.explain(error);
         self.loaded.monitor.clear_stop();
-        let Reading { slot, mut sum } = reading;
+        let Vectoring { slot, mut sum } = reading;
         let stopped = matches!(error, Error::Interrupted);
         let kept = self.slots[slot].n_done;
         if !stopped || !self.context.truncate_sequence(sequence(slot), kept) {
@@ -83,7 +83,7 @@ impl Batcher {
             sum.clear();
         }
         if stopped {
-            self.reading = Some(Reading { slot, sum });
+            self.reading = Some(Vectoring { slot, sum });
             return Ok(Vector::Grows);
         }
         self.release(slot);
@@ -99,7 +99,7 @@ impl Batcher {
     }
 
     /// Takes a slot for a text, if there is one.
-    fn begin_reading(&mut self, text: &[Token]) -> Result<Option<Reading>, Error> {
+    fn begin_reading(&mut self, text: &[Token]) -> Result<Option<Vectoring>, Error> {
         let (room, vocab) = (self.n_ctx, self.loaded.model.vocab());
         if text.is_empty() {
             return Err(Error::EmptyPrompt);
@@ -121,7 +121,7 @@ impl Batcher {
         self.forget(slot);
         self.slots[slot].tokens = text.to_vec();
         self.slots[slot].is_read = true;
-        Ok(Some(Reading { slot, sum: Vec::new() }))
+        Ok(Some(Vectoring { slot, sum: Vec::new() }))
     }
 
     /// Lets go of a slot; what was read stays, for prompts that begin like it.

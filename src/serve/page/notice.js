@@ -1,0 +1,29 @@
+// Sentences that appear above the line to write on: what can be undone for a while, and what went wrong for good.
+
+import { button, element } from "./view.js";
+
+/** How long something can be undone. (milliseconds) */
+const UNDO = 10_000;
+
+const place = document.getElementById("notices");
+
+/** Says that something was done, and lets it be undone for a while; then `kept` is called. */
+export function undoable(words, undo, kept = () => {}) {
+  const end = (what) => { clearTimeout(timer); node.remove(); what(); };
+  const node = element("p", "notice", words, button("Undo", () => end(undo), "quiet small"));
+  const timer = setTimeout(() => end(kept), UNDO);
+  place.replaceChildren(...place.querySelectorAll(".lasting"), node);
+}
+
+/** Says what is wrong until it is not: one sentence of each `kind`. */
+export function lasting(kind, words) {
+  const before = place.querySelector(`.lasting[data-kind="${kind}"]`);
+  if (!words) return before?.remove();
+  if (before?.firstChild.textContent === words) return undefined;
+  const node = element("p", "notice lasting", words, button("Close", () => node.remove(), "quiet small"));
+  node.dataset.kind = kind;
+  node.setAttribute("role", "alert");
+  before?.remove();
+  place.prepend(node);
+  return undefined;
+}

@@ -1,0 +1,74 @@
+// How long it takes, in words: from how far a prompt is and what the model is doing. Values in, words out.
+
+/** `50 s`, `1 min 20 s`, `2 h 5 min`: no more exact than it can be known. */
+export function duration(seconds) {
+  if (seconds < 9.5) return `${Math.max(1, Math.round(seconds))} s`;
+  if (seconds < 58) return `${5 * Math.round(seconds / 5)} s`;
+  const minutes = Math.floor(seconds / 60);
+  if (minutes < 10) {
+    const rest = 10 * Math.round((seconds - 60 * minutes) / 10);
+    if (rest === 60) return `${minutes + 1} min`;
+    return rest ? `${minutes} min ${rest} s` : `${minutes} min`;
+  }
+  const whole = Math.round(seconds / 60);
+  if (whole < 60) return `${whole} min`;
+  return `${Math.floor(whole / 60)} h${whole % 60 ? ` ${whole % 60} min` : ""}`;
+}
+
+/** How much of the pass under way is over, from 0 to 1. */
+const share = (now) => now?.n_runs > 1 ? Math.min(now.run, now.n_runs) / now.n_runs : 0;
+
+/**
+ * How far a prompt is: `part` of it is read, `left` seconds are left (0 if that is not known yet), and it is in pass `pass` of
+ * `passes`. `progress` is what the server said before the pass under way, `now` what the model is doing.
+ */
+export function prompt(progress, now, time) {
+  const { total, cache = 0, processed, batch } = progress;
+  const done = share(now);
+  const whole = Math.max(1, total - cache);
+  const read = processed - cache;
+  const part = Math.min(1, (read + done * batch) / whole);
+  // A prompt's last pass has what is left over; it takes as long while weights stream, whatever it computes.
+  const before = batch > 0 ? Math.round(read / Math.max(batch, 1)) : 0;
+  const first = read > 0 && before > 0 ? read / before : batch;
+  const later = first > 0 ? Math.ceil(Math.max(0, total - processed - batch) / first) : 0;
+  const spent = progress.time_ms / 1000;
+  const running = (time - progress.at) / 1000;
+  const each = before > 0 ? spent / before : done > 0.05 && running > 1 ? running / done : 0;
+  const measured = done > 0.3 && running > 1 ? running / done : each;
+  const length = before > 0 && done > 0.3 ? (each + measured) / 2 : measured;
+  const left = length > 0 ? Math.max(0, length * (1 - done)) + later * length : 0;
+  return { part, left, pass: before + 1, passes: before + 1 + later };
+}
+
+/** What holds a streamed model back, by how long it waited for weights between two moments. */
+export function binds(old, now) {
+  if (!old || !now || now.at - old.at < 500) return "";
+  const waited = (now.stall_seconds - old.stall_seconds) / ((now.at - old.at) / 1000);
+  return waited > 0.5 ? "waiting for the disk" : "computing";
+}
+
+/** `Reading the prompt: 47 %, 1 min 20 s left (pass 1 of 2, block 53 of 60)`. */
+export function promptInWords({ part, left, pass, passes }, block, seconds) {
+  const place = [passes > 1 ? `pass ${pass} of ${passes}` : "", block ? `block ${block[0]} of ${block[1]}` : ""].filter(Boolean).join(", ");
+  // What is over soon needs no numbers.
+  const time = left > 0 && seconds > 2 ? `, ${duration(left)} left` : "";
+  return `Reading the prompt: ${Math.floor(100 * part)} %${time}${place ? ` (${place})` : ""}`;
+}
+
+/** `Next token: block 12 of 60, 2.9 s each`. */
+export function tokenInWords(block, rate) {
+  const each = rate > 0 && rate < 2 ? `${(1 / rate).toFixed(1)} s each` : "";
+  return `Next token${block || each ? ": " : ""}${[block ? `block ${block[0]} of ${block[1]}` : "", each].filter(Boolean).join(", ")}`;
+}
+
+/** `42 tokens · 3.1 tokens/s · first token 2.4 s`. */
+export function figuresInWords(figures) {
+  if (!figures?.tokens) return "";
+  const rate = figures.rate >= 100 ? Math.round(figures.rate) : figures.rate?.toFixed(figures.rate < 1 ? 2 : 1);
+  return [
+    `${figures.tokens} token${figures.tokens === 1 ? "" : "s"}`,
+    figures.rate > 0 ? `${rate} tokens/s` : "",
+    figures.first > 0 ? `first token ${figures.first < 60 ? `${figures.first.toFixed(1)} s` : duration(figures.first)}` : "",
+  ].filter(Boolean).join(" · ");
+}
