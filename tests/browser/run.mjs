@@ -76,7 +76,7 @@ test("blocks of which parts stream are told from those that stream whole", async
   assert.equal(await page.locator("#plan").innerText(), "8 of 40 blocks in RAM, 8 partly from disk, the rest from disk");
   await page.click("#blocks-toggle");
   assert.match(await page.locator("#legend").innerText(), /partly in memory/);
-  assert.match(await page.locator("#lesson").innerText(), /Some or all of 16 of the blocks, \d+ % of the weights, is in memory already. The rest is read from disk/);
+  assert.match(await page.locator("#lesson").innerText(), /16 of them are in memory, in whole or in part: \d+ % of the weights. The rest is read from disk/);
   const block = page.locator("#strip .block.partly").first();
   assert.equal(await page.locator("#strip .block.partly").count(), 8);
   assert.equal(await block.getAttribute("title"), "block 1, 70 MB of 210 MB stream");

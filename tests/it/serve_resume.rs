@@ -109,6 +109,12 @@ fn names_of_streams_are_checked() {
     assert_eq!(server.post_with("/v1/chat/completions", &json!({}), name).status, 400);
 }
 
+fn with_usage(ask: &Value) -> Value {
+    let mut ask = ask.clone();
+    ask["stream_options"] = json!({"include_usage": true});
+    ask
+}
+
 #[test]
 fn how_far_a_prompt_is_comes_with_the_stream() {
     let server = Server::start(&["--stream", "always", "-c", "1024", "--ubatch", "64"]);
@@ -125,6 +131,10 @@ fn how_far_a_prompt_is_comes_with_the_stream() {
         done += progress["batch"].as_u64().unwrap();
     }
     assert_eq!(told[0]["total"], done);
+    let ask = with_usage(&ask);
+    let events = server.post("/v1/chat/completions", &ask).events();
+    let timings = &events.last().unwrap()["timings"];
+    assert!(timings["prompt_ms"].as_f64() > Some(0.0) && timings["predicted_n"] == 1, "{timings}");
     let quiet = json!({"messages": user("Hello"), "stream": true, "max_tokens": 1});
     let events = server.post("/v1/chat/completions", &quiet).events();
     assert!(events.iter().all(|event| event.get("prompt_progress").is_none()));

@@ -166,6 +166,18 @@ impl Reply {
         })
     }
 
+    /// How long it took, in llama.cpp's words: of the first choice. The first token comes with the prompt.
+    fn timings(&self) -> Value {
+        let Some(ended) = self.choices.first().and_then(|choice| choice.ended.as_ref()) else {
+            return Value::Null;
+        };
+        let [prompt, written] = ended.seconds;
+        json!({
+            "prompt_n": ended.n_prompt - ended.n_reused, "cache_n": ended.n_reused, "prompt_ms": prompt * 1e3,
+            "predicted_n": ended.n_generated, "predicted_ms": written * 1e3,
+        })
+    }
+
     /// The answer as server-sent events.
     pub(super) fn events(
         mut self,
@@ -195,6 +207,7 @@ impl Reply {
                     let mut usage = self.head(true);
                     usage["choices"] = json!([]);
                     usage["usage"] = self.usage();
+                    usage["timings"] = self.timings();
                     events += &format!("data: {usage}\n\n");
                 }
                 events += "data: [DONE]\n\n";

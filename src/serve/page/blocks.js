@@ -172,13 +172,13 @@ function teach(units) {
   const room = n && slot ? `one of ${n} slots of ${size(slot)}` : "memory";
   const tiers = new Set(plan.blocks.map(({ tier }) => tier));
   const from = tiers.has("host") ? tiers.has("streamed") ? "brought from RAM or disk" : "brought from RAM" : "read from disk";
-  const filled = inMemory() ? `${inMemory()} is in memory already. The rest is` : "They are";
+  const filled = inMemory() ? `${inMemory()} The rest is` : "They are";
   lesson.textContent = `Every token needs all ${blocks.length} blocks, one after the other, in this order. ${filled} ${from} into `
     + `${room} just before its turn, while the block before is computing: as long as that keeps up, computing never waits. `
     + "The colours walk from left to right once for each token.";
 }
 
-/** `22 of 60 blocks, 6 % of the weights,`: what stays. */
+/** `22 of them are in memory, in whole or in part: 6 % of the weights.` */
 function inMemory() {
   const whole = plan.blocks.reduce((sum, { bytes }) => sum + (bytes ?? 0), 0);
   const moves = plan.streamed_bytes ?? (plan.units ?? []).reduce((sum, { bytes }) => sum + bytes, 0);
@@ -186,7 +186,7 @@ function inMemory() {
   if (!stays || !whole) return "";
   const share = Math.round(100 * Math.max(0, 1 - moves / whole));
   const parts = plan.blocks.some(({ partly }) => partly);
-  return `${parts ? "Some or all of" : "All of"} ${stays} of the blocks, ${share < 1 ? "under 1" : share} % of the weights,`;
+  return `${stays} of them ${stays === 1 ? "is" : "are"} in memory${parts ? ", in whole or in part" : ""}: ${share < 1 ? "less than 1" : share} % of the weights.`;
 }
 
 /** Shows what goes on now; `binds` is what holds the model back. */
