@@ -257,11 +257,13 @@ async function finish(run, ends) {
   await keep([node], mine.chat);
   settle();
   follow();
-  if (queued && !run.stopped && !node.note.startsWith("failed")) {
-    const text = queued;
-    queued = "";
-    ask(text);
-  }
+  if (!queued) return;
+  const text = queued;
+  queued = "";
+  // After an answer that did not end well, who asked may want to ask otherwise.
+  if (!run.stopped && !node.note.startsWith("failed")) return ask(text);
+  fill([text, $("question").value].filter(Boolean).join("\n\n"));
+  settle();
 }
 
 function fail(run, error) {

@@ -1,7 +1,7 @@
 // Formulas: where they are in a text, and how they look. Temml, which is fetched when the first formula comes, reads TeX; what it
 // finds is built with createElement and text nodes only. A formula that cannot be read is shown as it was written.
 
-/** Longer ones are shown as they were written. */
+/** Longer ones are shown as they were written: a text of nothing but marks must not take for ever. */
 const MAX_LENGTH = 4000;
 
 const MATHML = "http://www.w3.org/1998/Math/MathML";
@@ -30,8 +30,9 @@ export const RULES = [
     level: "block",
     start: (source) => at(/^ {0,3}(?:\$\$|\\\[|\\begin\{)/m, source),
     tokenizer(source) {
+      const near = source.slice(0, 2 * MAX_LENGTH);
       for (const rule of BLOCKS) {
-        const found = rule.exec(source);
+        const found = rule.exec(near);
         if (found) return token(found[0], found[1], true);
       }
     },
@@ -41,8 +42,9 @@ export const RULES = [
     level: "inline",
     start: (source) => at(/\$|\\[([\])]/, source),
     tokenizer(source) {
+      const near = source.slice(0, MAX_LENGTH);
       for (const [rule, display] of INLINE) {
-        const found = rule.exec(source);
+        const found = rule.exec(near);
         if (found) return token(found[0], found[1], display);
       }
       // One that has no end, or none yet, keeps its mark.

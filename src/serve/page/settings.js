@@ -20,12 +20,13 @@ export function listen({ system, change }) {
   const dialog = $("settings");
   const form = dialog.querySelector("form");
   const { elements } = form;
-  let kept = false;
+  let [kept, wasAlways] = [false, false];
 
   $("open-settings").addEventListener("click", () => {
     kept = false;
     elements.system.value = system();
-    elements.always.checked = (settings.system ?? "") === system();
+    wasAlways = system() !== "" && settings.system === system();
+    elements.always.checked = wasAlways;
     for (const name of NUMBERS) elements[name].value = settings[name] ?? "";
     dialog.showModal();
   });
@@ -35,7 +36,8 @@ export function listen({ system, change }) {
     if (!kept) return;
     const text = elements.system.value.trim();
     const next = {};
-    const always = elements.always.checked ? text : settings.system;
+    // What was for all conversations, and is not any more, is for none but this.
+    const always = elements.always.checked ? text : wasAlways ? "" : settings.system;
     if (always) next.system = always;
     for (const name of NUMBERS) if (elements[name].value !== "") next[name] = elements[name].valueAsNumber;
     settings = next;
