@@ -94,6 +94,23 @@ test("while nothing is printed, it is told how far the prompt is", async ({ page
   assert.match(await page.locator(".note-line").innerText(), /You stopped/);
 });
 
+test("time left is that of the whole prompt", async ({ page }) => {
+  const [first, last, later, words] = await page.evaluate(async () => {
+    const { prompt, duration } = await import("/assets/time.js");
+    const at = (progress, run, seconds) => prompt({ cache: 0, time_ms: 0, at: 0, ...progress }, { run, n_runs: 60 }, 1000 * seconds);
+    return [
+      at({ total: 300, processed: 0, batch: 256, pass: 1 }, 30, 50),
+      at({ total: 300, processed: 256, batch: 44, pass: 2, time_ms: 100_000 }, 30, 50),
+      at({ total: 2000, processed: 1024, batch: 512, pass: 3, time_ms: 200_000 }, 0, 10),
+      [1, 12, 59, 80, 125, 3600, 7300].map(duration),
+    ];
+  });
+  assert.deepEqual([first.left, first.pass, first.passes], [150, 1, 2]);
+  assert.deepEqual([last.left, last.pass, last.passes], [50, 2, 2]);
+  assert.deepEqual([later.left, later.pass, later.passes], [200, 3, 4]);
+  assert.deepEqual(words, ["1 s", "10 s", "1 min", "1 min 20 s", "2 min 10 s", "1 h", "2 h 2 min"]);
+});
+
 test("between slow tokens, and in thoughts, there are signs of life", async ({ page, fake }) => {
   fake.state.rate = 0.35;
   await ask(page, "hesitate");

@@ -112,7 +112,7 @@ export class Run {
     const delta = choice?.delta ?? {};
     const thought = delta.reasoning_content ?? delta.reasoning ?? "";
     if (event.prompt_progress) {
-      this.progress = { ...event.prompt_progress, at: performance.now() };
+      this.progress = { ...event.prompt_progress, at: performance.now(), pass: this.#pass(event.prompt_progress) };
       this.hooks.told();
     }
     if (delta.content || thought) {
@@ -125,6 +125,13 @@ export class Run {
     }
     if (choice?.finish_reason) this.cut = choice.finish_reason === "length";
     if (event.usage) this.usage = { ...event.usage, timings: event.timings ?? event.usage.timings };
+  }
+
+  /** Which pass over the weights begins: they are counted, or guessed where the first ones were missed. */
+  #pass({ processed, cache = 0, batch }) {
+    if (this.progress) return this.progress.pass + 1;
+    const read = processed - cache;
+    return read > 0 ? 1 + Math.max(1, Math.round(read / Math.max(batch, 512))) : 1;
   }
 
   /** What there is to say about its speed: by the server's clock, or by the page's where nothing was missed. */

@@ -189,11 +189,18 @@ function retry(node) {
 function request(nodes, goesOn) {
   const body = { messages: tree.messages(chat, nodes, chat.system), stream: true, stream_options: { include_usage: true } };
   Object.assign(body, { return_progress: true, truncation: "auto" });
-  if (goesOn) Object.assign(body, { continue_final_message: true, add_generation_prompt: false });
+  if (goesOn) goOn(body, nodes.at(-1));
   if (live.model()) body.model = live.model();
   const chosen = settings.current();
   for (const name of store.NUMBERS) if (chosen[name] !== undefined) body[name] = chosen[name];
   return body;
+}
+
+/** Asks for what comes after the answer that `node` has so far; after its thought, if that is all. */
+function goOn(body, { text, thought }) {
+  if (!text) body.messages.push({ role: "assistant", content: "" });
+  if (thought) body.messages.at(-1).reasoning_content = thought;
+  Object.assign(body, { continue_final_message: true, add_generation_prompt: false });
 }
 
 /** Gets an answer to the last question, or goes on with `before`. */

@@ -23,22 +23,20 @@ const share = (now) => now?.n_runs > 1 ? Math.min(now.run, now.n_runs) / now.n_r
  * `passes`. `progress` is what the server said before the pass under way, `now` what the model is doing.
  */
 export function prompt(progress, now, time) {
-  const { total, cache = 0, processed, batch } = progress;
-  const done = share(now);
-  const whole = Math.max(1, total - cache);
-  const read = processed - cache;
-  const part = Math.min(1, (read + done * batch) / whole);
-  // A prompt's last pass has what is left over; it takes as long while weights stream, whatever it computes.
-  const before = batch > 0 ? Math.round(read / Math.max(batch, 1)) : 0;
-  const first = read > 0 && before > 0 ? read / before : batch;
-  const later = first > 0 ? Math.ceil(Math.max(0, total - processed - batch) / first) : 0;
-  const spent = progress.time_ms / 1000;
+  const { total, cache = 0, processed, batch, pass } = progress;
   const running = (time - progress.at) / 1000;
-  const each = before > 0 ? spent / before : done > 0.05 && running > 1 ? running / done : 0;
-  const measured = done > 0.3 && running > 1 ? running / done : each;
-  const length = before > 0 && done > 0.3 ? (each + measured) / 2 : measured;
-  const left = length > 0 ? Math.max(0, length * (1 - done)) + later * length : 0;
-  return { part, left, pass: before + 1, passes: before + 1 + later };
+  // What is told at the beginning of a pass may still be about the last one.
+  const done = running < 0.3 ? 0 : share(now);
+  const read = processed - cache;
+  const part = Math.min(1, (read + done * batch) / Math.max(1, total - cache));
+  // Passes are alike while weights stream, whatever they compute; the last one has what is left over.
+  const tokens = pass > 1 ? Math.max(batch, read / (pass - 1)) : batch;
+  const later = tokens > 0 ? Math.ceil(Math.max(0, total - processed - batch) / tokens) : 0;
+  const before = pass > 1 ? progress.time_ms / 1000 / (pass - 1) : 0;
+  const present = done > 0.05 && running > 1 ? running / done : 0;
+  // What is measured of the pass under way counts the more, the further it is.
+  const length = before && present ? before * (1 - done) + present * done : before || present;
+  return { part, left: length * (1 - done + later), pass, passes: pass + later };
 }
 
 /** What holds a streamed model back, by how long it waited for weights between two moments. */

@@ -246,8 +246,8 @@ export function answerView(message, { retry, go, pick }) {
 }
 
 /** Whether an answer ended before its end, and says something to go on from. */
-function canGoOn({ note, text }) {
-  return Boolean(text.trim()) && note !== "";
+function canGoOn({ note, text, thought }) {
+  return Boolean(text.trim() || thought.trim()) && note !== "";
 }
 
 /** `what` was left out before the next message. */
