@@ -177,9 +177,15 @@ export async function start(state = {}) {
     }
     if (state.key && request.headers.authorization !== `Bearer ${state.key}`) return refuse(response, 401, "This server asks for a key.");
     if (pathname === "/api/airrun/status") {
+      const asked = new URL(request.url, "http://localhost").searchParams.get("model");
+      if (state.models && !state.requests.some(({ model }) => model === asked)) return refuse(response, 503, "the model is being loaded");
       if (state.loading) return refuse(response, 503, "the model is being loaded");
       response.writeHead(200, { "Content-Type": "application/json" });
       return response.end(JSON.stringify({ model: "fake-70b", title: "Fake 70B Instruct", architecture: "fake", quantisation: "Q4_K_M", bytes: 4.2e10, defaults: { temperature: 0.6, top_k: 20 }, plan: planOf(), now: now() }));
+    }
+    if (pathname === "/v1/models") {
+      response.writeHead(200, { "Content-Type": "application/json" });
+      return response.end(JSON.stringify({ object: "list", data: (state.models ?? ["fake-70b"]).map((id) => ({ id, object: "model" })) }));
     }
     if (pathname === "/api/airrun/events") return live(response);
     if (pathname === "/api/airrun/count") {

@@ -58,6 +58,22 @@ test("the model and its plan are told in words", async ({ page }) => {
   await page.keyboard.press("Escape");
 });
 
+test("of several models, one is chosen", async ({ page, fake, quiet }) => {
+  quiet(/503/);
+  fake.state.models = ["small", "large"];
+  await page.reload();
+  await page.waitForFunction(() => /loaded when you ask/.test(document.getElementById("plan").innerText));
+  await page.selectOption("#models", "large");
+  await ask(page, "hello");
+  await rest(page);
+  assert.equal(fake.state.requests.at(-1).model, "large");
+  await ready(page);
+  assert.match(await page.locator("#plan").innerText(), /40 blocks/);
+  await page.reload();
+  await ready(page);
+  assert.equal(await page.inputValue("#models"), "large");
+});
+
 test("a GPU's plan is told, too", async ({ page, fake }) => {
   fake.state.gpu = true;
   await page.reload();

@@ -2,6 +2,7 @@
 // the conversation and calls back; it draws nothing.
 
 import { end, Failure, stream } from "./api.js";
+import { forModel } from "./live.js";
 import { newId } from "./tree.js";
 
 /** How long to wait before the server is tried again, at first and at most; and when to give up. (milliseconds) */
@@ -31,7 +32,7 @@ export class Run {
   stop() {
     if (this.stopped) return;
     this.#end.abort();
-    if (this.node.stream) end(STREAMS + this.node.stream.name);
+    if (this.node.stream) end(forModel(STREAMS + this.node.stream.name));
   }
 
   /** Only stops listening: the server goes on. */
@@ -57,7 +58,7 @@ export class Run {
 
   #rest() {
     const { name, at } = this.node.stream;
-    return stream(`${STREAMS}${name}?after=${at}`, { signal: this.#end.signal });
+    return stream(forModel(`${STREAMS}${name}?after=${at}`), { signal: this.#end.signal });
   }
 
   async #take(open) {
@@ -67,7 +68,7 @@ export class Run {
       if (this.stopped || !["broken", "away"].includes(error.code) || !this.node.stream?.at) throw error;
       await this.#again(error);
     }
-    if (this.node.stream) end(STREAMS + this.node.stream.name);
+    if (this.node.stream) end(forModel(STREAMS + this.node.stream.name));
     this.node.stream = null;
   }
 

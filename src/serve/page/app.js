@@ -362,7 +362,7 @@ async function fits(list) {
   const messages = [{ role: "user", content: tree.asText({ text: "", files: list }) }];
   if (chat.system) messages.unshift({ role: "system", content: chat.system });
   let count;
-  try { count = await post("/api/airrun/count", { messages }); } catch (error) { return error.message; }
+  try { count = await post("/api/airrun/count", { messages, ...(live.model() && { model: live.model() }) }); } catch (error) { return error.message; }
   const room = Math.floor(count.n_ctx * 7 / 8);
   return count.tokens > room ? `it makes ${count.tokens} tokens, and of the context's ${count.n_ctx} a question may have ${room}.` : "";
 }

@@ -18,7 +18,41 @@ let status = null;
 let now = null;
 let samples = [];
 
-export const model = () => status?.model ?? "";
+export const model = () => chosen || (status?.model ?? "");
+
+/** Where a server has several models: the one that is asked, or nothing. */
+let chosen = "";
+
+/** `path`, for the model that is asked. */
+export const forModel = (path) => chosen ? `${path}${path.includes("?") ? "&" : "?"}model=${encodeURIComponent(chosen)}` : path;
+
+/** Lets one of several models be chosen. */
+async function offer() {
+  const { data = [] } = await get("/v1/models");
+  const names = data.map(({ id }) => id);
+  const select = $("models");
+  select.hidden = names.length < 2;
+  $("model").classList.toggle("sr", names.length > 1);
+  if (names.length < 2) { chosen = ""; return; }
+  if (!names.includes(chosen)) chosen = names.includes(remembered()) ? remembered() : names[0];
+  if ([...select.options].map(({ value }) => value).join("\n") !== names.join("\n")) {
+    select.replaceChildren(...names.map((name) => new Option(name, name)));
+  }
+  select.value = chosen;
+}
+
+function remembered() {
+  try { return localStorage.getItem("airrun.model") ?? ""; } catch { return ""; }
+}
+
+/** Ends the stream of events, so that another one begins. */
+let again = new AbortController();
+
+$("models").addEventListener("change", () => {
+  chosen = $("models").value;
+  try { localStorage.setItem("airrun.model", chosen); } catch { /* until the page is left */ }
+  again.abort();
+});
 
 /** Tokens that a conversation may have; 0 where nobody knows. */
 export const context = () => status?.plan?.n_ctx_per_request ?? status?.plan?.n_ctx ?? 0;
@@ -46,7 +80,9 @@ function headline(title, words) {
 export async function watch({ tick, status: told }) {
   for (;;) {
     try {
-      status = await get("/api/airrun/status");
+      again = new AbortController();
+      await offer();
+      status = await get(forModel("/api/airrun/status"), again.signal);
       accepted();
       now = status.now ?? null;
       blocks.show(status);
@@ -56,12 +92,13 @@ export async function watch({ tick, status: told }) {
       $("welcome").textContent = welcome();
       document.body.classList.remove("away");
       told(status);
-      for await (const { event } of stream("/api/airrun/events", { endless: true })) {
+      for await (const { event } of stream(forModel("/api/airrun/events"), { endless: true, signal: again.signal })) {
         take(event);
         tick();
         if (document.hidden) break;
       }
     } catch (error) {
+      if (again.signal.aborted) continue;
       tick();
       await away(error);
     }
@@ -88,6 +125,16 @@ async function away(error) {
     return;
   }
   const loading = error.status === 503;
+  if (loading && chosen) {
+    // It is loaded for the first question.
+    [status, now] = [null, null];
+    document.body.classList.remove("away");
+    $("blocks").hidden = true;
+    headline(chosen, "is loaded when you ask");
+    $("welcome").textContent = `${chosen} is loaded with your first question.`;
+    await pause(AGAIN);
+    return;
+  }
   headline($("model").textContent, loading ? "the model is being loaded …" : "the server does not answer; trying again …");
   await pause(AGAIN);
 }
