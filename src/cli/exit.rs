@@ -103,9 +103,7 @@ pub(crate) fn hint(error: &anyhow::Error) -> Option<String> {
         }
         match cause.downcast_ref::<ChatError>() {
             Some(ChatError::Tokens(error)) => error.hint().map(str::to_owned),
-            Some(ChatError::Template(_)) => {
-                Some("`airrun run --raw` goes without the chat template".to_owned())
-            }
+            Some(ChatError::Template(error)) => Some(error.hint().to_owned()),
             Some(ChatError::TooLong { n_tokens, .. }) => {
                 Some(format!("make the context larger, such as -c {}", n_tokens + SPARE))
             }

@@ -37,6 +37,13 @@ pub enum TemplateError {
     Runaway(&'static str),
 }
 
+impl TemplateError {
+    /// What the user can do about it.
+    pub fn hint(&self) -> &'static str {
+        "`airrun run --raw` goes without the chat template"
+    }
+}
+
 /// A compiled template.
 #[derive(Debug)]
 pub(super) struct Jinja {
