@@ -4,9 +4,11 @@
 pub mod chat;
 mod error;
 mod message;
+pub mod speech;
 mod stop;
 pub mod template;
 pub mod tokenizer;
+pub mod tools;
 mod utf8;
 mod vocab;
 
