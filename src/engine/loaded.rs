@@ -105,7 +105,9 @@ impl Engine {
     /// The file has no tokenizer, or a template that runs away.
     pub fn chat_template(&self) -> Result<ChatTemplate, Error> {
         let tokens = SpecialTokens::of(self.vocab()?);
-        Ok(ChatTemplate::choose(self.index().chat_template(), tokens)?)
+        let index = self.index();
+        let tool_use = index.meta_str("tokenizer.chat_template.tool_use");
+        Ok(ChatTemplate::choose_two(index.chat_template(), tool_use, tokens)?)
     }
 
     /// What is odd about a tokenizer of the user's own, if one is used and something is.

@@ -201,6 +201,15 @@ pub struct Vocab<'a>(
     #[expect(dead_code, reason = "keeps it alive")] &'a Model,
 );
 
+/// Why a token's text is found in texts as a whole.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Special {
+    /// It controls: a role, an end.
+    Control,
+    /// Somebody added it.
+    Added,
+}
+
 impl Vocab<'_> {
     /// Number of tokens.
     #[expect(
@@ -284,6 +293,21 @@ impl Vocab<'_> {
                 return bytes;
             }
             bytes.resize(n.unsigned_abs() as usize, 0);
+        }
+    }
+
+    /// Why a token's text is found in texts as a whole, if it is.
+    pub fn special(self, token: Token) -> Option<Special> {
+        if !self.contains(token) {
+            return None;
+        }
+        // SAFETY: a valid vocabulary and a token that is in it.
+        let attributes = unsafe { sys::llama_vocab_get_attr(self.0.as_ptr(), token) };
+        let has = |attribute: sys::llama_token_attr| attributes & attribute != 0;
+        if has(sys::LLAMA_TOKEN_ATTR_CONTROL) {
+            Some(Special::Control)
+        } else {
+            has(sys::LLAMA_TOKEN_ATTR_USER_DEFINED).then_some(Special::Added)
         }
     }
 

@@ -42,7 +42,9 @@ pub use event::Event;
 pub use gauge::Matmul;
 pub use grammar::grammar_of_schema;
 pub use graph::{Graph, Tensor};
-pub use llama::{Context, ContextParams, Model, ModelParams, OnProgress, Taken, Token, Vocab};
+pub use llama::{
+    Context, ContextParams, Model, ModelParams, OnProgress, Special, Taken, Token, Vocab,
+};
 pub use log::{Verbosity, set_verbosity, take_messages, warn};
 pub use memory::{Area, Pinned};
 pub use placement::Placement;

@@ -2,6 +2,7 @@
 //! makes its texts wait; one that goes ends them; one that waits long hears that it is not forgotten.
 
 use std::convert::Infallible;
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -9,6 +10,8 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use axum::body::Bytes;
+use axum::http::HeaderValue;
+use axum::response::Response;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, MissedTickBehavior, interval_at};
 use tokio_stream::{Stream, StreamExt};
@@ -106,6 +109,34 @@ impl Drop for Answers {
         self.place.free();
         self.listener.is_done = self.left.is_empty();
     }
+}
+
+/// A name for the `i`th call of a text, of the `index`th of an answer that is called `unique`: nine letters and digits, as some
+/// templates want them.
+pub(super) fn call_id(unique: &str, index: usize, i: usize) -> String {
+    const LETTERS: &[u8; 36] = b"abcdefghijklmnopqrstuvwxyz0123456789";
+    let mut hash = DefaultHasher::new();
+    (unique, index, i).hash(&mut hash);
+    let mut left = hash.finish();
+    let letter = |_| {
+        let letter = LETTERS[usize::try_from(left % 36).unwrap_or(0)];
+        left /= 36;
+        char::from(letter)
+    };
+    (0..9).map(letter).collect()
+}
+
+/// `response`, with what was not done as it was asked: protocols have no place for it but a header.
+pub(super) fn warned(mut response: Response, warnings: &[String]) -> Response {
+    for warning in warnings {
+        // What is no ASCII does not go into a header.
+        let text: String =
+            warning.chars().map(|c| if (' '..='~').contains(&c) { c } else { '?' }).collect();
+        if let Ok(value) = HeaderValue::from_str(&text) {
+            response.headers_mut().append("x-airrun-warning", value);
+        }
+    }
+    response
 }
 
 /// A body of `pieces`, with `sign` after each `period` in which there was none: what stands between client and server cuts

@@ -8,12 +8,13 @@ use axum::extract::{Request, State};
 use axum::http::HeaderName;
 use serde_json::{Value, json};
 
-use super::error::ApiError;
+use super::ask;
+use super::error::{ApiError, Protocol};
 use super::fields::{self, Fields};
 use super::prompt;
 use super::server::{Served, Server};
-use super::tools::Tools;
 use crate::engine::Token;
+use crate::talk::ask::{Ask, Prompt};
 
 /// The header of an answer that tells how many messages its prompt is without.
 pub(super) const DROPPED: HeaderName = HeaderName::from_static("x-airrun-dropped");
@@ -33,8 +34,9 @@ pub(super) async fn count(
     let body = fields::read(&server, request).await?;
     // Its turn; nothing of the queue.
     let _admitted = server.admit().await?;
-    let messages = prompt::messages(Fields::of(&body))?;
-    let tokens = prompt::chat_tokens(&server, served, messages, None)?;
+    let asked = ask::ask(Fields::of(&body), Protocol::OpenAi)?;
+    let asked = Ask { tools: None, ..asked };
+    let (_, tokens) = prompt::open(&server, served, asked, Protocol::OpenAi)?;
     Ok(Json(json!({"tokens": tokens.len(), "n_ctx": served.n_ctx})))
 }
 
@@ -47,38 +49,39 @@ pub(super) fn wanted(fields: Fields<'_>) -> Result<bool, ApiError> {
     }
 }
 
-/// The tokens of a conversation without its oldest turns, if there are too many for the context; and how many messages that leaves
+/// The prompt of a conversation, and its tokens, without its oldest turns, if there are too many for the context; and how many messages that leaves
 /// out. An answer has `max` tokens at most. Instructions stay, and so does the last turn: it may not fit even alone.
 pub(super) fn fit(
     server: &Server,
     served: &Served,
-    messages: &[Value],
-    tools: Option<&Tools>,
+    asked: Ask,
     max: Option<usize>,
-) -> Result<(Vec<Token>, usize), ApiError> {
+) -> Result<(Prompt, Vec<Token>, usize), ApiError> {
     let n_ctx = served.n_ctx as usize;
-    let tokens = |from: usize| {
-        let kept = without(messages, from);
-        prompt::chat_tokens(server, served, kept, tools)
+    let messages = &asked.messages;
+    let open = |from: usize| {
+        let kept = Ask { messages: without(messages, from), ..asked.clone() };
+        prompt::open(server, served, kept, Protocol::OpenAi)
     };
-    let whole = tokens(0)?;
+    let (prompt, whole) = open(0)?;
     let room = |share: usize| max.unwrap_or(usize::MAX).min(n_ctx / share);
     let turns = turns(messages);
     if whole.len() + room(LEAST_ROOM) <= n_ctx || turns.len() < 2 {
-        return Ok((whole, 0));
+        return Ok((prompt, whole, 0));
     }
     // The first of the later turns from which on the conversation fits; the last if none does.
     let (mut low, mut high) = (1, turns.len() - 1);
     while low < high {
         let middle = usize::midpoint(low, high);
-        if tokens(turns[middle])?.len() + room(NEW_ROOM) <= n_ctx {
+        if open(turns[middle])?.1.len() + room(NEW_ROOM) <= n_ctx {
             high = middle;
         } else {
             low = middle + 1;
         }
     }
     let begin = turns[low];
-    Ok((tokens(begin)?, messages.len() - without(messages, begin).len()))
+    let (prompt, tokens) = open(begin)?;
+    Ok((prompt, tokens, messages.len() - without(messages, begin).len()))
 }
 
 /// Where turns begin: with each question.

@@ -2,11 +2,12 @@
 //! requests; one worker thread owns the model's context and computes all of them together (`engine::batch`), so that they share every pass over
 //! the weights. It prints nothing: what there is to say goes to the caller.
 //!
-//! `listen` accepts connections, `guard` lets requests in, `openai` and `ollama` translate, `prompt` and `tools` make text of
+//! `listen` accepts connections, `guard` lets requests in, `openai` and `ollama` translate, `ask` and `prompt` make prompts of
 //! conversations, `worker` computes, `resume` keeps
 //! answers for clients that come back, `live` and `metrics` tell what goes on, `page` is what a browser sees.
 
 mod answers;
+mod ask;
 mod embeddings;
 mod error;
 mod fields;
@@ -27,7 +28,6 @@ mod routes;
 mod server;
 #[cfg(test)]
 mod tests;
-mod tools;
 mod worker;
 
 use std::net::{IpAddr, SocketAddr};
@@ -41,6 +41,7 @@ use tokio::task::JoinHandle;
 
 use crate::engine::Engine;
 use crate::units::Bytes;
+use error::Protocol;
 pub use preset::Preset;
 use server::Server;
 
@@ -115,7 +116,7 @@ pub fn try_body(body: &[u8]) {
     // Whether it is refused does not matter here.
     let _ = (openai::read_chat(&map, preset), openai::read_completion(&map, preset));
     let _ = ollama::read(&map, preset);
-    let _ = (prompt::messages(fields), prompt::tools(fields));
+    let _ = [Protocol::OpenAi, Protocol::Ollama].map(|protocol| ask::ask(fields, protocol));
 }
 
 /// Threads that speak HTTP: they only parse and copy.

@@ -1,5 +1,6 @@
 //! What a client wants written, in no protocol's words: checked, and on its way to the worker.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use serde_json::Value;
@@ -35,9 +36,10 @@ pub(super) struct Order {
     pub(super) stops: Vec<String>,
     pub(super) logprobs: Option<usize>,
     pub(super) grammar: Option<Grammar>,
-    pub(super) control: bool,
     /// Whether to tell how far the prompt is.
     pub(super) progress: bool,
+    /// Control tokens whose texts are a part of the answer.
+    pub(super) shown: Arc<HashSet<Token>>,
     /// How many texts of each prompt.
     pub(super) n: usize,
 }
@@ -81,7 +83,7 @@ impl Order {
             max_tokens: self.max_tokens,
             stops: StopWords::new(self.stops.iter().cloned()),
             logprobs: self.logprobs,
-            control: self.control,
+            shown: self.shown.clone(),
             sink,
         });
         server.queue.push(Job::Write(requests.collect()), place)?;

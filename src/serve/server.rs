@@ -1,5 +1,6 @@
 //! What all requests share: the configuration, the model once it is loaded, the way to the worker, and whether the end has come.
 
+use std::collections::HashSet;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -12,9 +13,9 @@ use super::error::ApiError;
 use super::metrics::Metrics;
 use super::queue::{self, Place, Queue};
 use super::resume::Streams;
-use super::tools::Form;
-use crate::engine::Engine;
+use crate::engine::{Engine, Token};
 use crate::talk::Vocab;
+use crate::talk::marks::Marks;
 use crate::talk::template::ChatTemplate;
 
 /// How far the server has come.
@@ -84,8 +85,10 @@ pub(super) struct Served {
     pub(super) name: String,
     /// None without a tokenizer.
     pub(super) template: Option<ChatTemplate>,
-    /// How it calls tools, if its template knows them.
-    pub(super) tools: Option<Form>,
+    /// Control tokens that are marks of thoughts and calls, whose texts are seen by who reads an answer.
+    pub(super) shown: Arc<HashSet<Token>>,
+    /// Control tokens that nobody may quote.
+    pub(super) marks: Marks,
     /// Requests that are computed together.
     pub(super) parallel: u32,
     /// Tokens of context that each of them has.
@@ -210,17 +213,30 @@ impl Served {
             Ok(_) => Some(engine.chat_template()?),
             Err(_) => None,
         };
-        let tools = template.as_ref().is_some_and(ChatTemplate::takes_tools);
-        let source = engine.index().chat_template().unwrap_or_default();
+        let (shown, marks) = match (&template, engine.vocab()) {
+            (Some(template), Ok(vocab)) => (template.shown(vocab), template.quotable(vocab)),
+            _ => Default::default(),
+        };
         let parallel = engine.sequences();
         Ok(Served {
             name: config.preset.name.clone().unwrap_or(stem),
             parallel,
             n_ctx: engine.n_ctx_each(),
-            tools: tools.then(|| Form::of(source)),
+            shown: Arc::new(shown),
+            marks,
             template,
             engine,
         })
+    }
+
+    /// Whether its template knows tools.
+    pub(super) fn takes_tools(&self) -> bool {
+        self.template.as_ref().is_some_and(ChatTemplate::takes_tools)
+    }
+
+    /// Whether it thinks before it answers.
+    pub(super) fn thinks(&self) -> bool {
+        self.template.as_ref().is_some_and(|template| template.dialect().thinks())
     }
 
     /// The chat template and the vocabulary.

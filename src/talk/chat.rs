@@ -75,14 +75,18 @@ pub struct Prompt {
 /// # Errors
 /// As [`Vocab::tokenize`].
 pub fn prompt_tokens(text: &str, vocab: &Vocab) -> Result<Vec<Token>, Error> {
-    let mut tokens = vocab.tokenize(text, false, true)?;
+    Ok(with_first(vocab.tokenize(text, false, true)?, vocab))
+}
+
+/// `tokens` with the first one that the vocabulary wants.
+pub(super) fn with_first(mut tokens: Vec<Token>, vocab: &Vocab) -> Vec<Token> {
     // Most templates write the first token themselves; it must be there once.
     if let Some(bos) = vocab.bos().filter(|_| vocab.adds_bos())
         && tokens.first() != Some(&bos)
     {
         tokens.insert(0, bos);
     }
-    Ok(tokens)
+    tokens
 }
 
 impl Conversation {

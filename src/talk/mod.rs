@@ -1,8 +1,10 @@
 //! Between people's words and a model's tokens: conversations to prompts (templates), texts to tokens and back (tokenizers), and where
 //! an answer's text ends (stop words, whole characters). It loads no model and computes nothing.
 
+pub mod ask;
 pub mod chat;
 mod error;
+pub mod marks;
 mod message;
 pub mod speech;
 mod stop;

@@ -1,15 +1,24 @@
 //! Chat templates: which one a model gets, and what it accepts. Messages become text here; tokens
 //! are made in [`chat`](super::chat), and Jinja itself is in `jinja`.
 
+mod fit;
 mod jinja;
 mod json;
 mod percent;
 mod python;
 mod watch;
 
-use minijinja::Value;
+use std::collections::HashSet;
+use std::sync::{Arc, OnceLock};
 
+use minijinja::Value;
+use serde_json::Map;
+
+use super::marks::Marks;
+use super::speech::{self, Dialect};
 use super::{Message, Role, Vocab};
+use crate::ggml::Token;
+use fit::Fit;
 pub use jinja::TemplateError;
 use jinja::{Jinja, value_of};
 
@@ -33,6 +42,8 @@ pub struct SpecialTokens {
     pub eos: Option<String>,
     /// Whether `<|im_start|>` and `<|im_end|>` are tokens.
     pub chatml: bool,
+    /// The marks of thoughts and calls that are tokens.
+    pub marks: Vec<&'static str>,
 }
 
 impl SpecialTokens {
@@ -42,6 +53,7 @@ impl SpecialTokens {
             bos: vocab.bos().map(|t| vocab.text(t)),
             eos: vocab.eos().map(|t| vocab.text(t)),
             chatml: vocab.find("<|im_start|>").is_some() && vocab.find("<|im_end|>").is_some(),
+            marks: speech::known_marks().filter(|mark| vocab.find(mark).is_some()).collect(),
         }
     }
 }
@@ -50,6 +62,12 @@ impl SpecialTokens {
 #[derive(Debug)]
 pub struct ChatTemplate {
     jinja: Jinja,
+    source: String,
+    /// What the file has for conversations with tools.
+    tool_use: Option<Box<ChatTemplate>>,
+    fit: OnceLock<Fit>,
+    takes_tools: OnceLock<bool>,
+    dialect: OnceLock<Arc<Dialect>>,
     tokens: SpecialTokens,
     origin: Origin,
     warning: Option<String>,
@@ -103,6 +121,32 @@ impl ChatTemplate {
         Ok(template)
     }
 
+    /// As [`choose`](Self::choose), for a file that has another template, `tool_use`, for conversations with tools.
+    ///
+    /// # Errors
+    /// As [`choose`](Self::choose).
+    pub fn choose_two(
+        source: Option<&str>,
+        tool_use: Option<&str>,
+        tokens: SpecialTokens,
+    ) -> Result<ChatTemplate, TemplateError> {
+        let source = source.filter(|s| !s.trim().is_empty()).or(tool_use);
+        let mut template = ChatTemplate::choose(source, tokens.clone())?;
+        if let Some(tool_use) = tool_use.filter(|t| !t.trim().is_empty()) {
+            match ChatTemplate::new(tool_use, tokens) {
+                Ok(other) => template.tool_use = Some(Box::new(other)),
+                Err(error @ TemplateError::Runaway(_)) => return Err(error),
+                Err(error) => {
+                    let why =
+                        format!("the file's chat template for tools cannot be used ({error})");
+                    let others = template.warning.take().map(|other| format!("{other}; "));
+                    template.warning = Some(others.unwrap_or_default() + &why);
+                }
+            }
+        }
+        Ok(template)
+    }
+
     /// A template from its Jinja source, after a trial that tells what it accepts.
     ///
     /// # Errors
@@ -110,6 +154,11 @@ impl ChatTemplate {
     pub fn new(source: &str, tokens: SpecialTokens) -> Result<ChatTemplate, TemplateError> {
         let mut template = ChatTemplate {
             jinja: Jinja::new(source)?,
+            source: source.to_owned(),
+            tool_use: None,
+            fit: OnceLock::new(),
+            takes_tools: OnceLock::new(),
+            dialect: OnceLock::new(),
             tokens,
             origin: Origin::File,
             warning: None,
@@ -169,6 +218,17 @@ impl ChatTemplate {
         messages: &[serde_json::Value],
         tools: Option<&serde_json::Value>,
     ) -> Result<String, TemplateError> {
+        self.render_with(messages, tools, true, &Map::new())
+    }
+
+    /// As [`render_json`](Self::render_json), with more variables.
+    pub(super) fn render_with(
+        &self,
+        messages: &[serde_json::Value],
+        tools: Option<&serde_json::Value>,
+        add_generation_prompt: bool,
+        variables: &Map<String, serde_json::Value>,
+    ) -> Result<String, TemplateError> {
         let content = |m: &serde_json::Value| m["content"].as_str().unwrap_or_default().to_owned();
         let mut messages = messages.to_vec();
         if let [system, user, ..] = messages.as_slice()
@@ -186,16 +246,63 @@ impl ChatTemplate {
                     serde_json::json!([{"type": "text", "text": content(message)}]);
             }
         }
-        self.fill(messages.iter().map(value_of).collect(), tools, true)
+        self.fill(messages.iter().map(value_of).collect(), tools, add_generation_prompt, variables)
     }
 
     /// Whether it tells the model of tools.
     pub fn takes_tools(&self) -> bool {
+        self.tool_use.as_ref().is_some_and(|other| other.takes_tools())
+            || *self.takes_tools.get_or_init(|| self.shows_tools())
+    }
+
+    fn shows_tools(&self) -> bool {
         let user = serde_json::json!({"role": "user", "content": "?"});
         let tools = serde_json::json!([{"type": "function", "function": {
             "name": PROBE, "description": "", "parameters": {"type": "object", "properties": {}},
         }}]);
         self.render_json(&[user], Some(&tools)).is_ok_and(|text| text.contains(PROBE))
+    }
+
+    /// The one for a conversation with tools, or without.
+    pub(super) fn for_tools(&self, tools: bool) -> &ChatTemplate {
+        self.tool_use.as_deref().filter(|_| tools).unwrap_or(self)
+    }
+
+    /// How the model speaks.
+    pub fn dialect(&self) -> Arc<Dialect> {
+        let known = |mark: &str| self.tokens.marks.contains(&mark);
+        let of = || Arc::new(Dialect::of(&self.source, self.takes_tools(), &known));
+        Arc::clone(self.dialect.get_or_init(of))
+    }
+
+    /// How it speaks of tools.
+    pub fn tool_dialect(&self) -> Arc<Dialect> {
+        let other = self.for_tools(true);
+        if other.takes_tools() { other.dialect() } else { Dialect::generic() }
+    }
+
+    /// The tokens that are marks of thoughts and calls.
+    pub fn shown(&self, vocab: &Vocab) -> HashSet<Token> {
+        let (chats, tools) = (self.dialect(), self.tool_dialect());
+        chats.marks().chain(tools.marks()).filter_map(|mark| vocab.find(mark)).collect()
+    }
+
+    /// The tokens that nobody may quote: those that control, and of the others those that the template or the model's speech knows.
+    pub fn quotable(&self, vocab: &Vocab) -> Marks {
+        let (chats, tools) = (self.dialect(), self.tool_dialect());
+        let marks: HashSet<&str> = chats.marks().chain(tools.marks()).collect();
+        let sources = [self.source(), self.for_tools(true).source()];
+        let means = |text: &str| marks.contains(text) || sources.iter().any(|s| s.contains(text));
+        Marks::of(vocab, &|text| text.starts_with(['<', '[']) && means(text))
+    }
+
+    /// What the template wants otherwise than others.
+    pub(super) fn fit(&self) -> &Fit {
+        self.fit.get_or_init(|| Fit::of(self))
+    }
+
+    pub(super) fn source(&self) -> &str {
+        &self.source
     }
 
     /// Where it comes from.
@@ -228,7 +335,7 @@ impl ChatTemplate {
             };
             Value::from_pairs([("role", Value::from(m.role.as_str())), ("content", content)])
         });
-        self.fill(messages.collect(), tools, add_generation_prompt)
+        self.fill(messages.collect(), tools, add_generation_prompt, &Map::new())
     }
 
     /// The text for `messages` that have the form that the template wants.
@@ -237,7 +344,10 @@ impl ChatTemplate {
         messages: Value,
         tools: Option<&serde_json::Value>,
         add_generation_prompt: bool,
+        variables: &Map<String, serde_json::Value>,
     ) -> Result<String, TemplateError> {
+        let known = ["messages", "tools", "add_generation_prompt"];
+        let more = variables.iter().filter(|(name, _)| !known.contains(&name.as_str()));
         let mut context = vec![
             ("messages", messages),
             ("tools", tools.map_or(Value::from(()), value_of)),
@@ -248,6 +358,7 @@ impl ChatTemplate {
         let token = |name, text: &Option<String>| Some((name, Value::from(text.as_deref()?)));
         context.extend(token("bos_token", &self.tokens.bos));
         context.extend(token("eos_token", &self.tokens.eos));
+        context.extend(more.map(|(name, value)| (name.as_str(), value_of(value))));
         self.jinja.render(Value::from_pairs(context))
     }
 }

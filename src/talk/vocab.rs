@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::Error;
 use super::tokenizer::OwnTokenizer;
-use crate::ggml::{Model, Token};
+use crate::ggml::{Model, Special, Token};
 
 /// A model's vocabulary: text to tokens and back.
 #[derive(Clone, Debug)]
@@ -77,6 +77,15 @@ impl Vocab {
             Ok(&[token]) => Some(token),
             _ => None,
         }
+    }
+
+    /// The tokens whose texts are found in texts as a whole. None with a tokenizer of the user's own, which keeps them to itself.
+    pub fn specials(&self) -> Vec<(Token, String, Special)> {
+        let vocab = self.model.vocab();
+        let all = (0..vocab.len()).filter(|_| self.own.is_none());
+        let tokens = all.filter_map(|id| Token::try_from(id).ok());
+        let special = |token| Some((token, self.text(token), vocab.special(token)?));
+        tokens.filter_map(special).collect()
     }
 
     /// Whether a token ends the answer.

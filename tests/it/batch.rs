@@ -87,7 +87,7 @@ fn request(prompt: &[Token], ear: &Ear) -> Request {
         max_tokens: Some(N),
         stops: StopWords::default(),
         logprobs: Some(2),
-        control: false,
+        shown: std::sync::Arc::default(),
         sink: Box::new(ear.clone()),
     }
 }

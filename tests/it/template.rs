@@ -18,7 +18,8 @@ const ZEPHYR: &str = include_str!("template/zephyr.jinja");
 const QWEN: &str = include_str!("template/qwen.jinja");
 
 fn tokens() -> SpecialTokens {
-    SpecialTokens { bos: Some("<s>".to_owned()), eos: Some("</s>".to_owned()), chatml: false }
+    let (bos, eos) = (Some("<s>".to_owned()), Some("</s>".to_owned()));
+    SpecialTokens { bos, eos, ..SpecialTokens::default() }
 }
 
 fn template(source: &str) -> ChatTemplate {

@@ -12,16 +12,17 @@ use axum::http::header;
 use axum::response::{IntoResponse, Response};
 use serde_json::{Map, Value, json};
 
-use super::answers;
-use super::error::ApiError;
+use super::answers::{self, warned};
+use super::ask;
+use super::error::{ApiError, Protocol};
 use super::fields::{self, Fields};
 use super::order::{self, Order};
 use super::preset::Preset;
 use super::prompt;
 use super::server::{Admitted, Served, Server};
-use super::tools::{Scanner, Tools};
 use crate::engine::Grammar;
 use crate::engine::{SamplerSettings, Token};
+use crate::talk::ask::{Ask, Prompt};
 use crate::talk::chat::prompt_tokens;
 use reply::{Kind, Reply};
 pub(super) use shelf::{ps, show, tags, version};
@@ -39,14 +40,16 @@ pub(super) async fn chat(
         return Ok(Json(Reply::new(Kind::Chat, served.name.clone(), None).loaded()).into_response());
     }
     let admitted = server.admit().await?;
-    let (order, stream, tools) = read(&body, &server.config.preset)?;
-    let tokens = prompt::chat_tokens(&server, served, prompt::messages(fields)?, tools.as_ref())?;
+    let (order, stream) = read(&body, &server.config.preset)?;
+    let asked = ask::ask(fields, Protocol::Ollama)?;
+    let (prompt, tokens) = prompt::open(&server, served, asked, Protocol::Ollama)?;
     let (template, _) = served.writer()?;
-    let mut order = Order { prompts: vec![tokens], control: tools.is_some(), ..order };
+    let mut order = Order { prompts: vec![tokens], shown: served.shown.clone(), ..order };
     order.stops.extend(template.stop().map(str::to_owned));
-    let scanner = served.tools.zip(tools).map(|(form, tools)| Scanner::new(form, tools));
-    let reply = Reply::new(Kind::Chat, served.name.clone(), scanner);
-    answer(&server, served, admitted, order, reply, stream).await
+    order.grammar = prompt::grammar(&prompt, order.grammar)?;
+    let reply = Reply::new(Kind::Chat, served.name.clone(), Some(prompt.reader(false)));
+    let answer = answer(&server, served, admitted, order, reply, stream).await?;
+    Ok(warned(answer, &prompt.warnings))
 }
 
 /// `/api/generate`.
@@ -59,15 +62,22 @@ pub(super) async fn generate(
     let fields = Fields::of(&body);
     server.named(served, fields.text("model")?)?;
     let prompt = fields.text("prompt")?.unwrap_or_default();
-    let reply = Reply::new(Kind::Generate, served.name.clone(), None);
+    let plain = Reply::new(Kind::Generate, served.name.clone(), None);
     if prompt.is_empty() {
-        return Ok(Json(reply.loaded()).into_response());
+        return Ok(Json(plain.loaded()).into_response());
     }
     let admitted = server.admit().await?;
-    let (order, stream, _) = read(&body, &server.config.preset)?;
-    let tokens = generate_tokens(&server, served, fields, prompt)?;
-    let order = Order { prompts: vec![tokens], ..order };
-    answer(&server, served, admitted, order, reply, stream).await
+    let (order, stream) = read(&body, &server.config.preset)?;
+    let (tokens, asked) = generate_tokens(&server, served, fields, prompt)?;
+    let mut order = Order { prompts: vec![tokens], ..order };
+    let Some(asked) = asked else {
+        return answer(&server, served, admitted, order, plain, stream).await;
+    };
+    order.shown = served.shown.clone();
+    order.grammar = prompt::grammar(&asked, order.grammar)?;
+    let reply = Reply::new(Kind::Generate, served.name.clone(), Some(asked.reader(false)));
+    let answer = answer(&server, served, admitted, order, reply, stream).await?;
+    Ok(warned(answer, &asked.warnings))
 }
 
 /// The prompt of `/api/generate`: one question with the template, or the text itself where that is wanted.
@@ -76,31 +86,34 @@ fn generate_tokens(
     served: &Served,
     fields: Fields<'_>,
     prompt: &str,
-) -> Result<Vec<Token>, ApiError> {
+) -> Result<(Vec<Token>, Option<Prompt>), ApiError> {
     if fields.list("images")?.is_some_and(|images| !images.is_empty()) {
         return Err(fields.wrong("images", "left out: this model reads text only"));
     }
     let (_, vocab) = served.writer()?;
     if let Some(suffix) = fields.text("suffix")?.filter(|suffix| !suffix.is_empty()) {
-        return prompt::between(served, fields, prompt, suffix);
+        return Ok((prompt::between(served, fields, prompt, suffix)?, None));
     }
     let system = fields.text("system")?.filter(|text| !text.is_empty());
     let before = context(served, fields)?;
-    let tokens = if fields.flag("raw")?.unwrap_or(false) {
-        prompt::text_tokens(served, prompt)?
+    let (tokens, asked) = if fields.flag("raw")?.unwrap_or(false) {
+        (prompt::text_tokens(served, prompt)?, None)
     } else {
         let system = system.map(|text| json!({"role": "system", "content": text}));
         let user = json!({"role": "user", "content": prompt});
+        let thinking = ask::thinking(fields)?;
         let messages = system.into_iter().chain([user]).collect();
-        prompt::chat_tokens(server, served, messages, None)?
+        let ask = Ask { messages, thinking, ..Ask::default() };
+        let (asked, tokens) = prompt::open(server, served, ask, Protocol::Ollama)?;
+        (tokens, Some(asked))
     };
     if before.is_empty() {
-        return Ok(tokens);
+        return Ok((tokens, asked));
     }
     // What was said before has its first token already.
     let bos = prompt_tokens("", vocab).map_err(|error| ApiError::engine(&error.into()))?;
     let rest = tokens.strip_prefix(bos.as_slice()).unwrap_or(&tokens);
-    Ok([before.as_slice(), rest].concat())
+    Ok(([before.as_slice(), rest].concat(), asked))
 }
 
 /// `context`: the tokens of an earlier answer.
@@ -112,11 +125,8 @@ fn context(served: &Served, fields: Fields<'_>) -> Result<Vec<Token>, ApiError> 
     Ok(contexts.pop().unwrap_or_default())
 }
 
-/// What a request asks for, but for its prompt; whether it wants lines as they come; its tools. Knows no model.
-pub(super) fn read(
-    body: &Map<String, Value>,
-    preset: &Preset,
-) -> Result<(Order, bool, Option<Tools>), ApiError> {
+/// What a request asks for, but for its prompt; whether it wants lines as they come. Knows no model.
+pub(super) fn read(body: &Map<String, Value>, preset: &Preset) -> Result<(Order, bool), ApiError> {
     let fields = Fields::of(body);
     let stream = fields.flag("stream")?.unwrap_or(true);
     let empty = Map::new();
@@ -140,11 +150,11 @@ pub(super) fn read(
         stops: order::stops(options, preset)?,
         logprobs: None,
         grammar: format(fields)?,
-        control: false,
+        shown: Arc::default(),
         progress: false,
         n: 1,
     };
-    Ok((order, stream, prompt::tools(fields)?))
+    Ok((order, stream))
 }
 
 /// `format`: `json`, or a schema.

@@ -1,16 +1,17 @@
 //! What the worker says, in Ollama's words: one object at the end, or a line for each piece.
 
+use std::hash::{BuildHasher, RandomState};
 use std::time::Instant;
 
 use serde_json::{Value, json};
 use tokio_stream::{Stream, StreamExt};
 
-use super::super::answers::{Answers, Message, News};
+use super::super::answers::{self, Answers, Message, News};
 use super::super::error::{ApiError, Protocol};
-use super::super::tools::{Call, Scanner};
 use super::shelf::now;
 use crate::engine::Finish;
 use crate::engine::batch::Ended;
+use crate::talk::speech::{Call, Reader, Said, Spoken};
 
 /// Which of the two.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -25,65 +26,72 @@ pub(super) struct Reply {
     kind: Kind,
     model: String,
     begun: Instant,
-    text: String,
-    calls: Vec<Call>,
-    scanner: Option<Scanner>,
+    said: Spoken,
+    reader: Option<Reader>,
+    /// Names its calls.
+    unique: String,
     ended: Option<Ended>,
 }
 
 impl Reply {
-    pub(super) fn new(kind: Kind, model: String, scanner: Option<Scanner>) -> Reply {
+    pub(super) fn new(kind: Kind, model: String, reader: Option<Reader>) -> Reply {
         let begun = Instant::now();
-        Reply { kind, model, begun, text: String::new(), calls: Vec::new(), scanner, ended: None }
+        let unique = format!("{:016x}", RandomState::new().hash_one(0));
+        Reply { kind, model, begun, said: Spoken::default(), reader, unique, ended: None }
     }
 
     /// The answer to a request that asks for nothing but the model.
     pub(super) fn loaded(&self) -> Value {
-        let mut line = self.line("", &[]);
+        let mut line = self.line(&Spoken::default(), 0);
         line["done"] = true.into();
         line["done_reason"] = "load".into();
         line
     }
 
-    /// Takes what the worker says; returns what is text for sure.
-    pub(super) fn take(&mut self, message: Message) -> Result<String, ApiError> {
-        let text = match message.news {
-            News::Piece(piece) => match &mut self.scanner {
-                Some(scanner) => scanner.push(&piece.text),
-                None => piece.text,
+    /// Takes what the worker says; returns what is known of it.
+    pub(super) fn take(&mut self, message: Message) -> Result<Spoken, ApiError> {
+        let said = match message.news {
+            News::Piece(piece) => match &mut self.reader {
+                Some(reader) => reader.push(&piece.text),
+                None => vec![Said::Text(piece.text)],
             },
-            News::Reading(_) => String::new(),
+            News::Reading(_) => Vec::new(),
             News::End(ended) => {
-                let (text, calls) = self.scanner.take().map(Scanner::finish).unwrap_or_default();
-                self.calls = calls;
-                self.ended = Some(ended?);
-                text
+                let ended = ended?;
+                let cut = ended.finish != Finish::Stop;
+                self.ended = Some(ended);
+                self.reader.as_mut().map(|reader| reader.finish(cut)).unwrap_or_default()
             }
         };
-        self.text += &text;
-        Ok(text)
+        let mut new = Spoken::default();
+        for said in said {
+            new.add(said.clone());
+            self.said.add(said);
+        }
+        Ok(new)
     }
 
     /// The whole answer.
     pub(super) fn whole(self) -> Result<Value, ApiError> {
-        self.last(&self.text).ok_or_else(|| ApiError::internal("the answer was lost"))
+        self.last(&self.said).ok_or_else(|| ApiError::internal("the answer was lost"))
     }
 
     /// A line that says nothing: Ollama's clients read every line as JSON, and some an empty one, too.
     pub(super) fn sign_of_life(&self) -> String {
-        format!("{}\n", self.line("", &[]))
+        format!("{}\n", self.line(&Spoken::default(), 0))
     }
 
     /// The answer as lines.
     pub(super) fn lines(mut self, answers: Answers) -> impl Stream<Item = String> + Send + 'static {
         answers.map(move |message| match self.take(message) {
             Err(error) => format!("{}\n", error.json(Protocol::Ollama)),
-            Ok(text) => {
+            Ok(new) => {
                 let mut lines = String::new();
-                if !text.is_empty() {
-                    lines = format!("{}\n", self.line(&text, &[]));
+                if new != Spoken::default() {
+                    let before = self.said.calls.len() - new.calls.len();
+                    lines = format!("{}\n", self.line(&new, before));
                 }
-                if let Some(last) = self.last("") {
+                if let Some(last) = self.last(&Spoken::default()) {
                     lines += &format!("{last}\n");
                 }
                 lines
@@ -91,16 +99,25 @@ impl Reply {
         })
     }
 
-    fn line(&self, text: &str, calls: &[Call]) -> Value {
+    /// A line with what is new; `before` calls were there already.
+    fn line(&self, new: &Spoken, before: usize) -> Value {
         let mut line = json!({"model": self.model, "created_at": now()});
+        let Spoken { thought, text, calls } = new;
         match self.kind {
-            Kind::Generate => line["response"] = text.into(),
+            Kind::Generate => {
+                line["response"] = text.as_str().into();
+                if !thought.is_empty() {
+                    line["thinking"] = thought.as_str().into();
+                }
+            }
             Kind::Chat => {
                 line["message"] = json!({"role": "assistant", "content": text});
+                if !thought.is_empty() {
+                    line["message"]["thinking"] = thought.as_str().into();
+                }
                 if !calls.is_empty() {
-                    let call =
-                        |c: &Call| json!({"function": {"name": c.name, "arguments": c.arguments}});
-                    line["message"]["tool_calls"] = calls.iter().map(call).collect();
+                    let call = |(i, call)| self.call(before + i, call);
+                    line["message"]["tool_calls"] = calls.iter().enumerate().map(call).collect();
                 }
             }
         }
@@ -108,12 +125,19 @@ impl Reply {
         line
     }
 
-    /// The last line, with `text`, once the answer has ended.
-    fn last(&self, text: &str) -> Option<Value> {
+    /// A call as Ollama tells it: with an object.
+    fn call(&self, i: usize, call: &Call) -> Value {
+        let given: Value = serde_json::from_str(&call.arguments).unwrap_or_else(|_| json!({}));
+        let id = call.id.clone().unwrap_or_else(|| answers::call_id(&self.unique, 0, i));
+        json!({"id": id, "function": {"index": i, "name": call.name, "arguments": given}})
+    }
+
+    /// The last line, with what is `new`, once the answer has ended.
+    fn last(&self, new: &Spoken) -> Option<Value> {
         let ended = self.ended.as_ref()?;
         let nanos = |seconds: f64| std::time::Duration::from_secs_f64(seconds.max(0.0)).as_nanos();
         let nanos = |seconds: f64| u64::try_from(nanos(seconds)).unwrap_or(u64::MAX);
-        let mut line = self.line(text, &self.calls);
+        let mut line = self.line(new, 0);
         line["done"] = true.into();
         line["done_reason"] = if ended.finish == Finish::Stop { "stop" } else { "length" }.into();
         if self.kind == Kind::Generate {

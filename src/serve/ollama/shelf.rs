@@ -66,7 +66,8 @@ pub(in super::super) async fn show(
     info.insert("general.parameter_count".to_owned(), index.parameters().into());
     let mut capabilities =
         vec![if served.engine.writes_text() { "completion" } else { "embedding" }];
-    capabilities.extend(served.tools.map(|_| "tools"));
+    capabilities.extend(served.takes_tools().then_some("tools"));
+    capabilities.extend(served.thinks().then_some("thinking"));
     let preset = &server.config.preset;
     let said = |(role, text): &(String, String)| json!({"role": role, "content": text});
     let said: Vec<Value> = preset.messages.iter().map(said).collect();

@@ -11,16 +11,17 @@ use axum::extract::{Path, Request, State};
 use axum::response::{IntoResponse, Response};
 use serde_json::{Map, Value, json};
 
-use super::answers;
-use super::error::ApiError;
+use super::answers::{self, warned};
+use super::ask;
+use super::error::{ApiError, Protocol};
 use super::fields::{self, Fields};
 use super::fit;
 use super::order::{self, MAX_LOGPROBS, MAX_TEXTS, Order};
 use super::preset::Preset;
 use super::prompt;
 use super::server::{Admitted, Served, Server};
-use super::tools::{Scanner, Tools};
 use crate::engine::{Grammar, SamplerSettings};
+use crate::talk::ask::Ask;
 use reply::{Choice, Kind, Reply};
 
 /// The most texts that one request may ask for, over all its prompts.
@@ -33,7 +34,8 @@ pub(super) struct Manner {
     include_usage: bool,
     /// Whether the prompt stands before the answer.
     echo: bool,
-    tools: Option<Tools>,
+    /// What was not done as it was asked.
+    warnings: Vec<String>,
 }
 
 /// `/v1/models`.
@@ -65,22 +67,20 @@ pub(super) async fn chat(
     let body = fields::read(&server, request).await?;
     server.named(served, Fields::of(&body).text("model")?)?;
     let admitted = server.admit().await?;
-    let (order, manner) = read_chat(&body, &server.config.preset)?;
-    let tools = manner.tools.as_ref();
-    let messages = prompt::messages(Fields::of(&body))?;
-    let (tokens, dropped) = match fit::wanted(Fields::of(&body))? {
-        true => fit::fit(&server, served, &messages, tools, order.max_tokens)?,
-        false => (prompt::chat_tokens(&server, served, messages, tools)?, 0),
+    let (order, manner, asked) = read_chat(&body, &server.config.preset)?;
+    let (prompt, tokens, dropped) = match fit::wanted(Fields::of(&body))? {
+        true => fit::fit(&server, served, asked, order.max_tokens)?,
+        false => {
+            let (prompt, tokens) = prompt::open(&server, served, asked, Protocol::OpenAi)?;
+            (prompt, tokens, 0)
+        }
     };
-    let form = served.tools;
-    let mut order = Order { prompts: vec![tokens], control: tools.is_some(), ..order };
+    let mut order = Order { prompts: vec![tokens], shown: served.shown.clone(), ..order };
     let (template, _) = served.writer()?;
     order.stops.extend(template.stop().map(str::to_owned));
-    if let (Some(form), Some(tools)) = (form, tools.filter(|t| t.required)) {
-        order.grammar = Some(form.grammar(&tools.list)?);
-    }
-    let scanner = || Some(Scanner::new(form?, manner.tools.clone()?));
-    let choices = (0..order.n).map(|_| Choice::scanned(scanner())).collect();
+    order.grammar = prompt::grammar(&prompt, order.grammar)?;
+    let choices = (0..order.n).map(|_| Choice::heard(prompt.reader(manner.stream))).collect();
+    let manner = Manner { warnings: prompt.warnings, ..manner };
     let mut answer =
         answer(&server, served, admitted, order, (Kind::Chat, choices), &manner).await?;
     if dropped > 0 {
@@ -93,15 +93,15 @@ pub(super) async fn chat(
 pub(super) fn read_chat(
     body: &Map<String, Value>,
     preset: &Preset,
-) -> Result<(Order, Manner), ApiError> {
+) -> Result<(Order, Manner, Ask), ApiError> {
     let fields = Fields::of(body);
     let logprobs = match fields.flag("logprobs")? {
         Some(true) => Some(fields.whole("top_logprobs", 0, MAX_LOGPROBS)?.unwrap_or(0)),
         _ => None,
     };
-    let max = match fields.whole("max_completion_tokens", 0, i64::from(u32::MAX))? {
+    let max = match fields.whole("max_completion_tokens", -1, i64::from(u32::MAX))? {
         Some(max) => Some(max),
-        None => fields.whole("max_tokens", 0, i64::from(u32::MAX))?,
+        None => fields.whole("max_tokens", -1, i64::from(u32::MAX))?,
     };
     let max = max.or(preset.max_tokens.map(i64::from));
     // llama.cpp's name for it.
@@ -109,8 +109,8 @@ pub(super) fn read_chat(
     let progress = stream && fields.flag("return_progress")?.unwrap_or(false);
     let order =
         Order { grammar: format(fields)?, progress, ..common(fields, logprobs, max, preset)? };
-    let manner = Manner { tools: prompt::tools(fields)?, ..manner(fields)? };
-    Ok((order, manner))
+    let asked = ask::ask(fields, Protocol::OpenAi)?;
+    Ok((order, manner(fields)?, asked))
 }
 
 /// What chats and completions have in common.
@@ -124,11 +124,12 @@ fn common(
     Ok(Order {
         prompts: Vec::new(),
         settings: order::settings(fields, &preset.over(SamplerSettings::default()))?,
-        max_tokens: max.map(count),
+        // -1 is no limit.
+        max_tokens: max.and_then(|max| usize::try_from(max).ok()),
         stops: order::stops(fields, preset)?,
         logprobs: logprobs.map(count),
         grammar: None,
-        control: false,
+        shown: Arc::default(),
         progress: false,
         n: fields.whole("n", 1, MAX_TEXTS)?.map_or(1, count),
     })
@@ -141,7 +142,7 @@ fn manner(fields: Fields<'_>) -> Result<Manner, ApiError> {
         stream: fields.flag("stream")?.unwrap_or(false),
         include_usage: usage.unwrap_or(false),
         echo: false,
-        tools: None,
+        warnings: Vec::new(),
     })
 }
 
@@ -210,7 +211,7 @@ pub(super) fn read_completion(
         return Err(fields.wrong("logprobs", want));
     }
     let logprobs = fields.whole("logprobs", 0, MAX_LOGPROBS)?;
-    let max = fields.whole("max_tokens", 0, i64::from(u32::MAX))?.or(Some(DEFAULT_COMPLETION));
+    let max = fields.whole("max_tokens", -1, i64::from(u32::MAX))?.or(Some(DEFAULT_COMPLETION));
     let order = Order { grammar: format(fields)?, ..common(fields, logprobs, max, preset)? };
     Ok((order, Manner { echo, ..manner(fields)? }))
 }
@@ -233,12 +234,12 @@ async fn answer(
     if manner.stream {
         let events = reply.events(answers, manner.include_usage);
         let body = answers::kept_alive(events, COMMENT.to_owned(), server.config.ping);
-        return Ok(sse(Body::from_stream(body)));
+        return Ok(warned(sse(Body::from_stream(body)), &manner.warnings));
     }
     while let Some(message) = answers.next().await {
         reply.take(message)?;
     }
-    Ok(Json(reply.whole()?).into_response())
+    Ok(warned(Json(reply.whole()?).into_response(), &manner.warnings))
 }
 
 /// What clients of server-sent events pass over.

@@ -5,11 +5,11 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use serde_json::{Value, json};
 use tokio_stream::{Stream, StreamExt, once};
 
-use super::super::answers::{Answers, Message, News};
+use super::super::answers::{self, Answers, Message, News};
 use super::super::error::{ApiError, Protocol};
-use super::super::tools::{Call, Scanner};
 use crate::engine::Finish;
 use crate::engine::batch::{Alternative, Ended, Piece, Reading, Scored};
+use crate::talk::speech::{Call, Reader, Said, Spoken};
 
 /// Which of the two.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -50,10 +50,9 @@ pub(super) struct Reply {
 /// One of its texts.
 #[derive(Debug, Default)]
 pub(super) struct Choice {
-    text: String,
-    calls: Vec<Call>,
+    said: Spoken,
     scored: Vec<Scored>,
-    scanner: Option<Scanner>,
+    reader: Option<Reader>,
     ended: Option<Ended>,
 }
 
@@ -75,16 +74,12 @@ impl Reply {
         let choice = &mut self.choices[message.choice];
         match message.news {
             News::Piece(piece) => {
-                let text = choice.seen(piece.text);
-                choice.text += &text;
+                choice.hear(piece.text);
                 choice.scored.extend(piece.scored);
             }
             News::Reading(_) => {}
             News::End(ended) => {
-                let (text, calls) = choice.finish();
-                choice.text += &text;
-                choice.calls = calls;
-                choice.ended = Some(ended?);
+                choice.end(ended?);
             }
         }
         Ok(())
@@ -112,16 +107,21 @@ impl Reply {
         let finish = choice.finish_reason();
         match self.kind {
             Kind::Text => json!({
-                "index": index, "text": choice.text, "finish_reason": finish,
+                "index": index, "text": choice.said.text, "finish_reason": finish,
                 "logprobs": text_logprobs(&choice.scored),
             }),
             Kind::Chat => {
-                let mut message = json!({"role": "assistant", "content": choice.text});
-                if !choice.calls.is_empty() {
-                    if choice.text.trim().is_empty() {
+                let Spoken { thought, text, calls } = &choice.said;
+                let mut message = json!({"role": "assistant", "content": text, "refusal": null});
+                if !thought.is_empty() {
+                    message["reasoning_content"] = thought.as_str().into();
+                }
+                if !calls.is_empty() {
+                    if text.trim().is_empty() {
                         message["content"] = Value::Null;
                     }
-                    message["tool_calls"] = self.calls(index, choice, false);
+                    let call = |(i, call)| self.call(index, i, call);
+                    message["tool_calls"] = calls.iter().enumerate().map(call).collect();
                 }
                 json!({
                     "index": index, "message": message, "finish_reason": finish,
@@ -131,19 +131,18 @@ impl Reply {
         }
     }
 
-    fn calls(&self, index: usize, choice: &Choice, stream: bool) -> Value {
-        let call = |(i, call): (usize, &Call)| {
-            let mut out = json!({
-                "id": format!("call_{}_{index}_{i}", &self.id[self.kind.id_prefix().len()..]),
-                "type": "function",
-                "function": {"name": call.name, "arguments": call.arguments.to_string()},
-            });
-            if stream {
-                out["index"] = i.into();
-            }
-            out
-        };
-        choice.calls.iter().enumerate().map(call).collect()
+    /// The `i`th call of choice `index`.
+    fn call(&self, index: usize, i: usize, call: &Call) -> Value {
+        let id = call.id.clone().unwrap_or_else(|| self.call_id(index, i));
+        json!({
+            "id": id, "type": "function",
+            "function": {"name": call.name, "arguments": call.arguments},
+        })
+    }
+
+    /// A name for a call whose model gave it none.
+    fn call_id(&self, index: usize, i: usize) -> String {
+        answers::call_id(&self.id[self.kind.id_prefix().len()..], index, i)
     }
 
     fn head(&self, stream: bool) -> Value {
@@ -191,8 +190,10 @@ impl Reply {
                 opening += &self.event(index, delta, Value::Null, Value::Null);
             }
         }
-        for (index, choice) in self.choices.iter().enumerate().filter(|(_, c)| !c.text.is_empty()) {
-            opening += &self.piece(index, &choice.text, &[]);
+        for (index, choice) in
+            self.choices.iter().enumerate().filter(|(_, c)| !c.said.text.is_empty())
+        {
+            opening += &self.piece(index, &choice.said.text, &[]);
         }
         let mut left = self.choices.len();
         let events = answers.map(move |message| {
@@ -221,27 +222,17 @@ impl Reply {
     fn told(&mut self, message: Message) -> Result<String, ApiError> {
         let index = message.choice;
         let choice = &mut self.choices[index];
+        let n_calls = choice.said.calls.len();
         match message.news {
             News::Piece(Piece { text, scored }) => {
-                let text = choice.seen(text);
-                if text.is_empty() && scored.is_none() {
-                    return Ok(String::new());
-                }
+                let said = choice.hear(text);
                 let scored: Vec<Scored> = scored.into_iter().collect();
-                Ok(self.piece(index, &text, &scored))
+                Ok(self.deltas(index, said, n_calls, &scored))
             }
             News::Reading(reading) => Ok(self.reading(index, &reading)),
             News::End(ended) => {
-                let (text, calls) = choice.finish();
-                choice.calls = calls;
-                choice.ended = Some(ended?);
-                let mut events =
-                    if text.is_empty() { String::new() } else { self.piece(index, &text, &[]) };
-                let choice = &self.choices[index];
-                if !choice.calls.is_empty() {
-                    let delta = json!({"tool_calls": self.calls(index, choice, true)});
-                    events += &self.event(index, delta, Value::Null, Value::Null);
-                }
+                let said = choice.end(ended?);
+                let mut events = self.deltas(index, said, n_calls, &[]);
                 let finish = self.choices[index].finish_reason().into();
                 events += &match self.kind {
                     Kind::Chat => self.event(index, json!({}), Value::Null, finish),
@@ -250,6 +241,35 @@ impl Reply {
                 Ok(events)
             }
         }
+    }
+
+    /// The events of what was said after `n_calls` calls; the first tells how likely it was.
+    fn deltas(&self, index: usize, said: Vec<Said>, n_calls: usize, scored: &[Scored]) -> String {
+        let (mut events, mut n, mut scored) = (String::new(), n_calls, scored);
+        for said in said {
+            let scored = std::mem::take(&mut scored);
+            let delta = match said {
+                Said::Text(text) => {
+                    events += &self.piece(index, &text, scored);
+                    continue;
+                }
+                Said::Thought(text) => json!({"reasoning_content": text}),
+                Said::Call { name, id } => {
+                    n += 1;
+                    let call = Call { name, id, ..Call::default() };
+                    let mut call = self.call(index, n - 1, &call);
+                    call["index"] = (n - 1).into();
+                    json!({"tool_calls": [call]})
+                }
+                Said::Arguments(text) => json!({"tool_calls": [
+                    {"index": n.saturating_sub(1), "function": {"arguments": text}}]}),
+            };
+            events += &self.event(index, delta, chat_logprobs(scored), Value::Null);
+        }
+        if !scored.is_empty() {
+            events += &self.piece(index, "", scored);
+        }
+        events
     }
 
     fn piece(&self, index: usize, text: &str, scored: &[Scored]) -> String {
@@ -284,29 +304,37 @@ impl Reply {
 impl Choice {
     /// One that has a text already.
     pub(super) fn begun(text: String) -> Choice {
-        Choice { text, ..Choice::default() }
+        Choice { said: Spoken { text, ..Spoken::default() }, ..Choice::default() }
     }
 
-    /// One in which `scanner`, if there is one, finds the tool calls.
-    pub(super) fn scanned(scanner: Option<Scanner>) -> Choice {
-        Choice { scanner, ..Choice::default() }
+    /// One that `reader` reads.
+    pub(super) fn heard(reader: Reader) -> Choice {
+        Choice { reader: Some(reader), ..Choice::default() }
     }
 
-    /// What of a piece is text for sure.
-    fn seen(&mut self, piece: String) -> String {
-        match &mut self.scanner {
-            Some(scanner) => scanner.push(&piece),
-            None => piece,
-        }
+    /// What is known of a piece.
+    fn hear(&mut self, piece: String) -> Vec<Said> {
+        let said = match &mut self.reader {
+            Some(reader) => reader.push(&piece),
+            None if piece.is_empty() => Vec::new(),
+            None => vec![Said::Text(piece)],
+        };
+        said.iter().for_each(|said| self.said.add(said.clone()));
+        said
     }
 
-    fn finish(&mut self) -> (String, Vec<Call>) {
-        self.scanner.take().map(Scanner::finish).unwrap_or_default()
+    /// What is known at the end.
+    fn end(&mut self, ended: Ended) -> Vec<Said> {
+        let cut = ended.finish != Finish::Stop;
+        self.ended = Some(ended);
+        let said = self.reader.as_mut().map(|reader| reader.finish(cut)).unwrap_or_default();
+        said.iter().for_each(|said| self.said.add(said.clone()));
+        said
     }
 
     fn finish_reason(&self) -> &'static str {
         match self.ended.as_ref().map(|ended| ended.finish) {
-            _ if !self.calls.is_empty() => "tool_calls",
+            Some(Finish::Stop) if !self.said.calls.is_empty() => "tool_calls",
             Some(Finish::Stop) => "stop",
             _ => "length",
         }

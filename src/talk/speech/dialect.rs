@@ -1,7 +1,10 @@
 //! What a model's marks are: those of all forms that its template or its vocabulary knows. It reads no answer.
 
+use std::sync::Arc;
+
 use super::forms::{
-    CHANNEL, CHANNEL_MARKS, Call, DROPPED, ENDS, FORMS, Form, Given, HEAD_END, START, Step, THOUGHTS,
+    CHANNEL, CHANNEL_MARKS, Call, DROPPED, ENDS, FORMS, Form, Given, HEAD_END, START, Step,
+    THOUGHTS,
 };
 
 /// What a mark begins.
@@ -27,6 +30,8 @@ pub struct Dialect {
     /// Whether an answer that is a call has no marks.
     pub(super) bare: bool,
     pub(super) bare_python: bool,
+    /// Whether the form of calls is ours.
+    pub(super) generic: bool,
     /// Whether a call's number comes after what the tool is given.
     pub(super) late_ids: bool,
     /// The way in which the template teaches to call.
@@ -35,7 +40,18 @@ pub struct Dialect {
     pub(super) parameters: bool,
 }
 
+/// The marks of thoughts and channels that may be tokens of a vocabulary.
+pub fn known_marks() -> impl Iterator<Item = &'static str> {
+    let thoughts = THOUGHTS.iter().flatten().filter(|mark| !mark.contains("end|>"));
+    thoughts.chain(&[CHANNEL, HEAD_END]).copied()
+}
+
 impl Dialect {
+    /// Of a model whose template knows no tools, which it calls by a form of ours.
+    pub fn generic() -> Arc<Dialect> {
+        Arc::new(Dialect { bare: true, generic: true, ..Dialect::default() })
+    }
+
     /// Of a model with this template, if `is_token` says which marks are tokens of its own.
     pub fn of(template: &str, takes_tools: bool, is_token: &dyn Fn(&str) -> bool) -> Dialect {
         let shown = |mark: &str| template.contains(mark.trim_end());
@@ -81,6 +97,7 @@ impl Dialect {
             }),
             bare: unmarked && !bare_python,
             bare_python,
+            generic: false,
             parameters: unmarked || template.contains("\"parameters\": {"),
             channels,
             marks,
@@ -109,6 +126,28 @@ impl Dialect {
     /// Whether it thinks aloud.
     pub fn thinks(&self) -> bool {
         self.channels || self.marks.iter().any(|(_, mark)| matches!(mark, Mark::Thought(_)))
+    }
+
+    /// What ends the thought that a prompt has opened at its end.
+    pub fn opened_by(&self, prompt: &str) -> Option<&'static str> {
+        self.opened(prompt).and_then(|closes| closes.first().copied())
+    }
+
+    /// The thought that it knows.
+    pub(super) fn first_thought(&self) -> Option<usize> {
+        self.marks.iter().find_map(|(_, mark)| match mark {
+            Mark::Thought(i) => Some(*i),
+            _ => None,
+        })
+    }
+
+    /// Whether this opens or ends a thought.
+    pub fn is_thought(&self, mark: &str) -> bool {
+        let thoughts = self.marks.iter().filter_map(|(_, kind)| match kind {
+            Mark::Thought(i) => Some(&THOUGHTS[*i]),
+            _ => None,
+        });
+        thoughts.flatten().any(|known| *known == mark)
     }
 
     pub(super) fn knows(&self, mark: &str) -> bool {

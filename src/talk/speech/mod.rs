@@ -5,6 +5,7 @@ mod calls;
 mod dialect;
 mod forms;
 mod given;
+pub mod grammar;
 mod head;
 mod json;
 mod reader;
@@ -13,7 +14,7 @@ mod tests;
 
 use std::sync::Arc;
 
-pub use dialect::Dialect;
+pub use dialect::{Dialect, known_marks};
 pub use reader::Reader;
 
 use super::tools::Tools;

@@ -155,7 +155,11 @@ impl Reader {
             let at = self.held.find(mark)?;
             // A thought begins an answer, and nothing else.
             let blank = self.held[..at].trim().is_empty();
-            (blank || !matches!(kind, Mark::Thought(_) | Mark::Close)).then_some((at, mark.len(), *kind))
+            (blank || !matches!(kind, Mark::Thought(_) | Mark::Close)).then_some((
+                at,
+                mark.len(),
+                *kind,
+            ))
         });
         let first = found.min_by_key(|&(at, len, _)| (at, usize::MAX - len));
         let held_back = marks.map(|(mark, _)| tail(&self.held, mark)).max().unwrap_or(0);

@@ -1,5 +1,7 @@
 //! One text of a batch: what was asked for, how far it is, and to whom it goes. It computes nothing.
 
+use std::collections::HashSet;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::engine::compute::grammar::Grammar;
@@ -24,8 +26,8 @@ pub struct Request {
     pub stops: StopWords,
     /// With how likely each token was, and as many alternatives.
     pub logprobs: Option<usize>,
-    /// With the texts of control tokens, where these are more than markup.
-    pub control: bool,
+    /// Control tokens whose texts are a part of the answer.
+    pub shown: Arc<HashSet<Token>>,
     /// To whom it goes.
     pub sink: Box<dyn Sink>,
 }
@@ -129,7 +131,7 @@ pub(super) struct Running {
     stops: StopWords,
     max_tokens: Option<usize>,
     logprobs: Option<usize>,
-    control: bool,
+    shown: Arc<HashSet<Token>>,
     n_prompt: usize,
     n_reused: usize,
     n_generated: usize,
@@ -171,7 +173,7 @@ impl Running {
             stops: request.stops,
             max_tokens: request.max_tokens,
             logprobs: request.logprobs,
-            control: request.control,
+            shown: request.shown,
             n_prompt: request.prompt.len(),
             n_reused,
             n_generated: 0,
@@ -231,7 +233,8 @@ impl Running {
         }
         self.n_generated += 1;
         let last = is_last(self.n_generated);
-        let bytes = if self.control { vocab.bytes(token) } else { vocab.piece(token) };
+        let shown = self.shown.contains(&token);
+        let bytes = if shown { vocab.bytes(token) } else { vocab.piece(token) };
         let (text, stop) = self.stops.push(&self.utf8.push(&bytes));
         let scored = self.logprobs.map(|n| score(logits, token, n, vocab));
         if !text.is_empty() || scored.is_some() {
