@@ -116,7 +116,7 @@ pub(crate) fn run(args: &BenchArgs, printer: &Printer) -> anyhow::Result<ExitSta
     let engine = talk::load(Index::clone(&index), &options, printer)?;
     printer.detail(engine.describe());
     let mut session = engine.session()?;
-    tracing.begin(&session);
+    tracing.begin(&session.monitor());
     interrupt.stops(session.monitor());
     let measured = measure(&mut tests, &mut session, &engine, args.repeat, printer);
     let interrupted = interrupt.stopping() || matches!(measured, Err(Error::Interrupted));
@@ -124,7 +124,7 @@ pub(crate) fn run(args: &BenchArgs, printer: &Printer) -> anyhow::Result<ExitSta
         measured?;
     }
     let peak = probe::peak_memory();
-    tracing.finish(&session, &engine, printer)?;
+    tracing.finish(&session.monitor(), &engine, printer)?;
     let touched = bench::touched_by_token(engine.index());
     let mut run = Run::new(&engine, &options, peak);
     let planned = Planned { plan: engine.plan().clone(), ..planned };

@@ -46,11 +46,11 @@ pub(crate) fn run(args: &LogitsArgs, printer: &Printer) -> anyhow::Result<ExitSt
     let engine = talk::load(index, &options, printer)?;
     printer.detail(engine.describe());
     let mut session = engine.session()?;
-    tracing.begin(&session);
+    tracing.begin(&session.monitor());
     let status = Status::start(printer, Work::of(&engine, None));
     session.sync(&args.tokens)?;
     drop(status);
-    tracing.finish(&session, &engine, printer)?;
+    tracing.finish(&session.monitor(), &engine, printer)?;
     let logits = session.logits()?;
     let text = if args.json {
         serde_json::to_string(&Logits { n_vocab: logits.len(), logits })? + "\n"

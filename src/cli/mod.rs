@@ -9,6 +9,7 @@ mod completions;
 mod config;
 mod devices;
 mod doctor;
+mod draft;
 mod echo;
 mod exit;
 mod habits;

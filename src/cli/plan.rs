@@ -5,12 +5,13 @@ use std::io::IsTerminal;
 use std::sync::Arc;
 
 use crate::cli::args::PlanArgs;
+use crate::cli::draft;
 use crate::cli::exit::ExitStatus;
 use crate::cli::interrupt::Interrupt;
 use crate::cli::printer::Printer;
 use crate::cli::progress::{Status, Watched};
 use crate::cli::resolve;
-use crate::engine::planning;
+use crate::engine::{LoadOptions, planning};
 use crate::gguf::printable;
 use crate::plan::report::{ASCII, Look, Report, UNICODE};
 
@@ -20,6 +21,8 @@ pub(crate) fn run(args: &PlanArgs, printer: &Printer) -> anyhow::Result<ExitStat
     let _interrupt = Interrupt::new()?;
     let chosen = resolve::model(&args.load.model)?;
     let options = chosen.complete(resolve::load_options(&args.load));
+    let draft = draft::choose(&args.load, &chosen.index, &options)?;
+    let options = LoadOptions { draft, ..options };
     let index = Arc::new(chosen.index);
     let status = Status::start(printer, Watched::Step("measuring this machine".to_owned()));
     let planned = planning::measured_plan(&index, &options)?;

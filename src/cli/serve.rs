@@ -5,6 +5,7 @@ use std::net::{IpAddr, ToSocketAddrs};
 use std::time::Duration;
 
 use crate::cli::args::serve::ServeArgs;
+use crate::cli::draft;
 use crate::cli::exit::{self, ExitStatus, Failure};
 use crate::cli::printer::Printer;
 use crate::cli::resolve::{self, Chosen};
@@ -43,11 +44,9 @@ pub(crate) fn run(args: &ServeArgs, printer: &Printer) -> anyhow::Result<ExitSta
         patience: Duration::from_secs(u64::from(args.timeout)),
         ping: Duration::from_secs(u64::from(args.ping)),
     };
-    let options = LoadOptions {
-        sequences: args.parallel,
-        embedding: true,
-        ..resolve::load_options(&args.load)
-    };
+    let options = resolve::load_options(&args.load);
+    let draft = draft::choose(&args.load, &chosen.index, &options)?;
+    let options = LoadOptions { sequences: args.parallel, embedding: true, draft, ..options };
     let load = {
         let printer = *printer;
         move || Ok(talk::load_chosen(&chosen, options, &printer)?)

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use crate::cli::args::{LoadArgs, SampleArgs};
+use crate::cli::draft;
 use crate::cli::interrupt::Interrupt;
 use crate::cli::printer::Printer;
 use crate::cli::progress::{Status, Watched, Work};
@@ -14,8 +15,9 @@ use crate::cli::resolve::{self, Chosen};
 use crate::cli::trace::Tracing;
 use crate::cli::wrap::Wrap;
 use crate::cli::{echo, start};
+use crate::engine::batch::Batcher;
 use crate::engine::{
-    self, Answer, Engine, Finish, LoadOptions, Monitor, Progress, SamplerSettings, Session, Token,
+    self, Answer, Ask, Engine, Finish, LoadOptions, Monitor, Progress, SamplerSettings, Token,
 };
 use crate::gguf::Index;
 use crate::talk::chat::Conversation;
@@ -26,7 +28,7 @@ use crate::units::{Bytes, Rate};
 /// A loaded model and the settings of the conversation with it.
 pub(crate) struct Talk {
     pub(crate) engine: Engine,
-    pub(crate) session: Session,
+    pub(crate) batcher: Batcher,
     pub(crate) settings: SamplerSettings,
     pub(crate) max_tokens: Option<usize>,
     pub(crate) interrupt: Interrupt,
@@ -92,18 +94,23 @@ impl Talk {
             printer.warn(note);
         }
         let tracing = Tracing::prepare(load.trace.as_deref())?;
-        let engine = load_chosen(&chosen, resolve::load_options(load), &printer)?;
+        let options = resolve::load_options(load);
+        let draft = draft::choose(load, &chosen.index, &options)?;
+        let engine = load_chosen(&chosen, LoadOptions { draft, ..options }, &printer)?;
         let settings = chosen.settings;
         if let Some(warning) = engine.tokenizer_warning() {
             printer.warn(warning);
         }
         printer.detail(engine.describe());
         start::introduce(&engine, "", &printer);
-        let session = engine.session()?;
-        tracing.begin(&session);
+        let batcher = engine.batcher()?;
+        if let Some(who) = batcher.drafters() {
+            printer.detail(format_args!("drafts by {who}"));
+        }
+        tracing.begin(&batcher.monitor());
         Ok(Talk {
             engine,
-            session,
+            batcher,
             settings: resolve::sampler(sample, &settings),
             max_tokens: sample.max_tokens.or(settings.max_tokens).map(|n| n as usize),
             system: settings.system,
@@ -139,12 +146,12 @@ impl Talk {
 
     /// Writes the trace, if one was asked for; only the first time.
     pub(crate) fn end_trace(&mut self) -> anyhow::Result<()> {
-        self.tracing.finish(&self.session, &self.engine, &self.printer)
+        self.tracing.finish(&self.batcher.monitor(), &self.engine, &self.printer)
     }
 
     /// Tokens that the context holds.
     pub(crate) fn n_ctx(&self) -> usize {
-        self.session.n_ctx() as usize
+        self.batcher.n_ctx()
     }
 
     /// Room that a prompt leaves for its answer, in tokens: what the user allows, or a quarter of the
@@ -160,36 +167,30 @@ impl Talk {
         prompt: &[Token],
         stop: Option<&'static str>,
     ) -> anyhow::Result<Reply> {
-        let monitor = self.session.monitor();
+        let monitor = self.batcher.monitor();
         self.interrupt.stops(Arc::clone(&monitor));
         let status = Status::start(&self.printer, Work::of(&self.engine, None));
         let echo = echo::off();
         let mut shown = Shown { text: String::new(), failed: None, wrap: self.printer.wrap() };
-        let mut stopped = false;
         let words = stop.map(str::to_owned).into_iter().chain(self.stops.iter().cloned());
-        let mut stop = StopWords::new(words);
+        let ask = Ask {
+            prompt: prompt.to_vec(),
+            settings: self.settings.clone(),
+            max_tokens: self.max_tokens,
+            stops: StopWords::new(words),
+        };
         let (printer, interrupt) = (&self.printer, &self.interrupt);
-        let mut on_text = |piece: &str| {
-            let (text, word) = stop.push(piece);
-            let ended = word.is_some();
-            let failed = status.show(printer, || shown.print(printer, &text)).is_break();
+        let mut on_text = |text: &str| {
+            let failed = status.show(printer, || shown.print(printer, text)).is_break();
             // The interrupt may have come before the engine began to listen for it.
-            stopped = ended;
-            if failed || ended || interrupt.stopping() {
+            if failed || interrupt.stopping() {
                 return ControlFlow::Break(());
             }
             ControlFlow::Continue(())
         };
-        let answer = engine::generate(
-            &mut self.session,
-            prompt,
-            &self.settings,
-            self.max_tokens,
-            &mut on_text,
-        );
+        let answer = engine::generate(&mut self.batcher, ask, &mut on_text);
         drop((status, echo));
         let interrupted = self.interrupt.stopping();
-        let _ = shown.print(&self.printer, &stop.finish());
         if !shown.text.is_empty() && !shown.text.ends_with('\n') {
             let text = std::mem::take(&mut shown.text);
             let _ = shown.print(&self.printer, "\n");
@@ -201,8 +202,6 @@ impl Talk {
         let mut answer = answer?;
         if interrupted {
             answer.finish = Finish::Interrupted;
-        } else if stopped {
-            answer.finish = Finish::Stop;
         }
         Ok(Reply { text: shown.text, answer })
     }
@@ -257,6 +256,9 @@ pub(crate) fn summary(answer: &Answer) -> String {
         line += &format!(" ({} reused)", answer.n_reused);
     }
     line += &format!(" in {:.2} s", answer.prompt_seconds);
+    if answer.drafted.tried > 0 {
+        line += &drafted(answer);
+    }
     if answer.streamed > Bytes::ZERO {
         let seconds = answer.prompt_seconds + answer.generate_seconds;
         let rate = Rate(answer.streamed.f64() / seconds.max(1e-9));
@@ -272,6 +274,14 @@ pub(crate) fn computed(answer: &Answer) -> Option<(usize, f64)> {
     let ended = usize::from(answer.finish == Finish::Stop);
     let n = (answer.tokens.len() + ended).saturating_sub(1);
     (n > 0).then_some((n, answer.generate_seconds))
+}
+
+/// `; 5.3 tokens/pass, 43 of 60 drafted accepted`.
+fn drafted(answer: &Answer) -> String {
+    let engine::draft::Drafted { tried, accepted } = answer.drafted;
+    #[expect(clippy::cast_precision_loss, reason = "token counts are far below 2^53")]
+    let per_pass = answer.tokens.len() as f64 / answer.passes.max(1) as f64;
+    format!("; {per_pass:.1} tokens/pass, {accepted} of {tried} drafted accepted")
 }
 
 /// `1 token`, `2 tokens`.

@@ -9,7 +9,7 @@ use serde_json::json;
 
 use crate::cli::exit::Failure;
 use crate::cli::printer::Printer;
-use crate::engine::{Engine, Session};
+use crate::engine::{Engine, Monitor};
 
 /// The page; the trace takes the place of the mark. Without one it asks for a file.
 const PAGE: &str = include_str!("trace.html");
@@ -55,9 +55,9 @@ impl Tracing {
     }
 
     /// Records from now on, if a trace was asked for.
-    pub(crate) fn begin(&self, session: &Session) {
+    pub(crate) fn begin(&self, monitor: &Monitor) {
         if self.0.is_some() {
-            session.monitor().begin_trace();
+            monitor.begin_trace();
         }
     }
 
@@ -68,11 +68,10 @@ impl Tracing {
     /// Those of the file.
     pub(crate) fn finish(
         &mut self,
-        session: &Session,
+        monitor: &Monitor,
         engine: &Engine,
         printer: &Printer,
     ) -> anyhow::Result<()> {
-        let monitor = session.monitor();
         let (Some(target), Some(trace)) = (self.0.take(), monitor.trace()) else {
             return Ok(());
         };

@@ -56,6 +56,14 @@ pub enum Error {
         /// What it is.
         what: &'static str,
     },
+    /// A model cannot draft for another.
+    #[error("draft '{model}': {why}")]
+    Draft {
+        /// Its file.
+        model: String,
+        /// Why not.
+        why: String,
+    },
     /// No placement fits the memory.
     #[error("model '{model}': {refusal}")]
     Plan {

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use super::Error;
+use super::compute::draft::{DraftModel, Drafter, Drafts, Ngrams, Pace};
 use super::error::{ggml_error, model_name};
 use super::open::planning::ContextRoom;
 use crate::ggml::{self, Device, Model, Threadpool};
@@ -20,6 +21,11 @@ pub struct Engine(Arc<Loaded>);
 /// The order of the fields is the order of dropping: the model goes before the device that holds its streamed tensors.
 #[derive(Debug)]
 pub(super) struct Loaded {
+    pub(super) draft: Option<Drafting>,
+    /// What passes of 1, 2, 4, ... tokens are expected to take. (seconds)
+    pub(super) passes: Vec<f64>,
+    /// Sequences for the ways that drafts see.
+    pub(super) n_ways: u32,
     pub(super) vocab: Vocab,
     pub(super) model: Arc<Model>,
     pub(super) stream: Option<StreamDevice>,
@@ -44,7 +50,23 @@ pub(super) struct Loaded {
     pub(super) gpu: Option<(Device, Bytes)>,
 }
 
+/// Who guesses how texts go on: they themselves, and a model.
+#[derive(Debug)]
+pub(super) struct Drafting {
+    pub(super) model: Option<Engine>,
+}
+
 impl Loaded {
+    /// Those that draft for a context, if somebody is to.
+    pub(super) fn drafts(&self) -> Result<Option<Drafts>, Error> {
+        let Some(Drafting { model }) = &self.draft else { return Ok(None) };
+        let mut drafters: Vec<Box<dyn Drafter>> = vec![Box::new(Ngrams)];
+        if let Some(model) = model {
+            drafters.push(Box::new(DraftModel::new(model, self)?));
+        }
+        Ok(Some(Drafts::new(drafters, Pace::new(self.passes.clone()))))
+    }
+
     /// Tokens of context that each sequence may have.
     pub(super) fn n_ctx_each(&self) -> u32 {
         self.plan.n_ctx / self.shares

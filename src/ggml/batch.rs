@@ -13,8 +13,12 @@ pub struct BatchToken {
     pub token: Token,
     /// Its place in its sequence: the number of tokens before it.
     pub position: usize,
-    /// Its sequence.
+    /// The sequence of its text.
     pub sequence: u32,
+    /// Whether it is in that sequence ...
+    pub own: bool,
+    /// ... and in these, as many as the second number says: ways that a text may go.
+    pub ways: (u32, u32),
     /// Whether the logits after it are wanted.
     pub output: bool,
 }
@@ -22,7 +26,13 @@ pub struct BatchToken {
 impl BatchToken {
     /// A token of one sequence.
     pub fn new(token: Token, position: usize, sequence: u32, output: bool) -> BatchToken {
-        BatchToken { token, position, sequence, output }
+        BatchToken { token, position, sequence, own: true, ways: (0, 0), output }
+    }
+
+    fn sequences(&self) -> impl Iterator<Item = u32> {
+        let (from, n) = self.ways;
+        let ways = (0..n).map(move |i| from.saturating_add(i));
+        self.own.then_some(self.sequence).into_iter().chain(ways)
     }
 }
 
@@ -41,8 +51,12 @@ impl Columns {
         Columns {
             tokens: batch.iter().map(|t| t.token).collect(),
             positions: batch.iter().map(|t| number(t.position)).collect(),
-            counts: vec![1; batch.len()],
-            sequences: batch.iter().map(|t| number(t.sequence as usize)).collect(),
+            counts: batch.iter().map(|t| number(t.sequences().count())).collect(),
+            sequences: batch
+                .iter()
+                .flat_map(BatchToken::sequences)
+                .map(|sequence| number(sequence as usize))
+                .collect(),
             outputs: batch.iter().map(|t| i8::from(t.output)).collect(),
         }
     }
@@ -54,8 +68,13 @@ impl Context {
     pub fn decode_batch(&mut self, batch: &[BatchToken]) -> Result<(), Error> {
         self.check(batch)?;
         let mut columns = Columns::of(batch);
-        let mut rows: Vec<*mut sys::llama_seq_id> =
-            columns.sequences.iter_mut().map(std::ptr::from_mut).collect();
+        let mut rest = columns.sequences.as_mut_slice();
+        let mut rows: Vec<*mut sys::llama_seq_id> = Vec::with_capacity(batch.len());
+        for &n in &columns.counts {
+            let (row, after) = rest.split_at_mut(usize::try_from(n).unwrap_or(0));
+            rows.push(row.as_mut_ptr());
+            rest = after;
+        }
         let raw = sys::llama_batch {
             n_tokens: i32::try_from(batch.len()).unwrap_or(i32::MAX),
             token: columns.tokens.as_mut_ptr(),
@@ -76,7 +95,9 @@ impl Context {
         // SAFETY: a valid context.
         let most = unsafe { sys::llama_n_batch(self.ptr.as_ptr()) } as usize;
         let outputs = batch.iter().filter(|t| t.output).count();
-        let wrong = |t: &BatchToken| !vocab.contains(t.token) || t.sequence >= self.n_seqs();
+        let unknown = |t: &BatchToken| t.sequences().any(|sequence| sequence >= self.n_seqs());
+        let none = |t: &BatchToken| !t.own && t.ways.1 == 0;
+        let wrong = |t: &BatchToken| !vocab.contains(t.token) || none(t) || unknown(t);
         if batch.is_empty() || batch.len() > most || batch.iter().any(wrong) {
             return Err(Error::Invalid("a batch that does not fit the context".into()));
         }
@@ -133,5 +154,56 @@ impl Context {
         }
         // SAFETY: a valid memory, and two of its sequences; all of it is copied, which every kind of memory can.
         unsafe { sys::llama_memory_seq_cp(memory, from.cast_signed(), to.cast_signed(), -1, -1) };
+    }
+
+    /// Gives `to` what `from` has from position `begin` up to `end`, in a memory that keeps tokens one by one.
+    pub fn copy_part(&mut self, from: u32, to: u32, begin: usize, end: usize) {
+        // SAFETY: a valid context; its memory is NULL for models that keep none.
+        let memory = unsafe { sys::llama_get_memory(self.ptr.as_ptr()) };
+        let known = from < self.n_seqs() && to < self.n_seqs() && from != to;
+        let (Ok(begin), Ok(end)) = (i32::try_from(begin), i32::try_from(end)) else { return };
+        if memory.is_null() || !known || self.model().has_state() {
+            return;
+        }
+        // SAFETY: a valid memory, and two of its sequences, which share one buffer.
+        unsafe {
+            sys::llama_memory_seq_cp(memory, from.cast_signed(), to.cast_signed(), begin, end);
+        }
+    }
+
+    /// What the model keeps as one state of `sequence`, which cannot be taken back otherwise: what it keeps token by token is not in it.
+    pub fn save_state(&mut self, sequence: u32) -> Option<Vec<u8>> {
+        let (id, part) = (sequence.cast_signed(), sys::LLAMA_STATE_SEQ_FLAGS_PARTIAL_ONLY);
+        if sequence >= self.n_seqs() {
+            return None;
+        }
+        // SAFETY: a valid context, one of its sequences, and room for as much as libllama says.
+        unsafe {
+            let n = sys::llama_state_seq_get_size_ext(self.ptr.as_ptr(), id, part);
+            let mut bytes = vec![0_u8; n];
+            let got = sys::llama_state_seq_get_data_ext(
+                self.ptr.as_ptr(),
+                bytes.as_mut_ptr(),
+                n,
+                id,
+                part,
+            );
+            (n > 0 && got == n).then_some(bytes)
+        }
+    }
+
+    /// Brings `sequence` back to a state that was saved of it, when it had `n` tokens. False if that failed.
+    pub fn restore_state(&mut self, sequence: u32, state: &[u8], n: usize) -> bool {
+        let (id, part) = (sequence.cast_signed(), sys::LLAMA_STATE_SEQ_FLAGS_PARTIAL_ONLY);
+        if sequence >= self.n_seqs() {
+            return false;
+        }
+        // SAFETY: a valid context, one of its sequences, and bytes that came from it.
+        let read = unsafe {
+            let (ptr, len) = (state.as_ptr(), state.len());
+            sys::llama_state_seq_set_data_ext(self.ptr.as_ptr(), ptr, len, id, part)
+        };
+        // What is kept token by token is forgotten from there on; the state is that of the last one that stays.
+        read == state.len() && self.truncate_sequence(sequence, n)
     }
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use ggml_sys as sys;
 
-use super::llama::{Context, Token, Vocab};
+use super::llama::{Token, Vocab};
 use super::result::{Error, not_null};
 
 /// How tokens are chosen, in this order: biases, penalties, top-k, top-p, min-p, temperature, draw.
@@ -185,17 +185,23 @@ impl Sampler {
         Ok(())
     }
 
-    /// Chooses the next token from `context`'s logits and remembers it.
-    pub fn sample(&mut self, context: &mut Context) -> Result<Token, Error> {
-        self.choose(context.logits()?)
-    }
-
     /// Chooses the next token from the logits of a vocabulary, and remembers it.
     ///
     /// # Errors
     ///
-    /// Logits that are not numbers, or a grammar that no token fits.
+    /// As [`Sampler::propose`] and [`Sampler::accept`].
     pub fn choose(&mut self, logits: &[f32]) -> Result<Token, Error> {
+        let token = self.propose(logits)?;
+        self.accept(token)?;
+        Ok(token)
+    }
+
+    /// Draws a token from the logits of a vocabulary, without remembering it; its generator goes on.
+    ///
+    /// # Errors
+    ///
+    /// Logits that are not numbers, or a grammar that no token fits.
+    pub fn propose(&mut self, logits: &[f32]) -> Result<Token, Error> {
         // A NaN would fail an assert inside libllama; it comes from damaged weights.
         if logits.iter().any(|l| l.is_nan()) {
             return Err(Error::Invalid(
@@ -211,17 +217,33 @@ impl Sampler {
                 return Err(Error::Invalid("no token fits the format that was asked for".into()));
             }
         }
-        self.accept(token)?;
         if let Some(grammar) = &mut self.grammar {
             grammar.spent += thread_time().saturating_sub(begun);
-            grammar.n_tokens += 1;
-            if grammar.is_too_slow() {
-                return Err(Error::Invalid(
-                    "the format that was asked for takes too long to check".into(),
-                ));
-            }
         }
         Ok(token)
+    }
+
+    /// Whether a grammar restricts it.
+    pub fn has_grammar(&self) -> bool {
+        self.grammar.is_some()
+    }
+
+    /// How many of `tokens`, one after the other, the grammar would let come next; all where there is none. It changes nothing.
+    pub fn would_allow(&self, tokens: &[Token]) -> usize {
+        let Some(grammar) = &self.grammar else { return tokens.len() };
+        // SAFETY: a valid sampler; the copy is ours.
+        let copy = unsafe { sys::llama_sampler_clone(grammar.raw.0.as_ptr()) };
+        let Some(raw) = NonNull::new(copy).map(Raw) else { return 0 };
+        for (i, &token) in tokens.iter().enumerate() {
+            // SAFETY: a valid sampler, and a token that it allows.
+            let fits = allowed_by(&raw, token)
+                && unsafe { sys::llama_rs_sampler_accept(raw.0.as_ptr(), token) }
+                    == sys::LLAMA_RS_STATUS_OK;
+            if !fits {
+                return i;
+            }
+        }
+        tokens.len()
     }
 
     /// Draws from all tokens, or from those that the grammar allows.
@@ -247,16 +269,20 @@ impl Sampler {
 
     /// Whether the grammar, if there is one, lets `token` come next.
     fn allows(&self, token: Token) -> bool {
-        let Some(grammar) = &self.grammar else { return true };
-        let mut one = [sys::llama_token_data { id: token, logit: 1.0, p: 0.0 }];
-        let mut array = array(&mut one);
-        // SAFETY: a valid sampler, and an array of one.
-        unsafe { sys::llama_sampler_apply(grammar.raw.0.as_ptr(), &raw mut array) };
-        one[0].logit > f32::NEG_INFINITY
+        self.grammar.as_ref().is_none_or(|grammar| allowed_by(&grammar.raw, token))
     }
 
-    /// Remembers a token that was chosen. The grammar must allow it: libllama aborts otherwise.
-    fn accept(&mut self, token: Token) -> Result<(), Error> {
+    /// Remembers a token that was proposed last.
+    ///
+    /// # Errors
+    ///
+    /// A token that the grammar forbids; one that comes to no end, or takes too much time.
+    pub fn accept(&mut self, token: Token) -> Result<(), Error> {
+        // libllama aborts on what a grammar forbids.
+        if !self.allows(token) {
+            return Err(Error::Invalid("no token fits the format that was asked for".into()));
+        }
+        let begun = thread_time();
         // SAFETY: valid samplers, and a token of the vocabulary; C++'s exceptions end inside.
         let status = unsafe {
             sys::llama_sampler_accept(self.chain.0.as_ptr(), token);
@@ -265,11 +291,29 @@ impl Sampler {
                 None => sys::LLAMA_RS_STATUS_OK,
             }
         };
+        if let Some(grammar) = &mut self.grammar {
+            grammar.spent += thread_time().saturating_sub(begun);
+            grammar.n_tokens += 1;
+            if grammar.is_too_slow() {
+                return Err(Error::Invalid(
+                    "the format that was asked for takes too long to check".into(),
+                ));
+            }
+        }
         match status {
             sys::LLAMA_RS_STATUS_OK => Ok(()),
             _ => Err(Error::Invalid("the grammar came to no end".into())),
         }
     }
+}
+
+/// Whether a grammar lets `token` come next.
+fn allowed_by(grammar: &Raw, token: Token) -> bool {
+    let mut one = [sys::llama_token_data { id: token, logit: 1.0, p: 0.0 }];
+    let mut array = array(&mut one);
+    // SAFETY: a valid sampler, and an array of one.
+    unsafe { sys::llama_sampler_apply(grammar.0.as_ptr(), &raw mut array) };
+    one[0].logit > f32::NEG_INFINITY
 }
 
 fn array(of: &mut [sys::llama_token_data]) -> sys::llama_token_data_array {

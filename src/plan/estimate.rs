@@ -142,6 +142,14 @@ pub fn conversation(plan: &Plan, rates: &Rates, touched: Touched) -> f64 {
     cost.prompt.seconds + cost.generation.seconds * f64::from(ANSWER)
 }
 
+/// Seconds of a pass of `plan` with `tokens` tokens, all of which give results.
+pub fn pass_seconds(plan: &Plan, rates: &Rates, touched: Touched, tokens: u32) -> f64 {
+    let steps = steps(plan, rates, touched, tokens);
+    let rows = rates.resident.seconds(touched.output, tokens);
+    let row = rates.resident.seconds(touched.output, 1);
+    seconds_per_pass(&steps, plan.n_slots) + (rows - row).max(0.0)
+}
+
 /// The cost of `plan` at `rates`, and of a prompt of `n_prompt` tokens.
 pub fn estimate(plan: &Plan, rates: &Rates, touched: Touched, n_prompt: u32) -> Estimate {
     let pass = |tokens: u32| {

@@ -14,7 +14,9 @@ pub mod report;
 mod solve;
 mod spread;
 
-pub use estimate::{Bottleneck, Course, Estimate, Speed, Touched, conversation, course, estimate};
+pub use estimate::{
+    Bottleneck, Course, Estimate, Speed, Touched, conversation, course, estimate, pass_seconds,
+};
 pub use machine::{Beside, ContextCost, Cost, Gpu, GpuNeeds, Kind, Machine, Needs, Rates, Wish};
 pub use solve::{Pool, Refusal, solve};
 

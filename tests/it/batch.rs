@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 
 use airrun::engine::batch::{Batcher, Ended, Piece, Request, Room, Scored, Sink, Vector};
 use airrun::engine::{
-    Engine, Error, Finish, LoadOptions, SamplerSettings, StreamMode, Token, generate,
+    Ask, Engine, Error, Finish, LoadOptions, SamplerSettings, StreamMode, Token, generate,
 };
 use airrun::gguf::Index;
 use airrun::source::fault::{Behaviour, Fault, FaultySource};
@@ -124,9 +124,11 @@ fn write(batcher: &mut Batcher, prompts: &[Vec<Token>]) -> Vec<Ear> {
 
 /// Asserts that `ear` heard what the model says alone, up to where it was unsure.
 fn check(name: &str, engine: &Engine, prompt: &[Token], ear: &Ear) {
-    let mut session = engine.session().unwrap();
+    let mut batcher = engine.batcher().unwrap();
     let go_on = &mut |_: &str| std::ops::ControlFlow::Continue(());
-    let alone = generate(&mut session, prompt, &greedy(), Some(N), go_on).unwrap();
+    let ask =
+        Ask { prompt: prompt.to_vec(), settings: greedy(), max_tokens: Some(N), ..Ask::default() };
+    let alone = generate(&mut batcher, ask, go_on).unwrap();
     let ended = ear.ended();
     assert_eq!(ended.n_prompt, prompt.len(), "{name}");
     let heard = ear.0.lock().unwrap();

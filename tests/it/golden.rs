@@ -6,7 +6,7 @@ use std::ops::ControlFlow;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use airrun::engine::{Engine, LoadOptions, SamplerSettings, StreamMode, Token, generate};
+use airrun::engine::{Ask, Engine, LoadOptions, SamplerSettings, StreamMode, Token, generate};
 use airrun::gguf::Index;
 use serde::Deserialize;
 
@@ -67,7 +67,7 @@ fn check(model: &str, stream: StreamMode, repack: bool) {
     let engine = open(model, stream, repack);
     let golden = golden();
     let vocab = engine.vocab().unwrap();
-    let mut session = engine.session().unwrap();
+    let mut batcher = engine.batcher().unwrap();
     let greedy = SamplerSettings { temp: 0.0, ..SamplerSettings::default() };
     for prompt in &golden.prompts {
         let what = format!("{model} {stream:?} repack {repack}: {}", prompt.name);
@@ -78,7 +78,13 @@ fn check(model: &str, stream: StreamMode, repack: bool) {
         );
         let want = if model == golden.model { &prompt.answer } else { &prompt.other_models[model] };
         let go_on = &mut |_: &str| ControlFlow::Continue(());
-        let got = generate(&mut session, &prompt.prompt_ids, &greedy, Some(48), go_on).unwrap();
+        let ask = Ask {
+            prompt: prompt.prompt_ids.clone(),
+            settings: greedy.clone(),
+            max_tokens: Some(48),
+            ..Ask::default()
+        };
+        let got = generate(&mut batcher, ask, go_on).unwrap();
         let sure = want.margins.iter().take_while(|&&m| m > NEAR_TIE).count();
         let spoken: Vec<Token> = want.completion_ids.iter().copied().filter(|&t| t != 2).collect();
         let n = sure.min(spoken.len());

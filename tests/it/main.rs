@@ -6,6 +6,7 @@ mod bench;
 mod cli;
 mod comfort;
 mod devices;
+mod drafts;
 mod embedding;
 mod faults;
 mod gguf_corrupt;

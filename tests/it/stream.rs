@@ -6,8 +6,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::{Duration, Instant};
 
+use airrun::engine::batch::Batcher;
 use airrun::engine::{
-    Engine, Error, Finish, LoadOptions, SamplerSettings, Session, StreamMode, Token, generate,
+    Ask, Engine, Error, Finish, LoadOptions, SamplerSettings, Session, StreamMode, Token, generate,
 };
 use airrun::gguf::Index;
 use airrun::source::fault::{Behaviour, Fault, FaultySource};
@@ -102,11 +103,12 @@ const PROMPT: &str =
 const ANSWER: &str = "The capital of Mongolia is Ulaanbaatar.";
 
 /// Asks for a capital, greedily.
-fn ask(engine: &Engine, session: &mut Session) -> Result<String, Error> {
+fn ask(engine: &Engine, batcher: &mut Batcher) -> Result<String, Error> {
     let prompt = engine.vocab()?.tokenize(PROMPT, false, true)?;
     let greedy = SamplerSettings { temp: 0.0, ..SamplerSettings::default() };
     let go_on = &mut |_: &str| std::ops::ControlFlow::Continue(());
-    let answer = generate(session, &prompt, &greedy, Some(40), go_on)?;
+    let ask = Ask { prompt, settings: greedy, max_tokens: Some(40), ..Ask::default() };
+    let answer = generate(batcher, ask, go_on)?;
     assert_eq!(answer.finish, Finish::Stop);
     Ok(answer.text)
 }
@@ -120,8 +122,8 @@ fn what_a_retry_mends_is_mended() {
         Behaviour { fault: Fault::ErrorAt(9), ..Behaviour::default() },
     ] {
         let engine = faulty(behaviour);
-        let mut session = engine.session().unwrap();
-        assert_eq!(ask(&engine, &mut session).unwrap(), ANSWER, "{behaviour:?}");
+        let mut batcher = engine.batcher().unwrap();
+        assert_eq!(ask(&engine, &mut batcher).unwrap(), ANSWER, "{behaviour:?}");
     }
 }
 
@@ -129,22 +131,22 @@ fn what_a_retry_mends_is_mended() {
 fn what_no_retry_mends_is_an_error_at_that_token() {
     for fault in [Fault::ErrorFrom(0), Fault::ErrorFrom(20), Fault::ShortFrom(20)] {
         let engine = faulty(Behaviour { fault, ..Behaviour::default() });
-        let mut session = engine.session().unwrap();
-        let error = ask(&engine, &mut session).unwrap_err();
+        let mut batcher = engine.batcher().unwrap();
+        let error = ask(&engine, &mut batcher).unwrap_err();
         assert!(error.to_string().contains("block"), "{fault:?}: {error}");
         assert!(error.hint().is_some(), "{fault:?}");
         // The prompt took the first six requests: what it computed is kept when a later token fails.
-        let kept = !session.tokens().is_empty();
+        let kept = batcher.n_kept() > 0;
         assert_eq!(kept, fault != Fault::ErrorFrom(0), "{fault:?}");
-        assert!(ask(&engine, &mut session).is_err(), "{fault:?}: the error stays one");
+        assert!(ask(&engine, &mut batcher).is_err(), "{fault:?}: the error stays one");
     }
 }
 
 #[test]
 fn a_source_that_hangs_can_be_stopped() {
     let engine = faulty(Behaviour { fault: Fault::StuckAt(10), ..Behaviour::default() });
-    let mut session = engine.session().unwrap();
-    let monitor = session.monitor();
+    let mut batcher = engine.batcher().unwrap();
+    let monitor = batcher.monitor();
     let prompt = engine.vocab().unwrap().tokenize(PROMPT, false, true).unwrap();
     let is_over = AtomicBool::new(false);
     let answer = std::thread::scope(|scope| {
@@ -156,7 +158,7 @@ fn a_source_that_hangs_can_be_stopped() {
             }
         });
         let go_on = &mut |_: &str| std::ops::ControlFlow::Continue(());
-        let answer = generate(&mut session, &prompt, &SamplerSettings::default(), None, go_on);
+        let answer = generate(&mut batcher, Ask { prompt, ..Ask::default() }, go_on);
         is_over.store(true, Ordering::Relaxed);
         answer.unwrap()
     });

@@ -224,6 +224,10 @@ pub(crate) struct LoadArgs {
     /// Compute with the weights as they are in the file
     #[arg(long, help_heading = "Computing")]
     pub(crate) no_repack: bool,
+    /// Guess ahead, for passes to check: auto, none, ngram, or a small MODEL
+    #[arg(long, value_name = "WHO", default_value = "auto", hide_default_value = true)]
+    #[arg(help_heading = "Computing")]
+    pub(crate) draft: DraftArg,
     /// Cut texts with this tokenizer.json instead of the model's own tokenizer
     #[arg(long, value_name = "FILE", help_heading = "Computing")]
     pub(crate) tokenizer: Option<PathBuf>,
@@ -269,6 +273,30 @@ pub(crate) enum StreamArg {
     Auto,
     Always,
     Never,
+}
+
+/// `--draft`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum DraftArg {
+    /// What there is, where weights stream.
+    Auto,
+    None,
+    Ngram,
+    Model(PathBuf),
+}
+
+impl std::str::FromStr for DraftArg {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<DraftArg, String> {
+        Ok(match text {
+            "" => return Err("must be auto, none, ngram or a model".to_owned()),
+            "auto" => DraftArg::Auto,
+            "none" => DraftArg::None,
+            "ngram" => DraftArg::Ngram,
+            model => DraftArg::Model(model.into()),
+        })
+    }
 }
 
 /// `--vram`, `--ram`.

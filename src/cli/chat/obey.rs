@@ -202,7 +202,7 @@ impl Repl {
             Origin::ChatMl => "ChatML",
             Origin::Plain => "plain",
         };
-        let used = self.talk.session.tokens().len();
+        let used = self.talk.batcher.n_kept();
         [
             ("model", self.model_name()),
             ("runs", self.talk.engine.describe()),

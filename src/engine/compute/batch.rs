@@ -16,21 +16,26 @@ mod room;
 mod running;
 mod shares;
 mod vectors;
+mod verify;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use running::Running;
-pub use running::{Alternative, Ended, Piece, Reading, Request, Room, Scored, Sink};
+pub use running::{
+    Alternative, Ended, Finish, Piece, Reading, Request, Room, Scored, Sink,
+};
+use running::{Going, Running};
 use shares::shares;
 pub use vectors::Vector;
 use vectors::Vectoring;
 
 use crate::engine::Error;
+use crate::engine::compute::draft::{Drafts, Tree};
 use crate::engine::error::{ggml_error, model_name};
 use crate::engine::loaded::{Engine, Loaded};
 use crate::ggml::{BatchToken, Context, ContextParams, Token};
+use crate::stream::Monitor;
 
 /// A listener that takes nothing for so long is given up, if nobody says otherwise.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -56,6 +61,17 @@ pub struct Batcher {
     /// Texts that were begun so far; tells which is the oldest.
     born: u64,
     batch: Vec<BatchToken>,
+    /// Which of it is whose.
+    parts: Vec<Part>,
+    /// What guesses how texts go on, if anything does.
+    drafts: Option<Drafts>,
+    /// The first of the sequences for further ways of drafts, and how many there are.
+    first_way: u32,
+    n_ways: usize,
+    /// Whether the model's memory is one state, which is taken back by a copy only.
+    has_state: bool,
+    /// Whether a pass that is stopped ends its texts, or is computed again.
+    ends_when_stopped: bool,
     /// The text whose vector is being made.
     reading: Option<Vectoring>,
     /// Whether one waits for room: then no other text begins.
@@ -84,6 +100,21 @@ impl Slot {
     }
 }
 
+/// One text's tokens of a batch.
+#[derive(Debug, Default)]
+struct Part {
+    slot: usize,
+    /// Where they begin, and how many there are without the drafted ones.
+    first: usize,
+    n: usize,
+    /// What was drafted behind them.
+    tree: Tree,
+    /// The sequences of its further ways: the first, and how many.
+    ways: (u32, u32),
+    /// The model's state before the pass, where only that brings it back.
+    state: Option<Vec<u8>>,
+}
+
 /// What was done, for those who count.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Tally {
@@ -93,6 +124,10 @@ pub struct Tally {
     pub reused: usize,
     /// Tokens that were written.
     pub generated: usize,
+    /// Tokens that were drafted and checked ...
+    pub drafted: usize,
+    /// ... and those of them that came.
+    pub accepted: usize,
     /// Texts in the step.
     pub texts: usize,
     /// Texts that ended well, whose listener went, that failed.
@@ -119,10 +154,12 @@ impl Batcher {
         let plan = &loaded.plan;
         // An encoder reads its whole text in one pass.
         let n_ubatch = if loaded.model.has_encoder() { plan.n_ctx } else { plan.n_ubatch };
+        let has_state = loaded.model.has_state();
+        let n_ways = if has_state { 0 } else { loaded.n_ways };
         let params = ContextParams {
             n_ctx: plan.n_ctx,
             n_ubatch,
-            n_seqs: loaded.sequences,
+            n_seqs: loaded.sequences + n_ways,
             n_outputs: loaded.n_outputs,
             threads: loaded.threads.clone(),
             n_threads: loaded.n_threads,
@@ -143,6 +180,12 @@ impl Batcher {
             clock: 0,
             born: 0,
             batch: Vec::with_capacity(n_ubatch as usize),
+            parts: Vec::new(),
+            drafts: loaded.drafts()?,
+            first_way: loaded.sequences,
+            n_ways: n_ways as usize,
+            has_state,
+            ends_when_stopped: false,
             reading: None,
             vector_waits: false,
             tally: Tally::default(),
@@ -153,6 +196,31 @@ impl Batcher {
     /// Gives up listeners that take nothing for longer than `patience`.
     pub fn give_up_after(&mut self, patience: Duration) {
         self.patience = patience;
+    }
+
+    /// A pass that is stopped ends its texts, instead of being computed again for those who still listen.
+    pub fn end_when_stopped(&mut self) {
+        self.ends_when_stopped = true;
+    }
+
+    /// Lets others draft than those that the engine was opened with.
+    pub fn draft_with(&mut self, drafts: Drafts) {
+        self.drafts = Some(drafts);
+    }
+
+    /// What others may look at, and stop it by.
+    pub fn monitor(&self) -> Arc<Monitor> {
+        self.loaded.monitor.clone()
+    }
+
+    /// Who drafts, for people; nobody where that is off.
+    pub fn drafters(&self) -> Option<String> {
+        self.drafts.as_ref().map(Drafts::names)
+    }
+
+    /// Tokens that the context has of all texts.
+    pub fn n_kept(&self) -> usize {
+        self.slots.iter().map(|slot| slot.n_done).sum()
     }
 
     /// Tokens that a text may have, prompt and answer together.
@@ -207,18 +275,36 @@ impl Batcher {
         }
         self.clock += 1;
         self.tally.texts = self.n_running();
+        let (batch, parts) = (std::mem::take(&mut self.batch), std::mem::take(&mut self.parts));
+        self.tell(&parts, false);
         let begin = Instant::now();
-        let batch = std::mem::take(&mut self.batch);
         let result = self.loaded.checked(self.context.decode_batch(&batch));
         match result {
             Ok(()) => {
                 self.loaded.monitor.passed(batch.len(), begin);
-                self.advance(&batch);
+                if let Some(drafts) = &mut self.drafts {
+                    drafts.pace.passed(batch.len(), begin.elapsed().as_secs_f64());
+                }
+                self.tell(&parts, true);
+                parts.iter().for_each(|part| self.advance(part));
             }
-            Err(error) => self.failed(&batch, error),
+            Err(error) => self.failed(&parts, error),
         }
-        self.batch = batch;
+        (self.batch, self.parts) = (batch, parts);
         true
+    }
+
+    /// Tells how far the prompts are that are being read, or that a pass for the next tokens begins or is over.
+    fn tell(&self, parts: &[Part], is_over: bool) {
+        let reads =
+            |part: &&Part| self.slots[part.slot].running.as_ref().is_some_and(Running::reads);
+        let read = parts.iter().filter(reads).map(|part| {
+            let Slot { tokens, n_done, .. } = &self.slots[part.slot];
+            (n_done + if is_over { part.n } else { 0 }, tokens.len())
+        });
+        let (done, all) = read.fold((0, 0), |sum, (done, all)| (sum.0 + done, sum.1 + all));
+        let (done, all) = if all == 0 { (usize::from(is_over), 1) } else { (done, all) };
+        self.loaded.monitor.tokens(done, all);
     }
 
     /// Puts the next batch together.
@@ -250,6 +336,9 @@ impl Batcher {
     }
 
     fn fill(&mut self, shares: &[(usize, usize)]) {
+        self.parts.clear();
+        let mut trees = if shares.is_empty() { Vec::new() } else { self.draft(shares) };
+        let mut ways = 0;
         for &(slot, n) in shares {
             let Slot { tokens, n_done, used, running, .. } = &mut self.slots[slot];
             if let Some(running) = running.as_mut().filter(|running| running.reads()) {
@@ -257,42 +346,66 @@ impl Batcher {
             }
             *used = self.clock + 1;
             let last = tokens.len() - 1;
-            let entry = |position: usize| BatchToken {
-                token: tokens[position],
-                position,
-                sequence: sequence(slot),
-                output: position == last,
+            let entry = |position: usize| {
+                BatchToken::new(tokens[position], position, sequence(slot), position == last)
             };
+            let mut part = Part { slot, first: self.batch.len(), n, ..Part::default() };
             self.batch.extend((*n_done..*n_done + n).map(entry));
+            if let Some(at) = trees.iter().position(|tree| tree.0 == slot) {
+                let (_, tree) = trees.swap_remove(at);
+                self.plant(&mut part, tree, &mut ways);
+            }
+            self.parts.push(part);
         }
     }
 
-    /// A batch was computed: texts whose last token was in it get their next.
-    fn advance(&mut self, batch: &[BatchToken]) {
-        for (i, entry) in batch.iter().enumerate() {
-            let slot = entry.sequence as usize;
-            self.slots[slot].n_done = entry.position + 1;
-            let Some(running) = &mut self.slots[slot].running else { continue };
-            if running.reads() {
-                self.tally.prompt += 1;
-            }
-            if !entry.output {
-                continue;
-            }
-            let going = match self.context.logits_of(i) {
+    /// A batch was computed: a text whose last token was in it gets its next, and as many as were drafted right.
+    fn advance(&mut self, part: &Part) {
+        let &Part { slot, first, n, .. } = part;
+        self.slots[slot].n_done += n;
+        let Slot { tokens, n_done, running, .. } = &mut self.slots[slot];
+        let Some(running) = running else { return };
+        if running.reads() {
+            self.tally.prompt += n;
+        }
+        if *n_done < tokens.len() {
+            return;
+        }
+        let (mut at, mut row) = (None, first + n - 1);
+        let going = loop {
+            let chosen = match self.context.logits_of(row) {
                 Ok(logits) => running.next(logits, &self.loaded.vocab),
                 Err(error) => Err(error),
             };
-            match going {
-                Ok((token, going)) => {
-                    self.tally.generated += usize::from(token.is_some());
-                    self.slots[slot].tokens.extend(token);
-                    self.finish(slot, going);
-                }
-                Err(error) => {
-                    let error = ggml_error(&self.loaded.index)(error);
-                    self.fail(slot, error);
-                }
+            let (token, going) = match chosen {
+                Ok(chosen) => chosen,
+                Err(error) => break Err(error),
+            };
+            self.tally.generated += usize::from(token.is_some());
+            tokens.extend(token);
+            let next = token.and_then(|token| part.tree.child(at, token));
+            let goes_on = going == Going::On && next.is_some() && running.may_go_on();
+            let Some(node) = next.filter(|_| goes_on) else { break Ok(going) };
+            (at, row) = (Some(node), first + n + node);
+            *n_done += 1;
+        };
+        let ended = going.as_ref().is_ok_and(|going| *going != Going::On);
+        let drafted = self.learn(&part.tree, at, ended);
+        self.tally.drafted += drafted.tried;
+        self.tally.accepted += drafted.accepted;
+        if let Some(running) = &mut self.slots[slot].running {
+            running.count(drafted);
+        }
+        match going {
+            Ok(going) => {
+                // The end comes first: what the context has of the text is what was computed of it.
+                self.finish(slot, going);
+                self.settle(part, at);
+            }
+            Err(error) => {
+                let error = ggml_error(&self.loaded.index)(error);
+                self.fail(slot, error);
+                self.settle(part, at);
             }
         }
     }

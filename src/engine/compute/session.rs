@@ -6,7 +6,7 @@ use std::time::Instant;
 use crate::engine::Error;
 use crate::engine::error::{ggml_error, model_name};
 use crate::engine::loaded::{Engine, Loaded};
-use crate::ggml::{self, Context, ContextParams, Sampler, SamplerSettings, Token};
+use crate::ggml::{self, Context, ContextParams, Token};
 use crate::stream::Monitor;
 use crate::talk::Vocab;
 
@@ -154,10 +154,6 @@ impl Session {
         self.context.logits().map_err(ggml_error(&self.loaded.index))
     }
 
-    pub(super) fn context(&mut self) -> &mut Context {
-        &mut self.context
-    }
-
     /// Whether it can continue a text token by token.
     pub(in crate::engine) fn continues_text(&self) -> bool {
         !self.loaded.model.is_diffusion()
@@ -169,14 +165,6 @@ impl Session {
 
     pub(in crate::engine) fn vocab(&self) -> &Vocab {
         &self.loaded.vocab
-    }
-
-    pub(super) fn sampler(&self, settings: &SamplerSettings) -> Result<Sampler, Error> {
-        Sampler::new(settings, self.loaded.model.vocab()).map_err(|error| self.wrap(error))
-    }
-
-    pub(super) fn wrap(&self, error: ggml::Error) -> Error {
-        ggml_error(&self.loaded.index)(error)
     }
 
     fn check(&self, tokens: &[Token]) -> Result<(), Error> {

@@ -12,14 +12,15 @@ mod resident;
 use std::sync::Arc;
 
 use loading::Loading;
-use options::LoadOptions;
+use options::{Draft, LoadOptions};
 use planning::{Care, Planned, make_plan};
 
 use super::error::model_name;
-use super::loaded::{Engine, Loaded};
+use super::loaded::{Drafting, Engine, Loaded};
 use super::{Error, devices, threads};
-use crate::ggml::{self, Device};
+use crate::ggml::{self, Device, Model};
 use crate::gguf::{Index, Purpose};
+use crate::plan::{self, Plan, Rates, Touched};
 use crate::source::WeightSource;
 use crate::talk::Vocab;
 use crate::talk::tokenizer::OwnTokenizer;
@@ -58,6 +59,7 @@ impl Engine {
         let planned = make_plan(&index, options, &threads, Care::Quick)?;
         let (rates, rates_measured) = planned.rates(&index, options);
         let context = planned.context(&index, options);
+        let passes = passes(&index, &planned, &rates);
         let Planned { plan, gpu, .. } = planned;
         let before = gpu.map(|gpu| (gpu, gpu.memory().free));
         let monitor = options.monitor.clone().unwrap_or_default();
@@ -78,7 +80,12 @@ impl Engine {
         ggml::set_abort_context(Some(format!("running '{name}'")));
         let own = own.map(|own| own.check(model.vocab().len()).map(|()| own)).transpose()?;
         let vocab = Vocab::of(model.clone(), own);
+        let n_ways = options.n_ways(&model);
+        let draft = draft(options, &plan, shares, &model)?;
         Ok(Engine::of(Loaded {
+            draft,
+            passes,
+            n_ways,
             vocab,
             model,
             stream,
@@ -98,6 +105,36 @@ impl Engine {
             gpu: before,
         }))
     }
+}
+
+/// Who drafts, where somebody does.
+fn draft(
+    options: &LoadOptions,
+    plan: &Plan,
+    shares: u32,
+    model: &Model,
+) -> Result<Option<Drafting>, Error> {
+    let streams = !plan.streamed.is_empty();
+    Ok(match &options.draft {
+        _ if !model.batches() => None,
+        Draft::Ngrams { always } if *always || streams => Some(Drafting { model: None }),
+        Draft::Model { index, always } if *always || streams => {
+            let model = Engine::open(index.clone(), &options.of_draft(Some(plan.n_ctx / shares)))?;
+            Some(Drafting { model: Some(model) })
+        }
+        Draft::None | Draft::Ngrams { .. } | Draft::Model { .. } => None,
+    })
+}
+
+/// What passes of 1, 2, 4, ... tokens are expected to take. (seconds)
+fn passes(index: &Index, planned: &Planned, rates: &Rates) -> Vec<f64> {
+    let plan = &planned.plan;
+    let touched = Touched::of(index);
+    let seconds = |i: u32| {
+        let seconds = plan::pass_seconds(plan, rates, touched, 1 << i);
+        if seconds.is_finite() && seconds > 0.0 { seconds } else { 1.0 }
+    };
+    (0..9).map(seconds).collect()
 }
 
 /// What computes, for people: the name first.

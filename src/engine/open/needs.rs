@@ -105,7 +105,7 @@ pub(super) fn measured_needs(
         let params = ContextParams {
             n_ctx,
             n_ubatch,
-            n_seqs: options.sequences,
+            n_seqs: options.n_seqs(&model),
             n_outputs: options.outputs(index),
             threads,
             n_threads: 1,
@@ -247,7 +247,7 @@ impl<'a> Describing<'a> {
         let params = ContextParams {
             n_ctx,
             n_ubatch,
-            n_seqs: self.options.sequences,
+            n_seqs: self.options.n_seqs(&self.model),
             n_outputs: self.options.outputs(self.index),
             threads: self.threads.clone(),
             n_threads: 1,

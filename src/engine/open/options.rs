@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use crate::engine::devices::DeviceChoice;
+use crate::ggml::Model;
 use crate::gguf::Index;
 use crate::plan::StreamMode;
 use crate::stream::Monitor;
@@ -21,8 +22,8 @@ pub struct LoadOptions {
     /// Sequences that are computed at once; 1 for a [`Session`](super::Session), more for a [`batch`](super::batch). Room
     /// is made for four of full length at most, which they share.
     pub sequences: u32,
-    /// Drafted tokens that a pass may check, of all its texts together.
-    pub drafts: u32,
+    /// Who guesses how texts go on, for passes to check.
+    pub draft: Draft,
     /// Compute threads; the machine's cores if nothing is said.
     pub threads: Option<u32>,
     /// Tokens per pass.
@@ -47,8 +48,38 @@ pub struct LoadOptions {
 /// which nobody wants.
 const VECTOR_TOKENS: [u32; 2] = [32, 512];
 
-/// Drafted tokens that there is room for in any case.
+/// Drafted tokens that a pass may check of all its texts together, at most, and in any case.
+const DRAFTS: u32 = 64;
 const LEAST_DRAFTS: u32 = 8;
+
+/// Ways that texts may go beside their likeliest ones, all together.
+const WAYS: u32 = 15;
+
+/// Who guesses how texts go on.
+#[derive(Clone, Debug, Default)]
+pub enum Draft {
+    /// Nobody.
+    #[default]
+    None,
+    /// The texts themselves, by what they repeat; if `always`, also where no weights stream.
+    Ngrams {
+        /// Whether also a model without streamed weights gets drafts.
+        always: bool,
+    },
+    /// They, and a small model with the same vocabulary.
+    Model {
+        /// The model.
+        index: Arc<Index>,
+        /// Whether also a model without streamed weights gets drafts.
+        always: bool,
+    },
+}
+
+impl PartialEq for Draft {
+    fn eq(&self, other: &Draft) -> bool {
+        std::mem::discriminant(self) == std::mem::discriminant(other)
+    }
+}
 
 /// What results of a pass may take beyond one for each text: a share of the RAM that may be used, or so much where nobody says.
 const RESULTS_SHARE: u64 = 16;
@@ -63,10 +94,37 @@ impl LoadOptions {
     pub(in crate::engine) fn outputs(&self, index: &Index) -> u32 {
         let room = self.ram.map_or(RESULTS, |ram| Bytes(ram.0 / RESULTS_SHARE));
         let paid = u32::try_from(room.0 / result(index).0.max(1)).unwrap_or(u32::MAX);
-        let drafts = self.drafts.min(paid.max(LEAST_DRAFTS));
+        let drafts = DRAFTS.min(paid.max(LEAST_DRAFTS)) * u32::from(self.draft != Draft::None);
         let [least, most] = VECTOR_TOKENS;
         let vectors = if self.embedding { paid.clamp(least, most) } else { 1 };
         (self.sequences.max(1) + drafts).max(vectors)
+    }
+
+    /// Sequences that a context of `model` has: one for each text, and some for the ways that drafts see.
+    pub(in crate::engine) fn n_seqs(&self, model: &Model) -> u32 {
+        self.sequences.max(1) + self.n_ways(model)
+    }
+
+    /// Sequences for the ways that drafts see: none where a model keeps one state, which costs as much for each.
+    pub(in crate::engine) fn n_ways(&self, model: &Model) -> u32 {
+        let forks = self.draft != Draft::None && model.batches() && !model.has_state();
+        WAYS * u32::from(forks)
+    }
+
+    /// The options that the model that drafts for this one is loaded with: all of it is resident.
+    pub(in crate::engine) fn of_draft(&self, n_ctx: Option<u32>) -> LoadOptions {
+        LoadOptions {
+            stream: StreamMode::Never,
+            ctx: n_ctx.or(self.ctx),
+            ram: None,
+            vram: None,
+            embedding: false,
+            draft: Draft::None,
+            monitor: None,
+            ubatch: None,
+            tokenizer: None,
+            ..self.clone()
+        }
     }
 
     /// Into how many contexts of full length the context is divided.
@@ -94,7 +152,7 @@ impl Default for LoadOptions {
             stream: StreamMode::Auto,
             ctx: None,
             sequences: 1,
-            drafts: 0,
+            draft: Draft::None,
             threads: None,
             ubatch: None,
             ram: None,

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use super::layout::lay_out;
 use super::needs::Described;
-use super::options::LoadOptions;
+use super::options::{Draft, LoadOptions};
 use super::{needs, rates};
 use crate::engine::devices::{self, DeviceChoice};
 use crate::engine::error::{ggml_error, model_name};
@@ -140,7 +140,8 @@ pub(super) fn make_plan(
     care: Care,
 ) -> Result<Planned, Error> {
     let gpu = devices::choose(options.device)?;
-    let problem = Problem { index, options, threads, care };
+    let beside = beside(options, threads)?;
+    let problem = Problem { index, options, threads, care, beside };
     let Some(gpu) = gpu else { return problem.for_cpu() };
     let nobody_named_it = options.device == DeviceChoice::Auto && options.vram.is_none();
     match problem.for_gpu(gpu) {
@@ -157,6 +158,18 @@ struct Problem<'a> {
     options: &'a LoadOptions,
     threads: &'a Arc<Threadpool>,
     care: Care,
+    /// What the model that drafts takes of the RAM and of the GPU's memory.
+    beside: [Bytes; 2],
+}
+
+/// What the model that drafts will take, of RAM and of the GPU's memory.
+fn beside(options: &LoadOptions, threads: &Arc<Threadpool>) -> Result<[Bytes; 2], Error> {
+    let Draft::Model { index, .. } = &options.draft else { return Ok([Bytes::ZERO; 2]) };
+    index.check_model()?;
+    let plan = make_plan(index, &options.of_draft(None), threads, Care::Quick)?.plan;
+    let (memory, gpu) = (plan.memory, plan.gpu);
+    let on_gpu = gpu.map(|gpu| gpu.outside + gpu.blocks + gpu.context).unwrap_or_default();
+    Ok([memory.outside + memory.blocks + memory.context, on_gpu])
 }
 
 impl Problem<'_> {
@@ -165,7 +178,16 @@ impl Problem<'_> {
         let shares = self.options.shares();
         let ctx = context_length(self.index, self.options).saturating_mul(shares);
         let ctx_least = if self.options.ctx.is_some() { ctx } else { ctx.min(LEAST_CTX * shares) };
+        let [of_ram, of_vram] = self.beside;
+        let ram = ram.map(|ram| ram.saturating_sub(of_ram));
+        let vram = vram.map(|vram| vram.saturating_sub(of_vram));
         Wish { stream, ram, vram, ctx, ctx_least, ubatch, repack }
+    }
+
+    /// The machine without what the model that drafts takes of it.
+    fn machine(&self) -> plan::Machine {
+        let machine = probe::machine();
+        plan::Machine { ram: machine.ram.saturating_sub(self.beside[0]), ..machine }
     }
 
     fn refused(&self, refusal: plan::Refusal) -> Error {
@@ -174,9 +196,10 @@ impl Problem<'_> {
 
     /// The plan of a machine whose CPU computes.
     fn for_cpu(&self) -> Result<Planned, Error> {
-        let Problem { index, options, threads, care } = *self;
+        let Problem { index, options, threads, care, .. } = *self;
         let known = || rates::known(index, threads::count(options.threads), options.repack);
-        let mut machine = plan::Machine { rates: known(), ..probe::machine() };
+        let here = self.machine();
+        let mut machine = plan::Machine { rates: known(), ..here };
         let wish = self.wish();
         let cpu = Device::cpu().map_err(ggml_error(index))?;
         let size = |tensors: &[usize]| lay_out(index, tensors, cpu).size;
@@ -213,17 +236,17 @@ impl Problem<'_> {
     /// The plan of a machine whose GPU computes. What nothing fits by bounds is asked of ggml; what does not fit the GPU is
     /// weighed by what was measured.
     fn for_gpu(&self, device: Device) -> Result<Planned, Error> {
-        let Problem { index, options, threads, care } = *self;
+        let Problem { index, options, threads, care, .. } = *self;
         let memory = device.memory();
         let gpu = plan::Gpu {
-            free: memory.free,
+            free: memory.free.saturating_sub(self.beside[1]),
             reserve: (Bytes(memory.total.0 / VRAM_SHARE)).max(VRAM_RESERVE),
             shares_ram: device.kind() == DeviceKind::Integrated,
             rates: rates::UNKNOWN,
         };
         let wish = self.wish();
         let size = |tensors: &[usize]| lay_out(index, tensors, device).size;
-        let mut machine = plan::Machine { gpu: Some(gpu), ..probe::machine() };
+        let mut machine = plan::Machine { gpu: Some(gpu), ..self.machine() };
         let solve = |machine: &plan::Machine, needs: &Needs, left: &HashSet<usize>| {
             let abilities = Abilities { slot_size: &size, left };
             plan::solve(index, machine, needs, &wish, abilities)

@@ -2,9 +2,9 @@
 //! writes nothing.
 
 use super::running::{Going, Request, Room};
-use super::{Batcher, Slot, sequence};
+use super::{Batcher, Part, Slot, sequence};
 use crate::engine::{Error, Finish};
-use crate::ggml::{self, BatchToken};
+use crate::ggml;
 
 impl Batcher {
     /// Ends all texts as they are.
@@ -65,25 +65,34 @@ impl Batcher {
         slot.tokens.truncate(slot.n_done);
     }
 
-    /// A batch could not be computed. If it was stopped, its texts are tried again; otherwise they end with the reason.
-    pub(super) fn failed(&mut self, batch: &[BatchToken], error: ggml::Error) {
+    /// A batch could not be computed. If it was stopped, its texts are tried again, or end; otherwise they end with the reason.
+    pub(super) fn failed(&mut self, parts: &[Part], error: ggml::Error) {
         let error = self.loaded.explain(error);
-        let mut slots: Vec<usize> = batch.iter().map(|t| t.sequence as usize).collect();
-        slots.dedup();
         let stopped = matches!(error, Error::Interrupted);
-        self.loaded.monitor.clear_stop();
+        let was_asked = self.loaded.monitor.is_stopped();
+        if !self.ends_when_stopped {
+            self.loaded.monitor.clear_stop();
+        }
         let reason = error.to_string();
         let mut error = Some(error);
-        for slot in slots {
+        for part in parts {
+            let (slot, own) = (part.slot, sequence(part.slot));
             let kept = self.slots[slot].n_done;
+            self.drop_ways(part);
             // The context has dropped some of the batch, or none of it: what was there before is brought back, or all is forgotten.
-            if !stopped || !self.context.truncate_sequence(sequence(slot), kept) {
+            let brought_back = match &part.state {
+                Some(state) => self.context.restore_state(own, state, kept),
+                None => self.context.truncate_sequence(own, kept),
+            };
+            if !brought_back {
                 self.forget(slot);
             }
             if !stopped {
                 // The first gets the error itself, with its hint; the others its words.
                 let error = error.take().unwrap_or_else(|| Error::Failed(reason.clone()));
                 self.fail(slot, error);
+            } else if self.ends_when_stopped && was_asked {
+                self.finish(slot, Going::End(Finish::Interrupted, None));
             }
         }
     }

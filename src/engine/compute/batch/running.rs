@@ -4,10 +4,11 @@ use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use crate::engine::compute::draft::Drafted;
 use crate::engine::compute::grammar::Grammar;
 use crate::engine::error::ggml_error;
 use crate::engine::loaded::Loaded;
-use crate::engine::{Error, Finish, SamplerSettings, Token};
+use crate::engine::{Error, SamplerSettings, Token};
 use crate::ggml::{self, Sampler};
 use crate::talk::{StopWords, Utf8Stream, Vocab};
 
@@ -97,6 +98,19 @@ pub struct Alternative {
     pub logprob: f32,
 }
 
+/// Why an answer ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Finish {
+    /// The model ended it.
+    Stop,
+    /// It reached the most tokens that were asked for.
+    Length,
+    /// The context is full.
+    ContextFull,
+    /// Somebody stopped it.
+    Interrupted,
+}
+
 /// How a text ended.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Ended {
@@ -110,6 +124,10 @@ pub struct Ended {
     pub n_reused: usize,
     /// Tokens that were added.
     pub n_generated: usize,
+    /// They themselves.
+    pub written: Vec<Token>,
+    /// What was drafted of them.
+    pub drafted: Drafted,
     /// All tokens, as far as the context has seen them.
     pub tokens: Vec<Token>,
     /// Time from the beginning to the first token, and from there to the end.
@@ -134,7 +152,8 @@ pub(super) struct Running {
     shown: Arc<HashSet<Token>>,
     n_prompt: usize,
     n_reused: usize,
-    n_generated: usize,
+    written: Vec<Token>,
+    drafted: Drafted,
     /// Its number among all texts.
     pub(super) born: u64,
     /// Whether it had to make room for others, and waits for some.
@@ -176,7 +195,8 @@ impl Running {
             shown: request.shown,
             n_prompt: request.prompt.len(),
             n_reused,
-            n_generated: 0,
+            written: Vec::new(),
+            drafted: Drafted::default(),
             born,
             parked: false,
             begun: Instant::now(),
@@ -196,6 +216,27 @@ impl Running {
         let seconds = self.begun.elapsed().as_secs_f64();
         let (n_prompt, n_reused) = (self.n_prompt, self.n_reused);
         self.sink.reading(Reading { n_prompt, n_reused, n_done, n_batch, seconds });
+    }
+
+    /// How many tokens it may still get.
+    pub(super) fn left(&self) -> usize {
+        self.max_tokens.map_or(usize::MAX, |max| max.saturating_sub(self.written.len()))
+    }
+
+    /// Whether it must fit something.
+    pub(super) fn has_grammar(&self) -> bool {
+        self.sampler.has_grammar()
+    }
+
+    /// Whether `tokens` would fit, one after the other.
+    pub(super) fn would_allow(&self, tokens: &[Token]) -> bool {
+        self.sampler.would_allow(tokens) == tokens.len()
+    }
+
+    /// So much was drafted for it.
+    pub(super) fn count(&mut self, drafted: Drafted) {
+        self.drafted.tried += drafted.tried;
+        self.drafted.accepted += drafted.accepted;
     }
 
     /// Whether it can use another token now.
@@ -224,15 +265,15 @@ impl Running {
     ) -> Result<(Option<Token>, Going), ggml::Error> {
         self.first.get_or_insert_with(Instant::now);
         let is_last = |n: usize| self.max_tokens.is_some_and(|max| n >= max);
-        if is_last(self.n_generated) {
+        if is_last(self.written.len()) {
             return Ok((None, Going::End(Finish::Length, None)));
         }
         let token = self.sampler.choose(logits)?;
         if vocab.is_eog(token) {
             return Ok((None, Going::End(Finish::Stop, None)));
         }
-        self.n_generated += 1;
-        let last = is_last(self.n_generated);
+        self.written.push(token);
+        let last = is_last(self.written.len());
         let shown = self.shown.contains(&token);
         let bytes = if shown { vocab.bytes(token) } else { vocab.piece(token) };
         let (text, stop) = self.stops.push(&self.utf8.push(&bytes));
@@ -266,7 +307,9 @@ impl Running {
             stop,
             n_prompt: self.n_prompt,
             n_reused: self.n_reused,
-            n_generated: self.n_generated,
+            n_generated: self.written.len(),
+            written: self.written,
+            drafted: self.drafted,
             tokens,
             seconds: [(first - self.begun).as_secs_f64(), (now - first).as_secs_f64()],
         }));

@@ -1,0 +1,81 @@
+//! `--draft`: who guesses how texts go on. A name or a path is taken at its word; `auto` looks for a small model with the same
+//! vocabulary beside the large one and among the models of this machine, where the large one is likely to stream.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use crate::cli::args::{DraftArg, LoadArgs};
+use crate::cli::resolve;
+use crate::engine::{Draft, LoadOptions, StreamMode};
+use crate::gguf::{Index, Purpose};
+use crate::models;
+use crate::probe;
+
+/// A model that drafts is at least so many times smaller: it is computed once for each token that it guesses.
+const SMALLER: u64 = 12;
+
+/// Headers that are looked at.
+const MOST_LOOKED_AT: usize = 24;
+
+/// What the command line says of drafts for the model `index`, which will be loaded with `options`.
+pub(crate) fn choose(
+    args: &LoadArgs,
+    index: &Index,
+    options: &LoadOptions,
+) -> anyhow::Result<Draft> {
+    Ok(match &args.draft {
+        DraftArg::None => Draft::None,
+        DraftArg::Ngram => Draft::Ngrams { always: true },
+        DraftArg::Model(model) => {
+            Draft::Model { index: Arc::new(resolve::model(model)?.index), always: true }
+        }
+        DraftArg::Auto => match likely_streams(index, options).then(|| sibling(index)).flatten() {
+            Some(index) => Draft::Model { index: Arc::new(index), always: false },
+            None => Draft::Ngrams { always: false },
+        },
+    })
+}
+
+/// Whether the model does not fit by a look at its size.
+fn likely_streams(index: &Index, options: &LoadOptions) -> bool {
+    let room = options.ram.unwrap_or_else(probe::available_memory);
+    match options.stream {
+        StreamMode::Always => true,
+        StreamMode::Never => false,
+        StreamMode::Auto => index.bytes() > room,
+    }
+}
+
+/// The largest small model with the vocabulary of `large`.
+fn sibling(large: &Index) -> Option<Index> {
+    let mut candidates: Vec<(u64, PathBuf)> = Vec::new();
+    let beside = large.files.first().and_then(|file| file.path.parent());
+    candidates.extend(beside.into_iter().flat_map(files_in));
+    let here = models::Catalog::here().models;
+    candidates.extend(here.into_iter().map(|model| (model.size.0, model.path)));
+    candidates.retain(|(size, _)| size.saturating_mul(SMALLER) <= large.bytes().0);
+    candidates.sort_by(|a, b| b.cmp(a));
+    candidates.dedup();
+    candidates.truncate(MOST_LOOKED_AT);
+    let index = |(_, path): (u64, PathBuf)| Index::open(&path).ok();
+    candidates.into_iter().filter_map(index).find(|small| fits(small, large))
+}
+
+/// The models in a directory, and their sizes.
+fn files_in(dir: &Path) -> Vec<(u64, PathBuf)> {
+    let Ok(entries) = std::fs::read_dir(dir) else { return Vec::new() };
+    let is_model = |path: &PathBuf| path.extension().is_some_and(|ext| ext == "gguf");
+    let paths = entries.flatten().map(|entry| entry.path()).filter(is_model);
+    let size = |path: PathBuf| Some((std::fs::metadata(&path).ok()?.len(), path));
+    paths.filter_map(size).collect()
+}
+
+/// Whether the tokens of two models are the same, and the small one writes text.
+fn fits(small: &Index, large: &Index) -> bool {
+    let tokens = "tokenizer.ggml.tokens";
+    let model = "tokenizer.ggml.model";
+    small.purpose() == Purpose::Text
+        && small.meta_str(model) == large.meta_str(model)
+        && small.meta_array(tokens).is_some()
+        && small.meta_array(tokens) == large.meta_array(tokens)
+}
