@@ -2,6 +2,7 @@
 //! typed and as meant, the printer, interrupts, progress, and the way one answer is given.
 
 mod args;
+mod batch;
 mod bench;
 mod chat;
 mod check_tokenizer;
@@ -85,6 +86,7 @@ fn dispatch(
         Command::Devices(args) => devices::run(&args, printer),
         Command::Plan(args) => plan::run(&args, printer),
         Command::Bench(args) => bench::run(&args, printer),
+        Command::Batch(args) => batch::run(&args, printer),
         Command::Serve(args) => serve::run(&args, printer),
         Command::Quantize(args) => quantize::run(&args, printer),
         Command::QuantizeWorker(args) => quantize::work(&args, printer),

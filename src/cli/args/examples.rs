@@ -12,7 +12,7 @@ Examples:
 Flags may have their defaults in ~/.config/airrun/config.toml: see `airrun man`.";
 
 /// What is common to commands with a model that runs.
-const TABLE: [(&str, &str); 13] = [
+const TABLE: [(&str, &str); 14] = [
     (
         "chat",
         "\
@@ -30,6 +30,17 @@ Examples:
   airrun run model.gguf 'Translate to French: good morning'
   git diff | airrun run model.gguf -n 200 > message.txt
   airrun run model.gguf --raw 'Once upon a time' --seed 7",
+    ),
+    (
+        "batch",
+        "\
+Examples:
+  airrun batch model.gguf prompts.jsonl -o answers.jsonl
+  airrun batch model.gguf batch.jsonl -o out.jsonl --format openai -n 300
+  echo '{\"prompt\": \"Name a river.\"}' | airrun batch model.gguf - -o -
+
+A line is {\"prompt\": TEXT} or {\"messages\": [...]}, with settings of its own, or
+as OpenAI's batches have it. Interrupted, the same command goes on.",
     ),
     (
         "bench",

@@ -1,6 +1,7 @@
 //! The command line as typed: clap definitions and nothing else. What it means is found in
 //! `resolve`; nothing here touches the disk or a device.
 
+pub(crate) mod batch;
 mod completions;
 mod devices;
 mod doctor;
@@ -16,6 +17,7 @@ use std::path::PathBuf;
 
 use clap::{CommandFactory, Parser, Subcommand, ValueEnum};
 
+pub(crate) use batch::BatchArgs;
 pub(crate) use completions::CompletionsArgs;
 pub(crate) use doctor::DoctorArgs;
 pub(crate) use list::ListArgs;
@@ -67,6 +69,8 @@ pub(crate) enum Command {
     Chat(ChatArgs),
     /// Answer one prompt, given as an argument or on stdin
     Run(RunArgs),
+    /// Answer many prompts, from a file of lines into another
+    Batch(BatchArgs),
     /// Measure the speed of a model, beside what the hardware allows
     Bench(BenchArgs),
     /// List the models on this machine, and how each would run here
