@@ -202,7 +202,7 @@ fn request(prompt: &[Token], grammar: Option<Grammar>, ear: &Ear) -> Request {
         max_tokens: Some(40),
         stops: StopWords::default(),
         logprobs: None,
-        control: false,
+        shown: Arc::default(),
         sink: Box::new(ear.clone()),
     }
 }

@@ -244,7 +244,7 @@ impl Work {
             max_tokens: text.max_tokens,
             stops: text.stops,
             logprobs: None,
-            control: false,
+            shown: Arc::default(),
             sink: Box::new(listener),
         });
         Ok(())

@@ -22,9 +22,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-pub use running::{
-    Alternative, Ended, Finish, Piece, Reading, Request, Room, Scored, Sink,
-};
+pub use running::{Alternative, Ended, Finish, Piece, Reading, Request, Room, Scored, Sink};
 use running::{Going, Running};
 use shares::shares;
 pub use vectors::Vector;

@@ -102,7 +102,7 @@ pub fn generate(
         max_tokens: ask.max_tokens,
         stops: ask.stops,
         logprobs: None,
-        control: false,
+        shown: Arc::default(),
         sink: Box::new(ear.clone()),
     });
     let mut text = String::new();
