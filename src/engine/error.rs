@@ -140,7 +140,6 @@ impl Error {
             Error::ContextTooSmall { tokens, .. } => {
                 format!("make the context larger: -c {}", tokens + 256)
             }
-            Error::Template(_) => "`airrun run --raw` goes without the chat template".to_owned(),
             Error::Tokenizer(error) => error.hint()?.to_owned(),
             Error::EmptyPrompt => "give a prompt as an argument or on stdin".to_owned(),
             Error::Template(error) => error.hint().to_owned(),
