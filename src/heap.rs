@@ -24,7 +24,7 @@ thread_local! {
 #[derive(Debug)]
 pub struct Account {
     most: usize,
-    /// Bytes now. What the thread frees for others makes it wrap: see [`Account::charge`].
+    /// Bytes now. What the thread frees for others is no credit.
     used: AtomicUsize,
     is_over: AtomicBool,
 }
@@ -60,10 +60,8 @@ impl Account {
     }
 
     fn charge(&self, bytes: usize) {
-        let used = self.used.fetch_add(bytes, Ordering::Relaxed).wrapping_add(bytes);
-        // More was freed than taken: what others had taken.
-        let taken = if used > usize::MAX / 2 { 0 } else { used };
-        if taken > self.most || self.is_over() {
+        let used = self.used.fetch_add(bytes, Ordering::Relaxed).saturating_add(bytes);
+        if used > self.most || self.is_over() {
             self.stop();
             loop {
                 std::thread::sleep(Duration::from_secs(3600));
@@ -72,7 +70,8 @@ impl Account {
     }
 
     fn refund(&self, bytes: usize) {
-        self.used.fetch_sub(bytes, Ordering::Relaxed);
+        let less = |used: usize| Some(used.saturating_sub(bytes));
+        let _ = self.used.fetch_update(Ordering::Relaxed, Ordering::Relaxed, less);
     }
 }
 
@@ -115,6 +114,11 @@ unsafe impl GlobalAlloc for Counted {
         tell(|account| account.refund(gone));
         moved
     }
+}
+
+/// Whether the system would grant so much at once: where it would not, taking it piece by piece ends the program.
+pub fn has_room(bytes: usize) -> bool {
+    Vec::<u8>::new().try_reserve_exact(bytes).is_ok()
 }
 
 /// Gives memory that is free back to the system. Takes some milliseconds where much is.
@@ -167,6 +171,11 @@ mod tests {
         };
         assert_eq!(paid(&Account::new(100_000), grows), None);
         assert_eq!(paid(&Account::new(4 << 20), grows), Some(100_000));
+    }
+
+    #[test]
+    fn what_nobody_has_is_not_granted() {
+        assert!(has_room(1 << 20) && !has_room(isize::MAX as usize));
     }
 
     #[test]

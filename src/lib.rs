@@ -3,6 +3,7 @@
 //! The rooms, in reading order (arrows go downward only; ARCHITECTURE.md has the map):
 //!
 //! - [`units`]: bytes and rates, parsed and printed
+//! - [`files`]: read without waiting, written completely or not at all
 //! - [`heap`]: what a single thread may take of the program's memory, and giving it back
 //! - [`memo`]: measurements that hold for a while
 //! - [`gguf`]: what is in the file: an index of its blocks
@@ -19,6 +20,7 @@
 
 pub mod cli;
 pub mod engine;
+pub mod files;
 pub mod ggml;
 pub mod gguf;
 pub mod heap;

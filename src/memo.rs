@@ -1,13 +1,15 @@
 //! What was measured once and holds for a while, remembered in small files of the cache directory. Losing one means measuring again.
 
 use std::fs;
-use std::io::Read;
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use etcetera::BaseStrategy;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+
+use crate::files;
 
 /// How long a measurement holds.
 const LIFE: Duration = Duration::from_secs(7 * 24 * 3600);
@@ -34,23 +36,20 @@ pub fn holds(then: u64) -> bool {
 
 /// Reads what was remembered. `None` if there is nothing, or nothing that makes sense.
 pub fn recall<T: DeserializeOwned>(file: &Path) -> Option<T> {
-    let mut text = String::new();
-    fs::File::open(file).ok()?.take(MAX_FILE).read_to_string(&mut text).ok()?;
-    serde_json::from_str(&text).ok()
+    serde_json::from_slice(&files::read(file, MAX_FILE).ok()?).ok()
 }
 
 /// Writes `value`, complete or not at all: another process may be reading. A place that cannot be written to is ignored.
 pub fn remember<T: Serialize>(file: &Path, value: &T) {
-    let (Some(dir), Ok(text)) = (file.parent(), serde_json::to_string_pretty(value)) else {
+    let (Some(dir), Ok(text)) = (file.parent(), serde_json::to_vec_pretty(value)) else {
         return;
     };
-    let fresh = file.with_extension(format!("{}.tmp", std::process::id()));
-    let written = fs::create_dir_all(dir)
-        .and_then(|()| fs::write(&fresh, text))
-        .and_then(|()| fs::rename(&fresh, file));
-    if written.is_err() {
-        drop(fs::remove_file(&fresh));
+    // Something else of this name, a pipe for example, would be waited for.
+    if fs::metadata(file).is_ok_and(|there| !there.is_file()) {
+        return;
     }
+    // What is not remembered is measured again.
+    let _ = fs::create_dir_all(dir).and_then(|()| files::write(file, |out| out.write_all(&text)));
 }
 
 #[cfg(test)]

@@ -2,6 +2,7 @@
 
 pub mod bandwidth;
 pub mod link;
+pub mod load;
 pub mod memory;
 pub mod quick;
 pub mod rates;

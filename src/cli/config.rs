@@ -20,6 +20,7 @@ use toml::de::{DeTable, DeValue};
 use crate::cli::args::opposites::{is_opposite, is_opposite_of};
 use crate::cli::args::{self, Args};
 use crate::cli::exit::Failure;
+use crate::files;
 
 /// Names the file; empty for none.
 const VARIABLE: &str = "AIRRUN_CONFIG";
@@ -85,14 +86,18 @@ pub(super) fn find(named: Option<&Path>) -> anyhow::Result<Option<Found>> {
             None => return Ok(None),
         },
     };
-    match read(&path) {
+    match read(&path, must_exist) {
         Ok(text) => Ok(Some(Found { path, text })),
         Err(error) if error.kind() == io::ErrorKind::NotFound && !must_exist => Ok(None),
         Err(error) => Err(error).with_context(|| format!("config file '{}'", path.display())),
     }
 }
 
-fn read(path: &Path) -> io::Result<String> {
+fn read(path: &Path, is_named: bool) -> io::Result<String> {
+    // What the user names may be a pipe, which a shell makes of `<(...)`.
+    if !is_named {
+        return files::read_text(path, MAX_FILE);
+    }
     let mut text = String::new();
     File::open(path)?.take(MAX_FILE + 1).read_to_string(&mut text)?;
     if text.len() as u64 > MAX_FILE {

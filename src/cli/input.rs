@@ -42,6 +42,10 @@ fn stdin_text() -> anyhow::Result<String> {
             "convert the text to UTF-8 first, for example with iconv",
         )
     })?;
+    // What some editors and shells put before a text is no part of it.
+    if text.starts_with('\u{feff}') {
+        text.remove(0);
+    }
     let end = text.strip_suffix("\r\n").or(text.strip_suffix('\n')).map_or(text.len(), str::len);
     text.truncate(end);
     Ok(text)

@@ -56,7 +56,7 @@ pub(crate) fn run(args: &ListArgs, printer: &Printer) -> anyhow::Result<ExitStat
     look_ahead(&mut rows);
     drop(status);
     for note in &notes {
-        printer.detail(printable(note.as_bytes()));
+        printer.detail(note);
     }
     let text = match args.json {
         true => {

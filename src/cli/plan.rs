@@ -14,6 +14,7 @@ use crate::cli::resolve;
 use crate::engine::{LoadOptions, planning};
 use crate::gguf::printable;
 use crate::plan::report::{ASCII, Look, Report, UNICODE};
+use crate::probe::rates::Doubt;
 
 /// Plans as the other commands would, and shows it.
 pub(crate) fn run(args: &PlanArgs, printer: &Printer) -> anyhow::Result<ExitStatus> {
@@ -44,6 +45,14 @@ pub(crate) fn run(args: &PlanArgs, printer: &Printer) -> anyhow::Result<ExitStat
         report.text(look())
     };
     printer.data(&text)?;
+    match forecast.doubt {
+        Some(Doubt::Busy) => printer.warn(
+            "something else computed while this machine was measured: it may be faster than this says; \
+             plan again when it is quiet",
+        ),
+        Some(Doubt::Old(hours)) => printer.warn(format_args!("this machine was measured {hours} hours ago")),
+        None => {}
+    }
     Ok(ExitStatus::Ok)
 }
 

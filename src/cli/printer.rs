@@ -91,7 +91,7 @@ impl Printer {
     /// A line of side information.
     pub(crate) fn dim(&self, text: impl Display) {
         if !self.quiet {
-            talk(self.styled(Style::new().dimmed(), text));
+            talk(self.styled(Style::new().dimmed(), clean(text)));
         }
     }
 
@@ -113,14 +113,14 @@ impl Printer {
     pub(crate) fn warn(&self, text: impl Display) {
         if !self.quiet {
             let head = self.styled(AnsiColor::Yellow.on_default(), "warning:");
-            talk(format_args!("{head} {text}"));
+            talk(format_args!("{head} {}", clean(text)));
         }
     }
 
     /// What went wrong, and what to do.
     pub(crate) fn error(&self, text: &str, hint: Option<&str>) {
         let head = self.styled(AnsiColor::Red.on_default().bold(), "airrun:");
-        talk(format_args!("{head} {text}"));
+        talk(format_args!("{head} {}", clean(text)));
         if let Some(hint) = hint {
             self.hint(hint);
         }
@@ -145,6 +145,12 @@ fn is_dumb() -> bool {
 /// Whether the environment allows colours.
 fn may_color() -> bool {
     !is_dumb() && env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
+}
+
+/// A text without what would command a terminal: names of files may hold anything.
+fn clean(text: impl Display) -> String {
+    let harmful = |c: char| c.is_control() && !matches!(c, '\n' | '\t');
+    text.to_string().replace(harmful, "\u{fffd}")
 }
 
 /// One line on stderr. If nobody can read it, nobody can be told that either.

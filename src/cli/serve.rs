@@ -11,7 +11,14 @@ use crate::cli::printer::Printer;
 use crate::cli::resolve::{self, Chosen};
 use crate::cli::talk;
 use crate::engine::LoadOptions;
+use crate::probe;
 use crate::serve::{self, Config, News, Preset};
+use crate::units::{Bytes, MIB};
+
+/// The share of the RAM that is set aside for requests while they are read, and its bounds.
+const REQUESTS_SHARE: u64 = 16;
+const LEAST_FOR_REQUESTS: Bytes = Bytes(2 * MIB.0);
+const MOST_FOR_REQUESTS: Bytes = Bytes(256 * MIB.0);
 
 /// Serves until told to stop.
 pub(crate) fn run(args: &ServeArgs, printer: &Printer) -> anyhow::Result<ExitStatus> {
@@ -30,6 +37,11 @@ pub(crate) fn run(args: &ServeArgs, printer: &Printer) -> anyhow::Result<ExitSta
     for note in &chosen.settings.notes {
         printer.warn(note);
     }
+    let mut options = resolve::load_options(&args.load);
+    let ram = options.ram.unwrap_or_else(probe::available_memory);
+    let aside = Bytes(ram.0 / REQUESTS_SHARE).clamp(LEAST_FOR_REQUESTS, MOST_FOR_REQUESTS);
+    let draft = draft::choose(&args.load, &chosen.index, &options)?;
+    options = LoadOptions { sequences: args.parallel, embedding: true, draft, aside, ..options };
     let config = Config {
         host,
         port: args.port,
@@ -39,14 +51,12 @@ pub(crate) fn run(args: &ServeArgs, printer: &Printer) -> anyhow::Result<ExitSta
         cors: args.cors.clone(),
         preset: preset(args, &chosen),
         max_body: args.max_body,
+        memory: aside,
         grace: Duration::from_secs(u64::from(args.grace)),
         linger: Duration::from_secs(u64::from(args.linger)),
         patience: Duration::from_secs(u64::from(args.timeout)),
         ping: Duration::from_secs(u64::from(args.ping)),
     };
-    let options = resolve::load_options(&args.load);
-    let draft = draft::choose(&args.load, &chosen.index, &options)?;
-    let options = LoadOptions { sequences: args.parallel, embedding: true, draft, ..options };
     let load = {
         let printer = *printer;
         move || Ok(talk::load_chosen(&chosen, options, &printer)?)

@@ -168,6 +168,8 @@ impl Talk {
         stop: Option<&'static str>,
     ) -> anyhow::Result<Reply> {
         let monitor = self.batcher.monitor();
+        // What came too late for the answer before does not stop this one.
+        monitor.clear_stop();
         self.interrupt.stops(Arc::clone(&monitor));
         let status = Status::start(&self.printer, Work::of(&self.engine, None));
         let echo = echo::off();
@@ -200,6 +202,7 @@ impl Talk {
             return Err(error.into());
         }
         let mut answer = answer?;
+        self.engine.learn();
         if interrupted {
             answer.finish = Finish::Interrupted;
         }

@@ -1,7 +1,7 @@
 //! `--trace FILE`: the pipeline as recorded by `stream`, written at the end: as a page that draws it, or as JSON for Perfetto.
 //! The file appears complete or not at all.
 
-use std::fs::{self, File, OpenOptions};
+use std::fs::File;
 use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
 
@@ -10,6 +10,7 @@ use serde_json::json;
 use crate::cli::exit::Failure;
 use crate::cli::printer::Printer;
 use crate::engine::{Engine, Monitor};
+use crate::files;
 
 /// The page; the trace takes the place of the mark. Without one it asks for a file.
 const PAGE: &str = include_str!("trace.html");
@@ -24,10 +25,6 @@ pub(crate) struct Tracing(Option<Target>);
 struct Target {
     /// As the user wrote it.
     shown: PathBuf,
-    /// What is replaced, or written into if it is no regular file: a pipe for example.
-    place: PathBuf,
-    /// What is written first, and then takes the place.
-    scratch: Option<PathBuf>,
     page: bool,
 }
 
@@ -95,39 +92,18 @@ impl Tracing {
 impl Target {
     /// Finds out whether it can be written to; leaves nothing behind, however the program ends.
     fn find(path: &Path, page: bool) -> io::Result<Target> {
-        // Through links, so that the file is replaced and not the link.
-        let place = fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
-        let mut target = Target { shown: path.to_owned(), place, scratch: None, page };
-        if fs::metadata(&target.place).is_ok_and(|meta| !meta.is_file()) {
-            OpenOptions::new().write(true).open(&target.place)?;
-            return Ok(target);
-        }
-        let mut name = target.place.file_name().unwrap_or_default().to_owned();
-        name.push(format!(".{}.tmp", std::process::id()));
-        let scratch = target.place.with_file_name(name);
-        OpenOptions::new().write(true).create_new(true).open(&scratch)?;
-        fs::remove_file(&scratch)?;
-        target.scratch = Some(scratch);
-        Ok(target)
+        files::check(path)?;
+        Ok(Target { shown: path.to_owned(), page })
     }
 
     /// Writes the trace that `json` renders, with the page around it if it is to be one.
     fn write(&self, json: &mut dyn FnMut(&mut dyn Write) -> io::Result<()>) -> io::Result<()> {
-        let Some(scratch) = &self.scratch else {
-            return self.render(OpenOptions::new().write(true).open(&self.place)?, json);
-        };
-        let file = OpenOptions::new().write(true).create_new(true).open(scratch)?;
-        let written = self.render(file, json).and_then(|()| fs::rename(scratch, &self.place));
-        if written.is_err() {
-            // If it cannot be removed either, the first error says more.
-            let _ = fs::remove_file(scratch);
-        }
-        written
+        files::write(&self.shown, |file| self.render(file, json))
     }
 
     fn render(
         &self,
-        file: File,
+        file: &mut File,
         json: &mut dyn FnMut(&mut dyn Write) -> io::Result<()>,
     ) -> io::Result<()> {
         let mut out = BufWriter::new(file);
@@ -171,6 +147,8 @@ fn unwritable(path: &Path, error: &io::Error) -> anyhow::Error {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
 
     fn write(path: &Path) {

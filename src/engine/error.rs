@@ -155,5 +155,8 @@ pub(super) fn model_name(index: &Index) -> String {
 
 /// Wraps an error of ggml with the model's name.
 pub(super) fn ggml_error(index: &Index) -> impl Fn(ggml::Error) -> Error {
-    move |error| Error::Ggml { model: model_name(index), error }
+    move |error| match error {
+        ggml::Error::Unfit(why) => Error::Request(why.to_owned()),
+        error => Error::Ggml { model: model_name(index), error },
+    }
 }

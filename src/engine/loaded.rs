@@ -6,6 +6,7 @@ use super::Error;
 use super::compute::draft::{DraftModel, Drafter, Drafts, Ngrams, Pace};
 use super::error::{ggml_error, model_name};
 use super::open::planning::ContextRoom;
+use super::open::rates;
 use crate::ggml::{self, Device, Model, Threadpool};
 use crate::gguf::Index;
 use crate::plan::{Plan, Rates, Tier};
@@ -178,6 +179,14 @@ impl Engine {
     /// What other threads may look at, and stop it by.
     pub fn monitor(&self) -> Arc<Monitor> {
         self.0.monitor.clone()
+    }
+
+    /// Corrects what is remembered of this machine by what the last passes took, where they were faster than it predicts.
+    pub fn learn(&self) {
+        let Loaded { index, plan, n_threads, monitor, .. } = &*self.0;
+        if let Some(pace) = monitor.pace() {
+            rates::correct(index, plan, *n_threads, pace.as_secs_f64());
+        }
     }
 
     /// What computes: `cpu`, or what `--device` calls the GPU.

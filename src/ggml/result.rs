@@ -28,6 +28,9 @@ pub enum Error {
         /// libllama's own words.
         why: String,
     },
+    /// What was asked for cannot be.
+    #[error("{0}")]
+    Unfit(&'static str),
     /// An argument that libllama would have aborted on.
     #[error("{0}")]
     Invalid(String),

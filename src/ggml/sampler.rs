@@ -181,7 +181,8 @@ impl Sampler {
             sys::llama_rs_sampler_init_grammar(vocab.as_ptr(), grammar.as_ptr(), root.as_ptr())
         };
         let raw = Raw(NonNull::new(raw).ok_or_else(wrong)?);
-        self.grammar = Some(Grammar { raw, spent: Duration::ZERO, n_tokens: 0 });
+        self.grammar =
+            Some(Grammar { raw, spent: Duration::ZERO, n_tokens: 0 });
         Ok(())
     }
 
@@ -214,7 +215,7 @@ impl Sampler {
         if !self.allows(token) {
             token = self.draw(logits, true)?;
             if !self.allows(token) {
-                return Err(Error::Invalid("no token fits the format that was asked for".into()));
+                return Err(Error::Unfit("no token fits the format that was asked for"));
             }
         }
         if let Some(grammar) = &mut self.grammar {
@@ -295,14 +296,12 @@ impl Sampler {
             grammar.spent += thread_time().saturating_sub(begun);
             grammar.n_tokens += 1;
             if grammar.is_too_slow() {
-                return Err(Error::Invalid(
-                    "the format that was asked for takes too long to check".into(),
-                ));
+                return Err(Error::Unfit("the format that was asked for takes too long to check"));
             }
         }
         match status {
             sys::LLAMA_RS_STATUS_OK => Ok(()),
-            _ => Err(Error::Invalid("the grammar came to no end".into())),
+            _ => Err(Error::Unfit("the grammar came to no end")),
         }
     }
 }

@@ -57,7 +57,7 @@ pub enum Error {
         other: Option<String>,
     },
     /// No file for what was asked.
-    #[error("repository '{repo}': it has no '{tag}'; there is {}", there.join(", "))]
+    #[error("repository '{repo}': it has no '{tag}'; there is {}", some(there))]
     NoSuchQuant {
         /// Which.
         repo: String,
@@ -96,7 +96,7 @@ pub enum Error {
         found: String,
     },
     /// The disk is too full to begin.
-    #[error("'{}': {missing} are missing, and the disk has {free} left", dir.display())]
+    #[error("'{}': {missing} are missing, and the disk has {free} left, some of which is to stay free", dir.display())]
     Space {
         /// Where.
         dir: PathBuf,
@@ -119,6 +119,18 @@ pub enum Error {
         /// The unfinished file.
         path: PathBuf,
     },
+}
+
+/// Names that a message repeats.
+const MAX_NAMED: usize = 20;
+
+/// The first names of a list that may be long.
+fn some(names: &[String]) -> String {
+    let named = names.iter().take(MAX_NAMED).map(String::as_str).collect::<Vec<_>>().join(", ");
+    match names.len().saturating_sub(MAX_NAMED) {
+        0 => named,
+        more => format!("{named}, and {more} more"),
+    }
 }
 
 impl Error {

@@ -1,9 +1,9 @@
 //! What a download is told: where the hub is, who asks, and where files go.
 
-use std::fs;
 use std::path::PathBuf;
 
 use super::error::Error;
+use crate::files;
 use crate::models::places;
 
 /// Where the hub is, if nobody says otherwise.
@@ -42,9 +42,5 @@ impl Options {
 }
 
 fn token_file() -> Option<String> {
-    use std::io::Read;
-    let mut text = String::new();
-    let file = fs::File::open(places::hub_token_file()?).ok()?;
-    file.take(MAX_TOKEN).read_to_string(&mut text).ok()?;
-    Some(text)
+    files::read_text(&places::hub_token_file()?, MAX_TOKEN).ok()
 }

@@ -2,12 +2,13 @@
 //! appears complete or not at all.
 
 use std::fs::{self, File};
-use std::io;
+use std::io::{self, Write};
 use std::os::unix::fs::symlink;
 use std::path::{Component, Path, PathBuf};
 
 use super::Error;
 use super::api::RepoFile;
+use crate::files;
 use crate::models::hub::repo_dir;
 use crate::units::Bytes;
 
@@ -95,13 +96,8 @@ impl Store {
             return Ok(());
         }
         let path = self.dir.join("refs").join(revision);
-        let fresh = path.with_file_name(format!(".{revision}.{}.part", std::process::id()));
         let written = fs::create_dir_all(self.dir.join("refs"))
-            .and_then(|()| fs::write(&fresh, commit))
-            .and_then(|()| fs::rename(&fresh, &path));
-        if written.is_err() {
-            drop(fs::remove_file(&fresh));
-        }
+            .and_then(|()| files::write(&path, |file| file.write_all(commit.as_bytes())));
         written.map_err(Error::disk(path))
     }
 }

@@ -3,13 +3,13 @@
 
 use std::collections::HashSet;
 use std::fs;
-use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use super::folder::{hub_style, is_projector};
 use super::places::Kind;
 use super::walk::{self, Listed};
 use super::{Catalog, Model};
+use crate::files;
 
 /// A commit's name in a file of `refs` is no longer than this. (bytes)
 const MAX_REF: u64 = 256;
@@ -65,8 +65,7 @@ fn scan_repo(repo: &Path, id: &str, catalog: &mut Catalog) {
 /// The snapshots, those first that a name such as `main` points to, then the newest.
 fn snapshots(repo: &Path, catalog: &mut Catalog) -> Vec<PathBuf> {
     let read = |file: PathBuf| {
-        let mut text = String::new();
-        fs::File::open(file).ok()?.take(MAX_REF).read_to_string(&mut text).ok()?;
+        let text = files::read_text(&file, MAX_REF).ok()?;
         Some(text.trim().to_owned())
     };
     let mut refs = walk::entries(&repo.join("refs"), &mut catalog.notes);

@@ -1,8 +1,6 @@
 //! Ollama's store: manifests that name blobs. A model's file is called by its hash there; its name, its settings and its system
 //! message are in the manifest's other layers.
 
-use std::fs;
-use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use serde_json::Value;
@@ -10,6 +8,7 @@ use serde_json::Value;
 use super::places::Kind;
 use super::walk::{self, listed};
 use super::{Catalog, Model, Note, template};
+use crate::files;
 
 /// A manifest, and a layer of text, are no longer than this. (bytes)
 const MAX_TEXT: u64 = 4 << 20;
@@ -237,13 +236,13 @@ fn from_params(params: &Value) -> Settings {
 
 /// A small text file.
 fn read(file: &Path) -> Option<String> {
-    let mut text = String::new();
-    let len = fs::File::open(file).ok()?.take(MAX_TEXT + 1).read_to_string(&mut text).ok()?;
-    (len as u64 <= MAX_TEXT).then_some(text)
+    files::read_text(file, MAX_TEXT).ok()
 }
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
 
     fn digest(n: u8) -> String {

@@ -4,8 +4,6 @@
 use std::env;
 use std::ffi::OsString;
 use std::fmt;
-use std::fs;
-use std::io::Read;
 use std::path::PathBuf;
 
 use serde::Serialize;
@@ -172,13 +170,13 @@ fn lm_studio(home: &std::path::Path) -> Vec<PathBuf> {
 }
 
 fn read(file: &std::path::Path) -> Option<String> {
-    let mut text = String::new();
-    fs::File::open(file).ok()?.take(MAX_POINTER).read_to_string(&mut text).ok()?;
-    Some(text)
+    crate::files::read_text(file, MAX_POINTER).ok()
 }
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
 
     fn with(vars: &[(&str, &str)], home: &str) -> Vec<(Kind, PathBuf)> {

@@ -150,6 +150,11 @@ pub fn pass_seconds(plan: &Plan, rates: &Rates, touched: Touched, tokens: u32) -
     seconds_per_pass(&steps, plan.n_slots) + (rows - row).max(0.0)
 }
 
+/// Seconds that a pass of one token computes, waiting left out.
+pub fn computing_seconds(plan: &Plan, rates: &Rates, touched: Touched) -> f64 {
+    steps(plan, rates, touched, 1).iter().map(|step| step.compute).sum()
+}
+
 /// The cost of `plan` at `rates`, and of a prompt of `n_prompt` tokens.
 pub fn estimate(plan: &Plan, rates: &Rates, touched: Touched, n_prompt: u32) -> Estimate {
     let pass = |tokens: u32| {

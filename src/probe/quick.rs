@@ -38,7 +38,7 @@ pub(super) struct Sample {
 
 /// A rate that was measured while something else ran is too low, and stands for a week: so it is tried again after this, and the
 /// best counts. (seconds)
-const TRY_AGAIN: u64 = 3600;
+pub(super) const TRY_AGAIN: u64 = 3600;
 
 impl Sample {
     /// Whether a better one may be found.
@@ -179,9 +179,11 @@ pub fn known_disk(file: &Path) -> Option<Rate> {
 
 /// Remembers how fast the disk that holds `file` is, unless that is known well enough: plans are made by it, and are to change
 /// when the disk does, not with every measurement.
-pub fn remember_disk(file: &Path, rate: Rate) {
+/// A rate that is lower counts only if nobody else was busy.
+pub fn remember_disk(file: &Path, rate: Rate, busy: bool) {
     let Some(disk) = disk_number(file) else { return };
-    if !known_disk(file).is_some_and(|known| is_alike(known, rate)) {
+    let holds = |known: Rate| is_alike(known, rate) || (busy && known.0 > rate.0);
+    if !known_disk(file).is_some_and(holds) {
         remember(DISKS, disk, rate);
     }
 }

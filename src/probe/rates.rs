@@ -7,12 +7,19 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::load::Watch;
+use super::quick;
 use crate::ggml::{Device, DeviceKind, Matmul, Threadpool};
 use crate::memo;
 use crate::plan::{Cost, Kind};
 use crate::source::sample::{Effort, Ground, sample};
 use crate::source::{self, WeightSource};
 use crate::units::{Bytes, MIB, Rate};
+
+/// Measurements of the same differ by up to this factor.
+const NOISE: f64 = 1.05;
+/// Measurements are old from here on. (hours)
+const OLD: u64 = 24;
 
 /// How long the disk is measured for a plan.
 const DISK: Effort = Effort { least: Duration::from_millis(200), most: Duration::from_millis(500) };
@@ -42,30 +49,77 @@ pub fn file(path: &Path) -> Option<(String, Rate)> {
 }
 
 /// Computes on `device` with matrices of these kinds, mixed by their bytes: as in the file, or repacked where the device does
-/// that. `None` if ggml can do it with none of them.
+/// that. What is remembered is only measured `again` where a better rate may be found. `None` if ggml can do it with none of them.
 pub fn compute(
     kinds: &[Kind],
     device: Device,
     threads: &Arc<Threadpool>,
     repack: bool,
+    again: bool,
 ) -> Option<Cost> {
     let memory = memo::path("rates.json");
     let now = memo::now();
     let mut known = memory.as_deref().and_then(recall).unwrap_or_default();
     known.retain(|_, m| memo::holds(m.measured));
-    let n_known = known.len();
+    let mut is_new = false;
     let mut costs = Vec::new();
     for kind in kinds {
         let key = key(kind, &worker(device, threads.n_threads()), repack);
-        let measure = || measure(kind, device, threads, repack);
-        let Some(cost) = known.get(&key).map(|m| m.cost()).or_else(measure) else { continue };
-        known.entry(key).or_insert(Measured { one: cost.one.0, many: cost.many.0, measured: now });
-        costs.push((cost, kind.bytes));
+        let old = known.get(&key).copied();
+        let measured = match old.filter(|m| !again || !m.may_improve(now)) {
+            Some(known) => Some(known),
+            None => measure(kind, device, threads, repack).map(|new| {
+                is_new = true;
+                old.map_or(new, |old| old.or_better(new))
+            }),
+        };
+        let Some(measured) = measured.or(old) else { continue };
+        known.insert(key, measured);
+        costs.push((measured.cost(), kind.bytes));
     }
-    if let Some(memory) = memory.filter(|_| known.len() > n_known) {
+    if let Some(memory) = memory.filter(|_| is_new) {
         memo::remember(&memory, &known);
     }
     Cost::mixed(&costs)
+}
+
+/// Why measurements may be doubted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Doubt {
+    /// Something else computed meanwhile.
+    Busy,
+    /// It was so many hours ago.
+    Old(u64),
+}
+
+/// What is doubtful of what is remembered of these matrices.
+pub fn doubt(kinds: &[Kind], device: Device, n_threads: u32, repack: bool) -> Option<Doubt> {
+    let known = memo::path("rates.json").as_deref().and_then(recall)?;
+    let key = |kind: &Kind| key(kind, &worker(device, n_threads), repack);
+    let used: Vec<&Measured> = kinds.iter().filter_map(|kind| known.get(&key(kind))).collect();
+    if used.iter().any(|m| m.busy) {
+        return Some(Doubt::Busy);
+    }
+    let hours = |m: &&Measured| memo::now().saturating_sub(m.measured.max(m.tried)) / 3600;
+    used.iter().map(hours).max().filter(|&hours| hours >= OLD).map(Doubt::Old)
+}
+
+/// Corrects what is remembered of these matrices on the CPU by what passes of one token really took: `factor` times as fast. Nothing is
+/// faster than it can be, so what was measured had been slowed down.
+pub fn correct(kinds: &[Kind], n_threads: u32, repack: bool, factor: f64) {
+    let Some(memory) = memo::path("rates.json") else { return };
+    let Some(mut known) = recall(&memory) else { return };
+    let mut is_new = false;
+    for kind in kinds {
+        if let Some(measured) = known.get_mut(&key(kind, &processor(n_threads), repack)) {
+            measured.one *= factor;
+            measured.measured = memo::now();
+            is_new = true;
+        }
+    }
+    if is_new {
+        memo::remember(&memory, &known);
+    }
 }
 
 /// What [`compute`] measured on the CPU with so many threads within the last week, of those of `kinds` that it did.
@@ -106,10 +160,17 @@ pub(super) fn remembered() -> BTreeMap<String, Rate> {
     holding.map(|(key, m)| (key, m.cost().one)).collect()
 }
 
-fn measure(kind: &Kind, device: Device, threads: &Arc<Threadpool>, repack: bool) -> Option<Cost> {
-    let one = rate(kind, device, threads, repack, ONE_BYTES, 1)?;
-    let many = rate(kind, device, threads, repack, MANY_BYTES, MANY)?;
-    Some(Cost { one, many: Rate(many.0 * f64::from(MANY)) })
+fn measure(
+    kind: &Kind,
+    device: Device,
+    threads: &Arc<Threadpool>,
+    repack: bool,
+) -> Option<Measured> {
+    let watch = Watch::begin();
+    let one = rate(kind, device, threads, repack, ONE_BYTES, 1)?.0;
+    let many = rate(kind, device, threads, repack, MANY_BYTES, MANY)?.0 * f64::from(MANY);
+    let now = memo::now();
+    Some(Measured { one, many, measured: now, tried: now, busy: watch.was_busy() })
 }
 
 /// Weight bytes per second of passes of `tokens` tokens, through about `bytes` of matrices of one kind.
@@ -143,9 +204,37 @@ struct Measured {
     many: f64,
     /// Seconds since 1970.
     measured: u64,
+    /// When it was last measured whether there is a better one, likewise.
+    #[serde(default)]
+    tried: u64,
+    /// Whether something else computed meanwhile.
+    #[serde(default)]
+    busy: bool,
 }
 
 impl Measured {
+    /// Whether it is to be measured again: what was measured beside other work is too low.
+    fn may_improve(&self, now: u64) -> bool {
+        self.busy || now.saturating_sub(self.tried.max(self.measured)) > quick::TRY_AGAIN
+    }
+
+    /// The better of both, tried when the other was measured.
+    fn or_better(self, new: Measured) -> Measured {
+        // What was measured without others is the truth, also if it is less.
+        if self.busy && !new.busy {
+            return new;
+        }
+        // Plans are made by it, and are to change when the machine does, not with every measurement.
+        let better = |old: f64, new: f64| if new > old * NOISE { new } else { old };
+        Measured {
+            one: better(self.one, new.one),
+            many: better(self.many, new.many),
+            busy: self.busy && new.busy,
+            measured: self.measured,
+            tried: new.tried,
+        }
+    }
+
     fn cost(&self) -> Cost {
         Cost { one: Rate(self.one), many: Rate(self.many) }
     }
@@ -172,12 +261,28 @@ mod tests {
     fn measurements_are_remembered_and_rubbish_is_not() {
         let dir = tempfile::tempdir().unwrap();
         let memory = dir.path().join("deep").join("rates.json");
-        let one = |rate| Measured { one: rate, many: 2.0, measured: 3 };
+        let one = |rate| Measured { one: rate, many: 2.0, measured: 3, tried: 3, busy: false };
         let known = BTreeMap::from([("a".to_owned(), one(1.0)), ("b".to_owned(), one(0.0))]);
         memo::remember(&memory, &known);
         assert_eq!(recall(&memory), Some([("a".to_owned(), one(1.0))].into()));
         fs::write(&memory, "{").unwrap();
         assert_eq!(recall(&memory), None);
+    }
+
+    #[test]
+    fn what_was_measured_beside_others_is_measured_again() {
+        let at = |one, tried, busy| Measured { one, many: 1.0, measured: 1000, tried, busy };
+        assert!(at(1.0, 1000, true).may_improve(1001));
+        assert!(!at(1.0, 1000, false).may_improve(1000 + quick::TRY_AGAIN));
+        assert!(at(1.0, 1000, false).may_improve(1001 + quick::TRY_AGAIN));
+        let better = |old: Measured, new: Measured| {
+            let Measured { one, busy, tried, .. } = old.or_better(new);
+            (one, busy, tried)
+        };
+        assert_eq!(better(at(2.0, 1000, true), at(3.0, 2000, true)), (3.0, true, 2000));
+        assert_eq!(better(at(2.0, 1000, true), at(1.0, 2000, true)), (2.0, true, 2000));
+        assert_eq!(better(at(2.0, 1000, true), at(1.5, 2000, false)), (1.5, false, 2000));
+        assert_eq!(better(at(2.0, 1000, false), at(1.0, 2000, true)), (2.0, false, 2000));
     }
 
     #[test]

@@ -39,6 +39,7 @@ pub(super) async fn openai(
     let admitted = server.admit().await?;
     let texts = prompt::inputs(served, fields, "input", MAX_INPUTS)?;
     let n_tokens: usize = texts.iter().map(Vec::len).sum();
+    drop(body);
     let vectors = vectors(&server, served, admitted, texts).await?;
     let entry = |(index, vector): (usize, Vec<f32>)| {
         let embedding = if base64 { packed(&vector).into() } else { json!(vector) };
@@ -69,11 +70,13 @@ pub(super) async fn ollama(
     server.named(served, fields.text("model")?)?;
     check_dimensions(served, fields)?;
     let admitted = server.admit().await?;
-    let mut texts = prompt::inputs(served, fields, "input", MAX_INPUTS)?;
-    if fields.flag("truncate")?.unwrap_or(true) {
-        texts.iter_mut().for_each(|text| text.truncate(served.n_ctx as usize));
-    }
+    let inputs = match fields.flag("truncate")?.unwrap_or(true) {
+        true => prompt::beginnings,
+        false => prompt::inputs,
+    };
+    let texts = inputs(served, fields, "input", MAX_INPUTS)?;
     let n_tokens: usize = texts.iter().map(Vec::len).sum();
+    drop(body);
     let vectors = vectors(&server, served, admitted, texts).await?;
     Ok(Json(json!({
         "model": served.name, "embeddings": vectors, "load_duration": 0,
@@ -94,6 +97,7 @@ pub(super) async fn ollama_old(
     let text = fields.text("prompt")?.ok_or_else(|| fields.wrong("prompt", "there"))?;
     let admitted = server.admit().await?;
     let tokens = prompt::text_tokens(served, text)?;
+    drop(body);
     let mut vectors = vectors(&server, served, admitted, vec![tokens]).await?;
     Ok(Json(json!({ "embedding": vectors.pop() })))
 }

@@ -107,6 +107,26 @@ impl ApiError {
         ApiError::new(StatusCode::PAYLOAD_TOO_LARGE, Some("request_too_large"), message)
     }
 
+    /// 413: reading it takes more memory than there is for requests.
+    pub(super) fn greedy(all: impl std::fmt::Display) -> ApiError {
+        let message = format!(
+            "reading this request takes more than the {all} that are set aside for requests; --ram sets more aside"
+        );
+        ApiError::new(StatusCode::PAYLOAD_TOO_LARGE, Some("request_too_large"), message)
+    }
+
+    /// 429: others have the memory for requests.
+    pub(super) fn crowded() -> ApiError {
+        let message = "too much is being sent at once; try again later";
+        ApiError::new(StatusCode::TOO_MANY_REQUESTS, Some("too_much_at_once"), message)
+    }
+
+    /// Something that another layer answered, in our words.
+    pub(super) fn other(status: StatusCode) -> ApiError {
+        let reason = status.canonical_reason().unwrap_or("it cannot be answered");
+        ApiError::new(status, None, format!("the request makes no sense: {reason}"))
+    }
+
     /// 429: no room in the queue.
     pub(super) fn busy() -> ApiError {
         let message = "too many requests are waiting; try again later";

@@ -1,12 +1,18 @@
 //! The fields of a JSON request, read with their types. Unknown fields are ignored, `null` is as good as nothing, and a wrong
 //! type is an error that names the field. It knows no protocol.
 
-use axum::body::Body;
+use std::ops::Deref;
+
 use axum::http::Request;
 use serde_json::{Map, Value};
+use tokio::task::block_in_place;
+use tokio::time::timeout;
+use tokio_stream::StreamExt;
 
 use super::error::ApiError;
+use super::memory::{Loan, cost};
 use super::server::Server;
+use crate::units::Bytes;
 
 /// A JSON object and where it is in the request.
 #[derive(Clone, Copy, Debug)]
@@ -16,34 +22,105 @@ pub(super) struct Fields<'a> {
     path: &'static str,
 }
 
-/// Reads a request's body: a JSON object, whatever it calls itself.
-pub(super) async fn read(
-    server: &Server,
-    request: Request<Body>,
-) -> Result<Map<String, Value>, ApiError> {
-    let limit = server.config.max_body;
-    let too_large = || ApiError::large(limit);
-    let length = request.headers().get(axum::http::header::CONTENT_LENGTH);
-    let length = length.and_then(|l| l.to_str().ok()).and_then(|l| l.parse::<u64>().ok());
-    if length.is_some_and(|length| length > limit.0) {
-        return Err(too_large());
-    }
-    let body = axum::body::to_bytes(request.into_body(), limit.usize());
-    match tokio::time::timeout(server.config.patience, body).await {
-        Err(_) => Err(ApiError::slow()),
-        // The limit is the one thing that can go wrong while the client is there.
-        Ok(Err(_)) => Err(too_large()),
-        Ok(Ok(bytes)) => parse(&bytes),
+/// A request's JSON object, and the memory that it takes.
+#[derive(Debug)]
+pub(super) struct Body {
+    map: Map<String, Value>,
+    _loan: Loan,
+}
+
+impl Deref for Body {
+    type Target = Map<String, Value>;
+
+    fn deref(&self) -> &Map<String, Value> {
+        &self.map
     }
 }
 
-/// A JSON object from its text.
+/// Reads a request's body: a JSON object, whatever it calls itself.
+pub(super) async fn read(
+    server: &Server,
+    request: Request<axum::body::Body>,
+) -> Result<Body, ApiError> {
+    let limit = server.config.max_body;
+    let length = request.headers().get(axum::http::header::CONTENT_LENGTH);
+    let length = length.and_then(|l| l.to_str().ok()).and_then(|l| l.parse::<u64>().ok());
+    if length.is_some_and(|length| length > limit.0) {
+        return Err(ApiError::large(limit));
+    }
+    let mut loan = server.memory.borrow();
+    let bytes = timeout(server.config.patience, collect(request, limit, &mut loan)).await;
+    let bytes = bytes.map_err(|_| ApiError::slow())??;
+    // Some take their time, and other clients' requests should not.
+    let by_itself = bytes.len() >= LONG;
+    let cost = if by_itself { block_in_place(|| cost(&bytes)) } else { cost(&bytes) };
+    loan.grow(cost).await?;
+    let map = if by_itself { block_in_place(|| parse(&bytes)) } else { parse(&bytes) };
+    Ok(Body { map: map?, _loan: loan })
+}
+
+/// From here on, a text is parsed where nobody waits for it. (bytes)
+const LONG: usize = 64 << 10;
+
+/// All bytes of a body, in memory that `loan` borrows as they come: who says much and sends nothing takes nothing.
+async fn collect(
+    request: Request<axum::body::Body>,
+    limit: Bytes,
+    loan: &mut Loan,
+) -> Result<Vec<u8>, ApiError> {
+    let mut pieces = request.into_body().into_data_stream();
+    let mut bytes = Vec::new();
+    while let Some(piece) = pieces.next().await {
+        let piece = piece.map_err(|_| ApiError::bad("the body is not what the head announces"))?;
+        if (bytes.len() + piece.len()) as u64 > limit.0 {
+            return Err(ApiError::large(limit));
+        }
+        // It grows by doubling.
+        loan.grow(2 * (bytes.len() + piece.len())).await?;
+        bytes.extend_from_slice(&piece);
+    }
+    Ok(bytes)
+}
+
+/// A JSON object from its text. A mark of byte order is passed over; halves of characters, as some clients send them, are replaced.
 pub(super) fn parse(text: &[u8]) -> Result<Map<String, Value>, ApiError> {
-    match serde_json::from_slice(text) {
+    let text = text.strip_prefix("\u{feff}".as_bytes()).unwrap_or(text);
+    let parsed = serde_json::from_slice(text).or_else(|error| match whole_characters(text) {
+        Some(text) => serde_json::from_slice(&text),
+        None => Err(error),
+    });
+    match parsed {
         Ok(Value::Object(map)) => Ok(map),
         Ok(_) => Err(ApiError::bad("the request must be a JSON object")),
         Err(error) => Err(ApiError::bad(format!("the request is not JSON: {error}"))),
     }
+}
+
+/// A JSON text with a sign of replacement for each half of a pair of surrogates; none if it has none.
+fn whole_characters(text: &[u8]) -> Option<Vec<u8>> {
+    let unit = |at: usize| {
+        let digits = text.get(at..at + 6)?.strip_prefix(b"\\u")?;
+        u16::from_str_radix(std::str::from_utf8(digits).ok()?, 16).ok()
+    };
+    let (mut out, mut at, mut replaced) = (Vec::with_capacity(text.len()), 0, false);
+    while at < text.len() {
+        let high = |unit: Option<u16>| unit.is_some_and(|u| (0xd800..0xdc00).contains(&u));
+        let low = |unit: Option<u16>| unit.is_some_and(|u| (0xdc00..0xe000).contains(&u));
+        let n = match text[at] {
+            b'\\' if high(unit(at)) && low(unit(at + 6)) => 12,
+            b'\\' if high(unit(at)) || low(unit(at)) => {
+                out.extend_from_slice(b"\\ufffd");
+                (at, replaced) = (at + 6, true);
+                continue;
+            }
+            b'\\' => 2,
+            _ => 1,
+        };
+        let end = text.len().min(at + n);
+        out.extend_from_slice(&text[at..end]);
+        at = end;
+    }
+    replaced.then_some(out)
 }
 
 impl<'a> Fields<'a> {
@@ -151,6 +228,23 @@ mod tests {
             fields.list("a").err(),
         ] {
             assert!(wrong.is_some_and(|e| e.param.is_some() && e.status == 400));
+        }
+    }
+
+    #[test]
+    fn halves_of_characters_are_replaced() {
+        for (text, want) in [
+            ("\u{feff}{\"a\": \"x\"}", "x"),
+            (r#"{"a": "\ud83d\ude00"}"#, "\u{1f600}"),
+            (r#"{"a": "x\ud83d"}"#, "x\u{fffd}"),
+            (r#"{"a": "\ude00\ud83d\n\u0041"}"#, "\u{fffd}\u{fffd}\nA"),
+            (r#"{"a": "\\ud83d\ud83d"}"#, "\\ud83d\u{fffd}"),
+        ] {
+            let map = parse(text.as_bytes()).unwrap();
+            assert_eq!(map["a"], want, "{text}");
+        }
+        for text in [r#"{"a": "\ud8"#, r#"{"a": "\ud83d"#, r#"{"a": "\u"}"#] {
+            assert!(parse(text.as_bytes()).is_err(), "{text}");
         }
     }
 

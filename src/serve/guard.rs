@@ -29,8 +29,15 @@ pub(super) async fn guard(
         // Answers while the model loads would have nothing to say; the page and what tells how far it is are there.
         Ok(()) => caught(next.run(request)).await,
     };
+    let is_plain = |response: &Response| {
+        let kind = response.headers().get(header::CONTENT_TYPE);
+        kind.is_some_and(|kind| kind.as_bytes().starts_with(b"text/plain"))
+    };
     if let Some(error) = response.extensions_mut().remove::<ApiError>() {
         response = error.response(protocol);
+    } else if response.status().is_client_error() && is_plain(&response) {
+        // What a layer below says of a path that it cannot read.
+        response = ApiError::other(response.status()).response(protocol);
     }
     server.metrics.answered(&path, response.status());
     share(&server, origin.as_ref(), &mut response);

@@ -15,6 +15,7 @@ mod fit;
 mod guard;
 mod listen;
 mod live;
+mod memory;
 mod metrics;
 mod ollama;
 mod openai;
@@ -64,6 +65,8 @@ pub struct Config {
     pub preset: Preset,
     /// The largest request.
     pub max_body: Bytes,
+    /// What all requests together may take while they are read.
+    pub memory: Bytes,
     /// How long running answers may go on when the server is told to stop.
     pub grace: Duration,
     /// How long an answer goes on without its client, if that has asked for it.
@@ -145,6 +148,7 @@ async fn attend(
     let mut signals = listen::Signals::new().context("cannot listen for signals")?;
     tell(News::Listening(server.address));
     let mut worker = worker::start(server.clone(), open)?;
+    tokio::spawn(server.memory.clone().give_back());
     let connections = tokio::spawn(listen::accept(listener, server.clone()));
     tokio::select! {
         // Nothing runs that could end well.

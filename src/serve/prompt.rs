@@ -27,6 +27,7 @@ pub(super) fn open(
             return Err(ApiError::bad(format!("\"{name}\" does not support thinking")));
         }
     }
+    served.check_length(ask.messages.iter().map(length).sum())?;
     // Long texts take their time, and other clients' should not.
     block_in_place(|| {
         let prompt = template.prompt(&ask, &served.marks);
@@ -37,6 +38,15 @@ pub(super) fn open(
             prompt.tokens(&served.marks, vocab).map_err(|error| ApiError::engine(&error.into()))?;
         Ok((prompt, tokens))
     })
+}
+
+/// Bytes of a message's text, or of its parts' texts.
+fn length(message: &Value) -> usize {
+    match &message["content"] {
+        Value::String(text) => text.len(),
+        Value::Array(parts) => parts.iter().map(|p| p["text"].as_str().map_or(0, str::len)).sum(),
+        _ => 0,
+    }
 }
 
 /// The grammar of an answer to `prompt`, of which `format` may have been asked.
@@ -53,6 +63,7 @@ pub(super) fn grammar(
 /// The tokens of a text as it is.
 pub(super) fn text_tokens(served: &Served, text: &str) -> Result<Vec<Token>, ApiError> {
     let vocab = served.engine.vocab().map_err(|error| ApiError::engine(&error))?;
+    served.check_length(text.len())?;
     block_in_place(|| vocab.tokenize(text, true, true))
         .map_err(|error| ApiError::engine(&error.into()))
 }
@@ -65,6 +76,7 @@ pub(super) fn between(
     after: &str,
 ) -> Result<Vec<Token>, ApiError> {
     let vocab = served.engine.vocab().map_err(|error| ApiError::engine(&error))?;
+    served.check_length(before.len() + after.len())?;
     let tokens = block_in_place(|| vocab.between(before, after));
     let tokens = tokens.map_err(|error| ApiError::engine(&error.into()))?;
     let name = &served.name;
@@ -102,6 +114,29 @@ pub(super) fn inputs(
     name: &str,
     most: usize,
 ) -> Result<Vec<Vec<Token>>, ApiError> {
+    read_inputs(fields, name, most, served, &|text| text_tokens(served, text))
+}
+
+/// As [`inputs`]; of texts that are longer than the context, the beginning.
+pub(super) fn beginnings(
+    served: &Served,
+    fields: Fields<'_>,
+    name: &str,
+    most: usize,
+) -> Result<Vec<Vec<Token>>, ApiError> {
+    let read = |text: &str| text_tokens(served, &text[..text.floor_char_boundary(served.longest)]);
+    let mut inputs = read_inputs(fields, name, most, served, &read)?;
+    inputs.iter_mut().for_each(|text| text.truncate(served.n_ctx as usize));
+    Ok(inputs)
+}
+
+fn read_inputs(
+    fields: Fields<'_>,
+    name: &str,
+    most: usize,
+    served: &Served,
+    read: &dyn Fn(&str) -> Result<Vec<Token>, ApiError>,
+) -> Result<Vec<Vec<Token>>, ApiError> {
     let wrong = || fields.wrong(name, "a text, tokens, or a list of these that is not too long");
     let n_vocab = served.engine.n_vocab();
     let token = |v: &Value| {
@@ -110,7 +145,7 @@ pub(super) fn inputs(
     };
     let tokens = |items: &[Value]| items.iter().map(token).collect::<Result<Vec<_>, _>>();
     let one = |v: &Value| match v {
-        Value::String(text) => text_tokens(served, text),
+        Value::String(text) => read(text),
         Value::Array(items) => tokens(items),
         _ => Err(wrong()),
     };

@@ -10,10 +10,11 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 
 use super::Config;
 use super::error::ApiError;
+use super::memory::Memory;
 use super::metrics::Metrics;
 use super::queue::{self, Place, Queue};
 use super::resume::Streams;
-use crate::engine::{Engine, Token};
+use crate::engine::{Engine, Error, Token};
 use crate::talk::Vocab;
 use crate::talk::marks::Marks;
 use crate::talk::template::ChatTemplate;
@@ -42,6 +43,8 @@ pub(super) struct Server {
     pub(super) queue: Queue,
     /// Requests whose answers somebody waits for.
     listeners: AtomicUsize,
+    /// What requests may take.
+    pub(super) memory: Memory,
     /// Requests of which tokens, templates and grammars are made at a time.
     bench: Arc<Semaphore>,
     model: OnceLock<Served>,
@@ -93,6 +96,8 @@ pub(super) struct Served {
     pub(super) parallel: u32,
     /// Tokens of context that each of them has.
     pub(super) n_ctx: u32,
+    /// A longer text has more tokens than that, whatever it says. (bytes)
+    pub(super) longest: usize,
 }
 
 impl Server {
@@ -101,6 +106,7 @@ impl Server {
         let now = SystemTime::now().duration_since(UNIX_EPOCH);
         Server {
             queue: Queue::new(config.queue),
+            memory: Memory::new(config.memory),
             config,
             address,
             metrics: Metrics::default(),
@@ -224,6 +230,7 @@ impl Served {
             n_ctx: engine.n_ctx_each(),
             shown: Arc::new(shown),
             marks,
+            longest: longest(&engine),
             template,
             engine,
         })
@@ -237,6 +244,23 @@ impl Served {
     /// Whether it thinks before it answers.
     pub(super) fn thinks(&self) -> bool {
         self.template.as_ref().is_some_and(|template| template.dialect().thinks())
+    }
+
+    /// Sees to it that texts of so many bytes may fit the context, before they are made into tokens.
+    ///
+    /// # Errors
+    ///
+    /// 400.
+    pub(super) fn check_length(&self, bytes: usize) -> Result<(), ApiError> {
+        if bytes <= self.longest {
+            return Ok(());
+        }
+        let per_token = (self.longest / (self.n_ctx as usize).max(1)).max(1);
+        let error = Error::ContextTooSmall {
+            tokens: bytes / per_token,
+            room: (self.n_ctx as usize).saturating_sub(1),
+        };
+        Err(ApiError::engine(&error))
     }
 
     /// The chat template and the vocabulary.
@@ -253,4 +277,16 @@ impl Served {
             self.template.as_ref().ok_or_else(|| ApiError::bad("there is no chat template"))?;
         Ok((template, vocab))
     }
+}
+
+/// The longest text that could fit the context of one request: all of it of the longest token. (bytes)
+fn longest(engine: &Engine) -> usize {
+    let Ok(vocab) = engine.vocab() else { return usize::MAX };
+    let tokens = 0..Token::try_from(vocab.len()).unwrap_or(Token::MAX);
+    let longest = tokens.map(|token| vocab.bytes(token).len()).max().unwrap_or(0);
+    // These put down all of a text in tokens; others leave blanks out, of which there may be some.
+    let kind = engine.index().meta_str("tokenizer.ggml.model").unwrap_or_default();
+    let keeps_all = vocab.own().is_none() && ["gpt2", "llama"].contains(&kind);
+    let spare = if keeps_all { 1 } else { 16 };
+    (engine.n_ctx_each() as usize).saturating_mul(longest.max(1) * spare)
 }

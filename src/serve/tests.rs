@@ -27,6 +27,7 @@ pub(super) fn config() -> Config {
         cors: None,
         preset: Preset::default(),
         max_body: Bytes(1 << 20),
+        memory: Bytes(8 << 20),
         grace: Duration::from_secs(60),
         linger: Duration::from_secs(60),
         patience: Duration::from_secs(60),

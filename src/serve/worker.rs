@@ -77,7 +77,7 @@ pub(super) fn start(
         };
         server.serve(served);
         let embedder = Embedder::new(&engine);
-        let worker = Worker { server, batcher, embedder, embeds: VecDeque::new() };
+        let worker = Worker { server, batcher, embedder, embeds: VecDeque::new(), learned: None };
         let _ = tell.send(Ok(engine));
         worker.work();
     };
@@ -111,6 +111,9 @@ fn load(server: &Server, open: impl FnOnce() -> anyhow::Result<Engine>) -> anyho
     Ok((engine, served, batcher))
 }
 
+/// How often to look at what passes took, at most.
+const LESSON: Duration = Duration::from_secs(60);
+
 /// Requests for vectors that are under way at a time.
 const MAX_EMBEDS: usize = 16;
 
@@ -120,6 +123,8 @@ struct Worker {
     embedder: Embedder,
     /// Requests for vectors take turns.
     embeds: VecDeque<Embed>,
+    /// When the passes were last looked at.
+    learned: Option<Instant>,
 }
 
 impl Worker {
@@ -127,6 +132,7 @@ impl Worker {
         loop {
             if !self.is_busy() && !self.server.is_cut() {
                 self.tell();
+                self.learn();
                 self.server.queue.wait();
             }
             if self.server.is_cut() {
@@ -141,6 +147,14 @@ impl Worker {
             if !wrote && !embedded && self.is_busy() {
                 thread::sleep(PAUSE);
             }
+        }
+    }
+
+    /// Passes tell how fast the machine is; now and then, that is kept.
+    fn learn(&mut self) {
+        if self.learned.is_none_or(|at| at.elapsed() > LESSON) {
+            self.learned = Some(Instant::now());
+            self.server.model().iter().for_each(|served| served.engine.learn());
         }
     }
 

@@ -1,7 +1,7 @@
 //! What a run is doing right now, for other threads to look at; and the flag by which they stop it.
 
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::trace::{Trace, What};
@@ -22,6 +22,7 @@ pub struct Monitor {
     passes: AtomicU64,
     streamed: AtomicU64,
     stalled_nanos: AtomicU64,
+    pace: Mutex<Pace>,
     /// The names of the units, once a stream device has them.
     units: OnceLock<Vec<String>>,
     /// How far the pass is: 0 before its first unit is computed, 2n + 1 while unit n is, 2n + 2 after that.
@@ -29,6 +30,24 @@ pub struct Monitor {
     /// What each unit is doing, as a [`UnitState`].
     states: OnceLock<Box<[AtomicU8]>>,
     trace: OnceLock<Trace>,
+}
+
+/// What the last passes of one token took to compute.
+#[derive(Debug)]
+struct Pace {
+    passes: [Duration; N_PASSES],
+    n: usize,
+    /// Time that had been waited for weights before the pass under way.
+    stalled_nanos: u64,
+}
+
+/// As many are looked at.
+const N_PASSES: usize = 64;
+
+impl Default for Pace {
+    fn default() -> Pace {
+        Pace { passes: [Duration::ZERO; N_PASSES], n: 0, stalled_nanos: 0 }
+    }
 }
 
 /// What a streamed unit is doing.
@@ -140,9 +159,32 @@ impl Monitor {
     pub fn passed(&self, n_tokens: usize, begin: Instant) {
         self.at.store(0, Ordering::Relaxed);
         self.passes.fetch_add(1, Ordering::Relaxed);
+        self.note_pace(n_tokens, begin);
         if let Some(trace) = self.trace.get() {
             trace.record(What::Pass { n_tokens }, begin, Instant::now());
         }
+    }
+
+    fn note_pace(&self, n_tokens: usize, begin: Instant) {
+        let mut pace = self.pace.lock().unwrap_or_else(PoisonError::into_inner);
+        let stalled = self.stalled_nanos.load(Ordering::Relaxed);
+        let waited = Duration::from_nanos(stalled.saturating_sub(pace.stalled_nanos));
+        pace.stalled_nanos = stalled;
+        if n_tokens == 1 {
+            let at = pace.n % N_PASSES;
+            pace.passes[at] = begin.elapsed().saturating_sub(waited);
+            pace.n += 1;
+        }
+    }
+
+    /// What a pass of one token takes to compute when nothing else does: a quarter of the last ones took no longer. None before there were
+    /// some.
+    pub fn pace(&self) -> Option<Duration> {
+        let pace = self.pace.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut passes = pace.passes;
+        let known = &mut passes[..pace.n.min(N_PASSES)];
+        known.sort_unstable();
+        (known.len() >= N_PASSES / 4).then(|| known[known.len() / 4])
     }
 
     /// Records from now on; once begun, a trace goes on.

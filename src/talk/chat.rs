@@ -1,14 +1,14 @@
 //! A conversation: its messages, its file, its tokens, and how it is made to fit the context. It
 //! draws no samples and prints nothing.
 
-use std::fs::{self, File};
-use std::io::{self, Read, Write};
+use std::io::{self, Write};
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
 use super::template::{ChatTemplate, TemplateError};
 use super::{Error, Message, Role, Vocab};
+use crate::files;
 use crate::ggml::Token;
 
 /// The largest saved conversation that is read, in bytes.
@@ -141,20 +141,10 @@ impl Conversation {
     /// # Errors
     /// What the system says; a file that was there stays as it was.
     pub fn save(&self, path: &Path) -> io::Result<()> {
-        let mut name = path.file_name().ok_or(io::ErrorKind::InvalidInput)?.to_owned();
-        name.push(format!(".{}.part", std::process::id()));
-        let part = path.with_file_name(name);
-        let written = (|| {
-            let mut file = File::create_new(&part)?;
-            serde_json::to_writer_pretty(&mut file, self)?;
-            file.write_all(b"\n")?;
-            file.sync_all()?;
-            fs::rename(&part, path)
-        })();
-        if written.is_err() {
-            let _ = fs::remove_file(&part);
-        }
-        written
+        files::write(path, |file| {
+            serde_json::to_writer_pretty(&mut *file, self)?;
+            file.write_all(b"\n")
+        })
     }
 
     /// Reads what [`save`](Self::save) wrote.
@@ -162,11 +152,7 @@ impl Conversation {
     /// # Errors
     /// The file cannot be read, or is not a conversation.
     pub fn load(path: &Path) -> Result<Conversation, LoadError> {
-        let mut text = Vec::new();
-        File::open(path)?.take(MAX_FILE + 1).read_to_end(&mut text)?;
-        if text.len() as u64 > MAX_FILE {
-            return Err(LoadError::Form("larger than 64 MiB"));
-        }
+        let text = files::read(path, MAX_FILE)?;
         let loaded: Conversation = serde_json::from_slice(&text)?;
         let turns = [Role::User, Role::Assistant].into_iter().cycle();
         if loaded.messages.iter().zip(turns).any(|(message, role)| message.role != role) {
@@ -200,6 +186,8 @@ impl Conversation {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
 
     fn talk() -> Conversation {

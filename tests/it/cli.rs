@@ -190,7 +190,7 @@ fn a_seed_makes_the_draw_repeatable() {
 #[test]
 fn prompts_that_cannot_be_used_are_refused() {
     for command in ["run", "chat"] {
-        for empty in ["", " \n\t\n"] {
+        for empty in ["", " \n\t\n", "\u{feff}", "\u{feff}\r\n"] {
             let output = pipe(&[command, &tiny()], empty.as_bytes());
             check_failure(&output, 1, &["airrun: the prompt is empty", "\n\nhint: "]);
         }

@@ -17,14 +17,14 @@ const SURE: f64 = 1.0;
 /// How long to wait for what comes soon on any machine.
 const PATIENCE: Duration = Duration::from_secs(120);
 
-fn tiny() -> String {
+pub(crate) fn tiny() -> String {
     format!("{}/models/tiny-chat-q8_0.gguf", env!("CARGO_MANIFEST_DIR"))
 }
 
 /// A running server; ends with its test.
 pub(crate) struct Server {
-    child: Child,
-    address: String,
+    pub(crate) child: Child,
+    pub(crate) address: String,
     agent: ureq::Agent,
 }
 
@@ -43,7 +43,7 @@ impl Answer {
         self.headers.get(name)?.to_str().ok()
     }
 
-    fn json(&self) -> Value {
+    pub(crate) fn json(&self) -> Value {
         serde_json::from_str(&self.text).unwrap_or_else(|e| panic!("{e}: {}", self.text))
     }
 
@@ -66,15 +66,15 @@ impl Server {
     }
 
     pub(crate) fn with_model(model: &str, args: &[&str]) -> Server {
-        let mut child = Command::new(env!("CARGO_BIN_EXE_airrun"))
-            .args(["serve", model, "--port", "0", "-t", "1"])
-            .args(args)
-            .env_remove("AIRRUN_API_KEY")
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(Stdio::piped())
-            .spawn()
-            .unwrap();
+        let mut command = Command::new(env!("CARGO_BIN_EXE_airrun"));
+        command.args(["serve", model, "--port", "0", "-t", "1"]).args(args);
+        Server::run(command.stdin(Stdio::null()))
+    }
+
+    /// Runs `command`, which serves.
+    pub(crate) fn run(command: &mut Command) -> Server {
+        let command = command.env_remove("AIRRUN_API_KEY").stdout(Stdio::null());
+        let mut child = command.stderr(Stdio::piped()).spawn().unwrap();
         let mut stderr = BufReader::new(child.stderr.take().unwrap());
         let mut line = String::new();
         while !line.contains("listening on ") {
@@ -90,7 +90,7 @@ impl Server {
         server
     }
 
-    fn url(&self, path: &str) -> String {
+    pub(crate) fn url(&self, path: &str) -> String {
         format!("http://{}{path}", self.address)
     }
 
@@ -117,7 +117,7 @@ impl Server {
         self.agent.delete(self.url(path)).call().unwrap().status().as_u16()
     }
 
-    fn post_text(&self, path: &str, body: &str) -> Answer {
+    pub(crate) fn post_text(&self, path: &str, body: &str) -> Answer {
         let request = self.agent.post(self.url(path)).header("content-type", "application/json");
         answer(request.send(body).unwrap())
     }
@@ -131,7 +131,7 @@ impl Server {
     }
 
     /// Sends a request and does not read the answer.
-    fn begin(&self, path: &str, body: &Value) -> TcpStream {
+    pub(crate) fn begin(&self, path: &str, body: &Value) -> TcpStream {
         let mut stream = TcpStream::connect(&self.address).unwrap();
         let body = body.to_string();
         let head = format!(
@@ -160,7 +160,7 @@ impl Server {
         }
     }
 
-    fn signal(&self, name: &str) {
+    pub(crate) fn signal(&self, name: &str) {
         let kill = Command::new("kill").args([name, &self.child.id().to_string()]).status();
         assert!(kill.unwrap().success());
     }
@@ -186,15 +186,15 @@ pub(crate) fn user(text: &str) -> Value {
     json!([{"role": "user", "content": text}])
 }
 
-const QUESTION: &str = "What is the capital of Mongolia?";
-const ANSWER: &str = "The capital of Mongolia is Ulaanbaatar.";
+pub(crate) const QUESTION: &str = "What is the capital of Mongolia?";
+pub(crate) const ANSWER: &str = "The capital of Mongolia is Ulaanbaatar.";
 
-fn question() -> Value {
+pub(crate) fn question() -> Value {
     json!({"messages": user(QUESTION), "temperature": 0})
 }
 
 /// `base` with more fields.
-fn with(base: Value, more: Value) -> Value {
+pub(crate) fn with(base: Value, more: Value) -> Value {
     let (Value::Object(mut base), Value::Object(more)) = (base, more) else { panic!("objects") };
     base.extend(more);
     base.into()

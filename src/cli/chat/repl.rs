@@ -2,8 +2,8 @@
 //! the keyboard only while a line is being written.
 
 use std::fs;
-use std::io;
-use std::path::PathBuf;
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
 
 use etcetera::BaseStrategy;
 use rustyline::error::ReadlineError;
@@ -25,6 +25,8 @@ use crate::units::Bytes;
 const N_HISTORY: usize = 1000;
 /// Steps that `/undo` can go back.
 const MAX_UNDO: usize = 20;
+/// The longest history that is repaired. (bytes)
+const MAX_HISTORY: u64 = 16 << 20;
 /// Begins and ends a text of several lines.
 const FENCE: &str = "\"\"\"";
 
@@ -84,10 +86,11 @@ impl Repl {
         let mut editor = Editor::with_config(config)?;
         editor.set_helper(Some(Keys::default()));
         let history = history_file();
-        if let Some(path) = history.as_deref().filter(|path| path.exists())
-            && let Err(error) = editor.load_history(path)
-        {
-            talk.printer.warn(format_args!("history '{}': {error}", path.display()));
+        if let Some(path) = history.as_deref().filter(|path| path.exists()) {
+            repair(path);
+            if let Err(error) = editor.load_history(path) {
+                talk.printer.warn(format_args!("history '{}': {error}", path.display()));
+            }
         }
         Ok(Repl {
             conversation: talk.conversation(system),
@@ -299,6 +302,11 @@ impl Repl {
                 Ok(None)
             }
             Err(ReadlineError::Signal(_)) => Ok(None),
+            // Of a terminal with another encoding, or something binary that was pasted.
+            Err(ReadlineError::Io(error)) if error.kind() == io::ErrorKind::InvalidData => {
+                self.talk.printer.warn("that was no UTF-8; the line was dropped");
+                Ok(None)
+            }
             Err(error) => Err(error.into()),
         }
     }
@@ -339,5 +347,16 @@ fn history_file() -> Option<PathBuf> {
     let places = etcetera::choose_base_strategy().ok()?;
     let dir = places.state_dir().unwrap_or_else(|| places.data_dir()).join("airrun");
     fs::create_dir_all(&dir).ok()?;
-    Some(dir.join("history"))
+    // Something else of this name, a pipe for example, would be waited for.
+    Some(dir.join("history")).filter(|path| path.is_file() || !path.exists())
+}
+
+/// Replaces what is not UTF-8 in a history: it would be refused each time.
+fn repair(path: &Path) {
+    let Ok(bytes) = crate::files::read(path, MAX_HISTORY) else { return };
+    if let Err(error) = String::from_utf8(bytes) {
+        let text = String::from_utf8_lossy(error.as_bytes()).into_owned();
+        // Then it is warned of.
+        let _ = crate::files::write(path, |file| file.write_all(text.as_bytes()));
+    }
 }

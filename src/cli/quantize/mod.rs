@@ -6,7 +6,7 @@ mod worker;
 
 use std::fs::{self, File};
 use std::os::unix::fs::MetadataExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
 use anyhow::Context;
@@ -20,6 +20,7 @@ use crate::cli::resolve;
 use crate::engine::LoadOptions;
 use crate::engine::planning;
 use crate::engine::quantize::{self, QuantType};
+use crate::files;
 use crate::gguf::Index;
 use crate::probe::{self, space};
 use crate::units::{Bytes, MIB};
@@ -59,7 +60,10 @@ pub(crate) fn run(args: &QuantizeArgs, printer: &Printer) -> anyhow::Result<Exit
         &args.output,
         size_of(&Job { dry_run: true, ..job.clone() }, &interrupt, printer)? + header,
     )?;
-    let part = part_of(&args.output);
+    files::sweep(&args.output);
+    let part = files::part_of(&args.output);
+    // Of another process that once had this one's number.
+    drop(fs::remove_file(&part));
     convert(&Job { output: part.clone(), ..job }, &interrupt, printer)
         .and_then(|()| name_it(&part, &args.output))
         .inspect_err(|_| drop(fs::remove_file(&part)))?;
@@ -179,13 +183,6 @@ fn check_space(output: &Path, size: Bytes) -> anyhow::Result<()> {
         format!("'{}': it would take {size}, and the disk has {free} left", output.display()),
         "free some room, or write to another disk",
     ))
-}
-
-/// The name until it is complete: beside it, so that naming it is one step.
-fn part_of(output: &Path) -> PathBuf {
-    let mut name = output.file_name().unwrap_or_default().to_owned();
-    name.push(format!(".{}.part", std::process::id()));
-    output.with_file_name(name)
 }
 
 fn parent(path: &Path) -> &Path {

@@ -4,7 +4,7 @@
 use std::fs;
 use std::io::{self, BufRead, BufReader, Read};
 use std::os::unix::process::{CommandExt, ExitStatusExt};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdout, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -18,7 +18,8 @@ use crate::cli::interrupt::Interrupt;
 use crate::cli::printer::Printer;
 use crate::engine::quantize::{self, QuantType, QuantizeStep, Request};
 use crate::gguf::Index;
-use crate::units::Bytes;
+use crate::probe::space;
+use crate::units::{Bytes, MIB};
 
 /// The hidden command that makes this program a worker.
 pub(super) const COMMAND: &str = "quantize-worker";
@@ -57,6 +58,7 @@ pub(super) struct Worker {
     lines: BufReader<ChildStdout>,
     step: Arc<Step>,
     model: PathBuf,
+    output: PathBuf,
 }
 
 impl Worker {
@@ -86,7 +88,8 @@ impl Worker {
             part.map(fs::remove_file);
         });
         let (lines, step) = (BufReader::new(lines), Arc::default());
-        Ok(Worker { child, lines, step, model: job.model.clone() })
+        let (model, output) = (job.model.clone(), job.output.clone());
+        Ok(Worker { child, lines, step, model, output })
     }
 
     /// How far it is, while it works.
@@ -118,8 +121,10 @@ impl Worker {
             return Ok(size);
         }
         let why = match (said, status.signal()) {
+            (Some(_), _) if is_full(&self.output) => "the disk is full".to_owned(),
             (Some(text), _) => text,
             (None, Some(9)) => "the system ended it: there may be too little memory".to_owned(),
+            (None, Some(25)) => "the file would be larger than this user's files may be".to_owned(),
             (None, Some(signal)) => format!("it was ended by signal {signal}"),
             (None, None) => "it ended before it was done".to_owned(),
         };
@@ -137,8 +142,17 @@ impl Worker {
     }
 }
 
+/// Whether the disk of `file` has no room left: libllama's own words do not tell.
+fn is_full(file: &Path) -> bool {
+    space::free(file).is_some_and(|free| free < MIB)
+}
+
 /// Is the worker.
 pub(crate) fn run(args: &WorkerArgs, printer: &Printer) -> anyhow::Result<ExitStatus> {
+    // What is there already was made by somebody else.
+    if !args.dry_run && args.output.exists() {
+        return Err(Failure::error("the output is there", "this command is for airrun itself"));
+    }
     let output = (!args.dry_run).then(|| args.output.clone());
     thread::Builder::new().name("leash".to_owned()).spawn(move || end_with_stdin(output))?;
     let TypeArg::Named(ty) = args.ty else {

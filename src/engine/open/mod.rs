@@ -6,7 +6,7 @@ mod loading;
 mod needs;
 pub(super) mod options;
 pub mod planning;
-mod rates;
+pub(super) mod rates;
 mod resident;
 
 use std::sync::Arc;

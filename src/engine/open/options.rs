@@ -30,6 +30,8 @@ pub struct LoadOptions {
     pub ubatch: Option<u32>,
     /// RAM that may be used.
     pub ram: Option<Bytes>,
+    /// RAM that the plan leaves to others in this program: a server's requests.
+    pub aside: Bytes,
     /// Device memory that may be used.
     pub vram: Option<Bytes>,
     /// Lets ggml repack resident weights for this CPU.
@@ -157,6 +159,7 @@ impl Default for LoadOptions {
             ubatch: None,
             ram: None,
             vram: None,
+            aside: Bytes::ZERO,
             repack: true,
             embedding: false,
             tokenizer: None,

@@ -16,6 +16,7 @@ use crate::gguf::Index;
 use crate::plan::report::{Advice, Smaller};
 use crate::plan::{self, Abilities, Estimate, Needs, Plan, Rates, StreamMode, Touched, Wish};
 use crate::probe;
+use crate::probe::rates::Doubt;
 use crate::units::{Bytes, MIB};
 
 /// The context that is made when nobody says how large: enough for a conversation, small enough for any machine.
@@ -190,6 +191,11 @@ impl Problem<'_> {
         plan::Machine { ram: machine.ram.saturating_sub(self.beside[0]), ..machine }
     }
 
+    /// What the model needs, and what is left to others in this program.
+    fn with_aside(&self, needs: &Needs) -> Needs {
+        Needs { process: needs.process + self.options.aside, ..*needs }
+    }
+
     fn refused(&self, refusal: plan::Refusal) -> Error {
         Error::Plan { model: model_name(self.index), refusal }
     }
@@ -206,7 +212,7 @@ impl Problem<'_> {
         let left = HashSet::new();
         let solve = |machine: &plan::Machine, needs: &Needs| {
             let abilities = Abilities { slot_size: &size, left: &left };
-            plan::solve(index, machine, needs, &wish, abilities)
+            plan::solve(index, machine, &self.with_aside(needs), &wish, abilities)
         };
         let rough = needs::rough_needs(index, options, &wish);
         let gpu = None;
@@ -223,7 +229,7 @@ impl Problem<'_> {
         let (needs, seconds) = needs::measured_needs(index, options, &wish, threads)?;
         // After that: what the measurements take is not the model's.
         let measured = match care {
-            Care::Measured => Some(rates::measure(index, None, threads, options.repack)?),
+            Care::Measured => Some(rates::measure(index, None, threads, options.repack, true)?),
             Care::Quick | Care::Exact => None,
         };
         // Not what was just measured, but what whoever opens the model will know of it.
@@ -249,7 +255,7 @@ impl Problem<'_> {
         let mut machine = plan::Machine { gpu: Some(gpu), ..self.machine() };
         let solve = |machine: &plan::Machine, needs: &Needs, left: &HashSet<usize>| {
             let abilities = Abilities { slot_size: &size, left };
-            plan::solve(index, machine, needs, &wish, abilities)
+            plan::solve(index, machine, &self.with_aside(needs), &wish, abilities)
         };
         let gpu = Some(device);
         let all_here = |plan: &Plan| plan.streamed.is_empty() && plan.by_cpu.is_empty();
@@ -271,7 +277,8 @@ impl Problem<'_> {
         let mut measured = None;
         // Where there is nothing to weigh, what would be weighed needs not be measured.
         if !all_here(&plan) && wish.stream != StreamMode::Always {
-            let rates = rates::measure(index, gpu, threads, options.repack)?;
+            let again = care == Care::Measured;
+            let rates = rates::measure(index, gpu, threads, options.repack, again)?;
             machine.gpu = machine.gpu.map(|gpu| plan::Gpu { rates, ..gpu });
             plan = solve(&machine, &needs)?;
             measured = Some(rates);
@@ -325,6 +332,8 @@ pub struct Forecast {
     pub advice: Option<Advice>,
     /// What quantising would bring, if it made all of it resident.
     pub smaller: Option<Smaller>,
+    /// Why the rates may be other ones.
+    pub doubt: Option<Doubt>,
 }
 
 /// Measures the machine with this model's disk and kinds of weights, and predicts.
@@ -338,13 +347,12 @@ pub fn forecast(
     planned: &Planned,
     n_prompt: u32,
 ) -> Result<Forecast, Error> {
+    let threads = threads::pool(threads::count(options.threads), index)?;
     let measured = match planned.measured {
         Some(measured) => measured,
-        None => {
-            let threads = threads::pool(threads::count(options.threads), index)?;
-            rates::measure(index, planned.gpu, &threads, options.repack)?
-        }
+        None => rates::measure(index, planned.gpu, &threads, options.repack, true)?,
     };
+    let doubt = rates::doubt(index, planned.gpu, &threads, options.repack);
     let rates = Rates { open_seconds: planned.open_seconds.unwrap_or(0.0), ..measured };
     let touched = Touched::of(index);
     let estimate = plan::estimate(&planned.plan, &rates, touched, n_prompt);
@@ -363,7 +371,7 @@ pub fn forecast(
     let now = estimate.generation.tokens_per_second;
     let advice = advice.filter(|a| a.tokens_per_second > now * 1.02);
     let smaller = smaller.filter(|s| s.tokens_per_second.is_none_or(|then| then > now * 1.02));
-    Ok(Forecast { rates, estimate, advice, smaller })
+    Ok(Forecast { rates, estimate, advice, smaller, doubt })
 }
 
 /// The best type with which `more` memory would not be missing any more. `all` is the plan of the model as it is, with that memory.

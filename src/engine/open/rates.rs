@@ -7,10 +7,12 @@ use crate::engine::Error;
 use crate::engine::error::ggml_error;
 use crate::ggml::{Device, DeviceKind, Threadpool};
 use crate::gguf::{GgmlType, Index};
-use crate::plan::{Beside, Cost, Kind, Rates};
+use crate::plan::{self, Beside, Cost, Kind, Plan, Rates, Touched};
+use crate::probe::load::Watch;
+use crate::probe::rates::Doubt;
 use crate::probe::{self, quick};
 use crate::source;
-use crate::units::Rate;
+use crate::units::{Bytes, Rate};
 
 /// What is assumed of a disk whose file is too short to measure it, of a link that could not be measured, and of kinds of weights
 /// that nothing could be measured with: any number will do for a file that small, and for one that cannot be computed with.
@@ -48,7 +50,8 @@ pub(super) fn are_known(index: &Index, n_threads: u32, repack: bool) -> bool {
     disk.is_some() && cost(false) && (!repack || cost(true))
 }
 
-/// Measures the disk that the model is on, and computing with its kinds of weights: on the CPU, or on `gpu` and the CPU beside it.
+/// Measures the disk that the model is on, and computing with its kinds of weights: on the CPU, or on `gpu` and the CPU beside it. What
+/// is remembered is only measured `again` if that is wanted.
 ///
 /// # Errors
 ///
@@ -58,17 +61,21 @@ pub(super) fn measure(
     gpu: Option<Device>,
     threads: &Arc<Threadpool>,
     repack: bool,
+    again: bool,
 ) -> Result<Rates, Error> {
     let paths: Vec<_> = index.files.iter().map(|f| f.path.clone()).collect();
     let source = source::open(&paths, source::Choice::default())?;
     let kinds = Kind::most(index);
     let cpu = Device::cpu().map_err(ggml_error(index))?;
-    let compute = |device, repack| probe::rates::compute(&kinds, device, threads, repack);
+    let compute = |device, repack| probe::rates::compute(&kinds, device, threads, repack, again);
     let plain = compute(cpu, false).unwrap_or(UNKNOWN_COST);
-    let disk = probe::rates::disk(source.as_ref(), &paths);
-    if let (Some(disk), Some(path)) = (disk, paths.first()) {
-        quick::remember_disk(path, disk);
-    }
+    let remembered = paths.first().filter(|_| !again).and_then(|path| quick::known_disk(path));
+    let disk = remembered.or_else(|| {
+        let watch = Watch::begin();
+        let disk = probe::rates::disk(source.as_ref(), &paths)?;
+        paths.iter().take(1).for_each(|p| quick::remember_disk(p, disk, watch.was_busy()));
+        Some(disk)
+    });
     let disk = disk.unwrap_or(UNKNOWN_DISK);
     let (resident, streamed, open_seconds) = (plain, plain, 0.0);
     let rates = Rates { disk, resident, streamed, memory: None, gpu: None, open_seconds };
@@ -87,10 +94,49 @@ pub(super) fn measure(
     })
 }
 
+/// What is doubtful of what [`measure`] found.
+pub(super) fn doubt(
+    index: &Index,
+    gpu: Option<Device>,
+    threads: &Threadpool,
+    repack: bool,
+) -> Option<Doubt> {
+    let kinds = Kind::most(index);
+    let device = gpu.map_or_else(Device::cpu, Ok).ok()?;
+    let of = |repack| probe::rates::doubt(&kinds, device, threads.n_threads(), repack);
+    of(repack && gpu.is_none()).or_else(|| of(false))
+}
+
+/// Corrects what is remembered of the CPU by passes of one token that `plan` computed in `seconds`, waiting for weights left out. What
+/// is slower than predicted proves nothing: others may have computed, or the text may be long.
+pub(in crate::engine) fn correct(index: &Index, plan: &Plan, n_threads: u32, seconds: f64) {
+    let touched = Touched::of(index);
+    let bytes = plan.blocks.iter().map(|b| b.len).sum::<Bytes>().f64() * touched.of_block;
+    if plan.gpu.is_some() || seconds <= 0.0 || bytes < BEYOND_CACHES {
+        return;
+    }
+    let predicted = plan::computing_seconds(plan, &known(index, n_threads, true), touched);
+    let factor = predicted / seconds;
+    if factor > FASTER && factor < ABSURD {
+        let kinds = Kind::most(index);
+        for repack in [true, false] {
+            probe::rates::correct(&kinds, n_threads, repack, factor);
+        }
+    }
+}
+
+/// Models of which a token computes with less may be in the processor's caches, and say nothing of others. (bytes)
+const BEYOND_CACHES: f64 = 256e6;
+/// Passes that are faster than predicted by more than this show that the prediction was wrong ...
+const FASTER: f64 = 1.1;
+/// ... and by so much, that something else is.
+const ABSURD: f64 = 20.0;
+
 /// Measures computing on the CPU, with weights as they are resident there. Whether [`known`] knows it from then on.
 pub(super) fn measure_cpu(index: &Index, threads: &Arc<Threadpool>, repack: bool) -> bool {
     let kinds = Kind::most(index);
-    Device::cpu().is_ok_and(|cpu| probe::rates::compute(&kinds, cpu, threads, repack).is_some())
+    Device::cpu()
+        .is_ok_and(|cpu| probe::rates::compute(&kinds, cpu, threads, repack, false).is_some())
         && probe::rates::known(&kinds, threads.n_threads(), repack).is_some()
 }
 
@@ -106,5 +152,5 @@ pub(super) fn of_type(
     let matrix = ty.bytes(most.row.checked_mul(most.rows)?)?;
     let kind = Kind { ty: ty.0, matrix, ..most };
     let repack = repack && device.kind() == DeviceKind::Cpu;
-    probe::rates::compute(&[kind], device, threads, repack).map(|cost| cost.one)
+    probe::rates::compute(&[kind], device, threads, repack, true).map(|cost| cost.one)
 }

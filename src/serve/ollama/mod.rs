@@ -48,6 +48,7 @@ pub(super) async fn chat(
     order.stops.extend(template.stop().map(str::to_owned));
     order.grammar = prompt::grammar(&prompt, order.grammar)?;
     let reply = Reply::new(Kind::Chat, served.name.clone(), Some(prompt.reader(false)));
+    drop(body);
     let answer = answer(&server, served, admitted, order, reply, stream).await?;
     Ok(warned(answer, &prompt.warnings))
 }
@@ -76,6 +77,7 @@ pub(super) async fn generate(
     order.shown = served.shown.clone();
     order.grammar = prompt::grammar(&asked, order.grammar)?;
     let reply = Reply::new(Kind::Generate, served.name.clone(), Some(asked.reader(false)));
+    drop(body);
     let answer = answer(&server, served, admitted, order, reply, stream).await?;
     Ok(warned(answer, &asked.warnings))
 }

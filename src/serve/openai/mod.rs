@@ -81,6 +81,7 @@ pub(super) async fn chat(
     order.grammar = prompt::grammar(&prompt, order.grammar)?;
     let choices = (0..order.n).map(|_| Choice::heard(prompt.reader(manner.stream))).collect();
     let manner = Manner { warnings: prompt.warnings, ..manner };
+    drop(body);
     let mut answer =
         answer(&server, served, admitted, order, (Kind::Chat, choices), &manner).await?;
     if dropped > 0 {
@@ -195,6 +196,7 @@ pub(super) async fn completions(
     let choices = (0..prompts.len() * order.n).map(|i| Choice::begun(begun[i / order.n].clone()));
     let choices = choices.collect();
     let order = Order { prompts, ..order };
+    drop(body);
     answer(&server, served, admitted, order, (Kind::Text, choices), &manner).await
 }
 

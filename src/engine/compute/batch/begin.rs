@@ -6,7 +6,7 @@ use std::time::Instant;
 use super::running::{Request, Running, Sink};
 use super::{Batcher, sequence};
 use crate::engine::Error;
-use crate::ggml::Token;
+use crate::ggml::{self, Token};
 
 /// A prompt waits for another that is being read and begins like it, if that saves so many tokens, and if the next pass has no room
 /// for it: a pass over weights that stream costs more than the tokens that some texts have in common.
@@ -145,7 +145,12 @@ impl Batcher {
         let start = model.decoder_start().or(model.vocab().bos()).unwrap_or(0);
         let begin = Instant::now();
         self.context.truncate(0);
-        let computed = self.loaded.checked(self.context.encode(prompt));
+        let mut computed = self.loaded.checked(self.context.encode(prompt));
+        if matches!(computed, Err(ggml::Error::Aborted)) {
+            // It was stopped for somebody else, who had gone.
+            self.loaded.monitor.clear_stop();
+            computed = self.loaded.checked(self.context.encode(prompt));
+        }
         computed.map_err(|error| self.loaded.explain(error))?;
         self.loaded.monitor.passed(prompt.len(), begin);
         Ok(vec![start])
