@@ -181,8 +181,7 @@ impl Sampler {
             sys::llama_rs_sampler_init_grammar(vocab.as_ptr(), grammar.as_ptr(), root.as_ptr())
         };
         let raw = Raw(NonNull::new(raw).ok_or_else(wrong)?);
-        self.grammar =
-            Some(Grammar { raw, spent: Duration::ZERO, n_tokens: 0 });
+        self.grammar = Some(Grammar { raw, spent: Duration::ZERO, n_tokens: 0 });
         Ok(())
     }
 

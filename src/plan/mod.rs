@@ -15,8 +15,8 @@ mod solve;
 mod spread;
 
 pub use estimate::{
-    Bottleneck, Course, Estimate, Speed, Touched, computing_seconds, conversation, course, estimate,
-    pass_seconds,
+    Bottleneck, Course, Estimate, Speed, Touched, computing_seconds, conversation, course,
+    estimate, pass_seconds,
 };
 pub use machine::{Beside, ContextCost, Cost, Gpu, GpuNeeds, Kind, Machine, Needs, Rates, Wish};
 pub use solve::{Pool, Refusal, solve};
