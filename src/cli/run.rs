@@ -31,16 +31,18 @@ pub(crate) fn run(args: &RunArgs, printer: &Printer) -> anyhow::Result<ExitStatu
 }
 
 fn raw_tokens(talk: &Talk, prompt: &str) -> anyhow::Result<Vec<Token>> {
-    let tokens = talk.engine.vocab()?.tokenize(prompt, true, true)?;
-    if tokens.len() >= talk.n_ctx() {
-        return Err(Failure::error(
-            format!(
-                "the prompt takes {} tokens, and the context holds {}",
-                tokens.len(),
-                talk.n_ctx()
-            ),
-            "make the context larger with -c",
-        ));
+    let (vocab, room) = (talk.engine.vocab()?, talk.n_ctx());
+    let too_long = |takes: String| {
+        let what = format!("the prompt takes {takes} tokens, and the context holds {room}");
+        Err(Failure::error(what, "make the context larger with -c"))
+    };
+    let fewest = vocab.fewest_tokens(prompt);
+    if fewest >= room {
+        return too_long(format!("{fewest} or more"));
+    }
+    let tokens = vocab.tokenize(prompt, true, true)?;
+    if tokens.len() >= room {
+        return too_long(tokens.len().to_string());
     }
     Ok(tokens)
 }

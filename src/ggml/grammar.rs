@@ -3,6 +3,8 @@
 #![allow(unsafe_code)]
 
 mod first;
+mod mend;
+mod pattern;
 mod refs;
 mod ways;
 
@@ -24,11 +26,6 @@ const MAX_MEMBERS: usize = 128;
 const MAX_ITEMS: usize = 512;
 /// The longest text in it. (bytes)
 const MAX_TEXT: usize = 4 << 10;
-/// The most brackets, and the most repetitions, of a regular expression.
-const MAX_BRACKETS: usize = 32;
-const MAX_REPEATS: usize = 64;
-/// How often a bracket may be repeated: each time is a rule of its own.
-const MAX_TIMES: usize = 64;
 /// Room for the recursion of the converter. (bytes)
 const STACK: usize = 32 << 20;
 
@@ -43,7 +40,7 @@ pub fn grammar_of_schema(schema: &Value) -> Result<String, Error> {
     super::init();
     text(schema)?;
     check(schema, 0)?;
-    let schema = refs::gathered(schema)?;
+    let schema = mend::mended(&refs::gathered(schema)?)?;
     thread::scope(|scope| {
         let thread = thread::Builder::new().name("schema".to_owned()).stack_size(STACK);
         let thread = thread.spawn_scoped(scope, || convert(&text(&legible(schema)?)?));
@@ -89,10 +86,7 @@ fn check(schema: &Value, depth: usize) -> Result<(), Error> {
         Value::Object(map) if map.len() > MAX_MEMBERS => Err(invalid("has too many members")),
         Value::Object(map) => map.iter().try_for_each(|(name, value)| {
             check_text(name)?;
-            match value {
-                Value::String(text) if name == "pattern" => check_pattern(text),
-                value => check(value, depth + 1),
-            }
+            check(value, depth + 1)
         }),
         _ => Ok(()),
     }
@@ -103,64 +97,6 @@ fn check_text(text: &str) -> Result<(), Error> {
         return Err(invalid("has too long a text"));
     }
     Ok(())
-}
-
-/// A regular expression must not repeat what it repeats: a grammar of that can be read in so many ways that it never ends.
-fn check_pattern(text: &str) -> Result<(), Error> {
-    check_text(text)?;
-    let too_much = || invalid("has a pattern that repeats too much");
-    // For each open bracket, whether it repeats something; the outermost is the expression itself.
-    let mut open = vec![false];
-    let (mut brackets, mut repeats) = (0, 0);
-    let mut chars = text.chars().peekable();
-    while let Some(c) = chars.next() {
-        let closed = match c {
-            '\\' => {
-                chars.next();
-                false
-            }
-            '[' => {
-                while let Some(inner) = chars.next().filter(|&inner| inner != ']') {
-                    if inner == '\\' {
-                        chars.next();
-                    }
-                }
-                false
-            }
-            '(' => {
-                brackets += 1;
-                open.push(false);
-                continue;
-            }
-            ')' if open.len() > 1 => open.pop().unwrap_or(false),
-            _ => false,
-        };
-        if let Some(outer) = open.last_mut() {
-            *outer |= closed;
-        }
-        let Some(&quantifier) = chars.peek() else { break };
-        if !matches!(quantifier, '*' | '+' | '?' | '{') {
-            continue;
-        }
-        repeats += 1;
-        let times = match quantifier {
-            '{' => times(&chars.clone().skip(1).take_while(|&c| c != '}').collect::<String>()),
-            _ => 0,
-        };
-        let again = matches!(c, '*' | '+' | '?' | '}');
-        if closed || again || c == ')' && times > MAX_TIMES {
-            return Err(too_much());
-        }
-        if let Some(last) = open.last_mut() {
-            *last = true;
-        }
-    }
-    if brackets > MAX_BRACKETS || repeats > MAX_REPEATS { Err(too_much()) } else { Ok(()) }
-}
-
-/// The larger number of `2,5`.
-fn times(range: &str) -> usize {
-    range.split(',').map(|n| n.trim().parse().unwrap_or(0)).max().unwrap_or(0)
 }
 
 fn convert(schema: &CStr) -> Result<String, Error> {
@@ -175,8 +111,35 @@ fn convert(schema: &CStr) -> Result<String, Error> {
     unsafe {
         let grammar = CStr::from_ptr(out).to_string_lossy().into_owned();
         sys::llama_rs_string_free(out);
-        Ok(grammar)
+        if counts_up(&grammar) { Ok(grammar) } else { Err(invalid("counts too far")) }
     }
+}
+
+/// Whether all repetitions of a grammar (GBNF) count up: libllama would take `{5,2}` for nearly without end, and make a rule for each time.
+pub(super) fn counts_up(grammar: &str) -> bool {
+    let mut chars = grammar.chars();
+    // What ends the literal or the class that is being read.
+    let mut end = None;
+    while let Some(c) = chars.next() {
+        match (c, end) {
+            ('\\', Some(_)) => drop(chars.next()),
+            (c, Some(it)) if c == it => end = None,
+            ('"', None) => end = Some('"'),
+            ('[', None) => end = Some(']'),
+            ('{', None) => {
+                let times: String = chars.by_ref().take_while(|&c| c != '}').collect();
+                let number = |text: &str| text.trim().parse::<u64>().ok();
+                let pair = times.split_once(',').map(|(least, most)| (number(least), number(most)));
+                if let Some((Some(least), Some(most))) = pair
+                    && least > most
+                {
+                    return false;
+                }
+            }
+            _ => {}
+        }
+    }
+    true
 }
 
 #[cfg(test)]
@@ -193,15 +156,34 @@ mod tests {
     }
 
     #[test]
-    fn ordinary_patterns_pass() {
-        for pattern in [
-            r"^[A-Z][a-z]{1,20} [A-Z][a-z]+$",
-            r"^\d{4}-\d{2}-\d{2}$",
-            r"^(yes|no)?$",
-            r"^([0-9]{3})-(ab)+[(*)]\)*$",
-            r"^[a-z]{1,2000}$",
+    fn repetitions_that_count_down_are_found() {
+        for (grammar, up) in [
+            (r#"root ::= "a" item{1,4} [{5,2}] "{5,2}""#, true),
+            ("root ::= item{4,1}", false),
+            ("root ::= (a b){ 17 , 15 }", false),
+            (r#"root ::= "\"" a{2,1}"#, false),
+            ("root ::= a{2} b{3,}", true),
         ] {
-            check(&json!({"type": "string", "pattern": pattern}), 0).expect(pattern);
+            assert_eq!(counts_up(grammar), up, "{grammar}");
+        }
+        // libllama's rules for whole numbers have at most 16 digits.
+        grammar_of_schema(&json!({"type": "integer", "minimum": 2_000_000_000_000_000_i64}))
+            .unwrap_err();
+    }
+
+    #[test]
+    fn ordinary_schemas_pass() {
+        for schema in [
+            json!({"type": "string", "pattern": r"^[A-Z][a-z]{1,20} [A-Z][a-z]+$"}),
+            json!({"type": "string", "pattern": r"^([0-9]{3})-(ab)+[(*)]\)*$"}),
+            json!({"type": "string", "pattern": r"^\p{L}+$"}),
+            json!({"type": "object", "properties": {"": {"type": "integer"}, "a": true}, "required": [""]}),
+            json!({"type": "integer", "exclusiveMinimum": 0, "maximum": 9_007_199_254_740_991_i64}),
+            json!({"type": "array", "items": true, "maxItems": 2}),
+            json!(true),
+            json!({"const": {"pattern": "((a*)*)*", "minItems": 5, "maxItems": 2}}),
+        ] {
+            grammar_of_schema(&schema).unwrap_or_else(|e| panic!("{schema}: {e}"));
         }
     }
 
@@ -218,9 +200,10 @@ mod tests {
             json!({"type": "string", "pattern": format!("^{}$", "(".repeat(4000))}),
             json!({"type": "string", "pattern": "^((((a*)*)*)*)*b$"}),
             json!({"type": "string", "pattern": "^(a?){0,2000}$"}),
-            json!({"type": "string", "pattern": "^(a|b){1000}$"}),
             json!({"type": "string", "pattern": "^((a*))*$"}),
-            json!({"type": "string", "pattern": "^a{1,9}{1,9}$"}),
+            json!({"type": "string", "pattern": "^a{5,2}$"}),
+            json!({"type": "array", "minItems": 5, "maxItems": 2}),
+            json!({"type": "string", "minLength": 50, "maxLength": 2}),
             json!({"type": "string", "pattern": format!("^{}$", "a?".repeat(1000))}),
             json!({"type": "nonsense"}),
             json!({"const": "x".repeat(100_000)}),

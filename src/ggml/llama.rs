@@ -12,6 +12,7 @@ use super::backend::{BufferType, Device, Threadpool};
 use super::guard::guarded;
 use super::pooling::Pooling;
 use super::result::{Error, not_null};
+use super::texts::Texts;
 use super::vfile::VirtualFile;
 use crate::units::Bytes;
 
@@ -36,7 +37,7 @@ pub type OnProgress<'a> = &'a dyn Fn(f32) -> bool;
 
 /// A loaded model.
 #[derive(Debug)]
-pub struct Model(NonNull<sys::llama_model>);
+pub struct Model(NonNull<sys::llama_model>, pub(super) Texts);
 
 // SAFETY: a model is read-only after loading; libllama allows its use from several threads.
 unsafe impl Send for Model {}
@@ -56,7 +57,7 @@ impl Model {
                 // SAFETY: a valid stream, and parameters whose pointers live during the call.
                 let model =
                     unsafe { sys::llama_model_load_from_file_ptr(stream.as_ptr().cast(), raw) };
-                not_null("loading the model", model).map(Model)
+                not_null("loading the model", model).map(|model| Model(model, Texts::default()))
             })
         })
     }
@@ -196,10 +197,7 @@ fn with_params<T>(
 
 /// A model's vocabulary.
 #[derive(Clone, Copy, Debug)]
-pub struct Vocab<'a>(
-    NonNull<sys::llama_vocab>,
-    #[expect(dead_code, reason = "keeps it alive")] &'a Model,
-);
+pub struct Vocab<'a>(NonNull<sys::llama_vocab>, pub(super) &'a Model);
 
 /// Why a token's text is found in texts as a whole.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -229,44 +227,6 @@ impl Vocab<'_> {
     pub fn is_none(self) -> bool {
         // SAFETY: a valid vocabulary.
         unsafe { sys::llama_vocab_type(self.0.as_ptr()) == sys::LLAMA_VOCAB_TYPE_NONE }
-    }
-
-    /// Text to tokens. `add_special` adds what the model wants around a text (BOS, EOS); `parse_special` reads the texts of
-    /// control tokens as those tokens.
-    pub fn tokenize(
-        self,
-        text: &str,
-        add_special: bool,
-        parse_special: bool,
-    ) -> Result<Vec<Token>, Error> {
-        if self.is_none() {
-            return Err(Error::Invalid("the file has no tokenizer".into()));
-        }
-        let len =
-            i32::try_from(text.len()).map_err(|_| Error::Invalid("the text is too long".into()))?;
-        // No tokenizer makes more tokens than bytes plus what it adds around them; -n asks for n places otherwise.
-        let mut tokens = vec![0; text.len() + 8];
-        for _ in 0..2 {
-            let room = i32::try_from(tokens.len()).unwrap_or(i32::MAX);
-            // SAFETY: text and tokens are valid for the lengths given.
-            let n = unsafe {
-                sys::llama_tokenize(
-                    self.0.as_ptr(),
-                    text.as_ptr().cast(),
-                    len,
-                    tokens.as_mut_ptr(),
-                    room,
-                    add_special,
-                    parse_special,
-                )
-            };
-            if n >= 0 {
-                tokens.truncate(n as usize);
-                return Ok(tokens);
-            }
-            tokens.resize(n.unsigned_abs() as usize, 0);
-        }
-        Err(Error::Failed { what: "tokenizing the text" })
     }
 
     /// The bytes a token stands for: not always whole UTF-8. Control tokens give nothing unless `special`.

@@ -26,9 +26,12 @@ mod quantize;
 mod result;
 mod sampler;
 mod tensors;
+mod texts;
+mod tokenize;
 mod upload;
 mod vectors;
 mod vfile;
+mod words;
 
 use std::ffi::{CStr, c_char};
 use std::sync::{Once, OnceLock};
@@ -60,6 +63,7 @@ pub fn init() {
     static ONCE: Once = Once::new();
     ONCE.call_once(|| {
         log::install();
+        words::install();
         // SAFETY: called once, before any other call into libllama, and it takes no arguments.
         unsafe { ggml_sys::llama_backend_init() };
         // SAFETY: takes no arguments; the type lives as long as the program.

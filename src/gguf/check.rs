@@ -6,11 +6,9 @@
 //! `models/`). It is deliberately not a description of valid models: a key that is absent is fine
 //! here, and zeros are fine wherever libllama writes them itself for "not used".
 
-use std::collections::HashSet;
-
-use super::error::{Error, Reason, printable};
-use super::index::Index;
-use super::value::{Array, ElementType, Value};
+use super::error::{Error, Reason, TensorFlaw, printable};
+use super::index::{Index, TensorInfo};
+use super::value::Value;
 
 /// `LLAMA_MAX_LAYERS`.
 const MAX_BLOCKS: u64 = 512;
@@ -21,15 +19,25 @@ pub(super) const MAX_WIDTH: u64 = 1 << 20;
 /// More heads per block, or elements per head, than any model has.
 const MAX_HEADS: u64 = 1 << 16;
 /// More tokens than any vocabulary has. libllama allocates them on the word of `vocab_size` alone.
-const MAX_VOCABULARY: u64 = 1 << 24;
+pub(super) const MAX_VOCABULARY: u64 = 1 << 24;
 
 /// A key and what is wrong with its value.
 pub(super) struct Wrong {
-    key: String,
-    why: String,
+    pub(super) key: String,
+    pub(super) why: String,
 }
 
 pub(super) type Checked = Result<(), Wrong>;
+
+/// Types that ggml stores but multiplies nothing by: intermediate ones (Q8_1, Q8_K), whole numbers, and F64.
+const NO_KERNEL: [u32; 7] = [9, 15, 24, 25, 26, 27, 28];
+
+/// Whether nothing can be computed with a tensor: ggml would jump to an address of zero.
+fn has_no_kernel(tensor: &TensorInfo) -> bool {
+    // The one tensor that is a table of numbers: which experts a token has.
+    let is_table = tensor.role() == "ffn_gate_tid2eid.weight";
+    NO_KERNEL.contains(&tensor.ty.0) && !is_table
+}
 
 impl Index {
     /// Refuses a model that libllama cannot load without aborting.
@@ -46,6 +54,11 @@ impl Index {
         if self.architecture() == "clip" {
             return Ok(());
         }
+        if let Some(tensor) = self.tensors.iter().find(|tensor| has_no_kernel(tensor)) {
+            let flaw = TensorFlaw::NoKernel(tensor.ty);
+            let name = printable(tensor.name.as_bytes());
+            return refuse(Reason::Tensor { tensor: name, offset: tensor.offset, flaw });
+        }
         let checks = [
             Index::check_sizes,
             Index::check_embedding,
@@ -58,6 +71,7 @@ impl Index {
             Index::check_own_keys,
             Index::check_vocabulary,
             Index::check_special_tokens,
+            Index::check_bytes,
         ];
         match checks.iter().try_for_each(|check| check(self)) {
             Ok(()) => Ok(()),
@@ -162,7 +176,7 @@ impl Index {
         }
         let kv = self.per_block("attention.head_count_kv", n_blocks)?;
         for (&h, &k) in heads.iter().zip(kv.as_deref().unwrap_or(&heads)) {
-            if k > 0 && (h == 0 || !h.is_multiple_of(k)) {
+            if k > 0 && !h.is_multiple_of(k) {
                 let why = format!("is {k}, which does not divide {h} heads");
                 return Err(self.wrong("attention.head_count_kv", why));
             }
@@ -220,64 +234,5 @@ impl Index {
             }
         }
         Ok(())
-    }
-
-    /// The token list: no two alike, as libllama asserts, and the lists beside it as long.
-    fn check_vocabulary(&self) -> Checked {
-        let wrong = |key: &str, why: String| Err(Wrong { key: key.to_owned(), why });
-        let key = "tokenizer.ggml.tokens";
-        let Some(tokens) = self.tokens() else { return Ok(()) };
-        if tokens.is_empty() || tokens.len() as u64 > MAX_VOCABULARY {
-            return wrong(key, format!("has {} tokens", tokens.len()));
-        }
-        for key in ["tokenizer.ggml.scores", "tokenizer.ggml.token_type"] {
-            if let Some(list) = self.meta_array(key)
-                && list.len() < tokens.len()
-            {
-                return wrong(
-                    key,
-                    format!("has {} values for {} tokens", list.len(), tokens.len()),
-                );
-            }
-        }
-        let mut seen = HashSet::with_capacity(tokens.len());
-        for (i, token) in tokens.iter_bytes().enumerate() {
-            // libllama reads tokens as C strings, and gives empty ones a name with their number.
-            let text = token.split(|&b| b == 0).next().unwrap_or_default();
-            if !text.is_empty() && !seen.insert(text) {
-                return wrong(
-                    key,
-                    format!(
-                        "has the token '{}' twice, the second time as number {i}",
-                        printable(text)
-                    ),
-                );
-            }
-        }
-        Ok(())
-    }
-
-    /// Beginning and end of text are tokens of the vocabulary.
-    fn check_special_tokens(&self) -> Checked {
-        let Some(tokens) = self.tokens() else { return Ok(()) };
-        for key in ["tokenizer.ggml.bos_token_id", "tokenizer.ggml.eos_token_id"] {
-            match self.meta_uint(key) {
-                // All ones: "none", as converters write it.
-                Some(id) if id != u64::from(u32::MAX) && id >= tokens.len() as u64 => {
-                    let why = format!("is {id}, and there are {} tokens", tokens.len());
-                    return Err(Wrong { key: key.to_owned(), why });
-                }
-                _ => {}
-            }
-        }
-        Ok(())
-    }
-
-    /// The token list, unless the file says that it has no vocabulary.
-    fn tokens(&self) -> Option<&Array> {
-        let none =
-            matches!(self.meta_str("tokenizer.ggml.model"), None | Some("no_vocab" | "none"));
-        let list = self.meta_array("tokenizer.ggml.tokens");
-        list.filter(|a| !none && a.element() == ElementType::Str)
     }
 }

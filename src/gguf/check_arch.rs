@@ -50,6 +50,9 @@ const GATED: [&str; 13] = [
 /// The last of libllama's ways to weigh experts (`llama_expert_gating_func_type`).
 const MAX_GATING: u64 = 4;
 
+/// Architectures whose blocks of linear attention have query weights, and no heads of the other kind.
+const QUERIES_WITHOUT_HEADS: [&str; 3] = ["bailingmoe3", "kimi-k3", "kimi-linear"];
+
 impl Index {
     /// Divisors of recurrent blocks. They are zero where a model has no such blocks.
     pub(super) fn check_recurrent(&self) -> Checked {
@@ -107,6 +110,9 @@ impl Index {
 
     /// Blocks with query weights have query heads.
     pub(super) fn check_attention_tensors(&self) -> Checked {
+        if QUERIES_WITHOUT_HEADS.contains(&self.architecture()) {
+            return Ok(());
+        }
         let n_blocks = self.block_count().unwrap_or(0);
         let heads = self.per_block("attention.head_count", n_blocks)?.unwrap_or_default();
         for tensor in &self.tensors {
@@ -137,7 +143,36 @@ impl Index {
             let least = u64::from(GATED.contains(&self.architecture()));
             self.within("expert_gating_func", least, MAX_GATING)?;
         }
+        self.check_architecture()?;
+        // libllama takes block numbers modulo this one, wherever it is read.
+        self.within("full_attention_interval", 1, u32::MAX.into())?;
+        Ok(())
+    }
+
+    /// Keys that one architecture has for itself, or reads in its own way.
+    fn check_architecture(&self) -> Checked {
+        let uint = |key| self.arch_uint(key).unwrap_or(0);
         match self.architecture() {
+            // All blocks have heads as long as what is rotated.
+            "gpt-oss" => {
+                let keys = uint("attention.key_length");
+                let length = match uint("rope.dimension_count") {
+                    0 => keys,
+                    n => n,
+                };
+                for key in ["key_length", "value_length", "key_length_swa", "value_length_swa"] {
+                    if length > 0 {
+                        self.within(&format!("attention.{key}"), length, length)?;
+                    }
+                }
+            }
+            // Keys and values are remembered compressed, and only so.
+            "deepseek2" if uint("attention.key_length_mla") > 0 => {
+                let values = uint("attention.kv_lora_rank");
+                let keys = values + uint("rope.dimension_count");
+                self.within("attention.key_length", keys, keys)?;
+                self.within("attention.value_length", values, values)?;
+            }
             "deepseek4" => {
                 self.within("attention.output_group_count", 1, MAX_WIDTH)?;
                 self.within("hyper_connection.sinkhorn_iterations", 1, 1000)?;
@@ -177,8 +212,6 @@ impl Index {
             }
             _ => {}
         }
-        // libllama takes block numbers modulo this one, wherever it is read.
-        self.within("full_attention_interval", 1, u32::MAX.into())?;
         Ok(())
     }
 }

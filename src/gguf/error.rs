@@ -61,6 +61,9 @@ pub enum Reason {
         /// What is wrong with its value.
         why: String,
     },
+    /// Another file is in its place, or its bytes are others.
+    #[error("the file was replaced or written to while the model was being opened")]
+    Changed,
     /// The file has metadata only.
     #[error("it holds no tensors, only metadata")]
     NoTensors,
@@ -163,6 +166,9 @@ pub enum TensorFlaw {
     /// A type number that ggml does not have, or no longer has.
     #[error("its ggml type {} is not known", .0.0)]
     UnknownType(GgmlType),
+    /// A type that is stored, but not computed with.
+    #[error("its type {0} is none that can be computed with")]
+    NoKernel(GgmlType),
     /// Rows that are no whole number of blocks.
     #[error("its rows have {len} elements, not a multiple of {block} as type {ty} needs")]
     Row {
@@ -289,6 +295,10 @@ impl Error {
             Reason::Tensor { flaw: TensorFlaw::UnknownType(_), .. } => {
                 "the file may be newer than this program: update airrun or use another file"
             }
+            Reason::Tensor { flaw: TensorFlaw::NoKernel(_), .. } => {
+                "convert the model again: weights are F32, F16, BF16 or of a quantised type"
+            }
+            Reason::Changed => "open it again when it is complete",
             Reason::NoTensors => "this is a vocabulary or a part of a model: give the model itself",
             Reason::Empty
             | Reason::Header { .. }

@@ -2,8 +2,9 @@
 //! no weights.
 
 use std::collections::{BTreeMap, HashSet};
-use std::fs::File;
+use std::fs::{File, Metadata};
 use std::io::{BufReader, Read};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use super::error::{Error, Flaw, Reason, SplitFlaw, TensorFlaw, printable};
@@ -12,7 +13,7 @@ use super::parse::{self, Header};
 use super::place::{Place, Stack};
 use super::split::{self, Part};
 use super::types::GgmlType;
-use super::value::Metadata;
+use super::value;
 use crate::units::Bytes;
 
 /// One file of a model; a split model has several.
@@ -24,6 +25,28 @@ pub struct ModelFile {
     pub len: Bytes,
     /// Where the tensor data begins: everything before it is header.
     pub data_offset: u64,
+    /// What told it from all other files then; `None` if there was no file.
+    pub(super) looks: Option<Looks>,
+}
+
+/// What tells a file from another one in its place, and from itself after somebody wrote to it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Looks {
+    /// Device and number on it.
+    id: (u64, u64),
+    len: u64,
+    /// Seconds and nanoseconds.
+    modified: (i64, i64),
+}
+
+impl Looks {
+    fn of(file: &Metadata) -> Looks {
+        Looks {
+            id: (file.dev(), file.ino()),
+            len: file.len(),
+            modified: (file.mtime(), file.mtime_nsec()),
+        }
+    }
 }
 
 /// One tensor of the file.
@@ -64,7 +87,7 @@ pub struct Index {
     /// The model's files, in order of their split number.
     pub files: Vec<ModelFile>,
     /// The first file's metadata.
-    pub metadata: Metadata,
+    pub metadata: value::Metadata,
     /// All tensors, in file order.
     pub tensors: Vec<TensorInfo>,
     /// The blocks, in order of computation: by stack, then by number.
@@ -124,15 +147,33 @@ impl Index {
     /// As [`Index::open`].
     pub fn from_reader(path: &Path, reader: impl Read, len: Bytes) -> Result<Index, Error> {
         let header = parse::parse(reader, len.0).map_err(|reason| Error::new(path, reason))?;
-        let file = ModelFile { path: path.to_owned(), len, data_offset: header.data_offset };
+        let data_offset = header.data_offset;
+        let file = ModelFile { path: path.to_owned(), len, data_offset, looks: None };
         Index::build(vec![(file, header)])
+    }
+
+    /// Whether the files are those that were indexed. To be asked after they were opened by anyone: what is at their paths then was
+    /// there all the time between.
+    ///
+    /// # Errors
+    ///
+    /// One of them was replaced, moved or written to.
+    pub fn check_unchanged(&self) -> Result<(), Error> {
+        for file in &self.files {
+            let refuse = |reason| Error::new(&file.path, reason);
+            let now = std::fs::metadata(&file.path).map_err(|e| refuse(Reason::Io(e)))?;
+            if file.looks.is_some_and(|looks| looks != Looks::of(&now)) {
+                return Err(refuse(Reason::Changed));
+            }
+        }
+        Ok(())
     }
 
     /// Joins the headers of all parts.
     fn build(parts: Vec<(ModelFile, Header)>) -> Result<Index, Error> {
         let mut index = Index {
             files: Vec::new(),
-            metadata: Metadata::default(),
+            metadata: value::Metadata::default(),
             tensors: Vec::new(),
             blocks: Vec::new(),
         };
@@ -210,11 +251,13 @@ pub(super) fn read_header(path: &Path) -> Result<(ModelFile, Header), Error> {
         return Err(refuse(Reason::NotRegular));
     }
     let file = File::open(path).map_err(|e| refuse(Reason::Io(e)))?;
-    let len = file.metadata().map_err(|e| refuse(Reason::Io(e)))?.len();
+    let looks = Looks::of(&file.metadata().map_err(|e| refuse(Reason::Io(e)))?);
+    let len = looks.len;
     let reader = BufReader::with_capacity(256 << 10, file);
     let header = parse::parse(reader, len).map_err(refuse)?;
     let data_offset = header.data_offset;
-    Ok((ModelFile { path: path.to_owned(), len: Bytes(len), data_offset }, header))
+    let looks = Some(looks);
+    Ok((ModelFile { path: path.to_owned(), len: Bytes(len), data_offset, looks }, header))
 }
 
 /// Reads the headers of all parts of a split model, of which one is given. The first comes first.

@@ -9,6 +9,7 @@
 
 mod check;
 mod check_arch;
+mod check_vocabulary;
 mod error;
 mod facts;
 pub mod index;

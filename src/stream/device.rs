@@ -169,7 +169,11 @@ impl DeviceMemory {
                     Some(home) if home.has(k) => Read::Here,
                     _ if self.in_flight == self.max_in_flight => return,
                     Some(home) => {
-                        let buf = home.take(k).expect("a unit fills one slot at a time");
+                        // A unit fills one slot at a time: its memory is here, unless a reader died with it.
+                        let Some(buf) = home.take(k) else {
+                            fill.failure = Some(ReadError::Stopped);
+                            break;
+                        };
                         self.in_flight += 1;
                         Read::Home(self.supply.source.request(Arc::new([chunks[k].extent]), buf))
                     }
@@ -366,7 +370,12 @@ impl SlotMemory for DeviceMemory {
             }
             begin.get_or_insert_with(Instant::now);
             if !self.wait_a_while() {
-                break Some(Err(ReadError::Stopped));
+                // Readers died with all buffers: nothing will bring any of the fills on.
+                for fill in &mut self.fills {
+                    fill.failure.get_or_insert(ReadError::Stopped);
+                }
+                self.copy();
+                break Some(self.slots[slot].outcome.take().unwrap_or(Err(ReadError::Stopped)));
             }
         };
         if let Some(begin) = begin {

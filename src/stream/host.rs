@@ -27,6 +27,7 @@ struct Slot {
     ticket: Option<Ticket>,
     buffer: Buffer,
     base: NonNull<u8>,
+    /// `None` while a ticket has it, and for ever if that came to no end.
     host: Option<HostBuf>,
 }
 
@@ -45,7 +46,8 @@ impl SlotMemory for HostMemory {
     fn begin_fill(&mut self, slot: usize, unit: Unit) {
         let Supply { source, monitor, .. } = &self.supply;
         let slot = &mut self.slots[slot];
-        let host = slot.host.take().expect("the memory of a slot that is not filling is at rest");
+        // The memory of a slot that is not filling is at rest, unless a reader died with it: then `finish_fill` says so.
+        let Some(host) = slot.host.take() else { return };
         let begin = Instant::now();
         let mut ticket = source.request(self.supply.unit(unit).extents.clone(), host);
         if ticket.is_done() {
@@ -58,7 +60,7 @@ impl SlotMemory for HostMemory {
     fn finish_fill(&mut self, slot: usize, unit: Unit) -> Option<Result<(), ReadError>> {
         let monitor = &self.supply.monitor;
         let slot = &mut self.slots[slot];
-        let mut ticket = slot.ticket.take().expect("a filling slot has a ticket");
+        let Some(mut ticket) = slot.ticket.take() else { return Some(Err(ReadError::Stopped)) };
         let begin = (!ticket.is_done()).then(Instant::now);
         while !ticket.wait_timeout(STOP_INTERVAL) {
             if monitor.is_stopped() {

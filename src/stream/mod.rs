@@ -137,6 +137,9 @@ pub enum Error {
         /// Slots there are.
         slots: usize,
     },
+    /// A panic: what the device was about is in an unknown state, and it computes no more.
+    #[error("internal error: {0}; the model has to be opened again")]
+    Panicked(String),
     /// Something wanted bytes that no streamed tensor has.
     #[error("tensor '{0}' has no such bytes, or does not stream")]
     OutsideRun(String),

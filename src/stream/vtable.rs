@@ -1,7 +1,7 @@
 //! What C sees of the stream device: ggml's five tables, filled in, and the trampolines behind them.
 //!
 //! Every entry is labelled, absent ones too. A panic in a trampoline never reaches C: entries with a status return
-//! `GGML_STATUS_FAILED`, the others their neutral value, and the device remembers that it failed.
+//! `GGML_STATUS_FAILED`, the others their neutral value; the device remembers the panic's message and computes nothing from then on.
 #![allow(unsafe_code)]
 
 use std::ffi::{CStr, CString, c_char, c_void};
@@ -12,7 +12,7 @@ use ggml_sys as sys;
 
 use super::exec::Exec;
 use super::{Config, Error};
-use crate::ggml::guard::{guarded, quietly};
+use crate::ggml::guard::{caught, guarded, quietly};
 use crate::ggml::{AddressRange, BufferType, Capabilities, Device, Graph, Tensor};
 use crate::units::Bytes;
 
@@ -36,7 +36,16 @@ struct Inner {
     /// What the wrapped device can do, if its memory is its own; nothing otherwise.
     caps: Option<Capabilities>,
     exec: Mutex<Exec>,
-    error: Mutex<Option<Error>>,
+    failure: Mutex<Failure>,
+}
+
+/// What went wrong.
+#[derive(Debug, Default)]
+struct Failure {
+    /// Since somebody last asked. The first error is the cause.
+    recent: Option<Error>,
+    /// Once and for all.
+    lasting: Option<Error>,
 }
 
 // SAFETY: the tables are never written after construction, and the state behind them is in mutexes.
@@ -68,7 +77,7 @@ impl StreamDevice {
             inner,
             caps: (!inner.buffer_type().is_host()).then(|| inner.capabilities()),
             exec: Mutex::new(Exec::new(config)?),
-            error: Mutex::new(None),
+            failure: Mutex::default(),
         });
         let context = (&raw mut *this).cast::<c_void>();
         this.dev.reg = &raw mut this.reg;
@@ -107,9 +116,10 @@ impl StreamDevice {
         self.0.has_failed()
     }
 
-    /// Why the last computation failed, if one did since the last call.
+    /// Why the last computation failed, if one did since the last call, or if none can succeed any more.
     pub fn take_error(&self) -> Option<Error> {
-        self.0.error.lock().unwrap_or_else(PoisonError::into_inner).take()
+        let mut failure = self.0.failure();
+        failure.recent.take().or_else(|| failure.lasting.clone())
     }
 }
 
@@ -118,15 +128,26 @@ impl Inner {
         self.exec.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Whether something failed that nobody has asked about yet.
+    fn failure(&self) -> MutexGuard<'_, Failure> {
+        self.failure.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether something failed that nobody has asked about yet, or for good.
     fn has_failed(&self) -> bool {
-        self.error.lock().unwrap_or_else(PoisonError::into_inner).is_some()
+        let failure = self.failure();
+        failure.recent.is_some() || failure.lasting.is_some()
     }
 
     fn fail(&self, error: Error) {
-        let mut slot = self.error.lock().unwrap_or_else(PoisonError::into_inner);
-        // The first error is the cause.
-        slot.get_or_insert(error);
+        self.failure().recent.get_or_insert(error);
+    }
+
+    /// Runs the body of a trampoline; after a panic in it, the answer is `fallback`, and the device has failed for good.
+    fn watched<T>(&self, fallback: T, body: impl FnOnce() -> T) -> T {
+        caught(body).unwrap_or_else(|message| {
+            self.failure().lasting.get_or_insert(Error::Panicked(message));
+            fallback
+        })
     }
 }
 
@@ -215,10 +236,11 @@ unsafe extern "C" fn weights_init_tensor(
     buffer: sys::ggml_backend_buffer_t,
     tensor: *mut sys::ggml_tensor,
 ) -> sys::ggml_status {
-    guarded(sys::GGML_STATUS_FAILED, || {
-        // SAFETY: ggml passes a buffer of this type, and a tensor that lives as long as the model.
+    // SAFETY: ggml passes a buffer of this type.
+    let device = unsafe { inner((*(*buffer).buft).context) };
+    device.watched(sys::GGML_STATUS_FAILED, || {
+        // SAFETY: a tensor that lives as long as the model.
         let known = unsafe {
-            let device = inner((*(*buffer).buft).context);
             Tensor::from_raw(tensor).is_some_and(|t| t.root().0 != t || device.exec().register(t))
         };
         if known { sys::GGML_STATUS_SUCCESS } else { sys::GGML_STATUS_FAILED }
@@ -252,13 +274,14 @@ unsafe extern "C" fn weights_get_tensor(
     offset: usize,
     len: usize,
 ) {
-    quietly(|| {
-        // SAFETY: ggml passes a buffer of this type, a valid tensor, and `len` bytes to write to, which have a value from here on.
+    // SAFETY: ggml passes a buffer of this type.
+    let device = unsafe { inner((*(*buffer).buft).context) };
+    device.watched((), || {
+        // SAFETY: ggml passes a valid tensor, and `len` bytes to write to, which have a value from here on.
         unsafe {
             std::ptr::write_bytes(out.cast::<u8>(), 0, len);
             let out = std::slice::from_raw_parts_mut(out.cast::<u8>(), len);
             let Some(tensor) = Tensor::from_raw(tensor.cast_mut()) else { return };
-            let device = inner((*(*buffer).buft).context);
             let read = device.exec().read(tensor, offset as u64, out);
             match read {
                 // Who asked to stop is heard by the next run, too.
@@ -391,10 +414,12 @@ unsafe fn pass_on(
     backend: sys::ggml_backend_t,
     call: impl FnOnce(sys::ggml_backend_t, &sys::ggml_backend_i),
 ) {
-    quietly(|| {
-        // SAFETY: by this function's contract; the wrapped backend is valid and ours alone while `exec` is locked.
+    // SAFETY: by this function's contract.
+    let device = unsafe { inner((*backend).context) };
+    device.watched((), || {
+        // SAFETY: the wrapped backend is valid and ours alone while `exec` is locked.
         unsafe {
-            let mut exec = inner((*backend).context).exec();
+            let mut exec = device.exec();
             let wrapped = exec.backend().as_ptr();
             call(wrapped, &(*wrapped).iface);
         }
@@ -477,12 +502,14 @@ unsafe extern "C" fn backend_graph_optimize(
     graph: *mut sys::ggml_cgraph,
     params: *mut sys::ggml_backend_graph_optimize_params,
 ) {
-    quietly(|| {
+    // SAFETY: ggml passes a backend of a live device.
+    let device = unsafe { inner((*backend).context) };
+    device.watched((), || {
         let Some(graph) = NonNull::new(graph) else { return };
-        // SAFETY: ggml passes a backend of a live device, and a graph that is ours to reorder during the call. Nodes are reordered
-        // inside of runs only, so that no unit is needed twice.
+        // SAFETY: a graph that is ours to reorder during the call. Nodes are reordered inside of runs only, so that no unit is
+        // needed twice.
         unsafe {
-            let mut exec = inner((*backend).context).exec();
+            let mut exec = device.exec();
             let wrapped = exec.backend().as_ptr();
             let optimize = (*wrapped).iface.graph_optimize.expect("an entry");
             for run in exec.runs(&Graph::from_raw(graph)) {
@@ -496,19 +523,20 @@ unsafe extern "C" fn backend_graph_optimize(
 
 unsafe extern "C" fn backend_synchronize(backend: sys::ggml_backend_t) {
     // SAFETY: ggml passes a backend of a live device.
-    quietly(|| unsafe { inner((*backend).context) }.exec().synchronize());
+    let device = unsafe { inner((*backend).context) };
+    device.watched((), || device.exec().synchronize());
 }
 
 unsafe extern "C" fn backend_compute(
     backend: sys::ggml_backend_t,
     graph: *mut sys::ggml_cgraph,
 ) -> sys::ggml_status {
-    guarded(sys::GGML_STATUS_FAILED, || {
-        // SAFETY: ggml passes a backend of a live device, and a graph that is valid and ours during the call.
-        let (device, graph) = unsafe {
-            let Some(graph) = NonNull::new(graph) else { return sys::GGML_STATUS_FAILED };
-            (inner((*backend).context), Graph::from_raw(graph))
-        };
+    // SAFETY: ggml passes a backend of a live device.
+    let device = unsafe { inner((*backend).context) };
+    device.watched(sys::GGML_STATUS_FAILED, || {
+        let Some(graph) = NonNull::new(graph) else { return sys::GGML_STATUS_FAILED };
+        // SAFETY: a graph that is valid and ours during the call.
+        let graph = unsafe { Graph::from_raw(graph) };
         if device.has_failed() {
             return sys::GGML_STATUS_FAILED;
         }
@@ -703,5 +731,6 @@ unsafe extern "C" fn reg_proc_address(
 
 unsafe extern "C" fn set_n_threads(backend: sys::ggml_backend_t, n: i32) {
     // SAFETY: ggml passes a backend of a live device.
-    quietly(|| unsafe { inner((*backend).context) }.exec().set_n_threads(n));
+    let device = unsafe { inner((*backend).context) };
+    device.watched((), || device.exec().set_n_threads(n));
 }

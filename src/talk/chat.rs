@@ -122,8 +122,18 @@ impl Conversation {
         let mut first = 0;
         let mut n_dropped = 0;
         loop {
-            let tokens = self.tokens_from(first, template, vocab)?;
+            let text = self.text_from(first, template)?;
             let next = self.next_turn(first);
+            // What cannot fit is not cut into tokens, which takes longer.
+            let fewest = vocab.fewest_tokens(&text);
+            if fewest > n_ctx {
+                let Some(next) = next else {
+                    return Err(ChatError::TooLong { n_tokens: fewest, n_ctx });
+                };
+                (first, n_dropped) = (next, n_dropped + 1);
+                continue;
+            }
+            let tokens = prompt_tokens(&text, vocab)?;
             let room = if next.is_some() { room } else { room.min(MIN_ROOM) };
             match next {
                 _ if tokens.len() + room <= n_ctx => {
@@ -164,17 +174,11 @@ impl Conversation {
         Ok(loaded)
     }
 
-    /// Tokens of the conversation from message `first` on, with the opening of the answer.
-    fn tokens_from(
-        &self,
-        first: usize,
-        template: &ChatTemplate,
-        vocab: &Vocab,
-    ) -> Result<Vec<Token>, ChatError> {
+    /// The conversation from message `first` on, with the opening of the answer.
+    fn text_from(&self, first: usize, template: &ChatTemplate) -> Result<String, ChatError> {
         let system = self.system.iter().map(|text| Message::new(Role::System, text.as_str()));
         let messages: Vec<Message> = system.chain(self.messages[first..].iter().cloned()).collect();
-        let text = template.render(&messages, None, true)?;
-        Ok(prompt_tokens(&text, vocab)?)
+        Ok(template.render(&messages, None, true)?)
     }
 
     /// Where the turn after the one at `first` begins, if there is one.

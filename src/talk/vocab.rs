@@ -47,6 +47,14 @@ impl Vocab {
         Ok(self.model.vocab().tokenize(text, add_special, parse_special)?)
     }
 
+    /// At least so many tokens does `text` come to; 0 if that cannot be known. Far cheaper than its tokens.
+    pub fn fewest_tokens(&self, text: &str) -> usize {
+        match &self.own {
+            Some(_) => 0,
+            None => self.model.vocab().fewest_tokens(text),
+        }
+    }
+
     /// The bytes of a token as they appear in an answer: none for control tokens, not always whole characters.
     pub fn piece(&self, token: Token) -> Vec<u8> {
         match &self.own {

@@ -58,6 +58,7 @@ pub(crate) fn all_cases(dir: &Path) -> Vec<Case> {
     rows.extend(head_rows());
     rows.extend(expert_rows());
     rows.extend(vocabulary_rows());
+    rows.extend(type_rows());
     rows.extend(load_rows());
     let mut cases: Vec<Case> = rows
         .into_iter()
@@ -379,9 +380,140 @@ fn vocabulary_rows() -> Vec<Row> {
         key("TOKENS_NONE", "has 0 tokens", "tokens", gw::strings(&[])),
         key("SCORES_SHORT", "7 values for 8", "scores", gw::f32s(&[0.0; 7])),
         key("TOKEN_TYPES_SHORT", "2 values for 8", "token_type", gw::i32s(&[1; 2])),
+        key("TOKENS_NAMED_AS_EMPTY_ONES", "twice", "tokens", {
+            gw::strings(&["<unk>", "<s>", "</s>", "a", "b", "", "[EMPTY_5]", "e"])
+        }),
+        row("RWKV_WITHOUT_A_BYTE", Fails::Check, "0xE2", |g| {
+            g.set("tokenizer.ggml.model", gw::str("rwkv"));
+            let tokens = ["a", "b", "\\n", "\\x0A\\n", "\\xe2\\x82", "ab", "\\t", " "];
+            g.set("tokenizer.ggml.tokens", gw::strings(&tokens));
+        }),
+        row("BERT_WITH_BYTES", Fails::Check, "token 5 is a byte", |g| {
+            g.set("tokenizer.ggml.model", gw::str("bert"));
+            g.set("tokenizer.ggml.token_type", gw::i32s(&[2, 3, 3, 1, 1, 6, 1, 1]));
+        }),
         key("BOS_OUTSIDE", "bos_token_id' is 8", "bos_token_id", gw::u32(8)),
         key("EOS_OUTSIDE", "eos_token_id' is 4000000000", "eos_token_id", gw::u32(4_000_000_000)),
     ]
+}
+
+/// Weights of types that ggml stores, and cannot compute with.
+fn type_rows() -> Vec<Row> {
+    let typed = |name, says, ty, len: usize| {
+        row(name, Fails::Check, says, move |g| {
+            let weight = "blk.0.ffn_up.weight";
+            *g.tensor(weight) = Tensor::of_type(weight, &[16, 16], ty, len);
+        })
+    };
+    vec![
+        typed("WEIGHT_I8", "type I8 is none", 24, 256),
+        typed("WEIGHT_I32", "type I32 is none", 26, 1024),
+        typed("WEIGHT_I64", "type I64 is none", 27, 2048),
+        typed("WEIGHT_F64", "type F64 is none", 28, 2048),
+    ]
+}
+
+/// Changes after which a file is as good as before: just inside of what is refused.
+fn harmless_changes() -> Vec<(&'static str, Box<dyn Fn(&mut Gguf)>)> {
+    let key = |name: &'static str, key: &'static str, value: Payload| {
+        let change = move |g: &mut Gguf| g.set(&format!("llama.{key}"), value.clone());
+        (name, Box::new(change) as Box<dyn Fn(&mut Gguf)>)
+    };
+    let change = |name, change: fn(&mut Gguf)| (name, Box::new(change) as Box<dyn Fn(&mut Gguf)>);
+    vec![
+        key("KV_HEADS_EQUAL", "attention.head_count_kv", gw::u32(2)),
+        key("KV_HEADS_NONE", "attention.head_count_kv", gw::u32(0)),
+        key("BLOCK_COUNT_MOST", "block_count", gw::u32(512)),
+        key("CONTEXT_1", "context_length", gw::u32(1)),
+        key("CONTEXT_MOST", "context_length", gw::u32(u32::MAX)),
+        key("NEXTN_AS_MANY_AS_BLOCKS", "nextn_predict_layers", gw::u32(1)),
+        key("INTERVAL_1", "full_attention_interval", gw::u32(1)),
+        key("ROPE_AS_WIDE_AS_HEAD", "rope.dimension_count", gw::u32(8)),
+        key("ROPE_NONE", "rope.dimension_count", gw::u32(0)),
+        change("HEADS_AS_MANY_AS_WIDE", |g| {
+            g.set("llama.attention.head_count", gw::u32(16));
+            g.set("llama.rope.dimension_count", gw::u32(0));
+        }),
+        key("EPSILON_0", "attention.layer_norm_rms_epsilon", gw::f32(0.0)),
+        key("KEY_LENGTH_MOST", "attention.key_length", gw::u32(1 << 16)),
+        key("GATING_LAST", "expert_gating_func", gw::u32(4)),
+        change("EXPERTS_ALL_USED", |g| {
+            g.set("llama.expert_count", gw::u32(1024));
+            g.set("llama.expert_used_count", gw::u32(1024));
+        }),
+        change("EXPERT_GROUPS_EVEN", |g| {
+            for (key, n) in
+                [("count", 8), ("used_count", 2), ("group_count", 4), ("group_used_count", 3)]
+            {
+                g.set(&format!("llama.expert_{key}"), gw::u32(n));
+            }
+        }),
+        change("BOS_NONE", |g| g.set("tokenizer.ggml.bos_token_id", gw::u32(u32::MAX))),
+        change("BOS_LAST", |g| g.set("tokenizer.ggml.bos_token_id", gw::u32(7))),
+        change("SCORES_LONG", |g| g.set("tokenizer.ggml.scores", gw::f32s(&[0.0; 9]))),
+        change("RWKV_BYTES", |g| {
+            g.set("tokenizer.ggml.model", gw::str("rwkv"));
+            let tokens = ["a", "b", "\\n", "\\x0A\\n", "\\xe2\\x82", "ab", "\\xE2", " "];
+            g.set("tokenizer.ggml.tokens", gw::strings(&tokens));
+        }),
+        change("EMPTY_TOKENS", |g| {
+            g.set(
+                "tokenizer.ggml.tokens",
+                gw::strings(&["<unk>", "<s>", "</s>", "", "", "[EMPTY_5]", "", "e"]),
+            );
+        }),
+        change("NUMBERS_OF_EXPERTS", |g| {
+            let name = "blk.0.ffn_gate_tid2eid.weight";
+            g.tensors.push(Tensor::of_type(name, &[2, 8], 26, 64));
+        }),
+        change("QUERIES_OF_LINEAR_ATTENTION", |g| {
+            rename(g, "kimi-linear");
+            g.set("kimi-linear.attention.head_count", gw::u32s(&[0]));
+            g.set("kimi-linear.attention.head_count_kv", gw::u32(2));
+        }),
+    ]
+}
+
+#[test]
+fn what_is_just_inside_is_not_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    for (name, change) in harmless_changes() {
+        let mut g = Gguf::llama();
+        change(&mut g);
+        let path = dir.path().join(format!("{name}.gguf"));
+        fs::write(&path, g.bytes()).unwrap();
+        assert_eq!(complaint(&path), Ok(()), "{name}");
+    }
+}
+
+#[test]
+fn a_file_that_is_replaced_or_written_to_is_not_the_one_that_was_indexed() {
+    let dir = tempfile::tempdir().unwrap();
+    let (path, other) = (dir.path().join("m.gguf"), dir.path().join("other"));
+    let bytes = Gguf::llama().bytes();
+    let indexed = || {
+        fs::write(&path, &bytes).unwrap();
+        let index = Index::open(&path).unwrap();
+        index.check_unchanged().unwrap();
+        index
+    };
+    let refused = |index: Index| index.check_unchanged().unwrap_err().to_string();
+    let index = indexed();
+    fs::write(&other, &bytes).unwrap();
+    fs::rename(&other, &path).unwrap();
+    assert!(refused(index).contains("replaced"));
+    let index = indexed();
+    fs::write(&path, &bytes[1..]).unwrap();
+    assert!(refused(index).contains("replaced"));
+    let index = indexed();
+    fs::remove_file(&path).unwrap();
+    refused(index);
+    // Of parts, each.
+    let parts = write_parts(dir.path(), "two", |_| {});
+    let index = Index::open(&parts[0]).unwrap();
+    fs::copy(&parts[1], &other).unwrap();
+    fs::rename(&other, &parts[1]).unwrap();
+    assert!(refused(index).contains("00002-of-00002"));
 }
 
 /// Files that only loading finds wrong.

@@ -370,6 +370,16 @@ fn schemas_that_multiply_are_refused() {
     check_refused(&server, "/v1/chat/completions", &asked.to_string(), 400, "too many ways");
     let asked = json!({"messages": user("x"), "format": hostile});
     check_refused(&server, "/api/chat", &asked.to_string(), 400, "too many ways");
+    // Bounds that contradict each other, which libllama would count down without end.
+    for schema in [
+        json!({"type": "array", "minItems": 5, "maxItems": 2}),
+        json!({"type": "string", "pattern": "^a{5,2}$"}),
+        json!({"type": "integer", "minimum": 200_000_000_000_000_000_i64}),
+        json!({"type": "object", "properties": {"a": false}, "required": ["a"]}),
+    ] {
+        let asked = json!({"messages": user("x"), "response_format": format(schema)});
+        check_refused(&server, "/v1/chat/completions", &asked.to_string(), 400, "the JSON schema");
+    }
     // One that goes round in one way only is as good as any.
     let list = json!({"type": "object", "properties": {"next": {"anyOf": [
         {"$ref": "#/$defs/a"}, {"type": "null"}]}}, "required": ["next"], "additionalProperties": false});
@@ -378,6 +388,34 @@ fn schemas_that_multiply_are_refused() {
     let answer = server.ask("/v1/chat/completions", &asked);
     let said = answer["choices"][0]["message"]["content"].as_str().unwrap().to_owned();
     assert!(said.trim_start().starts_with('{'), "{said}");
+}
+
+/// Patterns with one reading are kept; `true` and keys without a name are as good as others.
+#[test]
+fn patterns_of_everyday_are_kept() {
+    let server = Server::start(&[]);
+    let format = |schema: Value| json!({"type": "json_schema", "json_schema": {"name": "x", "schema": schema}});
+    for (pattern, begins) in [
+        (r"^[a-z0-9]{1,4}(?:-[a-z0-9]{1,4}){0,2}$", "abcdefghijklmnopqrstuvwxyz0123456789"),
+        (r"^-?\d{1,4}(\.\d{1,3})?$", "-0123456789"),
+        (r"^\d{4}-\d{2}-\d{2}$", "0123456789"),
+        (r"^#[0-9a-f]{6}$", "#"),
+    ] {
+        let schema = json!({"type": "object", "required": ["a", ""], "additionalProperties": false, "properties": {
+            "a": {"type": "string", "pattern": pattern}, "": {"const": 7}, "b": true}});
+        let asked = json!({"messages": user("Who are you?"), "max_tokens": 100, "temperature": 0, "response_format": format(schema)});
+        let answer = server.ask("/v1/chat/completions", &asked);
+        let choice = &answer["choices"][0];
+        let said = choice["message"]["content"].as_str().unwrap();
+        if choice["finish_reason"] == "stop" {
+            let said: Value = serde_json::from_str(said).unwrap();
+            let text = said["a"].as_str().unwrap();
+            assert!(begins.contains(text.chars().next().unwrap()), "{pattern}: {text}");
+            assert_eq!(said[""], 7, "{pattern}");
+        } else {
+            assert!(said.trim_start().starts_with('{'), "{pattern}: {said}");
+        }
+    }
 }
 
 /// A model whose template knows tools, in `dir`.

@@ -2,7 +2,7 @@
 //! that a retry mends. And what no retry mends ends in an error that leaves the session usable.
 
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::{Duration, Instant};
 
@@ -163,6 +163,66 @@ fn a_source_that_hangs_can_be_stopped() {
         answer.unwrap()
     });
     assert_eq!(answer.finish, Finish::Interrupted);
+}
+
+/// What happens to a reader.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Death {
+    /// It panics where it is asked.
+    Panic,
+    /// It is gone, and the memory that it was to read into as well.
+    Gone,
+}
+
+/// A source that dies with its sixth request.
+#[derive(Debug)]
+struct Mortal {
+    inner: Arc<dyn WeightSource>,
+    death: Death,
+    asked: AtomicUsize,
+}
+
+impl WeightSource for Mortal {
+    fn request(&self, extents: Arc<[Extent]>, buf: HostBuf) -> Ticket {
+        match self.death {
+            _ if self.asked.fetch_add(1, Ordering::Relaxed) != 5 => {
+                self.inner.request(extents, buf)
+            }
+            Death::Panic => panic!("the test's own panic"),
+            Death::Gone => Ticket::new().1,
+        }
+    }
+
+    fn describe(&self) -> String {
+        self.inner.describe()
+    }
+}
+
+/// Whatever was half done then is never computed with.
+#[test]
+fn a_reader_that_dies_fails_all_that_comes_with_its_reason() {
+    for (death, reason) in
+        [(Death::Panic, "the test's own panic"), (Death::Gone, "reader has stopped")]
+    {
+        let index = Arc::new(Index::open(&model("tiny-chat-q8_0.gguf")).unwrap());
+        let wrap = |inner: Arc<dyn WeightSource>| -> Arc<dyn WeightSource> {
+            Arc::new(Mortal { inner, death, asked: AtomicUsize::new(0) })
+        };
+        let engine = Engine::open_with(index, &options(StreamMode::Always), wrap).unwrap();
+        let mut session = engine.session().unwrap();
+        let mut failed = 0;
+        for pass in 0..4 {
+            match session.eval(&tokens(1, pass)) {
+                Ok(()) => assert_eq!(failed, 0, "{death:?}: a pass after one that failed is fine"),
+                Err(error) => {
+                    let error = error.to_string();
+                    assert!(error.contains(reason), "{death:?}: {error}");
+                    failed += 1;
+                }
+            }
+        }
+        assert!(failed >= 2, "{death:?}: {failed} passes failed");
+    }
 }
 
 /// Notes how far the computation was when each request came.

@@ -1,7 +1,10 @@
 //! A tokenizer of the user's own: used instead of the file's, and compared with it.
 
 use std::fs;
+use std::sync::Arc;
 
+use airrun::engine::{Engine, LoadOptions};
+use airrun::gguf::Index;
 use serde_json::{Value, json};
 
 use crate::home::{Home, check_refused, check_success, model, text};
@@ -140,4 +143,72 @@ fn hostile_patterns_end() {
     }
     let file = with_pattern("((a{1000}){1000}){1000}");
     check_refused(&ask(&home, &tiny(), &file), &["not a tokenizer.json"]);
+}
+
+/// A copy of the tiny model whose text is cut into words as `pre` says: a name as long as the file's own.
+fn cut_as(dir: &std::path::Path, pre: &str) -> std::path::PathBuf {
+    let mut bytes = std::fs::read(tiny()).unwrap();
+    let key = b"tokenizer.ggml.pre";
+    let at = bytes.windows(key.len()).position(|w| w == key).unwrap() + key.len();
+    let len = u64::from_le_bytes(bytes[at + 4..at + 12].try_into().unwrap()) as usize;
+    assert_eq!(len, pre.len(), "{:?}", String::from_utf8_lossy(&bytes[at + 12..at + 12 + len]));
+    bytes[at + 12..at + 12 + len].copy_from_slice(pre.as_bytes());
+    let path = dir.join(format!("{pre}.gguf"));
+    std::fs::write(&path, bytes).unwrap();
+    path
+}
+
+#[test]
+fn long_rows_of_one_kind_end_nobody() {
+    let dir = tempfile::tempdir().unwrap();
+    // libllama has no scanner of its own for the first three.
+    for pre in ["bloom", "youtu", "afmoe", "qwen2"] {
+        let index = Index::open(&cut_as(dir.path(), pre)).unwrap();
+        let engine = Engine::open(Arc::new(index), &LoadOptions::default()).unwrap();
+        let small = std::thread::Builder::new().stack_size(256 << 10);
+        let read = small.spawn(move || {
+            let vocab = engine.vocab().unwrap();
+            for row in ["a", "=", " ", "\n", "7", "Ω", "。", "<|im_end|>", "\u{301}", "aB"] {
+                let text = row.repeat((300 << 10) / row.len()) + "x";
+                let tokens = vocab.tokenize(&text, true, true).unwrap();
+                assert!(vocab.fewest_tokens(&text) <= tokens.len(), "{row:?}");
+                let bytes: Vec<u8> = tokens.iter().flat_map(|&t| vocab.bytes(t)).collect();
+                assert!(bytes == text.as_bytes(), "{pre} {row:?}");
+            }
+        });
+        read.unwrap().join().unwrap();
+    }
+}
+
+#[test]
+fn texts_in_pieces_have_the_tokens_of_the_whole() {
+    let index = Index::open(std::path::Path::new(&tiny())).unwrap();
+    let engine = Engine::open(Arc::new(index), &LoadOptions::default()).unwrap();
+    let vocab = engine.vocab().unwrap();
+    let line = "Who <|im_start|>are you?<|im_end|>\n <|im_|im_end|> end|>";
+    let whole = line.repeat(2000);
+    let one = vocab.tokenize(line, false, true).unwrap();
+    // Each line ends and begins with letters of one kind only: its tokens do not depend on its neighbours.
+    let lines: Vec<_> = std::iter::repeat_n(one, 2000).flatten().collect();
+    let tokens = vocab.tokenize(&whole, false, true).unwrap();
+    let bytes: Vec<u8> = tokens.iter().flat_map(|&t| vocab.bytes(t)).collect();
+    assert!(bytes == whole.as_bytes());
+    assert_eq!(tokens.len(), lines.len());
+    let with_control = tokens.iter().filter(|&&t| vocab.piece(t).is_empty()).count();
+    assert_eq!(with_control, 2 * 2000);
+    assert!(vocab.fewest_tokens(&whole) > 0 && vocab.fewest_tokens(&whole) <= tokens.len());
+}
+
+#[test]
+fn what_a_vocabulary_lacks_is_an_error_of_that_text_only() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("m.gguf");
+    // Letters, and no bytes.
+    std::fs::write(&path, crate::gguf_writer::Gguf::llama().bytes()).unwrap();
+    let engine = Engine::open(Arc::new(Index::open(&path).unwrap()), &LoadOptions::default());
+    let engine = engine.unwrap();
+    let vocab = engine.vocab().unwrap();
+    let error = vocab.tokenize("5 €", true, true).unwrap_err().to_string();
+    assert!(error.contains("lacks tokens"), "{error}");
+    vocab.tokenize("", true, true).unwrap();
 }

@@ -1,20 +1,47 @@
 //! Generates the bindings from the headers of the pinned `llama-cpp-sys-2`, which has already built the libraries; compiles the
-//! functions that its C interface lacks.
+//! functions that its C interface lacks, and those that must not be as they are: see the headers of `SHIMS`.
 
 use std::path::{Path, PathBuf};
 use std::{env, fs};
 
+/// What is compiled here: a header and a source of C++ each.
+const SHIMS: [&str; 3] = ["missing", "caught", "words"];
+
+/// What caught.h has instead.
+const THROWING: [&str; 16] = [
+    "model_load_from_file_ptr",
+    "init_from_model",
+    "model_quantize",
+    "tokenize",
+    "token_to_piece",
+    "encode",
+    "decode",
+    "set_embeddings",
+    "memory_clear",
+    "memory_seq_rm",
+    "memory_seq_cp",
+    "sampler_chain_init",
+    "sampler_chain_add",
+    "sampler_accept",
+    "sampler_apply",
+    "sampler_clone",
+];
+
 fn main() {
     println!("cargo:rerun-if-changed=wrapper.h");
     println!("cargo:rerun-if-changed=build.rs");
-    println!("cargo:rerun-if-changed=missing.h");
-    println!("cargo:rerun-if-changed=missing.cpp");
+    for shim in SHIMS {
+        println!("cargo:rerun-if-changed={shim}.h");
+        println!("cargo:rerun-if-changed={shim}.cpp");
+    }
     let source = llama_source();
     cc::Build::new()
         .cpp(true)
         .std("c++17")
-        .includes(["include", "ggml/include", "src"].map(|dir| source.join(dir)))
-        .file("missing.cpp")
+        .includes(["include", "ggml/include", "ggml/src", "src"].map(|dir| source.join(dir)))
+        .files(SHIMS.map(|shim| format!("{shim}.cpp")))
+        // The headers of ggml and libllama have functions that not every file uses.
+        .flag_if_supported("-Wno-unused-function")
         .compile("ggml_sys_missing");
     let include = |dir: &str| format!("-I{}", source.join(dir).display());
     let bindings = bindgen::Builder::default()
@@ -24,6 +51,8 @@ fn main() {
         .allowlist_function("(ggml|gguf|llama)_.*")
         .allowlist_type("(ggml|gguf|llama)_.*")
         .allowlist_var("(GGML|GGUF|LLAMA)_.*")
+        // Whoever calls these calls their namesakes of caught.h, which do not throw.
+        .blocklist_function(THROWING.map(|name| format!("llama_{name}")).join("|"))
         // Static inline helpers and C++-only sets of ggml-impl.h: nothing here calls them.
         .blocklist_function("ggml_(bitset|hash|up|are_same|aligned|print|critical|op_is|impl).*")
         .blocklist_function("ggml_compute_.*|ggml_(fp32|fp16|e8m0|ue4m3|bf16)_to_.*|ggml_lookup_.*")

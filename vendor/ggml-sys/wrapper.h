@@ -1,4 +1,4 @@
-// What bindgen reads. `missing.h` is ours. `wrapper_common.h` is the crate's own: JSON schemas to grammars, and samplers that cannot throw. The last
+// What bindgen reads. `missing.h`, `caught.h` and `words.h` are ours. `wrapper_common.h` is the crate's own: JSON schemas to grammars, and samplers that cannot throw. The last
 // two are ggml's internal headers: the device tables that a device fills in, and the compute graph's layout, which a device
 // cuts into runs. They change between releases, so they are always read from the pinned source.
 #include "ggml.h"
@@ -9,5 +9,7 @@
 #include "llama.h"
 #include "wrapper_common.h"
 #include "missing.h"
+#include "caught.h"
+#include "words.h"
 #include "ggml-backend-impl.h"
 #include "ggml-impl.h"

@@ -225,11 +225,15 @@ impl Loading<'_> {
             [_] => self.single_file(void),
             _ => self.joined_files(void)?,
         };
-        VirtualFile::open(paths, segments).map_err(|e| {
+        let file = VirtualFile::open(paths, segments).map_err(|e| {
             let why = e.to_string();
             ggml_error(self.index)(ggml::Error::Null { what: "opening the files", why })
-        })
+        })?;
+        // The source of their weights is open as well by now.
+        self.index.check_unchanged()?;
+        Ok(file)
     }
+
     /// One file: as it is, but for the void tensors.
     fn single_file(&self, void: &HashSet<usize>) -> Vec<Segment> {
         let mut holes: Vec<(u64, u64)> = void

@@ -8,7 +8,7 @@ use std::time::Instant;
 
 use crate::source::align::{Carver, Window};
 use crate::source::files::Files;
-use crate::source::{Completion, DIRECT_ALIGN, Extent, HostBuf, ReadError, ReadStats};
+use crate::source::{Completion, DIRECT_ALIGN, Extent, HostBuf, ReadError, ReadStats, Ticket};
 use crate::units::Bytes;
 
 /// A read that says "try again" this often is taken for broken.
@@ -125,6 +125,15 @@ impl Job {
 
     fn is_over(&mut self) -> bool {
         self.in_flight == 0 && !self.has_more()
+    }
+
+    /// Ends the request before it began.
+    pub(super) fn refuse(self, ticket: Ticket) -> Ticket {
+        match self.carver.into_buf() {
+            Some(buf) => self.completion.complete(buf, Err(ReadError::Stopped)),
+            None => drop(self.completion),
+        }
+        ticket
     }
 
     /// Ends the request. That the files are as they were is asked now, at the end: it covers the whole time of reading.
@@ -297,7 +306,6 @@ impl JobQueue {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::source::Ticket;
     use crate::source::files::PageCache;
     use proptest::prelude::*;
 

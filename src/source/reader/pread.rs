@@ -1,6 +1,7 @@
 //! A pool of threads that read with `pread`: works everywhere. Past the page cache where the files allow it, else through it.
 
 use std::os::unix::fs::FileExt;
+use std::panic::AssertUnwindSafe;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Instant;
@@ -37,6 +38,8 @@ struct Shared {
 struct State {
     queue: JobQueue,
     closed: bool,
+    /// A thread has died: nothing is read any more.
+    dead: bool,
 }
 
 impl PreadSource {
@@ -48,7 +51,7 @@ impl PreadSource {
         for i in 0..n {
             let shared = Arc::clone(&source.shared);
             let thread = std::thread::Builder::new().name(format!("airrun-read-{i}"));
-            source.threads.push(thread.spawn(move || shared.work())?);
+            source.threads.push(thread.spawn(move || shared.live())?);
         }
         Ok(source)
     }
@@ -70,7 +73,13 @@ impl WeightSource for PreadSource {
         let chunk = if small { SMALL } else { CHUNK };
         let files = &self.shared.files;
         if let Some(job) = Job::new(extents, buf, completion, files, chunk) {
-            let idle = self.shared.lock().queue.push(job);
+            let mut state = self.shared.lock();
+            if state.dead {
+                drop(state);
+                return job.refuse(ticket);
+            }
+            let idle = state.queue.push(job);
+            drop(state);
             match idle {
                 Some(job) => job.finish(files),
                 None if small => self.shared.wake.notify_one(),
@@ -109,7 +118,20 @@ impl Shared {
         over.into_iter().for_each(|job| job.finish(&self.files));
     }
 
-    /// A thread's life: takes chunks while there are any, sleeps when there are none.
+    /// A thread's life. If it dies, so does the pool: a part of a request would never be read, and who waits for it waits for ever.
+    fn live(&self) {
+        if std::panic::catch_unwind(AssertUnwindSafe(|| self.work())).is_err() {
+            let mut state = self.lock();
+            (state.closed, state.dead) = (true, true);
+            let queue = std::mem::take(&mut state.queue);
+            drop(state);
+            // Memory that other threads still read into is kept by what they read; who waits is told.
+            drop(queue);
+            self.wake.notify_all();
+        }
+    }
+
+    /// Takes chunks while there are any, sleeps when there are none.
     fn work(&self) {
         let mut state = self.lock();
         loop {

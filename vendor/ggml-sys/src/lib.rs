@@ -9,6 +9,25 @@
 
 use llama_cpp_sys_2 as _; // links the libraries
 
+/// What may throw, under its own name: exceptions of C++ end inside.
+pub use self::{
+    ggml_sys_llama_decode as llama_decode, ggml_sys_llama_encode as llama_encode,
+    ggml_sys_llama_init_from_model as llama_init_from_model,
+    ggml_sys_llama_memory_clear as llama_memory_clear,
+    ggml_sys_llama_memory_seq_cp as llama_memory_seq_cp,
+    ggml_sys_llama_memory_seq_rm as llama_memory_seq_rm,
+    ggml_sys_llama_model_load_from_file_ptr as llama_model_load_from_file_ptr,
+    ggml_sys_llama_model_quantize as llama_model_quantize,
+    ggml_sys_llama_sampler_accept as llama_sampler_accept,
+    ggml_sys_llama_sampler_apply as llama_sampler_apply,
+    ggml_sys_llama_sampler_chain_add as llama_sampler_chain_add,
+    ggml_sys_llama_sampler_chain_init as llama_sampler_chain_init,
+    ggml_sys_llama_sampler_clone as llama_sampler_clone,
+    ggml_sys_llama_set_embeddings as llama_set_embeddings,
+    ggml_sys_llama_token_to_piece as llama_token_to_piece,
+    ggml_sys_llama_tokenize as llama_tokenize,
+};
+
 include!(concat!(env!("OUT_DIR"), "/bindings.rs"));
 
 // What `stream/` relies on. If one of these fails after a change of version, read the new headers before anything else.

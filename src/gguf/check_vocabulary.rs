@@ -1,0 +1,155 @@
+//! What libllama assumes of a vocabulary: no token twice, lists of one length, first and last tokens that are there, and bytes where they
+//! are needed. What it answers with an exception is not refused here: such a vocabulary may do for the texts that it can read.
+
+use std::collections::HashSet;
+
+use super::check::{Checked, MAX_VOCABULARY, Wrong};
+use super::error::printable;
+use super::index::Index;
+use super::value::{Array, ElementType, Value};
+
+impl Index {
+    /// The token list: no two alike, as libllama asserts, and the lists beside it as long.
+    pub(super) fn check_vocabulary(&self) -> Checked {
+        let wrong = |key: &str, why: String| Err(Wrong { key: key.to_owned(), why });
+        let key = "tokenizer.ggml.tokens";
+        let Some(tokens) = self.tokens() else { return Ok(()) };
+        if tokens.is_empty() || tokens.len() as u64 > MAX_VOCABULARY {
+            return wrong(key, format!("has {} tokens", tokens.len()));
+        }
+        for key in ["tokenizer.ggml.scores", "tokenizer.ggml.token_type"] {
+            if let Some(list) = self.meta_array(key)
+                && list.len() < tokens.len()
+            {
+                return wrong(
+                    key,
+                    format!("has {} values for {} tokens", list.len(), tokens.len()),
+                );
+            }
+        }
+        let mut seen = HashSet::with_capacity(tokens.len());
+        for (i, token) in tokens.iter_bytes().enumerate() {
+            let text = text_of(token, i);
+            let shown = printable(&text);
+            if !seen.insert(text) {
+                let why = format!("has the token '{shown}' twice, the second time as number {i}");
+                return wrong(key, why);
+            }
+        }
+        Ok(())
+    }
+
+    /// Beginning and end of text are tokens of the vocabulary.
+    pub(super) fn check_special_tokens(&self) -> Checked {
+        let Some(tokens) = self.tokens() else { return Ok(()) };
+        for key in ["tokenizer.ggml.bos_token_id", "tokenizer.ggml.eos_token_id"] {
+            match self.meta_uint(key) {
+                // All ones: "none", as converters write it.
+                Some(id) if id != u64::from(u32::MAX) && id >= tokens.len() as u64 => {
+                    let why = format!("is {id}, and there are {} tokens", tokens.len());
+                    return Err(Wrong { key: key.to_owned(), why });
+                }
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// The token list, unless the file says that it has no vocabulary.
+    fn tokens(&self) -> Option<&Array> {
+        let none =
+            matches!(self.meta_str("tokenizer.ggml.model"), None | Some("no_vocab" | "none"));
+        let list = self.meta_array("tokenizer.ggml.tokens");
+        list.filter(|a| !none && a.element() == ElementType::Str)
+    }
+
+    /// Bytes, in vocabularies that cannot do without some of them, or with tokens for them.
+    pub(super) fn check_bytes(&self) -> Checked {
+        let Some(tokens) = self.tokens() else { return Ok(()) };
+        let wrong = |key: &str, why: String| Err(Wrong { key: key.to_owned(), why });
+        match self.meta_str("tokenizer.ggml.model") {
+            Some("rwkv") => match lone_byte(tokens) {
+                Some(byte) => wrong(
+                    "tokenizer.ggml.tokens",
+                    format!("has tokens that begin with byte 0x{byte:02X}, and none for that byte"),
+                ),
+                None => Ok(()),
+            },
+            Some("bert") => {
+                let types = self.meta_array("tokenizer.ggml.token_type");
+                let is_byte = |kind: Value| kind.uint() == Some(TYPE_BYTE);
+                match types.and_then(|types| types.iter().take(tokens.len()).position(is_byte)) {
+                    Some(token) => wrong(
+                        "tokenizer.ggml.token_type",
+                        format!(
+                            "says that token {token} is a byte, which this kind of vocabulary has not"
+                        ),
+                    ),
+                    None => Ok(()),
+                }
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+/// `LLAMA_TOKEN_TYPE_BYTE`.
+const TYPE_BYTE: u64 = 6;
+
+/// A token's text as libllama has it: it reads C strings, and gives empty ones a name with their number.
+fn text_of(token: &[u8], number: usize) -> Vec<u8> {
+    match token.split(|&b| b == 0).next() {
+        Some([]) | None => format!("[EMPTY_{number}]").into_bytes(),
+        Some(text) => text.to_vec(),
+    }
+}
+
+/// A byte with which tokens begin, none of which is that byte alone: libllama would look for the longest of them, find none, and
+/// begin again at the beginning of the text, without end.
+fn lone_byte(tokens: &Array) -> Option<u8> {
+    let (mut begins, mut alone) = ([false; 256], [false; 256]);
+    for (i, token) in tokens.iter_bytes().enumerate() {
+        match unescaped(&text_of(token, i)).as_slice() {
+            [] => {}
+            [byte] => (begins[usize::from(*byte)], alone[usize::from(*byte)]) = (true, true),
+            [byte, ..] => begins[usize::from(*byte)] = true,
+        }
+    }
+    (0..=u8::MAX).find(|&byte| begins[usize::from(byte)] && !alone[usize::from(byte)])
+}
+
+/// The bytes of a token of RWKV's vocabularies, which are written with backslashes.
+fn unescaped(text: &[u8]) -> Vec<u8> {
+    let mut bytes = Vec::with_capacity(text.len());
+    let mut rest = text.iter().copied();
+    while let Some(byte) = rest.next() {
+        if byte != b'\\' {
+            bytes.push(byte);
+            continue;
+        }
+        match rest.next() {
+            Some(b't') => bytes.push(b'\t'),
+            Some(b'n') => bytes.push(b'\n'),
+            Some(b'r') => bytes.push(b'\r'),
+            Some(b'x') => {
+                let mut digit =
+                    || rest.next().and_then(|d| char::from(d).to_digit(16)).unwrap_or(0);
+                // Two digits, at most 255.
+                bytes.push((digit() * 16 + digit()) as u8);
+            }
+            Some(other) => bytes.push(other),
+            None => {}
+        }
+    }
+    bytes
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bytes_are_written_with_backslashes() {
+        assert_eq!(unescaped(br"a\t\\\xe2\x0A\'"), b"a\t\\\xe2\x0a'");
+    }
+}
