@@ -315,15 +315,16 @@ pub(super) async fn take_up(
     Ok((head, Reader::new(kept).body(at, server.config.ping)).into_response())
 }
 
-/// DELETE `/api/airrun/streams/NAME`: nobody wants more of it.
+/// DELETE `/api/airrun/streams/NAME`: nobody wants more of it, if there is any.
 pub(super) async fn stop(
     State(server): State<Arc<Server>>,
     Path(name): Path<String>,
-) -> Result<StatusCode, ApiError> {
-    let kept = server.streams.find(&name)?;
-    kept.0.send_modify(|log| log.stopped = true);
-    server.streams.forget(&name, &kept);
-    Ok(StatusCode::NO_CONTENT)
+) -> StatusCode {
+    if let Ok(kept) = server.streams.find(&name) {
+        kept.0.send_modify(|log| log.stopped = true);
+        server.streams.forget(&name, &kept);
+    }
+    StatusCode::NO_CONTENT
 }
 
 #[cfg(test)]

@@ -197,6 +197,7 @@ export async function start(state = {}) {
     if (pathname.startsWith("/api/airrun/streams/")) {
       const name = pathname.slice("/api/airrun/streams/".length);
       const kept = state.streams.get(name);
+      if (!kept && request.method === "DELETE") return response.writeHead(204).end();
       if (!kept) return refuse(response, 404, "this stream is not kept here, or not from there on");
       if (request.method !== "DELETE") return kept.listen(response, Number(new URL(request.url, "http://localhost").searchParams.get("after")));
       kept.stopped = true;

@@ -9,6 +9,9 @@ import { newId } from "./tree.js";
 const AGAIN = [300, 5000];
 const PATIENCE = 10 * 60_000;
 
+/** How long a request takes to the server at most, where that lives. (milliseconds) */
+const LATE = 1000;
+
 const STREAMS = "/api/airrun/streams/";
 
 const pause = (time) => new Promise((resume) => { setTimeout(resume, time); });
@@ -32,7 +35,10 @@ export class Run {
   stop() {
     if (this.stopped) return;
     this.#end.abort();
-    if (this.node.stream) end(forModel(STREAMS + this.node.stream.name));
+    if (!this.node.stream) return;
+    // A request that was on its way may arrive nevertheless.
+    const stream = forModel(STREAMS + this.node.stream.name);
+    setTimeout(() => end(stream), this.begun || this.gaps ? 0 : LATE);
   }
 
   /** Only stops listening: the server goes on. */
@@ -46,7 +52,10 @@ export class Run {
     this.node.stream = { name: newId(16), at: 0 };
     await ready();
     const headers = { "X-Airrun-Stream": this.node.stream.name };
-    const begun = (answer) => this.hooks.dropped(Number(answer.get("x-airrun-dropped")) || 0);
+    const begun = (answer) => {
+      this.begun = true;
+      this.hooks.dropped(Number(answer.get("x-airrun-dropped")) || 0);
+    };
     await this.#take(() => stream("/v1/chat/completions", { body, headers, signal: this.#end.signal, begun }));
   }
 
