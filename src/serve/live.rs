@@ -135,7 +135,7 @@ fn now(server: &Server, served: &Served, samples: &mut Vec<Sample>) -> Value {
         "stall_seconds": progress.stall_seconds,
         "bytes_per_second": rate(old.bytes, new.bytes),
         "tokens": tokens,
-        "tokens_per_second": server.metrics.tokens_per_second(),
+        "tokens_per_second": if server.metrics.running.get() > 0 { server.metrics.tokens_per_second() } else { 0.0 },
         "pass_seconds": server.metrics.pass.elapsed().map(|elapsed| elapsed.as_secs_f64()),
         "running": server.metrics.running.get(),
         "waiting": server.waiting(),

@@ -130,7 +130,8 @@ impl Metrics {
     pub(super) fn stepped(&self, tally: &Tally, took: Duration) {
         self.steps.add(1);
         self.step_requests.add(tally.texts);
-        if tally.generated > 0 {
+        // A step that also reads a prompt takes longer than a token does.
+        if tally.generated > 0 && tally.prompt == 0 {
             let mut pace = self.pace.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
             pace.push_back((tally.generated, took));
             while pace.len() > PACE_STEPS

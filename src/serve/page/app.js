@@ -312,10 +312,12 @@ function progress() {
     if (at - run.last > SILENT) view.waiting(time.tokenInWords(block, now?.tokens_per_second), binds);
     return;
   }
-  const more = [seconds > 2 ? `${time.duration(seconds)} so far` : "", seconds > 2 ? binds : ""].filter(Boolean).join(" · ");
+  const more = [seconds > 2 ? `${time.elapsed(seconds)} so far` : "", seconds > 2 ? binds : ""].filter(Boolean).join(" · ");
   if (run.progress) {
     const state = time.prompt(run.progress, now, at);
-    view.waiting(time.promptInWords(state, block, seconds), more, state.part);
+    // What is known of the blocks may still be about the last pass.
+    const place = at - run.progress.at > 300 ? block : null;
+    view.waiting(time.promptInWords(state, place, seconds), more, state.part);
   } else if (now?.waiting > 0) view.waiting("Waiting for its turn", more);
   else view.waiting("Waiting for the model", more);
   gauge();

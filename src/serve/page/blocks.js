@@ -172,9 +172,9 @@ function teach(units) {
   const room = n && slot ? `one of ${n} slots of ${size(slot)}` : "memory";
   const tiers = new Set(plan.blocks.map(({ tier }) => tier));
   const from = tiers.has("host") ? tiers.has("streamed") ? "brought from RAM or disk" : "brought from RAM" : "read from disk";
-  const filled = inMemory() ? `${inMemory()} The rest is` : "They are";
+  const [filled, its] = inMemory() ? [`${inMemory()} The rest is`, "its"] : ["They are", "their"];
   lesson.textContent = `Every token needs all ${blocks.length} blocks, one after the other, in this order. ${filled} ${from} into `
-    + `${room} just before its turn, while the block before is computing: as long as that keeps up, computing never waits. `
+    + `${room} just before ${its} turn, while the block before is computing: as long as that keeps up, computing never waits. `
     + "The colours walk from left to right once for each token.";
 }
 

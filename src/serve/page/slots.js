@@ -66,28 +66,33 @@ export function take(now, busy, fastest, binds) {
   const at = performance.now();
   if (!busy) begun = null;
   else if (!begun || now.passes !== begun.passes) {
-    if (begun?.whole && now.passes === begun.passes + 1) {
-      const waited = now.stall_seconds - begun.stall;
-      last = { seconds: (at - begun.at) / 1000, waited };
+    // Passes of a prompt, of which the last one brings a token, too, are longer than those of tokens.
+    const writes = Boolean(begun) && now.tokens > begun.tokens;
+    if (writes && begun.writes && now.passes === begun.passes + 1) {
+      last = { seconds: (at - begun.at) / 1000, waited: now.stall_seconds - begun.stall };
     }
-    begun = { passes: now.passes, at, stall: now.stall_seconds, whole: Boolean(begun) };
+    begun = { passes: now.passes, at, stall: now.stall_seconds, tokens: now.tokens, writes };
   }
   if (!plan || $("formula").hidden || $("blocks-more").hidden) return;
   const words = formula(now, fastest, binds);
   if ($("formula").textContent !== words) $("formula").textContent = words;
 }
 
-/** `3.3 GB a token ÷ 1.6 GB/s = 2.0 s to read; 2.5 s to compute → 0.4 tokens/s, limited by computing`. */
+/**
+ * `3.3 GB a token ÷ 1.6 GB/s = 2.0 s to read; 0.5 s to compute → 0.5 tokens/s, limited by the disk`; where it is not, the disk reads no
+ * faster than is computed, and its rate says nothing: `3.3 GB a token, read in time; 2.5 s to compute → 0.4 tokens/s, limited by computing`.
+ */
 function formula(now, fastest, binds) {
   const bytes = plan.streamed_bytes ?? plan.units.reduce((sum, unit) => sum + unit.bytes, 0);
   const read = fastest > 0 ? bytes / fastest : 0;
-  const parts = [`${size(bytes)} a token${read ? ` \u00f7 ${size(fastest, "/s")} = ${seconds(read)} to read` : ""}`];
+  const inTime = binds === "computing" ? ", read in time" : read ? ` \u00f7 ${size(fastest, "/s")} = ${seconds(read)} to read` : "";
+  const parts = [`${size(bytes)} a token${inTime}`];
   const compute = last ? Math.max(0, last.seconds - last.waited) : 0;
   if (compute > 0) parts.push(`${seconds(compute)} to compute`);
   const rate = now.tokens_per_second ?? 0;
   const speed = rate > 0 ? ` \u2192 ${rate >= 9.95 ? Math.round(rate) : rate.toPrecision(2)} tokens/s` : "";
-  const limit = binds ? `, limited by ${binds === "computing" ? "computing" : "the disk"}` : "";
-  return `${parts.join("; ")}${speed}${speed ? limit : ""}`;
+  const limit = speed && binds ? `, limited by ${binds === "computing" ? "computing" : "the disk"}` : "";
+  return `${parts.join("; ")}${speed}${limit}`;
 }
 
 function seconds(value) {

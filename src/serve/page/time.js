@@ -15,6 +15,12 @@ export function duration(seconds) {
   return `${Math.floor(whole / 60)} h${whole % 60 ? ` ${whole % 60} min` : ""}`;
 }
 
+/** `12 s`, `1 min 5 s`: what has passed is known. */
+export function elapsed(seconds) {
+  const whole = Math.floor(seconds);
+  return whole < 60 ? `${whole} s` : whole < 3600 ? `${Math.floor(whole / 60)} min ${whole % 60} s` : duration(seconds);
+}
+
 /** How much of the pass under way is over, from 0 to 1. */
 const share = (now) => now?.n_runs > 1 ? Math.min(now.run, now.n_runs) / now.n_runs : 0;
 
