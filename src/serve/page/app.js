@@ -290,9 +290,10 @@ function fail(run, error) {
 
 /** Why an answer failed, with what can be done. */
 function sentence({ message, code }) {
-  const [tokens] = code === "context_length_exceeded" ? message.match(/\d+/) ?? [] : [];
+  // Of the numbers in it, the largest is that of the prompt's tokens.
+  const tokens = code === "context_length_exceeded" ? Math.max(0, ...(message.match(/\d+/g) ?? []).map(Number)) : 0;
   if (!tokens || !live.context()) return message;
-  return `This question is too long: ${tokens} of ${live.context()} tokens. Shorten it, or restart the server with -c ${2 ** Math.ceil(Math.log2(Number(tokens) * 1.25))}.`;
+  return `This question is too long: ${tokens} of ${live.context()} tokens. Shorten it, or restart the server with -c ${2 ** Math.ceil(Math.log2(tokens * 1.25))}.`;
 }
 
 /** Tells those who hear the page: an answer when it is complete, not word by word. */
