@@ -13,6 +13,7 @@ mod error;
 mod fields;
 mod fit;
 mod guard;
+mod kept;
 mod listen;
 mod live;
 mod memory;

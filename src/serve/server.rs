@@ -10,10 +10,10 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 
 use super::Config;
 use super::error::ApiError;
+use super::kept::Streams;
 use super::memory::Memory;
 use super::metrics::Metrics;
 use super::queue::{self, Place, Queue};
-use super::resume::Streams;
 use crate::engine::{Engine, Error, Token};
 use crate::talk::Vocab;
 use crate::talk::marks::Marks;
