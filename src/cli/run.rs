@@ -17,7 +17,14 @@ pub(crate) fn run(args: &RunArgs, printer: &Printer) -> anyhow::Result<ExitStatu
             let hint = "give it after the model, or pipe it into stdin";
             return Err(Failure::error("--raw needs a prompt", hint));
         }
-        return chat::converse(&args.load, &args.sample, None, chosen, printer);
+        return chat::converse(
+            &args.load,
+            &args.sample,
+            None,
+            chosen,
+            chat::Keep::default(),
+            printer,
+        );
     };
     input::require_text(&prompt)?;
     let mut talk = Talk::open(&args.load, &args.sample, chosen, *printer)?;

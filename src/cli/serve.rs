@@ -9,7 +9,7 @@ use crate::cli::draft;
 use crate::cli::exit::{self, ExitStatus, Failure};
 use crate::cli::printer::Printer;
 use crate::cli::resolve::{self, Chosen};
-use crate::cli::talk;
+use crate::cli::{household, talk};
 use crate::engine::LoadOptions;
 use crate::probe;
 use crate::serve::{self, Config, News, Preset};
@@ -33,47 +33,90 @@ pub(crate) fn run(args: &ServeArgs, printer: &Printer) -> anyhow::Result<ExitSta
         }
         printer.warn("everyone who can reach this address can use the model");
     }
+    if args.has_many() {
+        return many(args, host, key, printer);
+    }
     let chosen = resolve::model(&args.load.model)?;
     for note in &chosen.settings.notes {
         printer.warn(note);
     }
+    let aside = aside(args);
     let mut options = resolve::load_options(&args.load);
-    let ram = options.ram.unwrap_or_else(probe::available_memory);
-    let aside = Bytes(ram.0 / REQUESTS_SHARE).clamp(LEAST_FOR_REQUESTS, MOST_FOR_REQUESTS);
     let draft = draft::choose(&args.load, &chosen.index, &options)?;
     options = LoadOptions { sequences: args.parallel, embedding: true, draft, aside, ..options };
-    let config = Config {
-        host,
-        port: args.port,
-        queue: args.queue as usize,
-        api_key: key,
-        host_names: args.host_name.clone(),
-        cors: args.cors.clone(),
-        preset: preset(args, &chosen),
-        max_body: args.max_body,
-        memory: aside,
-        grace: Duration::from_secs(u64::from(args.grace)),
-        linger: Duration::from_secs(u64::from(args.linger)),
-        patience: Duration::from_secs(u64::from(args.timeout)),
-        ping: Duration::from_secs(u64::from(args.ping)),
-    };
+    let config = config(args, host, key, preset(args, &chosen));
     let load = {
         let printer = *printer;
         move || Ok(talk::load_chosen(&chosen, options, &printer)?)
     };
-    let tell = |news: News<'_>| match news {
+    let served = serve::run(config, load, &|news| tell(&news, printer));
+    served.map_err(|error| explain(error, args.port))?;
+    Ok(ExitStatus::Ok)
+}
+
+/// Serves several models, each loaded when somebody asks for it.
+fn many(
+    args: &ServeArgs,
+    host: IpAddr,
+    key: Option<String>,
+    printer: &Printer,
+) -> anyhow::Result<ExitStatus> {
+    if args.name.is_some() {
+        let what = "several models cannot have one name";
+        return Err(Failure::error(
+            what,
+            "leave out --name: each is called as `airrun list` shows it",
+        ));
+    }
+    let household = household::household(args, printer)?;
+    let names: Vec<&str> =
+        household.offers.iter().filter_map(|o| o.preset.name.as_deref()).collect();
+    printer.detail(format_args!("models: {}", names.join(", ")));
+    let config = config(args, host, key, Preset::default());
+    let served = serve::run_many(config, household, &|news| tell(&news, printer));
+    served.map_err(|error| explain(error, args.port))?;
+    Ok(ExitStatus::Ok)
+}
+
+fn tell(news: &News<'_>, printer: &Printer) {
+    match news {
         News::Listening(address) => printer.say(format_args!("listening on http://{address}")),
         News::Ready(engine) => printer.detail(engine.describe()),
         News::Stopping => printer.dim("stopping; once more to stop at once"),
-    };
-    serve::run(config, load, &tell).map_err(|error| explain(error, args.port))?;
-    Ok(ExitStatus::Ok)
+    }
+}
+
+/// What is set aside for requests while they are read.
+pub(crate) fn aside(args: &ServeArgs) -> Bytes {
+    let ram = resolve::load_options(&args.load).ram.unwrap_or_else(probe::available_memory);
+    Bytes(ram.0 / REQUESTS_SHARE).clamp(LEAST_FOR_REQUESTS, MOST_FOR_REQUESTS)
+}
+
+fn config(args: &ServeArgs, host: IpAddr, api_key: Option<String>, preset: Preset) -> Config {
+    Config {
+        host,
+        port: args.port,
+        queue: args.queue as usize,
+        api_key,
+        host_names: args.host_name.clone(),
+        cors: args.cors.clone(),
+        preset,
+        grammars: args.grammars,
+        prompt_cache: args.keep.most(),
+        max_body: args.max_body,
+        memory: aside(args),
+        grace: Duration::from_secs(u64::from(args.grace)),
+        linger: Duration::from_secs(u64::from(args.linger)),
+        patience: Duration::from_secs(u64::from(args.timeout)),
+        ping: Duration::from_secs(u64::from(args.ping)),
+    }
 }
 
 /// The names by which clients may ask for the model, and what holds where they say nothing: what the user says, else what came
 /// with the model.
-fn preset(args: &ServeArgs, chosen: &Chosen) -> Preset {
-    let typed = args.load.model.to_string_lossy();
+pub(crate) fn preset(args: &ServeArgs, chosen: &Chosen) -> Preset {
+    // With several models, what was typed may mean another one.
+    let typed = if args.has_many() { "".into() } else { args.load.model.to_string_lossy() };
     let own =
         |name: &String| name.strip_suffix(":latest").unwrap_or(name) == typed || *name == typed;
     // Of its names, the one that was typed.

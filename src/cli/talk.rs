@@ -12,12 +12,14 @@ use crate::cli::interrupt::Interrupt;
 use crate::cli::printer::Printer;
 use crate::cli::progress::{Status, Watched, Work};
 use crate::cli::resolve::{self, Chosen};
+use crate::cli::sampling;
 use crate::cli::trace::Tracing;
 use crate::cli::wrap::Wrap;
 use crate::cli::{echo, start};
 use crate::engine::batch::Batcher;
 use crate::engine::{
-    self, Answer, Ask, Engine, Finish, LoadOptions, Monitor, Progress, SamplerSettings, Token,
+    self, Answer, Ask, Engine, Finish, Grammar, LoadOptions, Monitor, Progress, SamplerSettings,
+    Token,
 };
 use crate::gguf::Index;
 use crate::talk::chat::Conversation;
@@ -30,6 +32,8 @@ pub(crate) struct Talk {
     pub(crate) engine: Engine,
     pub(crate) batcher: Batcher,
     pub(crate) settings: SamplerSettings,
+    /// What answers must fit.
+    grammar: Option<Grammar>,
     pub(crate) max_tokens: Option<usize>,
     pub(crate) interrupt: Interrupt,
     pub(crate) printer: Printer,
@@ -90,6 +94,7 @@ impl Talk {
         printer: Printer,
     ) -> anyhow::Result<Talk> {
         let interrupt = Interrupt::new()?;
+        let grammar = sampling::grammar(&sample.format)?;
         for note in &chosen.settings.notes {
             printer.warn(note);
         }
@@ -103,6 +108,9 @@ impl Talk {
         }
         printer.detail(engine.describe());
         start::introduce(&engine, "", &printer);
+        if let Some(grammar) = &grammar {
+            engine.check_grammar(grammar)?;
+        }
         let batcher = engine.batcher()?;
         if let Some(who) = batcher.drafters() {
             printer.detail(format_args!("drafts by {who}"));
@@ -111,7 +119,8 @@ impl Talk {
         Ok(Talk {
             engine,
             batcher,
-            settings: resolve::sampler(sample, &settings),
+            grammar,
+            settings: sampling::settings(sample, &settings),
             max_tokens: sample.max_tokens.or(settings.max_tokens).map(|n| n as usize),
             system: settings.system,
             begin: settings.messages,
@@ -180,6 +189,7 @@ impl Talk {
             settings: self.settings.clone(),
             max_tokens: self.max_tokens,
             stops: StopWords::new(words),
+            grammar: self.grammar.clone(),
         };
         let (printer, interrupt) = (&self.printer, &self.interrupt);
         let mut on_text = |text: &str| {

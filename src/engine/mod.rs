@@ -17,6 +17,7 @@ pub use compute::embed;
 pub use compute::generate::{Answer, Ask, generate};
 pub use compute::grammar::Grammar;
 pub use compute::session::Session;
+pub use compute::shelf::Shelf;
 pub use devices::{DeviceChoice, GpuBackend};
 pub use error::Error;
 pub use loaded::Engine;
@@ -26,6 +27,10 @@ pub use open::planning;
 pub use open::planning::ContextRoom;
 pub use pace::{Pace, Reading};
 
-pub use crate::ggml::{SamplerSettings, Token, Verbosity, grammar_of_schema, set_verbosity};
+pub use crate::ggml::{
+    Dry, Mirostat, SamplerSettings, Token, Verbosity, check_grammar_text, grammar_of_schema,
+    set_verbosity,
+};
+pub use crate::gguf::Index;
 pub use crate::plan::{StreamMode, Tier};
 pub use crate::stream::{Monitor, Progress, Trace, UnitState};

@@ -6,6 +6,7 @@ mod first;
 mod mend;
 mod pattern;
 mod refs;
+mod text;
 mod ways;
 
 use std::ffi::{CStr, CString, c_char};
@@ -16,6 +17,7 @@ use ggml_sys as sys;
 use serde_json::Value;
 
 use super::result::Error;
+pub use text::check_grammar_text;
 
 /// The longest schema that is converted. (bytes)
 const MAX_LEN: usize = 64 << 10;

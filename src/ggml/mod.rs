@@ -16,6 +16,7 @@ mod gauge;
 mod grammar;
 mod graph;
 pub mod guard;
+mod keep;
 mod llama;
 mod log;
 mod made;
@@ -43,7 +44,7 @@ pub use defer::{Deferred, Unfilled};
 pub use devices::{DeviceKind, DeviceMemory};
 pub use event::Event;
 pub use gauge::Matmul;
-pub use grammar::grammar_of_schema;
+pub use grammar::{check_grammar_text, grammar_of_schema};
 pub use graph::{Graph, Tensor};
 pub use llama::{
     Context, ContextParams, Model, ModelParams, OnProgress, Special, Taken, Token, Vocab,
@@ -54,7 +55,7 @@ pub use placement::Placement;
 pub use pooling::Pooling;
 pub use quantize::{QuantizeParams, QuantizeStep, quantize};
 pub use result::Error;
-pub use sampler::{Sampler, SamplerSettings};
+pub use sampler::{Dry, Mirostat, Sampler, SamplerSettings};
 pub use upload::{Upload, measure_upload};
 pub use vfile::{Segment, SegmentKind, VirtualFile};
 

@@ -1,6 +1,9 @@
 //! How the next token is chosen: libllama's chain of samplers, from plain settings, and a grammar that the text must fit.
 #![allow(unsafe_code)]
 
+mod chain;
+mod settings;
+
 use std::ffi::CString;
 use std::ptr::NonNull;
 use std::time::Duration;
@@ -8,82 +11,9 @@ use std::time::Duration;
 use ggml_sys as sys;
 
 use super::llama::{Token, Vocab};
-use super::result::{Error, not_null};
-
-/// How tokens are chosen, in this order: biases, penalties, top-k, top-p, min-p, temperature, draw.
-#[derive(Clone, Debug, PartialEq, serde::Serialize)]
-pub struct SamplerSettings {
-    /// 0: the most likely token, always; higher: more variety.
-    pub temp: f32,
-    /// Keep the k most likely; 0: all.
-    pub top_k: i32,
-    /// Keep the most likely ones that together have this probability; 1: all.
-    pub top_p: f32,
-    /// Drop those less likely than this times the most likely; 0: none.
-    pub min_p: f32,
-    /// Divide the logits of recent tokens by this; 1: no.
-    pub repeat_penalty: f32,
-    /// Taken from the logits of recent tokens for each time that they occur; 0: no.
-    pub frequency_penalty: f32,
-    /// Taken from the logits of recent tokens; 0: no.
-    pub presence_penalty: f32,
-    /// How many tokens are recent.
-    pub repeat_last_n: i32,
-    /// Added to the logits of these tokens.
-    pub logit_bias: Vec<(Token, f32)>,
-    /// Never choose a token that would end the answer.
-    pub ignore_eos: bool,
-    /// Seed; chosen by the clock if there is none.
-    pub seed: Option<u32>,
-}
-
-impl Default for SamplerSettings {
-    fn default() -> SamplerSettings {
-        SamplerSettings {
-            temp: 0.8,
-            top_k: 40,
-            top_p: 0.95,
-            min_p: 0.05,
-            repeat_penalty: 1.0,
-            frequency_penalty: 0.0,
-            presence_penalty: 0.0,
-            repeat_last_n: 64,
-            logit_bias: Vec::new(),
-            ignore_eos: false,
-            seed: None,
-        }
-    }
-}
-
-impl SamplerSettings {
-    /// The seed, from the clock if nobody set one.
-    fn seed(&self) -> u32 {
-        let by_clock = || {
-            let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
-            now.map_or(0, |d| d.subsec_nanos() ^ d.as_secs() as u32)
-        };
-        self.seed.unwrap_or_else(by_clock)
-    }
-
-    #[expect(clippy::float_cmp, reason = "exactly 1 and exactly 0 mean off")]
-    fn penalises(&self) -> bool {
-        let off = self.repeat_penalty == 1.0
-            && self.frequency_penalty == 0.0
-            && self.presence_penalty == 0.0;
-        !off && self.repeat_last_n != 0
-    }
-}
-
-/// One of libllama's samplers, or a chain of them.
-#[derive(Debug)]
-struct Raw(NonNull<sys::llama_sampler>);
-
-impl Drop for Raw {
-    fn drop(&mut self) {
-        // SAFETY: ours, and not part of a chain.
-        unsafe { sys::llama_sampler_free(self.0.as_ptr()) };
-    }
-}
+use super::result::Error;
+use chain::Raw;
+pub use settings::{Dry, Mirostat, SamplerSettings};
 
 /// What a text must fit, and what it costs to see to that.
 #[derive(Debug)]
@@ -117,6 +47,8 @@ fn thread_time() -> Duration {
 pub struct Sampler {
     chain: Raw,
     grammar: Option<Grammar>,
+    /// How many of the last tokens matter.
+    memory: usize,
     /// The vocabulary with its logits: used by each draw, and kept so that none allocates.
     candidates: Vec<sys::llama_token_data>,
 }
@@ -128,42 +60,16 @@ impl Sampler {
     /// Builds the chain for a vocabulary.
     pub fn new(params: &SamplerSettings, vocab: Vocab<'_>) -> Result<Sampler, Error> {
         super::init();
-        let n_vocab = i32::try_from(vocab.len()).unwrap_or(i32::MAX);
-        let biases = biases(params, vocab);
-        // SAFETY: each sampler is made with plain numbers in libllama's ranges (checked where the settings are read) and
-        // handed over to the chain, which frees it.
-        unsafe {
-            let chain =
-                sys::llama_sampler_chain_init(sys::llama_sampler_chain_params { no_perf: true });
-            let raw = Raw(not_null("building the sampler", chain)?);
-            let sampler = Sampler { chain: raw, grammar: None, candidates: Vec::new() };
-            let add = |s| sys::llama_sampler_chain_add(chain, s);
-            if !biases.is_empty() {
-                let n = i32::try_from(biases.len()).unwrap_or(i32::MAX);
-                add(sys::llama_sampler_init_logit_bias(n_vocab, n, biases.as_ptr()));
-            }
-            if params.penalises() {
-                let SamplerSettings { repeat_last_n, repeat_penalty, .. } = *params;
-                let (often, once) = (params.frequency_penalty, params.presence_penalty);
-                let n = repeat_last_n;
-                add(sys::llama_sampler_init_penalties(n_vocab, n, repeat_penalty, often, once));
-            }
-            if params.temp <= 0.0 {
-                add(sys::llama_sampler_init_greedy());
-                return Ok(sampler);
-            }
-            if params.top_k > 0 {
-                add(sys::llama_sampler_init_top_k(params.top_k));
-            }
-            if params.top_p < 1.0 {
-                add(sys::llama_sampler_init_top_p(params.top_p, 1));
-            }
-            if params.min_p > 0.0 {
-                add(sys::llama_sampler_init_min_p(params.min_p, 1));
-            }
-            add(sys::llama_sampler_init_temp(params.temp));
-            add(sys::llama_sampler_init_dist(params.seed()));
-            Ok(sampler)
+        let chain = chain::chain(params, vocab)?;
+        Ok(Sampler { chain, grammar: None, memory: params.memory(), candidates: Vec::new() })
+    }
+
+    /// Remembers `prompt` as what was said before: penalties hold for its last tokens, too.
+    pub fn recall(&mut self, prompt: &[Token], vocab: Vocab<'_>) {
+        let begin = prompt.len() - self.memory.min(prompt.len());
+        for &token in prompt[begin..].iter().filter(|&&token| vocab.contains(token)) {
+            // SAFETY: a valid sampler, and a token of the vocabulary.
+            unsafe { sys::llama_sampler_accept(self.chain.0.as_ptr(), token) };
         }
     }
 
@@ -266,8 +172,8 @@ impl Sampler {
         }
         let chosen = usize::try_from(array.selected).ok().filter(|&i| i < array.size);
         let chosen = chosen.ok_or(Error::Failed { what: "choosing a token" })?;
-        // The samplers move entries only within the array.
-        Ok(self.candidates[chosen].id)
+        // SAFETY: samplers move entries, and the array's beginning, only within `candidates`, which nothing has touched since.
+        Ok(unsafe { (*array.data.add(chosen)).id })
     }
 
     /// Whether the grammar, if there is one, lets `token` come next.
@@ -324,17 +230,4 @@ fn array(of: &mut [sys::llama_token_data]) -> sys::llama_token_data_array {
         selected: -1,
         sorted: false,
     }
-}
-
-/// What is added to logits; every token that ends an answer is made impossible if so wanted.
-fn biases(params: &SamplerSettings, vocab: Vocab<'_>) -> Vec<sys::llama_logit_bias> {
-    let known = params.logit_bias.iter().filter(|(token, _)| vocab.contains(*token));
-    let mut biases: Vec<_> =
-        known.map(|&(token, bias)| sys::llama_logit_bias { token, bias }).collect();
-    if params.ignore_eos {
-        let tokens = 0..Token::try_from(vocab.len()).unwrap_or(Token::MAX);
-        let ends = tokens.filter(|&t| vocab.is_eog(t));
-        biases.extend(ends.map(|token| sys::llama_logit_bias { token, bias: f32::NEG_INFINITY }));
-    }
-    biases
 }

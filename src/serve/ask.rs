@@ -30,7 +30,7 @@ pub(super) fn ask(fields: Fields<'_>, protocol: Protocol) -> Result<Ask, ApiErro
     let last = ask.messages.last().is_some_and(|m| m["role"] == "assistant" && !calls(m));
     ask.continues = last
         && match protocol {
-            Protocol::Ollama => true,
+            Protocol::Ollama | Protocol::Anthropic => true,
             Protocol::OpenAi => match fields.any("continue_final_message") {
                 Some(Value::Bool(wanted)) => *wanted,
                 Some(Value::String(_)) => true,

@@ -29,7 +29,7 @@ pub(super) async fn openai(
     let served = server.model()?;
     let body = fields::read(&server, request).await?;
     let fields = Fields::of(&body);
-    server.named(served, fields.text("model")?)?;
+    fields.text("model")?;
     let base64 = match fields.text("encoding_format")? {
         None | Some("float") => false,
         Some("base64") => true,

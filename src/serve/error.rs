@@ -12,11 +12,15 @@ use crate::engine;
 pub(super) enum Protocol {
     OpenAi,
     Ollama,
+    Anthropic,
 }
 
 impl Protocol {
     /// The protocol that a path belongs to.
     pub(super) fn of(path: &str) -> Protocol {
+        if path == "/v1/messages" || path.starts_with("/v1/messages/") {
+            return Protocol::Anthropic;
+        }
         let ollama = path.starts_with("/api/") && !path.starts_with("/api/airrun/");
         if ollama { Protocol::Ollama } else { Protocol::OpenAi }
     }
@@ -143,6 +147,16 @@ impl ApiError {
         ApiError::new(StatusCode::INTERNAL_SERVER_ERROR, Some("internal_error"), message)
     }
 
+    /// 400: more `tokens` than there is room for. The sentence is OpenAI's: clients look for it, and shorten what they send.
+    pub(super) fn too_long(tokens: usize, room: usize) -> ApiError {
+        let message = format!(
+            "This model's maximum context length is {room} tokens. However, your messages resulted in {tokens} tokens. Please \
+             reduce the length of the messages: the context has room for {room} (airrun's -c makes it larger).",
+        );
+        let code = Some("context_length_exceeded");
+        ApiError { code, param: Some("messages".to_owned()), ..ApiError::bad(message) }
+    }
+
     /// What the engine says, with the status that fits.
     pub(super) fn engine(error: &engine::Error) -> ApiError {
         use engine::Error as E;
@@ -151,11 +165,7 @@ impl ApiError {
             None => error.to_string(),
         };
         match error {
-            E::ContextTooSmall { .. } => ApiError {
-                code: Some("context_length_exceeded"),
-                param: Some("messages".to_owned()),
-                ..ApiError::bad(error.to_string())
-            },
+            E::ContextTooSmall { tokens, room } => ApiError::too_long(*tokens, *room),
             E::EmptyPrompt | E::NoSuchToken { .. } | E::NoTokenizer { .. } | E::Request(_) => {
                 ApiError::bad(message)
             }
@@ -180,6 +190,19 @@ impl ApiError {
                 json!({"error": {"message": message, "type": kind, "param": param, "code": code}})
             }
             Protocol::Ollama => json!({ "error": message }),
+            Protocol::Anthropic => {
+                let kind = match self.status.as_u16() {
+                    404 => "not_found_error",
+                    413 => "request_too_large",
+                    503 => "overloaded_error",
+                    500.. => "api_error",
+                    _ => kind,
+                };
+                // The words that its clients look for.
+                let is_long = *code == Some("context_length_exceeded");
+                let begin = if is_long { "prompt is too long: " } else { "" };
+                json!({"type": "error", "error": {"type": kind, "message": format!("{begin}{message}")}})
+            }
         }
     }
 

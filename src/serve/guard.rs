@@ -23,6 +23,7 @@ pub(super) async fn guard(
     let path = request.uri().path().to_owned();
     let protocol = Protocol::of(&path);
     let origin = request.headers().get(header::ORIGIN).cloned();
+    let asked = request.headers().get(header::ACCESS_CONTROL_REQUEST_HEADERS).cloned();
     let mut response = match admit(&server, &request) {
         Err(error) => error.into_response(),
         Ok(()) if is_preflight(&request) => StatusCode::NO_CONTENT.into_response(),
@@ -40,7 +41,7 @@ pub(super) async fn guard(
         response = ApiError::other(response.status()).response(protocol);
     }
     server.metrics.answered(&path, response.status());
-    share(&server, origin.as_ref(), &mut response);
+    share(&server, origin.as_ref(), asked, &mut response);
     response
 }
 
@@ -134,26 +135,60 @@ fn same_origin(headers: &HeaderMap) -> bool {
     rest.is_some_and(|rest| rest.eq_ignore_ascii_case(host))
 }
 
+/// Whether pages of `origin` may call: those that the user names, programs that are no pages, and pages of this machine.
 fn shared_with(server: &Server, origin: Option<&HeaderValue>) -> bool {
-    let allowed = server.config.cors.as_deref();
-    allowed.is_some_and(|a| a == "*" || origin.is_some_and(|o| o.as_bytes() == a.as_bytes()))
+    let allowed = server.config.cors.as_deref().unwrap_or_default();
+    let mut allowed = allowed.split(',').map(str::trim);
+    let Some(origin) = origin.and_then(|origin| origin.to_str().ok()) else { return false };
+    is_program(origin) || is_of_here(origin) || allowed.any(|a| a == "*" || a == origin)
+}
+
+/// Origins that no page of the web can have: programs that show pages of their own, and what is built into browsers.
+fn is_program(origin: &str) -> bool {
+    let schemes = [
+        "app:",
+        "file:",
+        "tauri:",
+        "vscode-webview:",
+        "vscode-file:",
+        "chrome-extension:",
+        "moz-extension:",
+        "safari-web-extension:",
+    ];
+    schemes.iter().any(|scheme| origin.starts_with(scheme))
+}
+
+/// Whether an origin is a server on this machine, such as the one that somebody writes a page with.
+fn is_of_here(origin: &str) -> bool {
+    let rest = origin.strip_prefix("http://").or(origin.strip_prefix("https://"));
+    rest.is_some_and(|host| {
+        let name = without_port(host);
+        let ip: Option<IpAddr> = name.trim_matches(['[', ']']).parse().ok();
+        name.eq_ignore_ascii_case("localhost") || ip.is_some_and(|ip| ip.is_loopback())
+    })
 }
 
 fn is_preflight(request: &Request) -> bool {
     request.method() == Method::OPTIONS && request.headers().contains_key(header::ORIGIN)
 }
 
-/// Tells browsers that pages of `origin` may read the answer, if they may.
-fn share(server: &Server, origin: Option<&HeaderValue>, response: &mut Response) {
+/// Tells browsers that pages of `origin` may read the answer, if they may, and send the headers that they `asked` for.
+fn share(
+    server: &Server,
+    origin: Option<&HeaderValue>,
+    asked: Option<HeaderValue>,
+    response: &mut Response,
+) {
     let Some(origin) = origin.filter(|o| shared_with(server, Some(o))) else { return };
     let headers = response.headers_mut();
     headers.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, origin.clone());
     headers.insert(header::VARY, HeaderValue::from_static("Origin"));
     let methods = HeaderValue::from_static("GET, POST, DELETE, HEAD, OPTIONS");
     headers.insert(header::ACCESS_CONTROL_ALLOW_METHODS, methods);
-    let allowed =
-        HeaderValue::from_static("Authorization, Content-Type, X-Api-Key, X-Airrun-Stream");
-    headers.insert(header::ACCESS_CONTROL_ALLOW_HEADERS, allowed);
+    let usual = HeaderValue::from_static("Authorization, Content-Type, X-Api-Key, X-Airrun-Stream");
+    headers.insert(header::ACCESS_CONTROL_ALLOW_HEADERS, asked.unwrap_or(usual));
+    headers.insert(header::ACCESS_CONTROL_MAX_AGE, HeaderValue::from_static("600"));
+    headers.insert(header::ACCESS_CONTROL_EXPOSE_HEADERS, HeaderValue::from_static("*"));
 }
 
 /// A task that ends with whoever waits for it: when the client goes, its handler goes.
@@ -245,6 +280,37 @@ mod tests {
         ] {
             let of = [(header::HOST, "localhost:80"), (header::ORIGIN, origin)];
             assert_eq!(same_origin(&headers(&of)), same, "{origin}");
+        }
+    }
+
+    #[test]
+    fn programs_and_pages_of_this_machine_may_call() {
+        let mut config = super::super::tests::config();
+        config.cors = Some("https://a.example, https://b.example".to_owned());
+        let server = Server::new(config, ([127, 0, 0, 1], 80).into());
+        let may = |origin: &str| shared_with(&server, Some(&origin.parse().unwrap()));
+        for origin in [
+            "https://a.example",
+            "https://b.example",
+            "app://obsidian.md",
+            "tauri://localhost",
+            "vscode-webview://1a2b",
+            "http://localhost:3000",
+            "http://127.0.0.1:8080",
+            "http://[::1]:5173",
+        ] {
+            assert!(may(origin), "{origin}");
+        }
+        for origin in [
+            "null",
+            "https://c.example",
+            "http://localhost.evil.example",
+            "http://10.0.0.1",
+            "https://app.example",
+            "http://evil.example/?http://localhost",
+            "",
+        ] {
+            assert!(!may(origin), "{origin}");
         }
     }
 

@@ -22,7 +22,6 @@ use tokio::sync::Notify;
 use tokio::task::JoinSet;
 use tokio_io_timeout::TimeoutStream;
 
-use super::routes;
 use super::server::Server;
 
 /// Connections at a time; more wait to be accepted.
@@ -61,8 +60,7 @@ impl Signals {
 }
 
 /// Accepts connections until the server drains, then waits for those that there are.
-pub(super) async fn accept(listener: TcpListener, server: Arc<Server>) {
-    let router = routes::router(server.clone());
+pub(super) async fn accept(listener: TcpListener, server: Arc<Server>, router: Router) {
     let mut connections = JoinSet::new();
     let mut seats: Vec<Weak<Seat>> = Vec::new();
     loop {

@@ -7,17 +7,21 @@
 //! answers for clients that come back, `live` and `metrics` tell what goes on, `page` is what a browser sees.
 
 mod answers;
+mod anthropic;
 mod ask;
+mod blocks;
 mod embeddings;
 mod error;
 mod fields;
 mod fit;
 mod guard;
+mod house;
 mod kept;
 mod listen;
 mod live;
 mod memory;
 mod metrics;
+mod native;
 mod ollama;
 mod openai;
 mod order;
@@ -25,9 +29,11 @@ mod page;
 mod preset;
 mod prompt;
 mod queue;
+mod responses;
 mod resume;
 mod routes;
 mod server;
+mod settings;
 #[cfg(test)]
 mod tests;
 mod worker;
@@ -44,6 +50,7 @@ use tokio::task::JoinHandle;
 use crate::engine::Engine;
 use crate::units::Bytes;
 use error::Protocol;
+pub use house::{Household, Offer};
 pub use preset::Preset;
 use server::Server;
 
@@ -64,6 +71,10 @@ pub struct Config {
     pub cors: Option<String>,
     /// The model's names, and what holds where a request says nothing.
     pub preset: Preset,
+    /// Whether requests may bring grammars of their own.
+    pub grammars: bool,
+    /// How much of long prompts is kept on disk, at most.
+    pub prompt_cache: Bytes,
     /// The largest request.
     pub max_body: Bytes,
     /// What all requests together may take while they are read.
@@ -100,16 +111,44 @@ pub fn run(
     open: impl FnOnce() -> anyhow::Result<Engine> + Send + 'static,
     tell: &(dyn Fn(News<'_>) + Sync),
 ) -> anyhow::Result<()> {
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(HTTP_THREADS)
-        .thread_name("http")
-        .enable_all()
-        .build()
-        .context("cannot start the threads that serve")?;
+    let runtime = runtime()?;
     let result = runtime.block_on(serve(config, open, tell));
     // Connections that nobody reads from are not worth waiting for.
     runtime.shutdown_background();
     result
+}
+
+/// As [`run`], for many models, each of which is loaded when somebody asks for it.
+///
+/// # Errors
+///
+/// The address cannot be listened on.
+pub fn run_many(
+    config: Config,
+    household: Household,
+    tell: &(dyn Fn(News<'_>) + Sync),
+) -> anyhow::Result<()> {
+    let runtime = runtime()?;
+    let result = runtime.block_on(async {
+        let (listener, address) = listen(&config).await?;
+        house::attend(config, address, household, listener, tell).await
+    });
+    runtime.shutdown_background();
+    result
+}
+
+fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
+    let mut builder = tokio::runtime::Builder::new_multi_thread();
+    let builder = builder.worker_threads(HTTP_THREADS).thread_name("http").enable_all();
+    builder.build().context("cannot start the threads that serve")
+}
+
+async fn listen(config: &Config) -> anyhow::Result<(TcpListener, SocketAddr)> {
+    let address = SocketAddr::new(config.host, config.port);
+    let listener = TcpListener::bind(address).await;
+    let listener = listener.with_context(|| format!("cannot listen on '{address}'"))?;
+    let address = listener.local_addr().context("cannot tell the port")?;
+    Ok((listener, address))
 }
 
 /// Reads `body` as a request to each path that takes one, without a model: nothing but whether that ends well can be seen.
@@ -119,7 +158,8 @@ pub fn try_body(body: &[u8]) {
     let preset = &Preset::default();
     // Whether it is refused does not matter here.
     let _ = (openai::read_chat(&map, preset), openai::read_completion(&map, preset));
-    let _ = ollama::read(&map, preset);
+    let _ = (ollama::read(&map, preset), native::read(&map, preset));
+    let _ = (anthropic::read(&map, preset), responses::read(&map, preset));
     let _ = [Protocol::OpenAi, Protocol::Ollama].map(|protocol| ask::ask(fields, protocol));
 }
 
@@ -131,11 +171,7 @@ async fn serve(
     open: impl FnOnce() -> anyhow::Result<Engine> + Send + 'static,
     tell: &(dyn Fn(News<'_>) + Sync),
 ) -> anyhow::Result<()> {
-    let address = SocketAddr::new(config.host, config.port);
-    let listener = TcpListener::bind(address)
-        .await
-        .with_context(|| format!("cannot listen on '{address}'"))?;
-    let address = listener.local_addr().context("cannot tell the port")?;
+    let (listener, address) = listen(&config).await?;
     attend(Arc::new(Server::new(config, address)), listener, open, tell).await
 }
 
@@ -150,7 +186,8 @@ async fn attend(
     tell(News::Listening(server.address));
     let mut worker = worker::start(server.clone(), open)?;
     tokio::spawn(server.memory.clone().give_back());
-    let connections = tokio::spawn(listen::accept(listener, server.clone()));
+    let connections =
+        tokio::spawn(listen::accept(listener, server.clone(), routes::router(server.clone())));
     tokio::select! {
         // Nothing runs that could end well.
         () = signals.wait() => exit_now(),

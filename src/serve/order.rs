@@ -13,7 +13,9 @@ use super::preset::Preset;
 use super::server::{Admitted, Served, Server};
 use super::worker::Job;
 use crate::engine::batch::Request;
-use crate::engine::{Error, Grammar, SamplerSettings, Token, grammar_of_schema};
+use crate::engine::{
+    Error, Grammar, SamplerSettings, Token, check_grammar_text, grammar_of_schema,
+};
 use crate::talk::StopWords;
 
 /// The most texts of one request.
@@ -23,8 +25,6 @@ const MAX_STOPS: usize = 16;
 const MAX_STOP: usize = 1024;
 /// The most alternatives that are told of each token.
 pub(super) const MAX_LOGPROBS: i64 = 20;
-/// The most tokens with a bias.
-const MAX_BIASES: usize = 1024;
 
 /// A text to be written.
 #[derive(Clone, Debug)]
@@ -91,56 +91,6 @@ impl Order {
     }
 }
 
-/// How tokens are chosen: the names that both protocols share, in `fields`; what is not there is as in `default`.
-pub(super) fn settings(
-    fields: Fields<'_>,
-    default: &SamplerSettings,
-) -> Result<SamplerSettings, ApiError> {
-    let int = |n: i64| i32::try_from(n).unwrap_or(i32::MAX);
-    // Any whole number is a seed; its last bits count.
-    #[expect(
-        clippy::cast_possible_truncation,
-        clippy::cast_sign_loss,
-        reason = "the last bits are meant"
-    )]
-    let seed = fields.whole("seed", i64::MIN, i64::MAX)?.map(|n| n as u32);
-    let top_p = fields.number("top_p", 0.0, 1.0)?.unwrap_or(default.top_p);
-    Ok(SamplerSettings {
-        temp: fields.number("temperature", 0.0, 100.0)?.unwrap_or(default.temp),
-        top_k: fields.whole("top_k", -1, 1 << 30)?.map_or(default.top_k, |k| int(k.max(0))),
-        // Of nothing, nothing can be drawn: the likeliest token is always there.
-        top_p: top_p.max(f32::MIN_POSITIVE),
-        min_p: fields.number("min_p", 0.0, 1.0)?.unwrap_or(default.min_p),
-        repeat_penalty: fields
-            .number("repeat_penalty", 1e-3, 100.0)?
-            .unwrap_or(default.repeat_penalty),
-        frequency_penalty: fields.number("frequency_penalty", -2.0, 2.0)?.unwrap_or(0.0),
-        presence_penalty: fields.number("presence_penalty", -2.0, 2.0)?.unwrap_or(0.0),
-        repeat_last_n: fields
-            .whole("repeat_last_n", -1, 1 << 16)?
-            .map_or(default.repeat_last_n, |n| if n < 0 { 1 << 16 } else { int(n) }),
-        logit_bias: biases(fields)?,
-        ignore_eos: fields.flag("ignore_eos")?.unwrap_or(false),
-        seed: seed.or(default.seed),
-    })
-}
-
-/// `logit_bias`: an object of token numbers.
-fn biases(fields: Fields<'_>) -> Result<Vec<(Token, f32)>, ApiError> {
-    let want = "an object of token numbers and biases from -100 to 100";
-    let wrong = || fields.wrong("logit_bias", want);
-    let Some(value) = fields.any("logit_bias") else { return Ok(Vec::new()) };
-    let map = value.as_object().filter(|map| map.len() <= MAX_BIASES).ok_or_else(wrong)?;
-    let bias = |(token, bias): (&String, &Value)| {
-        #[expect(clippy::cast_possible_truncation, reason = "at most 100")]
-        let number = bias.as_f64().filter(|b| b.abs() <= 100.0).map(|b| b as f32);
-        // OpenAI's -100 is a ban.
-        let number = number.map(|b| if b <= -100.0 { f32::NEG_INFINITY } else { b });
-        Some((token.parse().ok()?, number?))
-    };
-    map.iter().map(bias).collect::<Option<_>>().ok_or_else(wrong)
-}
-
 /// `stop`: a text or some; what ends every answer of this model does so beside them.
 pub(super) fn stops(fields: Fields<'_>, preset: &Preset) -> Result<Vec<String>, ApiError> {
     let stops = fields.texts("stop", MAX_STOPS)?;
@@ -156,4 +106,25 @@ pub(super) fn schema_grammar(param: &str, schema: &Value) -> Result<Grammar, Api
     let rules = block_in_place(|| grammar_of_schema(schema))
         .map_err(|e| ApiError::field(param, e.to_string()))?;
     Ok(Grammar { rules, root: "root".to_owned() })
+}
+
+/// `json_schema` and `grammar`, as llama-server takes them.
+pub(super) fn own_grammar(fields: Fields<'_>) -> Result<Option<Grammar>, ApiError> {
+    if let Some(schema) = fields.any("json_schema").filter(|schema| schema.is_object()) {
+        return schema_grammar("json_schema", schema).map(Some);
+    }
+    let Some(text) = fields.text("grammar")?.filter(|text| !text.trim().is_empty()) else {
+        return Ok(None);
+    };
+    check_grammar_text(text).map_err(|error| ApiError::field("grammar", error.to_string()))?;
+    Ok(Some(Grammar { rules: text.to_owned(), root: "root".to_owned() }))
+}
+
+/// Whether a request may bring a grammar of its own: one can be written that takes any time to follow, for which all others wait.
+pub(super) fn permit_grammar(server: &Server, fields: Fields<'_>) -> Result<(), ApiError> {
+    if server.config.grammars || fields.any("grammar").is_none_or(|grammar| grammar == "") {
+        return Ok(());
+    }
+    Err(fields
+        .wrong("grammar", "left out: this server takes none (--grammars); JSON schemas it does"))
 }

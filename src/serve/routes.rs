@@ -12,7 +12,10 @@ use serde_json::json;
 
 use super::error::ApiError;
 use super::server::Server;
-use super::{embeddings, fit, guard, live, metrics, ollama, openai, page, resume};
+use super::{
+    anthropic, embeddings, fit, guard, live, metrics, native, ollama, openai, page, responses,
+    resume,
+};
 
 /// All paths.
 pub(super) fn router(server: Arc<Server>) -> Router {
@@ -23,7 +26,22 @@ pub(super) fn router(server: Arc<Server>) -> Router {
         .route("/v1/models/{*name}", get(openai::model))
         .route("/v1/chat/completions", post(openai::chat))
         .route("/v1/completions", post(openai::completions))
+        .route("/v1/responses", post(responses::create))
+        .route("/v1/responses/input_tokens", post(responses::input_tokens))
+        .route("/v1/messages", post(anthropic::messages))
+        .route("/v1/messages/count_tokens", post(anthropic::count_tokens))
         .route("/v1/embeddings", post(embeddings::openai))
+        .route("/tokenize", post(native::tokenize))
+        .route("/detokenize", post(native::detokenize))
+        .route("/apply-template", post(native::apply_template))
+        .route("/completion", post(native::completion))
+        .route("/infill", post(native::infill))
+        .route("/props", get(native::props))
+        .route("/slots", get(native::slots))
+        .route("/v1/health", get(health))
+        .route("/models", get(openai::models))
+        .route("/chat/completions", post(openai::chat))
+        .route("/completions", post(openai::completions))
         .route("/api/chat", post(ollama::chat))
         .route("/api/generate", post(ollama::generate))
         .route("/api/embed", post(embeddings::ollama))
@@ -57,6 +75,12 @@ async fn metrics(State(server): State<Arc<Server>>) -> Response {
 /// A file of the page, or nothing.
 async fn file(request: Request) -> Result<Response, ApiError> {
     let path = request.uri().path();
+    let accepts = request.headers().get(header::ACCEPT).map_or(&b""[..], HeaderValue::as_bytes);
+    if path == "/" && !accepts.windows(9).any(|part| part == b"text/html") {
+        // Programs that look for Ollama ask for this; browsers say that they want a page.
+        return Ok(([(header::CONTENT_TYPE, "text/plain; charset=utf-8")], "Ollama is running")
+            .into_response());
+    }
     let asset = page::find(path).ok_or_else(|| ApiError::no_path(path))?;
     if !matches!(request.method().as_str(), "GET" | "HEAD") {
         return Err(ApiError::no_method(request.method().as_str(), path));

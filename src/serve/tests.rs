@@ -8,8 +8,8 @@ use std::thread;
 
 use super::worker::Job;
 use super::*;
+use crate::engine::Index;
 use crate::engine::LoadOptions;
-use crate::gguf::Index;
 
 fn open() -> anyhow::Result<Engine> {
     let model = Path::new(env!("CARGO_MANIFEST_DIR")).join("models/tiny-chat-q4_k_m.gguf");
@@ -26,6 +26,8 @@ pub(super) fn config() -> Config {
         host_names: Vec::new(),
         cors: None,
         preset: Preset::default(),
+        grammars: false,
+        prompt_cache: Bytes::ZERO,
         max_body: Bytes(1 << 20),
         memory: Bytes(8 << 20),
         grace: Duration::from_secs(60),

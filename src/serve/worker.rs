@@ -106,7 +106,10 @@ type Loaded = (Engine, Served, Option<Batcher>);
 fn load(server: &Server, open: impl FnOnce() -> anyhow::Result<Engine>) -> anyhow::Result<Loaded> {
     let engine = open()?;
     let mut batcher = if engine.writes_text() { Some(engine.batcher()?) } else { None };
-    batcher.iter_mut().for_each(|batcher| batcher.give_up_after(server.config.patience));
+    if let Some(batcher) = &mut batcher {
+        batcher.give_up_after(server.config.patience);
+        batcher.keep_on(engine.shelf(server.config.prompt_cache));
+    }
     let served = Served::new(engine.clone(), &server.config)?;
     Ok((engine, served, batcher))
 }

@@ -66,7 +66,7 @@ def tools(client, model, capabilities):
     try:
         answer = client.chat(model, messages, tools=[weather], options=GREEDY | {"num_predict": 16})
     except ollama.ResponseError as error:
-        assert "does not know tools" in error.error and "tools" not in capabilities, error
+        assert "does not support tools" in error.error and "tools" not in capabilities, error
         return
     assert "tools" in capabilities and answer.message.role == "assistant"
 

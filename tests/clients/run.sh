@@ -8,7 +8,8 @@ venv=target/clients
 skip() { echo "skipped: the clients' tests ($1)" >&2; [ "${AIRRUN_TEST_NO_SKIP:-}" != 1 ] || exit 1; exit 0; }
 command -v python3 > /dev/null || skip "no python3"
 [ -x "$venv/bin/python" ] || python3 -m venv "$venv" 2> /dev/null || skip "python3 has no venv"
-"$venv/bin/python" -m pip install --quiet --disable-pip-version-check openai ollama || skip "pip cannot install openai and ollama"
+"$venv/bin/python" -m pip install --quiet --disable-pip-version-check openai ollama anthropic \
+    || skip "pip cannot install openai, ollama and anthropic"
 
 log=$(mktemp)
 model=$(mktemp)
@@ -28,7 +29,7 @@ data[at + 8 : at + 8 + length] = template + b"{#" + b" " * (length - len(templat
 open(sys.argv[1], "wb").write(data)
 PYTHON
 for file in models/tiny-chat-q8_0.gguf "$model"; do
-    target/release/airrun serve "$file" --port 0 --api-key secret --stream always -q 2> "$log" &
+    ${AIRRUN:-target/release/airrun} serve "$file" --port 0 --api-key secret --stream always -q 2> "$log" &
     server=$!
     url=
     for _ in $(seq 600); do
@@ -39,6 +40,10 @@ for file in models/tiny-chat-q8_0.gguf "$model"; do
     done
     "$venv/bin/python" tests/clients/openai_client.py "$url" secret
     "$venv/bin/python" tests/clients/ollama_client.py "$url" secret
+    tools=
+    [ "$file" != "$model" ] || tools=--tools
+    "$venv/bin/python" tests/clients/responses_client.py "$url" secret $tools
+    "$venv/bin/python" tests/clients/anthropic_client.py "$url" secret $tools
     kill "$server"
     wait "$server"
 done

@@ -6,11 +6,13 @@ mod completions;
 mod devices;
 mod doctor;
 mod examples;
+mod keep;
 mod list;
 mod man;
 pub(crate) mod opposites;
 mod pull;
 mod quantize;
+pub(crate) mod sampling;
 pub(crate) mod serve;
 
 use std::path::PathBuf;
@@ -20,10 +22,12 @@ use clap::{CommandFactory, Parser, Subcommand, ValueEnum};
 pub(crate) use batch::BatchArgs;
 pub(crate) use completions::CompletionsArgs;
 pub(crate) use doctor::DoctorArgs;
+pub(crate) use keep::KeepArgs;
 pub(crate) use list::ListArgs;
 pub(crate) use man::ManArgs;
 pub(crate) use pull::PullArgs;
 pub(crate) use quantize::{QuantizeArgs, TypeArg, WorkerArgs};
+pub(crate) use sampling::SampleArgs;
 
 use crate::engine::DeviceChoice;
 use crate::units::Bytes;
@@ -107,6 +111,11 @@ pub(crate) struct ChatArgs {
     /// Instructions for the whole conversation
     #[arg(long, value_name = "TEXT")]
     pub(crate) system: Option<String>,
+    /// Go on with the last conversation with this model
+    #[arg(long, conflicts_with = "system")]
+    pub(crate) resume: bool,
+    #[command(flatten)]
+    pub(crate) keep: KeepArgs,
     #[command(flatten)]
     pub(crate) sample: SampleArgs,
 }
@@ -240,37 +249,6 @@ pub(crate) struct LoadArgs {
     pub(crate) trace: Option<PathBuf>,
 }
 
-/// How an answer is drawn.
-#[derive(Debug, clap::Args)]
-#[command(next_help_heading = "Sampling")]
-pub(crate) struct SampleArgs {
-    /// The most tokens of an answer
-    #[arg(short = 'n', long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
-    pub(crate) max_tokens: Option<u32>,
-    /// Randomness; 0 is none [default: 0.8]
-    #[arg(long, value_name = "X", value_parser = temp, allow_negative_numbers = true)]
-    pub(crate) temp: Option<f32>,
-    /// Draw from the N likeliest; 0 is all [default: 40]
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(i32).range(0..))]
-    #[arg(allow_negative_numbers = true)]
-    pub(crate) top_k: Option<i32>,
-    /// Draw from the likeliest P [default: 0.95]
-    #[arg(long, value_name = "P", value_parser = top_p, allow_negative_numbers = true)]
-    pub(crate) top_p: Option<f32>,
-    /// Drop what is below P times the best [default: 0.05]
-    #[arg(long, value_name = "P", value_parser = min_p, allow_negative_numbers = true)]
-    pub(crate) min_p: Option<f32>,
-    /// Avoid what was just said [default: 1, off]
-    #[arg(long, value_name = "X", value_parser = repeat_penalty, allow_negative_numbers = true)]
-    pub(crate) repeat_penalty: Option<f32>,
-    /// Go on where the model would end its answer
-    #[arg(long)]
-    pub(crate) ignore_eos: bool,
-    /// Make the draw repeatable
-    #[arg(long, value_name = "N")]
-    pub(crate) seed: Option<u32>,
-}
-
 /// `--stream`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum StreamArg {
@@ -315,29 +293,4 @@ fn budget(text: &str) -> Result<Budget, String> {
         "auto" => Ok(Budget::Auto),
         size => size.parse().map(Budget::Size).map_err(|e| format!("{e}")),
     }
-}
-
-/// A temperature.
-pub(crate) fn temp(text: &str) -> Result<f32, String> {
-    number(text, |x| (0.0..=100.0).contains(&x), "from 0 to 100")
-}
-
-/// A share of the probability that is kept.
-pub(crate) fn top_p(text: &str) -> Result<f32, String> {
-    number(text, |x| x > 0.0 && x <= 1.0, "above 0, at most 1")
-}
-
-/// A share of the likeliest token's probability.
-pub(crate) fn min_p(text: &str) -> Result<f32, String> {
-    number(text, |x| (0.0..=1.0).contains(&x), "from 0 to 1")
-}
-
-/// A penalty.
-pub(crate) fn repeat_penalty(text: &str) -> Result<f32, String> {
-    number(text, |x| x > 0.0 && x <= 100.0, "above 0, at most 100")
-}
-
-fn number(text: &str, fits: impl Fn(f32) -> bool, range: &str) -> Result<f32, String> {
-    let number: Option<f32> = text.parse().ok();
-    number.filter(|&x| fits(x)).ok_or_else(|| format!("must be a number {range}"))
 }

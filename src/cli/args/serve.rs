@@ -1,15 +1,30 @@
 //! What `airrun serve` takes.
 
+use std::path::{Path, PathBuf};
+
 use clap::value_parser;
 
-use super::LoadArgs;
+use super::{KeepArgs, LoadArgs};
 use crate::units::Bytes;
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
+#[command(mut_arg("model", |arg| arg.index(1).required(false).default_value("all").hide_default_value(true)))]
 pub(crate) struct ServeArgs {
     #[command(flatten)]
     pub(crate) load: LoadArgs,
+    /// More models: each is loaded when somebody asks for it
+    #[arg(value_name = "MODEL", index = 2)]
+    pub(crate) more: Vec<PathBuf>,
+    /// All models in this directory, or all on this machine; without any MODEL, all are meant
+    #[arg(long, value_name = "DIR|all", help_heading = "Serving")]
+    pub(crate) models: Option<PathBuf>,
+    /// Minutes that one of several models stays when nobody asks for it
+    #[arg(long, value_name = "MINUTES", default_value_t = 5, help_heading = "Serving")]
+    #[arg(value_parser = value_parser!(u32).range(0..=525_600))]
+    pub(crate) idle: u32,
+    #[command(flatten)]
+    pub(crate) keep: KeepArgs,
     /// Listen on this address, or that of this name
     #[arg(long, value_name = "HOST", default_value = "127.0.0.1", help_heading = "Serving")]
     pub(crate) host: String,
@@ -43,6 +58,9 @@ pub(crate) struct ServeArgs {
     /// Instructions for conversations that bring none
     #[arg(long, value_name = "TEXT", help_heading = "Serving")]
     pub(crate) system: Option<String>,
+    /// Take grammars (GBNF) in requests: one can be written that never ends
+    #[arg(long, help_heading = "Serving")]
+    pub(crate) grammars: bool,
     /// The largest request
     #[arg(long, value_name = "SIZE", default_value = "16M", help_heading = "Serving")]
     pub(crate) max_body: Bytes,
@@ -64,9 +82,32 @@ pub(crate) struct ServeArgs {
     pub(crate) ping: u32,
 }
 
+/// What means all models of this machine.
+const ALL: &str = "all";
+
+impl ServeArgs {
+    /// The models that were named.
+    pub(crate) fn named(&self) -> impl Iterator<Item = &Path> {
+        let first = Some(self.load.model.as_path()).filter(|model| *model != Path::new(ALL));
+        first.into_iter().chain(self.more.iter().map(PathBuf::as_path))
+    }
+
+    /// The place whose models are all meant, if one is.
+    pub(crate) fn place(&self) -> Option<&Path> {
+        let all = self.named().next().is_none().then_some(Path::new(ALL));
+        self.models.as_deref().or(all)
+    }
+
+    /// Whether it is not one model that is served, from the start.
+    pub(crate) fn has_many(&self) -> bool {
+        self.place().is_some() || self.named().count() != 1
+    }
+}
+
 const EXAMPLES: &str = "\
 Examples:
   airrun serve model.gguf
   airrun serve model.gguf --ram 4G --parallel 8 -c 2048
+  airrun serve                    every model on this machine, loaded on demand
   curl http://127.0.0.1:11435/v1/chat/completions -d \\
     '{\"messages\":[{\"role\":\"user\",\"content\":\"Hello\"}]}'";

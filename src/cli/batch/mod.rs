@@ -23,7 +23,7 @@ use crate::cli::interrupt::Interrupt;
 use crate::cli::printer::Printer;
 use crate::cli::progress::{Status, Watched};
 use crate::cli::resolve::{self, Chosen};
-use crate::cli::talk;
+use crate::cli::{sampling, talk};
 use crate::engine::batch::{Batcher, Ended, Piece, Request, Room, Sink};
 use crate::engine::{Engine, Error, LoadOptions};
 use line::{Name, Reader};
@@ -114,7 +114,7 @@ pub(crate) fn run(args: &BatchArgs, printer: &Printer) -> anyhow::Result<ExitSta
         finished: Finished::default(),
     };
     let template = engine.chat_template()?;
-    let settings = resolve::sampler(&args.sample, &chosen.settings);
+    let settings = sampling::settings(&args.sample, &chosen.settings);
     let reader = Reader {
         template: &template,
         vocab: engine.vocab()?,

@@ -7,7 +7,7 @@ use rustyline::validate::Validator;
 use rustyline::{Context, Helper};
 
 use super::command::NAMES;
-use crate::cli::resolve;
+use crate::cli::sampling;
 
 /// The line editor's helper.
 #[derive(Default)]
@@ -38,7 +38,7 @@ impl Completer for Keys {
         match command {
             "/save" | "/load" | "/read" => self.files.complete(line, pos, ctx),
             "/set" if !rest.contains(' ') => {
-                let names = resolve::SETTINGS.iter().filter(|name| name.starts_with(rest));
+                let names = sampling::SETTINGS.iter().filter(|name| name.starts_with(rest));
                 let pair = |name: &&str| Pair {
                     display: (*name).to_owned(),
                     replacement: format!("{name} "),

@@ -5,6 +5,7 @@ mod complete;
 mod files;
 mod obey;
 mod repl;
+mod resume;
 
 use crate::cli::args::{ChatArgs, LoadArgs, SampleArgs};
 use crate::cli::exit::ExitStatus;
@@ -12,6 +13,7 @@ use crate::cli::printer::Printer;
 use crate::cli::resolve::Chosen;
 use crate::cli::talk::Talk;
 use crate::cli::{input, once, resolve};
+use crate::units::Bytes;
 
 /// Talks until the user leaves, or answers stdin.
 pub(crate) fn run(args: &ChatArgs, printer: &Printer) -> anyhow::Result<ExitStatus> {
@@ -19,7 +21,8 @@ pub(crate) fn run(args: &ChatArgs, printer: &Printer) -> anyhow::Result<ExitStat
     let system = args.system.clone();
     // A prompt that cannot be used should not wait for the model.
     let Some(prompt) = input::prompt(None, printer)? else {
-        return converse(&args.load, &args.sample, system, chosen, printer);
+        let keep = Keep { most: args.keep.most(), resume: args.resume };
+        return converse(&args.load, &args.sample, system, chosen, keep, printer);
     };
     input::require_text(&prompt)?;
     let mut talk = Talk::open(&args.load, &args.sample, chosen, *printer)?;
@@ -29,16 +32,31 @@ pub(crate) fn run(args: &ChatArgs, printer: &Printer) -> anyhow::Result<ExitStat
     once::finish(&mut talk, &tokens, template.stop())
 }
 
+/// What outlives a conversation, and whether the last one goes on.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Keep {
+    /// The most bytes of what was computed.
+    most: Bytes,
+    resume: bool,
+}
+
 /// Talks with `chosen` on the terminal until the user leaves.
 pub(crate) fn converse(
     load: &LoadArgs,
     sample: &SampleArgs,
     system: Option<String>,
     chosen: Chosen,
+    keep: Keep,
     printer: &Printer,
 ) -> anyhow::Result<ExitStatus> {
-    let talk = Talk::open(load, sample, chosen, *printer)?;
+    let mut talk = Talk::open(load, sample, chosen, *printer)?;
     let template = talk.template()?;
     let system = system.or_else(|| talk.system.clone());
-    repl::Repl::new(talk, template, system)?.run()
+    talk.batcher.keep_on(talk.engine.shelf(keep.most));
+    let last = if keep.resume { Some(resume::last(&talk.engine)?) } else { None };
+    let mut repl = repl::Repl::new(talk, template, system)?;
+    if let Some(last) = last {
+        repl.resume(last);
+    }
+    repl.run()
 }

@@ -5,7 +5,7 @@ use std::path::Path;
 use super::command::{Command, HELP};
 use super::files::{self, Attachment};
 use super::repl::Repl;
-use crate::cli::resolve;
+use crate::cli::sampling;
 use crate::cli::talk::{speed, summary, tokens};
 use crate::gguf::printable;
 use crate::talk::chat::Conversation;
@@ -58,12 +58,13 @@ impl Repl {
             return;
         }
         let (settings, max) = (&mut self.talk.settings, &mut self.talk.max_tokens);
-        match resolve::set(settings, max, name, value) {
+        match sampling::set(settings, max, name, value) {
             Ok(()) => printer.dim(format_args!("{name} is {value}")),
             Err(why) => {
                 let like = |other: &str| strsim::jaro_winkler(name, other);
-                let best = resolve::SETTINGS.into_iter().max_by(|a, b| like(a).total_cmp(&like(b)));
-                let is_known = resolve::SETTINGS.contains(&name);
+                let best =
+                    sampling::SETTINGS.into_iter().max_by(|a, b| like(a).total_cmp(&like(b)));
+                let is_known = sampling::SETTINGS.contains(&name);
                 match best.filter(|best| !is_known && like(best) >= ALIKE) {
                     Some(best) => {
                         printer.say(format_args!("'{name}' is not a setting; did you mean {best}?"))

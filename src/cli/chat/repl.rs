@@ -13,6 +13,7 @@ use rustyline::{Behavior, CompletionType, Config, Editor};
 use super::command::Command;
 use super::complete::Keys;
 use super::files::{self, Attachment};
+use super::resume;
 use crate::cli::exit::{self, ExitStatus};
 use crate::cli::talk::{Reply, Talk, computed, summary};
 use crate::engine::{Answer, Finish};
@@ -107,9 +108,24 @@ impl Repl {
         })
     }
 
+    /// Goes on with a conversation of before, if there was one.
+    pub(super) fn resume(&mut self, last: Option<Conversation>) {
+        let printer = &self.talk.printer;
+        match last {
+            Some(conversation) => {
+                printer
+                    .dim(format_args!("going on after {} messages", conversation.messages.len()));
+                self.conversation = conversation;
+            }
+            None => printer.dim("there was no conversation with this model yet"),
+        }
+    }
+
     /// Talks until the user leaves, and leaves the trace behind that was asked for.
     pub(super) fn run(mut self) -> anyhow::Result<ExitStatus> {
-        let status = self.talk_on()?;
+        let status = self.talk_on();
+        resume::keep(&self.talk.engine, &self.conversation);
+        let status = status?;
         self.talk.end_trace()?;
         Ok(status)
     }

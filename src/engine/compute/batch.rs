@@ -12,6 +12,7 @@
 
 mod begin;
 mod end;
+mod keep;
 mod room;
 mod running;
 mod shares;
@@ -22,6 +23,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use super::shelf::Shelf;
 pub use running::{Alternative, Ended, Finish, Piece, Reading, Request, Room, Scored, Sink};
 use running::{Going, Running};
 use shares::shares;
@@ -74,6 +76,8 @@ pub struct Batcher {
     reading: Option<Vectoring>,
     /// Whether one waits for room: then no other text begins.
     vector_waits: bool,
+    /// Where texts outlive their slots.
+    shelf: Option<Shelf>,
     tally: Tally,
 }
 
@@ -89,6 +93,8 @@ struct Slot {
     running: Option<Running>,
     /// Whether a vector is being made of it.
     is_read: bool,
+    /// Whether its text is one that was written, not one of which a vector was made.
+    is_text: bool,
 }
 
 impl Slot {
@@ -186,6 +192,7 @@ impl Batcher {
             ends_when_stopped: false,
             reading: None,
             vector_waits: false,
+            shelf: None,
             tally: Tally::default(),
             loaded,
         })

@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::batch::{Batcher, Ended, Piece, Request, Room, Sink};
 use super::draft::Drafted;
+use super::grammar::Grammar;
 use crate::engine::{Error, Finish};
 use crate::ggml::{SamplerSettings, Token};
 use crate::talk::StopWords;
@@ -78,6 +79,8 @@ pub struct Ask {
     pub max_tokens: Option<usize>,
     /// Texts that end it.
     pub stops: StopWords,
+    /// What it must fit.
+    pub grammar: Option<Grammar>,
 }
 
 /// Goes on with a text until a stop. `on_text` gets whole characters as they come and may end the answer.
@@ -98,7 +101,7 @@ pub fn generate(
     batcher.add(Request {
         prompt: ask.prompt,
         settings: ask.settings,
-        grammar: None,
+        grammar: ask.grammar,
         max_tokens: ask.max_tokens,
         stops: ask.stops,
         logprobs: None,

@@ -6,3 +6,4 @@ pub mod embed;
 pub(super) mod generate;
 pub(super) mod grammar;
 pub(super) mod session;
+pub(super) mod shelf;

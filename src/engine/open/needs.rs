@@ -123,7 +123,10 @@ pub(super) fn measured_needs(
     // A batch cannot be larger than the context; the fourth corner is a bound.
     let bytes = [[small, small + large.saturating_sub(long)], [long, large]];
     let context = ContextCost { ctx, ubatch, bytes };
-    let needs = match process() {
+    // What other models have taken is no need of this one.
+    let process =
+        if options.alone { process() } else { Some(rough_needs(index, options, wish).process) };
+    let needs = match process {
         Some(process) if before > Bytes::ZERO => {
             Needs { process, context, read_ahead: READ_AHEAD, gpu: None }
         }
@@ -190,7 +193,7 @@ pub(super) fn described_needs(
             }
         }
     }
-    let process = process().unwrap_or(PROCESS + GPU_PROCESS);
+    let process = process().filter(|_| options.alone).unwrap_or(PROCESS + GPU_PROCESS);
     let [context, on_gpu] = costs;
     let (driver, shared) = (driver_needs(index, wish, device), [Bytes::ZERO; 2]);
     let gpu = GpuNeeds { context: on_gpu, driver, staging: STAGING, shared };

@@ -38,6 +38,8 @@ pub struct LoadOptions {
     pub repack: bool,
     /// Takes also models that make vectors of texts.
     pub embedding: bool,
+    /// Whether no other model is loaded in this process: then what the process has taken so far is counted as its own.
+    pub alone: bool,
     /// A `tokenizer.json` to be used instead of the file's tokenizer.
     pub tokenizer: Option<PathBuf>,
     /// Keeps blocks that stream from RAM there. Without, they are read for every pass all the same: for tests, and to measure.
@@ -162,6 +164,7 @@ impl Default for LoadOptions {
             aside: Bytes::ZERO,
             repack: true,
             embedding: false,
+            alone: true,
             tokenizer: None,
             keep: true,
             monitor: None,

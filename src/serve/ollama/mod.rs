@@ -1,5 +1,6 @@
 //! Ollama's protocol: chat, generate, and what its clients ask about models. Answers are lines of JSON.
 
+mod fit;
 mod reply;
 mod shelf;
 
@@ -16,16 +17,17 @@ use super::answers::{self, warned};
 use super::ask;
 use super::error::{ApiError, Protocol};
 use super::fields::{self, Fields};
-use super::order::{self, Order};
+use super::order::{self, MAX_LOGPROBS, Order};
 use super::preset::Preset;
 use super::prompt;
 use super::server::{Admitted, Served, Server};
+use super::settings;
 use crate::engine::Grammar;
 use crate::engine::{SamplerSettings, Token};
 use crate::talk::ask::{Ask, Prompt};
 use crate::talk::chat::prompt_tokens;
 use reply::{Kind, Reply};
-pub(super) use shelf::{ps, show, tags, version};
+pub(super) use shelf::{described, ps, show, shown, tags, version};
 
 /// `/api/chat`.
 pub(super) async fn chat(
@@ -41,8 +43,7 @@ pub(super) async fn chat(
     }
     let admitted = server.admit().await?;
     let (order, stream) = read(&body, &server.config.preset)?;
-    let asked = ask::ask(fields, Protocol::Ollama)?;
-    let (prompt, tokens) = prompt::open(&server, served, asked, Protocol::Ollama)?;
+    let (prompt, tokens) = fit::open(&server, served, fields)?;
     let (template, _) = served.writer()?;
     let mut order = Order { prompts: vec![tokens], shown: served.shown.clone(), ..order };
     order.stops.extend(template.stop().map(str::to_owned));
@@ -144,19 +145,26 @@ pub(super) fn read(body: &Map<String, Value>, preset: &Preset) -> Result<(Order,
     };
     let order = Order {
         prompts: Vec::new(),
-        settings: order::settings(options, &preset.over(default))?,
+        settings: settings::settings(options, &preset.over(default))?,
         max_tokens: match max {
             Some(max) => usize::try_from(max).ok(),
             None => preset.max_tokens.map(|max| max as usize),
         },
         stops: order::stops(options, preset)?,
-        logprobs: None,
+        logprobs: logprobs(fields)?,
         grammar: format(fields)?,
         shown: Arc::default(),
         progress: false,
         n: 1,
     };
     Ok((order, stream))
+}
+
+/// `logprobs`, and `top_logprobs` beside it.
+fn logprobs(fields: Fields<'_>) -> Result<Option<usize>, ApiError> {
+    let top = fields.whole("top_logprobs", 0, MAX_LOGPROBS)?.unwrap_or(0);
+    let wanted = fields.flag("logprobs")?.unwrap_or(false);
+    Ok(wanted.then(|| usize::try_from(top).unwrap_or(0)))
 }
 
 /// `format`: `json`, or a schema.

@@ -10,7 +10,7 @@ use super::super::answers::{self, Answers, Message, News};
 use super::super::error::{ApiError, Protocol};
 use super::shelf::now;
 use crate::engine::Finish;
-use crate::engine::batch::Ended;
+use crate::engine::batch::{Alternative, Ended, Scored};
 use crate::talk::speech::{Call, Reader, Said, Spoken};
 
 /// Which of the two.
@@ -28,6 +28,8 @@ pub(super) struct Reply {
     begun: Instant,
     said: Spoken,
     reader: Option<Reader>,
+    /// Of tokens that were not told yet.
+    scored: Vec<Scored>,
     /// Names its calls.
     unique: String,
     ended: Option<Ended>,
@@ -37,7 +39,8 @@ impl Reply {
     pub(super) fn new(kind: Kind, model: String, reader: Option<Reader>) -> Reply {
         let begun = Instant::now();
         let unique = format!("{:016x}", RandomState::new().hash_one(0));
-        Reply { kind, model, begun, said: Spoken::default(), reader, unique, ended: None }
+        let (said, scored) = (Spoken::default(), Vec::new());
+        Reply { kind, model, begun, said, reader, scored, unique, ended: None }
     }
 
     /// The answer to a request that asks for nothing but the model.
@@ -51,10 +54,13 @@ impl Reply {
     /// Takes what the worker says; returns what is known of it.
     pub(super) fn take(&mut self, message: Message) -> Result<Spoken, ApiError> {
         let said = match message.news {
-            News::Piece(piece) => match &mut self.reader {
-                Some(reader) => reader.push(&piece.text),
-                None => vec![Said::Text(piece.text)],
-            },
+            News::Piece(piece) => {
+                self.scored.extend(piece.scored);
+                match &mut self.reader {
+                    Some(reader) => reader.push(&piece.text),
+                    None => vec![Said::Text(piece.text)],
+                }
+            }
             News::Reading(_) => Vec::new(),
             News::End(ended) => {
                 let ended = ended?;
@@ -87,9 +93,10 @@ impl Reply {
             Err(error) => format!("{}\n", error.json(Protocol::Ollama)),
             Ok(new) => {
                 let mut lines = String::new();
-                if new != Spoken::default() {
+                if new != Spoken::default() || !self.scored.is_empty() {
                     let before = self.said.calls.len() - new.calls.len();
                     lines = format!("{}\n", self.line(&new, before));
+                    self.scored.clear();
                 }
                 if let Some(last) = self.last(&Spoken::default()) {
                     lines += &format!("{last}\n");
@@ -122,6 +129,9 @@ impl Reply {
             }
         }
         line["done"] = false.into();
+        if !self.scored.is_empty() {
+            line["logprobs"] = self.scored.iter().map(probability).collect();
+        }
         line
     }
 
@@ -151,4 +161,18 @@ impl Reply {
         line["eval_duration"] = nanos(ended.seconds[1]).into();
         Some(line)
     }
+}
+
+fn probability(scored: &Scored) -> Value {
+    let one = |a: &Alternative| {
+        json!({
+            "token": String::from_utf8_lossy(&a.bytes), "logprob": a.logprob.max(-9999.0),
+            "bytes": a.bytes,
+        })
+    };
+    let mut entry = one(&scored.chosen);
+    if !scored.top.is_empty() {
+        entry["top_logprobs"] = scored.top.iter().map(one).collect();
+    }
+    entry
 }

@@ -11,16 +11,21 @@ use sha2::{Digest, Sha256};
 
 use super::super::error::ApiError;
 use super::super::fields::{self, Fields};
+use super::super::preset::Preset;
 use super::super::server::{Served, Server};
+use crate::engine::Index;
 
 /// The time, as Ollama writes it.
 pub(super) fn now() -> String {
     Utc::now().to_rfc3339_opts(SecondsFormat::Nanos, true)
 }
 
+/// The Ollama whose protocol this is: clients refuse older ones.
+const OLLAMA: &str = "0.13.5";
+
 /// `/api/version`.
 pub(in super::super) async fn version() -> Json<Value> {
-    Json(json!({ "version": env!("CARGO_PKG_VERSION") }))
+    Json(json!({ "version": OLLAMA, "airrun": env!("CARGO_PKG_VERSION") }))
 }
 
 /// `/api/tags`.
@@ -54,7 +59,20 @@ pub(in super::super) async fn show(
     let fields = Fields::of(&body);
     let name = fields.text("model")?.or(fields.text("name")?);
     server.named(served, Some(name.ok_or_else(|| fields.wrong("model", "there"))?))?;
+    let knows = Some([served.takes_tools(), served.thinks()]);
     let index = served.engine.index();
+    Ok(Json(shown(&served.name, index, &server.config.preset, served.n_ctx, knows)))
+}
+
+/// What is told of a model that is served with `n_ctx` tokens of context; whether it knows tools and thinks is guessed where
+/// nobody has looked.
+pub(in super::super) fn shown(
+    name: &str,
+    index: &Index,
+    preset: &Preset,
+    n_ctx: u32,
+    knows: Option<[bool; 2]>,
+) -> Value {
     let mut info = Map::new();
     for (key, value) in &index.metadata.entries {
         // Lists, such as the vocabulary, are too long to be of use.
@@ -64,25 +82,31 @@ pub(in super::super) async fn show(
     }
     info.remove("tokenizer.chat_template");
     info.insert("general.parameter_count".to_owned(), index.parameters().into());
-    let mut capabilities =
-        vec![if served.engine.writes_text() { "completion" } else { "embedding" }];
-    capabilities.extend(served.takes_tools().then_some("tools"));
-    capabilities.extend(served.thinks().then_some("thinking"));
-    let preset = &server.config.preset;
+    // Clients size their prompts by it.
+    if let Some(length) = info.get_mut(&format!("{}.context_length", index.architecture())) {
+        *length = length.as_u64().unwrap_or(u64::MAX).min(u64::from(n_ctx)).into();
+    }
+    let template = index.chat_template().unwrap_or_default();
+    let writes = index.purpose().not_for_text().is_none();
+    let [tools, thinks] =
+        knows.unwrap_or([template.contains("tools"), template.contains("enable_thinking")]);
+    let mut capabilities = vec![if writes { "completion" } else { "embedding" }];
+    capabilities.extend(tools.then_some("tools"));
+    capabilities.extend(thinks.then_some("thinking"));
     let said = |(role, text): &(String, String)| json!({"role": role, "content": text});
     let said: Vec<Value> = preset.messages.iter().map(said).collect();
-    Ok(Json(json!({
+    json!({
         "license": index.meta_str("general.license").unwrap_or_default(),
-        "modelfile": preset.modelfile(&served.name, served.n_ctx),
-        "parameters": preset.parameters(served.n_ctx),
+        "modelfile": preset.modelfile(name, n_ctx),
+        "parameters": preset.parameters(n_ctx),
         "system": preset.system.as_deref().unwrap_or_default(),
         "messages": said,
-        "template": index.chat_template().unwrap_or_default(),
-        "details": details(served),
+        "template": template,
+        "details": details(index),
         "model_info": info,
         "capabilities": capabilities,
-        "modified_at": modified(served),
-    })))
+        "modified_at": modified(index),
+    })
 }
 
 fn scalar(
@@ -96,14 +120,18 @@ fn scalar(
 }
 
 fn entry(served: &Served) -> Value {
+    described(&served.name, served.engine.index())
+}
+
+/// What a list of models says of one.
+pub(in super::super) fn described(name: &str, index: &Index) -> Value {
     json!({
-        "name": served.name, "model": served.name, "modified_at": modified(served),
-        "size": served.engine.index().bytes(), "digest": digest(served), "details": details(served),
+        "name": name, "model": name, "modified_at": modified(index),
+        "size": index.bytes(), "digest": digest(index), "details": details(index),
     })
 }
 
-fn details(served: &Served) -> Value {
-    let index = served.engine.index();
+fn details(index: &Index) -> Value {
     json!({
         "parent_model": "", "format": "gguf", "family": index.architecture(),
         "families": [index.architecture()], "parameter_size": count(index.parameters()),
@@ -118,20 +146,20 @@ fn count(n: u64) -> String {
     if x >= 1e9 { format!("{:.1}B", x / 1e9) } else { format!("{:.1}M", x / 1e6) }
 }
 
-fn modified(served: &Served) -> String {
-    let file = served.engine.index().files.first();
+fn modified(index: &Index) -> String {
+    let file = index.files.first();
     let time = file.and_then(|file| std::fs::metadata(&file.path).ok()?.modified().ok());
     DateTime::<Utc>::from(time.unwrap_or(SystemTime::UNIX_EPOCH))
         .to_rfc3339_opts(SecondsFormat::Nanos, true)
 }
 
 /// A name for this file as it is: of its path, size and time. Its bytes are too many to be hashed for a list.
-fn digest(served: &Served) -> String {
+fn digest(index: &Index) -> String {
     let mut hash = Sha256::new();
-    for file in &served.engine.index().files {
+    for file in &index.files {
         hash.update(file.path.as_os_str().as_encoded_bytes());
         hash.update(file.len.0.to_le_bytes());
     }
-    hash.update(modified(served));
+    hash.update(modified(index));
     hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
 }

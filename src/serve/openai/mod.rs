@@ -20,8 +20,10 @@ use super::order::{self, MAX_LOGPROBS, MAX_TEXTS, Order};
 use super::preset::Preset;
 use super::prompt;
 use super::server::{Admitted, Served, Server};
+use super::settings;
 use crate::engine::{Grammar, SamplerSettings};
 use crate::talk::ask::Ask;
+use crate::talk::speech::Reader;
 use reply::{Choice, Kind, Reply};
 
 /// The most texts that one request may ask for, over all its prompts.
@@ -55,7 +57,14 @@ pub(super) async fn model(
 }
 
 fn describe(server: &Server, served: &Served) -> Value {
-    json!({"id": served.name, "object": "model", "created": server.started, "owned_by": "airrun"})
+    json!({
+        "id": served.name, "object": "model", "created": server.started, "owned_by": "airrun",
+        "max_model_len": served.n_ctx,
+        "meta": {
+            "n_ctx_train": served.engine.index().context_length(),
+            "n_params": served.engine.index().parameters(), "size": served.engine.index().bytes(),
+        },
+    })
 }
 
 /// `/v1/chat/completions`.
@@ -65,7 +74,9 @@ pub(super) async fn chat(
 ) -> Result<Response, ApiError> {
     let served = server.model()?;
     let body = fields::read(&server, request).await?;
-    server.named(served, Fields::of(&body).text("model")?)?;
+    // With one model, any name means it, as with llama-server.
+    Fields::of(&body).text("model")?;
+    order::permit_grammar(&server, Fields::of(&body))?;
     let admitted = server.admit().await?;
     let (order, manner, asked) = read_chat(&body, &server.config.preset)?;
     let (prompt, tokens, dropped) = match fit::wanted(Fields::of(&body))? {
@@ -90,6 +101,29 @@ pub(super) async fn chat(
     Ok(answer)
 }
 
+/// A chat request that is on its way: its order, who reads its answer, and what was not done as it was asked.
+pub(super) struct Opened {
+    pub(super) order: Order,
+    pub(super) reader: Reader,
+    pub(super) warnings: Vec<String>,
+}
+
+/// Opens a chat request: for protocols whose requests are made into chats.
+pub(super) fn open(
+    server: &Server,
+    served: &Served,
+    body: &Map<String, Value>,
+) -> Result<Opened, ApiError> {
+    let (order, manner, asked) = read_chat(body, &server.config.preset)?;
+    let (prompt, tokens) = prompt::open(server, served, asked, Protocol::OpenAi)?;
+    let mut order = Order { prompts: vec![tokens], shown: served.shown.clone(), n: 1, ..order };
+    let (template, _) = served.writer()?;
+    order.stops.extend(template.stop().map(str::to_owned));
+    order.grammar = prompt::grammar(&prompt, order.grammar)?;
+    let reader = prompt.reader(manner.stream);
+    Ok(Opened { order, reader, warnings: prompt.warnings })
+}
+
 /// What a chat request asks for, but for its prompt. Knows no model, so that any request can be tried with it.
 pub(super) fn read_chat(
     body: &Map<String, Value>,
@@ -100,10 +134,7 @@ pub(super) fn read_chat(
         Some(true) => Some(fields.whole("top_logprobs", 0, MAX_LOGPROBS)?.unwrap_or(0)),
         _ => None,
     };
-    let max = match fields.whole("max_completion_tokens", -1, i64::from(u32::MAX))? {
-        Some(max) => Some(max),
-        None => fields.whole("max_tokens", -1, i64::from(u32::MAX))?,
-    };
+    let max = most(fields, &["max_completion_tokens", "max_tokens", "n_predict"])?;
     let max = max.or(preset.max_tokens.map(i64::from));
     // llama.cpp's name for it.
     let stream = fields.flag("stream")?.unwrap_or(false);
@@ -112,6 +143,12 @@ pub(super) fn read_chat(
         Order { grammar: format(fields)?, progress, ..common(fields, logprobs, max, preset)? };
     let asked = ask::ask(fields, Protocol::OpenAi)?;
     Ok((order, manner(fields)?, asked))
+}
+
+/// The most tokens of an answer, by the first of `names` that says it; -1 is no limit.
+fn most(fields: Fields<'_>, names: &[&str]) -> Result<Option<i64>, ApiError> {
+    let said = names.iter().find(|name| fields.any(name).is_some());
+    said.map_or(Ok(None), |name| fields.whole(name, -1, i64::from(u32::MAX)))
 }
 
 /// What chats and completions have in common.
@@ -124,7 +161,7 @@ fn common(
     let count = |n: i64| usize::try_from(n).unwrap_or(0);
     Ok(Order {
         prompts: Vec::new(),
-        settings: order::settings(fields, &preset.over(SamplerSettings::default()))?,
+        settings: settings::settings(fields, &preset.over(SamplerSettings::default()))?,
         // -1 is no limit.
         max_tokens: max.and_then(|max| usize::try_from(max).ok()),
         stops: order::stops(fields, preset)?,
@@ -150,9 +187,11 @@ fn manner(fields: Fields<'_>) -> Result<Manner, ApiError> {
 /// `response_format`: what the answer must fit.
 fn format(fields: Fields<'_>) -> Result<Option<Grammar>, ApiError> {
     let name = "response_format";
-    let Some(format) = fields.object(name, "response_format.")? else { return Ok(None) };
+    let Some(format) = fields.object(name, "response_format.")? else {
+        return order::own_grammar(fields);
+    };
     match format.text("type")? {
-        None | Some("text") => Ok(None),
+        None | Some("text") => order::own_grammar(fields),
         Some("json_object") => order::schema_grammar(name, &json!({"type": "object"})).map(Some),
         Some("json_schema") => {
             let outer = format.object("json_schema", "response_format.json_schema.")?;
@@ -173,8 +212,9 @@ pub(super) async fn completions(
     let served = server.model()?;
     let body = fields::read(&server, request).await?;
     let fields = Fields::of(&body);
-    server.named(served, fields.text("model")?)?;
+    fields.text("model")?;
     served.writer()?;
+    order::permit_grammar(&server, fields)?;
     let admitted = server.admit().await?;
     let (order, manner) = read_completion(&body, &server.config.preset)?;
     let most = MAX_CHOICES / order.n;
@@ -213,7 +253,7 @@ pub(super) fn read_completion(
         return Err(fields.wrong("logprobs", want));
     }
     let logprobs = fields.whole("logprobs", 0, MAX_LOGPROBS)?;
-    let max = fields.whole("max_tokens", -1, i64::from(u32::MAX))?.or(Some(DEFAULT_COMPLETION));
+    let max = Some(most(fields, &["max_tokens", "n_predict"])?.unwrap_or(DEFAULT_COMPLETION));
     let order = Order { grammar: format(fields)?, ..common(fields, logprobs, max, preset)? };
     Ok((order, Manner { echo, ..manner(fields)? }))
 }
@@ -247,7 +287,10 @@ async fn answer(
 /// What clients of server-sent events pass over.
 const COMMENT: &str = ": still waiting\n\n";
 
-fn sse(body: Body) -> Response {
-    use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE};
-    ([(CONTENT_TYPE, "text/event-stream"), (CACHE_CONTROL, "no-cache")], body).into_response()
+pub(super) fn sse(body: Body) -> Response {
+    use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderName};
+    // Proxies such as nginx hold streams back otherwise.
+    let unheld = (HeaderName::from_static("x-accel-buffering"), "no");
+    ([(CONTENT_TYPE, "text/event-stream"), (CACHE_CONTROL, "no-cache"), unheld], body)
+        .into_response()
 }

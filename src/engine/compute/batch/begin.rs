@@ -104,8 +104,13 @@ impl Batcher {
         common: usize,
         request: Request,
     ) -> Result<(), (Box<dyn Sink>, Error)> {
-        let kept = if self.loaded.model.has_encoder() { 0 } else { self.keep(slot, from, common) };
         let prompt = request.prompt.clone();
+        self.give_up(slot, &prompt);
+        let kept = match self.unshelve(slot, &prompt, common) {
+            Some(kept) => kept,
+            None if self.loaded.model.has_encoder() => 0,
+            None => self.keep(slot, from, common),
+        };
         (self.slots[slot].tokens, self.slots[slot].n_done) = (prompt[..kept].to_vec(), kept);
         self.born += 1;
         let running = Running::new(request, kept, self.born, &self.loaded)?;
@@ -116,6 +121,7 @@ impl Batcher {
         self.tally.reused += kept;
         self.slots[slot].tokens = tokens;
         self.slots[slot].running = Some(running);
+        self.slots[slot].is_text = true;
         Ok(())
     }
 

@@ -25,6 +25,7 @@ impl Batcher {
             else {
                 return false;
             };
+            self.shelve(oldest);
             self.forget(oldest);
             self.slots[oldest].tokens.clear();
         }

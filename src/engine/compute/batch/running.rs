@@ -176,6 +176,7 @@ impl Running {
     ) -> Result<Running, (Box<dyn Sink>, Error)> {
         let vocab = loaded.model.vocab();
         let sampler = Sampler::new(&request.settings, vocab).and_then(|mut sampler| {
+            sampler.recall(&request.prompt, vocab);
             if let Some(grammar) = &request.grammar {
                 sampler.obey(&grammar.rules, &grammar.root, vocab)?;
             }

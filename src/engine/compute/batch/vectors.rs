@@ -120,7 +120,7 @@ impl Batcher {
         };
         self.forget(slot);
         self.slots[slot].tokens = text.to_vec();
-        self.slots[slot].is_read = true;
+        (self.slots[slot].is_read, self.slots[slot].is_text) = (true, false);
         Ok(Some(Vectoring { slot, sum: Vec::new() }))
     }
 

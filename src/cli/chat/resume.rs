@@ -1,0 +1,42 @@
+//! The last conversation with each model, kept for `--resume`. What the model computed of it is the session's to keep.
+
+use std::fs::{self, DirBuilder};
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
+use std::path::PathBuf;
+
+use sha2::{Digest, Sha256};
+
+use crate::engine::Engine;
+use crate::memo;
+use crate::talk::chat::{Conversation, LoadError};
+
+/// Where the conversation with `engine`'s model is kept.
+fn file(engine: &Engine) -> Option<PathBuf> {
+    let path = &engine.index().files.first()?.path;
+    let path = fs::canonicalize(path).unwrap_or_else(|_| path.clone());
+    let hash = Sha256::digest(path.as_os_str().as_bytes());
+    let name: String = hash[..16].iter().map(|byte| format!("{byte:02x}")).collect();
+    Some(memo::path("conversations")?.join(format!("{name}.json")))
+}
+
+/// The last conversation, if there was one.
+///
+/// # Errors
+///
+/// Its file cannot be read, or is none.
+pub(super) fn last(engine: &Engine) -> Result<Option<Conversation>, LoadError> {
+    match file(engine) {
+        Some(file) if file.exists() => Conversation::load(&file).map(Some),
+        _ => Ok(None),
+    }
+}
+
+/// Keeps `conversation`, readable by its owner only. Where there is no place for it, it is not kept.
+pub(super) fn keep(engine: &Engine, conversation: &Conversation) {
+    let Some(file) = file(engine).filter(|_| !conversation.messages.is_empty()) else { return };
+    let Some(dir) = file.parent() else { return };
+    let made = DirBuilder::new().recursive(true).mode(0o700).create(dir);
+    let kept = made.and_then(|()| conversation.save(&file));
+    let _ = kept.and_then(|()| fs::set_permissions(&file, fs::Permissions::from_mode(0o600)));
+}

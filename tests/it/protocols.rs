@@ -1,0 +1,175 @@
+//! Responses and Anthropic's messages, as their clients meet them.
+
+use serde_json::{Value, json};
+
+use crate::serve::{Answer, Server, model_with_tools};
+
+const QUESTION: &str = "What is the capital of Mongolia?";
+const ANSWER: &str = "The capital of Mongolia is Ulaanbaatar.";
+
+fn tiny() -> String {
+    format!("{}/models/tiny-chat-q8_0.gguf", env!("CARGO_MANIFEST_DIR"))
+}
+
+/// The data of named server-sent events, each of which must be of the kind that its name says.
+fn events(answer: &Answer) -> Vec<Value> {
+    assert_eq!(answer.status, 200, "{answer:?}");
+    let mut name = "";
+    let mut all = Vec::new();
+    for line in answer.text.lines() {
+        if let Some(kind) = line.strip_prefix("event: ") {
+            name = kind;
+        } else if let Some(data) = line.strip_prefix("data: ") {
+            let data: Value = serde_json::from_str(data).unwrap();
+            assert_eq!(data["type"], name, "{line}");
+            all.push(data);
+        }
+    }
+    all
+}
+
+fn texts(events: &[Value], kind: &str, path: &str) -> String {
+    let of = events.iter().filter(|event| event["type"] == kind);
+    of.map(|event| event.pointer(path).unwrap().as_str().unwrap()).collect()
+}
+
+#[test]
+fn anthropics_messages_are_answered() {
+    let server = Server::with_model(&tiny(), &["-c", "512"]);
+    let ask = |more: Value| {
+        let mut body = json!({"model": "claude-any", "max_tokens": 40, "temperature": 0,
+            "messages": [{"role": "user", "content": [{"type": "text", "text": QUESTION}]}]});
+        body.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        body
+    };
+    let message = server.ask("/v1/messages", &ask(json!({})));
+    assert_eq!(message["content"], json!([{"type": "text", "text": ANSWER}]));
+    assert_eq!(
+        (&message["type"], &message["stop_reason"]),
+        (&json!("message"), &json!("end_turn"))
+    );
+    let streamed = events(&server.post("/v1/messages", &ask(json!({"stream": true}))));
+    assert_eq!(streamed[0]["type"], "message_start");
+    assert_eq!(streamed[streamed.len() - 1]["type"], "message_stop");
+    assert_eq!(texts(&streamed, "content_block_delta", "/delta/text"), ANSWER);
+    let cut = server.ask("/v1/messages", &ask(json!({"max_tokens": 2})));
+    assert_eq!(cut["stop_reason"], "max_tokens");
+    let stopped = server.ask("/v1/messages", &ask(json!({"stop_sequences": ["Mongolia"]})));
+    assert_eq!(stopped["stop_reason"], "stop_sequence", "{stopped}");
+    let counted = server.ask("/v1/messages/count_tokens", &ask(json!({"system": "Be brief."})));
+    assert!(counted["input_tokens"].as_u64().unwrap() > 15, "{counted}");
+    // Who pays differs in each request, and costs no prefix.
+    let system = |tag: &str| {
+        json!({"system": [
+            {"type": "text", "text": format!("x-anthropic-billing-header: cch={tag}")},
+            {"type": "text", "text": "Be brief. ".repeat(20)},
+        ]})
+    };
+    server.ask("/v1/messages", &ask(system("a")));
+    let again = server.ask("/v1/messages", &ask(system("b")));
+    assert!(again["usage"]["cache_read_input_tokens"].as_u64().unwrap() > 40, "{again}");
+}
+
+#[test]
+fn responses_are_answered() {
+    let server = Server::with_model(&tiny(), &["-c", "512"]);
+    let body = json!({"model": "gpt-any", "input": QUESTION, "temperature": 0});
+    let response = server.ask("/v1/responses", &body);
+    assert_eq!(response["output"][0]["content"][0]["text"], ANSWER, "{response}");
+    assert_eq!(
+        (&response["object"], &response["status"]),
+        (&json!("response"), &json!("completed"))
+    );
+    let mut body = body;
+    body["stream"] = true.into();
+    let streamed = events(&server.post("/v1/responses", &body));
+    assert_eq!(streamed[0]["type"], "response.created");
+    assert_eq!(streamed[streamed.len() - 1]["response"]["output"][0]["content"][0]["text"], ANSWER);
+    assert_eq!(texts(&streamed, "response.output_text.delta", "/delta"), ANSWER);
+    for (i, event) in streamed.iter().enumerate() {
+        assert_eq!(event["sequence_number"], i);
+    }
+    let cut = server.ask("/v1/responses", &json!({"input": QUESTION, "max_output_tokens": 2}));
+    assert_eq!(cut["incomplete_details"]["reason"], "max_output_tokens");
+    let format = json!({"type": "json_schema", "name": "n", "schema": {"enum": ["yes", "no"]}});
+    let body = json!({"input": QUESTION, "text": {"format": format}});
+    let said = server.ask("/v1/responses", &body)["output"][0]["content"][0]["text"].clone();
+    assert!(said == "\"yes\"" || said == "\"no\"", "{said}");
+    let counted = server.ask("/v1/responses/input_tokens", &json!({"input": QUESTION}));
+    assert!(counted["input_tokens"].as_u64().unwrap() > 10, "{counted}");
+}
+
+#[test]
+fn tools_are_called_in_both() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = Server::with_model(&model_with_tools(dir.path()), &["-c", "512"]);
+    let schema = json!({"type": "object", "properties": {"city": {"enum": ["Oslo", "Rome"]}}, "required": ["city"]});
+    let known = |city: &Value| city == "Oslo" || city == "Rome";
+
+    let body = json!({"max_tokens": 100, "messages": [{"role": "user", "content": QUESTION}],
+        "tools": [{"name": "weather", "input_schema": schema}, {"type": "web_search_20250305", "name": "w"}],
+        "tool_choice": {"type": "tool", "name": "weather"}});
+    let message = server.ask("/v1/messages", &body);
+    assert_eq!(message["stop_reason"], "tool_use", "{message}");
+    let block = message["content"].as_array().unwrap().last().unwrap();
+    assert!(block["type"] == "tool_use" && known(&block["input"]["city"]), "{message}");
+    let mut stream = body.clone();
+    stream["stream"] = true.into();
+    let streamed = events(&server.post("/v1/messages", &stream));
+    let json = texts(&streamed, "content_block_delta", "/delta/partial_json");
+    assert!(known(&serde_json::from_str::<Value>(&json).unwrap()["city"]), "{json}");
+    let mut next = body.clone();
+    next["tool_choice"] = json!({"type": "auto"});
+    let messages = next["messages"].as_array_mut().unwrap();
+    messages.push(json!({"role": "assistant", "content": message["content"]}));
+    messages.push(json!({"role": "user", "content": [
+        {"type": "tool_result", "tool_use_id": block["id"], "content": "Rain"}]}));
+    assert_eq!(server.post("/v1/messages", &next).status, 200);
+
+    let body = json!({"input": QUESTION, "max_output_tokens": 100, "tool_choice": "required",
+        "tools": [{"type": "function", "name": "weather", "parameters": schema}, {"type": "web_search"}]});
+    let response = server.ask("/v1/responses", &body);
+    let call = response["output"].as_array().unwrap().last().unwrap();
+    assert_eq!(
+        (&call["type"], &call["name"]),
+        (&json!("function_call"), &json!("weather")),
+        "{response}"
+    );
+    let arguments: Value = serde_json::from_str(call["arguments"].as_str().unwrap()).unwrap();
+    assert!(known(&arguments["city"]), "{arguments}");
+    let input = json!([{"role": "user", "content": QUESTION}, call,
+        {"type": "function_call_output", "call_id": call["call_id"], "output": "Rain"}]);
+    let body = json!({"input": input, "tools": body["tools"], "max_output_tokens": 5});
+    assert_eq!(server.post("/v1/responses", &body).status, 200);
+}
+
+#[test]
+fn bad_requests_are_refused_in_the_protocols_words() {
+    let server = Server::with_model(&tiny(), &["-c", "256", "--api-key", "k"]);
+    let anthropic = |body: &Value| server.post_with("/v1/messages", body, ("x-api-key", "k"));
+    for body in [
+        json!({}),
+        json!({"messages": 1}),
+        json!({"messages": [{"role": "wizard", "content": "x"}]}),
+        json!({"messages": [{"role": "user", "content": [{"type": "image"}]}]}),
+        json!({"messages": [{"role": "user", "content": "x"}], "max_tokens": "many"}),
+        json!({"messages": [{"role": "user", "content": "word ".repeat(400)}]}),
+    ] {
+        let answer = anthropic(&body);
+        let error = answer.json();
+        assert_eq!(answer.status, 400, "{answer:?}");
+        assert_eq!(error["type"], "error");
+        assert_eq!(error["error"]["type"], "invalid_request_error", "{error}");
+    }
+    let long = json!({"messages": [{"role": "user", "content": "word ".repeat(400)}]});
+    assert!(anthropic(&long).text.contains("prompt is too long"));
+    let answer = server.post("/v1/messages", &json!({}));
+    assert_eq!(answer.json()["error"]["type"], "authentication_error");
+    for body in
+        [json!({}), json!({"input": [1]}), json!({"input": "x", "previous_response_id": "r"})]
+    {
+        let answer = server.post_with("/v1/responses", &body, ("authorization", "Bearer k"));
+        assert_eq!(answer.status, 400, "{answer:?}");
+        assert_eq!(answer.json()["error"]["type"], "invalid_request_error");
+    }
+}
