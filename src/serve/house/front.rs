@@ -59,10 +59,12 @@ async fn any(State(house): State<Arc<House>>, request: Request) -> Result<Respon
     let map = fields::read(&house.front, Request::from_parts(parts.clone(), body)).await?;
     let which = meant(&house, &map)?;
     let stay = stay::of(&map);
-    let body = Body::from(serde_json::to_vec(&map).unwrap_or_default());
+    let body = Body::from(serde_json::to_vec(&*map).unwrap_or_default());
     let request = Request::from_parts(parts, body);
     let streams = Fields::of(&map).flag("stream").ok().flatten();
     let streams = streams.unwrap_or(matches!(path.as_str(), "/api/chat" | "/api/generate"));
+    // Whoever answers takes memory for it once more.
+    drop(map);
     let ping = house.front.config.ping;
     let entering = {
         let house = house.clone();
