@@ -288,7 +288,6 @@ impl Error {
                 "put all parts into one directory, under the names they were published with"
             }
             Reason::Split(_) => "give the first part, with all parts of one model beside it",
-            Reason::Header { flaw: Flaw::BadMagic(_), .. } => "airrun reads GGUF files only",
             Reason::Header { flaw: Flaw::Version(_) | Flaw::BigEndian, .. } => {
                 "convert the model again with a current converter"
             }
@@ -298,7 +297,25 @@ impl Error {
             Reason::Tensor { flaw: TensorFlaw::NoKernel(_), .. } => {
                 "convert the model again: weights are F32, F16, BF16 or of a quantised type"
             }
+            Reason::Header {
+                flaw: Flaw::Truncated(_) | Flaw::BadMagic(_) | Flaw::Length { .. },
+                ..
+            }
+            | Reason::Tensor { flaw: TensorFlaw::BeyondEnd { .. }, .. }
+                if is_piece(&self.path) =>
+            {
+                "it is a piece of a file that was cut up: join all pieces in their order with `cat` into one file"
+            }
+            Reason::Model { key, why }
+                if key == "tokenizer.ggml.tokens" && why.contains("twice") =>
+            {
+                "libllama cannot read such a vocabulary, although the file may be as it was published: try another file of the model"
+            }
+            Reason::Model { key, .. } if key.ends_with(".rope.scaling.type") => {
+                "libllama has no such scaling: try a file that was converted by a current llama.cpp"
+            }
             Reason::Changed => "open it again when it is complete",
+            Reason::Header { flaw: Flaw::BadMagic(_), .. } => "airrun reads GGUF files only",
             Reason::NoTensors => "this is a vocabulary or a part of a model: give the model itself",
             Reason::Empty
             | Reason::Header { .. }
@@ -306,6 +323,17 @@ impl Error {
             | Reason::Model { .. } => "the file is damaged or incomplete: download it again",
         }
     }
+}
+
+/// Whether a file's name says that it was cut up by `split` or its like: `x.gguf.part1of2`, `x.gguf-split-a`, `x.gguf.aa`.
+fn is_piece(path: &Path) -> bool {
+    let name = path.file_name().unwrap_or_default().to_string_lossy().to_lowercase();
+    name.split_once(".gguf").is_some_and(|(_, rest)| {
+        let rest = rest.trim_start_matches(['.', '-', '_']);
+        rest.starts_with("part")
+            || rest.starts_with("split")
+            || matches!(rest, "aa" | "ab" | "000" | "001")
+    })
 }
 
 /// At most this many characters of a name from a file are repeated in a message.
@@ -328,6 +356,19 @@ pub fn printable(text: &[u8]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn pieces_are_told_by_their_names() {
+        for (name, piece) in [
+            ("m.gguf.part1of2", true),
+            ("m.gguf-split-a", true),
+            ("m.GGUF.aa", true),
+            ("m-00001-of-00002.gguf", false),
+            ("m.gguf", false),
+        ] {
+            assert_eq!(is_piece(Path::new(name)), piece, "{name}");
+        }
+    }
 
     #[test]
     fn text_from_files_cannot_move_the_cursor() {

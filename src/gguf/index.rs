@@ -92,6 +92,9 @@ pub struct Index {
     pub tensors: Vec<TensorInfo>,
     /// The blocks, in order of computation: by stack, then by number.
     pub blocks: Vec<Block>,
+    /// Tensors of towers for images or sound that are in the file of a model that writes text: libllama wants them in a file of their own,
+    /// and the text part does without.
+    pub left_out: usize,
 }
 
 impl TensorInfo {
@@ -176,6 +179,7 @@ impl Index {
             metadata: value::Metadata::default(),
             tensors: Vec::new(),
             blocks: Vec::new(),
+            left_out: 0,
         };
         let mut names_seen = HashSet::new();
         for (number, (file, header)) in parts.into_iter().enumerate() {
@@ -202,8 +206,19 @@ impl Index {
             index.files.push(file);
         }
         index.check_identity()?;
+        index.leave_out_towers();
         index.blocks = blocks(&index.tensors);
         Ok(index)
+    }
+
+    /// Ollama keeps the tower that reads images in the model's file.
+    fn leave_out_towers(&mut self) {
+        let has_text = self.tensors.iter().any(|tensor| tensor.name == "token_embd.weight");
+        if has_text && self.metadata.str("general.architecture") != Some("clip") {
+            let all = self.tensors.len();
+            self.tensors.retain(|tensor| !names::is_of_tower(&tensor.name));
+            self.left_out = all - self.tensors.len();
+        }
     }
 
     /// What every model file must say of itself: its architecture, and for a split one the number

@@ -52,6 +52,11 @@ fn block_number(digits: &str) -> Option<u32> {
     if plain { digits.parse().ok() } else { None }
 }
 
+/// Whether a tensor belongs to a tower that reads images or sound, or to what joins one to the text.
+pub fn is_of_tower(name: &str) -> bool {
+    ["v.", "a.", "mm."].iter().any(|prefix| name.starts_with(prefix))
+}
+
 /// Whether a role is that of a tensor with one slice per expert, its last dimension.
 pub fn is_experts(role: &str) -> bool {
     role.split('.').next().is_some_and(|word| word.ends_with("_exps"))
@@ -83,6 +88,12 @@ mod tests {
         ] {
             assert_eq!(split(name), (place, role), "{name}");
         }
+    }
+
+    #[test]
+    fn towers_are_told_by_their_prefix() {
+        assert!(is_of_tower("v.blk.0.attn_q.weight") && is_of_tower("mm.0.weight"));
+        assert!(!is_of_tower("blk.0.attn_v.weight") && !is_of_tower("output.weight"));
     }
 
     #[test]

@@ -516,6 +516,28 @@ fn a_file_that_is_replaced_or_written_to_is_not_the_one_that_was_indexed() {
     assert!(refused(index).contains("00002-of-00002"));
 }
 
+/// A tower that reads images lies in the file, as Ollama keeps it: the text part is loaded without.
+#[test]
+fn towers_in_the_same_file_are_left_out() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("sees.gguf");
+    let mut g = Gguf::llama();
+    for name in ["v.blk.0.attn_q.weight", "mm.0.weight", "v.patch_embd.weight"] {
+        g.tensors.insert(3, Tensor::f32(name, &[16, 16]));
+    }
+    fs::write(&path, g.bytes()).unwrap();
+    assert_eq!(complaint(&path), Ok(()));
+    assert_eq!(Index::open(&path).unwrap().left_out, 3);
+    let plain = dir.path().join("plain.gguf");
+    fs::write(&plain, Gguf::llama().bytes()).unwrap();
+    for stream in ["never", "always"] {
+        let args = ["logits", "--tokens", "3,4,5", "--stream", stream];
+        let (sees, text) = (airrun(&args, &path), airrun(&args, &plain));
+        assert_eq!(sees.status.code(), Some(0), "{}", String::from_utf8_lossy(&sees.stderr));
+        assert_eq!(sees.stdout, text.stdout, "{stream}");
+    }
+}
+
 /// Files that only loading finds wrong.
 fn load_rows() -> Vec<Row> {
     use Fails::Load;

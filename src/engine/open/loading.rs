@@ -222,7 +222,7 @@ impl Loading<'_> {
     /// The file that libllama reads: the ranges of the tensors in `void` void, parts joined.
     fn virtual_file(&self, paths: &[PathBuf], void: &HashSet<usize>) -> Result<VirtualFile, Error> {
         let segments = match paths {
-            [_] => self.single_file(void),
+            [_] if self.index.left_out == 0 => self.single_file(void),
             _ => self.joined_files(void)?,
         };
         let file = VirtualFile::open(paths, segments).map_err(|e| {
