@@ -4,6 +4,8 @@ use crate::cli::exit::ExitStatus;
 use crate::cli::talk::{Talk, summary};
 use crate::engine::{Finish, Token};
 use crate::talk::Role;
+use crate::talk::ask;
+use crate::talk::chat::Prompt;
 use crate::talk::template::ChatTemplate;
 
 /// Tokens of one question with the chat template.
@@ -12,11 +14,11 @@ pub(crate) fn tokens(
     template: &ChatTemplate,
     system: Option<String>,
     prompt: String,
-) -> anyhow::Result<Vec<Token>> {
+) -> anyhow::Result<Prompt> {
     let mut conversation = talk.conversation(system);
     conversation.push(Role::User, prompt);
     let vocab = talk.engine.vocab()?;
-    Ok(conversation.prompt(template, vocab, talk.n_ctx(), talk.room())?.tokens)
+    Ok(conversation.prompt(template, vocab, talk.n_ctx(), talk.room())?)
 }
 
 /// Answers, and says how it ended.
@@ -24,8 +26,9 @@ pub(crate) fn finish(
     talk: &mut Talk,
     tokens: &[Token],
     stop: Option<&'static str>,
+    asked: Option<&ask::Prompt>,
 ) -> anyhow::Result<ExitStatus> {
-    let reply = talk.answer(tokens, stop)?;
+    let reply = talk.answer(tokens, stop, asked)?;
     if reply.answer.finish == Finish::ContextFull {
         talk.printer.warn("the context is full, so the answer ends here; -c makes it larger");
     }

@@ -28,13 +28,13 @@ pub(crate) fn run(args: &RunArgs, printer: &Printer) -> anyhow::Result<ExitStatu
     };
     input::require_text(&prompt)?;
     let mut talk = Talk::open(&args.load, &args.sample, chosen, *printer)?;
-    let (tokens, stop) = if args.raw {
-        (raw_tokens(&talk, &prompt)?, None)
-    } else {
-        let template = talk.template()?;
-        (once::tokens(&talk, &template, talk.system.clone(), prompt)?, template.stop())
-    };
-    once::finish(&mut talk, &tokens, stop)
+    if args.raw {
+        let tokens = raw_tokens(&talk, &prompt)?;
+        return once::finish(&mut talk, &tokens, None, None);
+    }
+    let template = talk.template()?;
+    let prompt = once::tokens(&talk, &template, talk.system.clone(), prompt)?;
+    once::finish(&mut talk, &prompt.tokens, template.stop(), Some(&prompt.asked))
 }
 
 fn raw_tokens(talk: &Talk, prompt: &str) -> anyhow::Result<Vec<Token>> {
@@ -47,7 +47,7 @@ fn raw_tokens(talk: &Talk, prompt: &str) -> anyhow::Result<Vec<Token>> {
     if fewest >= room {
         return too_long(format!("{fewest} or more"));
     }
-    let tokens = vocab.tokenize(prompt, true, true)?;
+    let tokens = crate::talk::first::raw_tokens(prompt, vocab)?;
     if tokens.len() >= room {
         return too_long(tokens.len().to_string());
     }

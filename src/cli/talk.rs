@@ -22,8 +22,11 @@ use crate::engine::{
     Token,
 };
 use crate::gguf::Index;
+use crate::talk::ask;
 use crate::talk::chat::Conversation;
+use crate::talk::speech::{Reader, Said};
 use crate::talk::template::ChatTemplate;
+use crate::talk::thinking::Thinking;
 use crate::talk::{Role, StopWords};
 use crate::units::{Bytes, Rate};
 
@@ -44,6 +47,8 @@ pub(crate) struct Talk {
     begin: Vec<(String, String)>,
     /// Texts that end an answer, which came with the model.
     stops: Vec<String>,
+    /// Whether the model is to think.
+    thinking: Thinking,
 }
 
 /// What was said.
@@ -125,6 +130,7 @@ impl Talk {
             system: settings.system,
             begin: settings.messages,
             stops: settings.stop,
+            thinking: thinking(sample),
             interrupt,
             printer,
             tracing,
@@ -146,7 +152,8 @@ impl Talk {
 
     /// The model's chat template, with a word where it cannot be used.
     pub(crate) fn template(&self) -> anyhow::Result<ChatTemplate> {
-        let template = self.engine.chat_template()?;
+        let mut template = self.engine.chat_template()?;
+        template.think(self.thinking.clone());
         if let Some(warning) = template.warning() {
             self.printer.warn(warning);
         }
@@ -170,11 +177,13 @@ impl Talk {
         self.max_tokens.unwrap_or(n_ctx / 4).clamp(1, (n_ctx / 2).max(1))
     }
 
-    /// Answers `prompt` on stdout, up to `stop`, and ends the line.
+    /// Answers `prompt` on stdout, up to `stop`, and ends the line. Of the thoughts of an answer to what was `asked`, only how long
+    /// they took is shown.
     pub(crate) fn answer(
         &mut self,
         prompt: &[Token],
         stop: Option<&'static str>,
+        asked: Option<&ask::Prompt>,
     ) -> anyhow::Result<Reply> {
         let monitor = self.batcher.monitor();
         // What came too late for the answer before does not stop this one.
@@ -183,6 +192,10 @@ impl Talk {
         let status = Status::start(&self.printer, Work::of(&self.engine, None));
         let echo = echo::off();
         let mut shown = Shown { text: String::new(), failed: None, wrap: self.printer.wrap() };
+        let vocab = self.engine.vocab()?;
+        let marks = asked.into_iter().flat_map(|asked| asked.dialect().marks());
+        let marks = marks.filter_map(|mark| vocab.find(mark)).collect();
+        let mut heard = Heard::new(asked.map(|asked| asked.reader(true)));
         let words = stop.map(str::to_owned).into_iter().chain(self.stops.iter().cloned());
         let ask = Ask {
             prompt: prompt.to_vec(),
@@ -190,10 +203,18 @@ impl Talk {
             max_tokens: self.max_tokens,
             stops: StopWords::new(words),
             grammar: self.grammar.clone(),
+            shown: marks,
         };
         let (printer, interrupt) = (&self.printer, &self.interrupt);
-        let mut on_text = |text: &str| {
-            let failed = status.show(printer, || shown.print(printer, text)).is_break();
+        let mut on_text = |piece: &str| {
+            let (text, thought) = heard.hear(piece);
+            if let Some(seconds) = thought {
+                status.show(printer, || printer.dim(format_args!("(thought for {seconds:.1} s)")));
+            }
+            let failed = match text.is_empty() {
+                true => false,
+                false => status.show(printer, || shown.print(printer, &text)).is_break(),
+            };
             // The interrupt may have come before the engine began to listen for it.
             if failed || interrupt.stopping() {
                 return ControlFlow::Break(());
@@ -203,6 +224,10 @@ impl Talk {
         let answer = engine::generate(&mut self.batcher, ask, &mut on_text);
         drop((status, echo));
         let interrupted = self.interrupt.stopping();
+        let _ = shown.print(&self.printer, &heard.finish());
+        if heard.only_thought() {
+            self.printer.dim("(it thought, and said nothing; -n allows more)");
+        }
         if !shown.text.is_empty() && !shown.text.ends_with('\n') {
             let text = std::mem::take(&mut shown.text);
             let _ = shown.print(&self.printer, "\n");
@@ -217,6 +242,69 @@ impl Talk {
             answer.finish = Finish::Interrupted;
         }
         Ok(Reply { text: shown.text, answer })
+    }
+}
+
+/// What the flags say of thinking.
+fn thinking(sample: &SampleArgs) -> Thinking {
+    let mut thinking = Thinking::default();
+    match sample.think.as_deref() {
+        _ if sample.no_think => thinking.wanted = Some(false),
+        Some(how) => drop(thinking.set(how)),
+        None => {}
+    }
+    thinking
+}
+
+/// An answer's text, told apart from its thoughts.
+struct Heard {
+    reader: Option<Reader>,
+    begun: Instant,
+    thinks: bool,
+    said: bool,
+}
+
+impl Heard {
+    fn new(reader: Option<Reader>) -> Heard {
+        Heard { reader, begun: Instant::now(), thinks: false, said: false }
+    }
+
+    /// The text of a piece, and how many seconds a thought took that has ended with it.
+    fn hear(&mut self, piece: &str) -> (String, Option<f32>) {
+        let Some(reader) = &mut self.reader else { return (piece.to_owned(), None) };
+        let said = reader.push(piece);
+        self.sort(said)
+    }
+
+    fn finish(&mut self) -> String {
+        let said = self.reader.as_mut().map(|reader| reader.finish(true)).unwrap_or_default();
+        self.sort(said).0
+    }
+
+    fn only_thought(&self) -> bool {
+        self.thinks && !self.said
+    }
+
+    fn sort(&mut self, said: Vec<Said>) -> (String, Option<f32>) {
+        let (mut text, mut thought) = (String::new(), None);
+        for said in said {
+            match said {
+                Said::Thought(_) => {
+                    if !self.thinks {
+                        self.begun = Instant::now();
+                    }
+                    self.thinks = true;
+                }
+                Said::Text(more) => text += &more,
+                // Nobody offered tools.
+                Said::Call { .. } | Said::Arguments(_) => {}
+            }
+        }
+        if !text.is_empty() && !self.said {
+            thought = self.thinks.then(|| self.begun.elapsed().as_secs_f32());
+            self.said = true;
+        }
+        (text, thought)
     }
 }
 

@@ -7,7 +7,8 @@ use serde_json::{Map, Value, json};
 
 use super::error::{ApiError, Protocol};
 use super::fields::Fields;
-use crate::talk::ask::{Ask, Thinking};
+use crate::talk::ask::Ask;
+use crate::talk::thinking::Thinking;
 use crate::talk::tools::Tools;
 
 /// The most messages of a conversation, and the most tools.

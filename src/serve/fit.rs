@@ -14,6 +14,7 @@ use super::fields::{self, Fields};
 use super::prompt;
 use super::server::{Served, Server};
 use crate::engine::Token;
+use crate::engine::batch::Course;
 use crate::talk::ask::{Ask, Prompt};
 
 /// The header of an answer that tells how many messages its prompt is without.
@@ -36,7 +37,7 @@ pub(super) async fn count(
     let _admitted = server.admit().await?;
     let asked = ask::ask(Fields::of(&body), Protocol::OpenAi)?;
     let asked = Ask { tools: None, ..asked };
-    let (_, tokens) = prompt::open(&server, served, asked, Protocol::OpenAi)?;
+    let (_, tokens, _) = prompt::open(&server, served, asked, Protocol::OpenAi)?;
     Ok(Json(json!({"tokens": tokens.len(), "n_ctx": served.n_ctx})))
 }
 
@@ -56,18 +57,18 @@ pub(super) fn fit(
     served: &Served,
     asked: Ask,
     max: Option<usize>,
-) -> Result<(Prompt, Vec<Token>, usize), ApiError> {
+) -> Result<(Prompt, Vec<Token>, Course, usize), ApiError> {
     let n_ctx = served.n_ctx as usize;
     let messages = &asked.messages;
     let open = |from: usize| {
         let kept = Ask { messages: without(messages, from), ..asked.clone() };
         prompt::open(server, served, kept, Protocol::OpenAi)
     };
-    let (prompt, whole) = open(0)?;
+    let (prompt, whole, course) = open(0)?;
     let room = |share: usize| max.unwrap_or(usize::MAX).min(n_ctx / share);
     let turns = turns(messages);
     if whole.len() + room(LEAST_ROOM) <= n_ctx || turns.len() < 2 {
-        return Ok((prompt, whole, 0));
+        return Ok((prompt, whole, course, 0));
     }
     // The first of the later turns from which on the conversation fits; the last if none does.
     let (mut low, mut high) = (1, turns.len() - 1);
@@ -80,8 +81,8 @@ pub(super) fn fit(
         }
     }
     let begin = turns[low];
-    let (prompt, tokens) = open(begin)?;
-    Ok((prompt, tokens, messages.len() - without(messages, begin).len()))
+    let (prompt, tokens, course) = open(begin)?;
+    Ok((prompt, tokens, course, messages.len() - without(messages, begin).len()))
 }
 
 /// Where turns begin: with each question.

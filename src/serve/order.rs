@@ -12,7 +12,7 @@ use super::fields::Fields;
 use super::preset::Preset;
 use super::server::{Admitted, Served, Server};
 use super::worker::Job;
-use crate::engine::batch::Request;
+use crate::engine::batch::{Course, Request};
 use crate::engine::{
     Error, Grammar, SamplerSettings, Token, check_grammar_text, grammar_of_schema,
 };
@@ -40,6 +40,8 @@ pub(super) struct Order {
     pub(super) progress: bool,
     /// Control tokens whose texts are a part of the answer.
     pub(super) shown: Arc<HashSet<Token>>,
+    /// What the text is made to say.
+    pub(super) course: Course,
     /// How many texts of each prompt.
     pub(super) n: usize,
 }
@@ -84,6 +86,7 @@ impl Order {
             stops: StopWords::new(self.stops.iter().cloned()),
             logprobs: self.logprobs,
             shown: self.shown.clone(),
+            course: self.course.clone(),
             sink,
         });
         server.queue.push(Job::Write(requests.collect()), place)?;

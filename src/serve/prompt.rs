@@ -6,8 +6,11 @@ use tokio::task::block_in_place;
 use super::error::{ApiError, Protocol};
 use super::fields::Fields;
 use super::server::{Served, Server};
+use crate::engine::batch::{Course, ThoughtLimit};
 use crate::engine::{Grammar, Token};
+use crate::talk::Vocab;
 use crate::talk::ask::{Ask, Prompt};
+use crate::talk::first::raw_tokens;
 
 /// The prompt of a conversation, with the opening of the answer, and its tokens.
 pub(super) fn open(
@@ -15,7 +18,7 @@ pub(super) fn open(
     served: &Served,
     mut ask: Ask,
     protocol: Protocol,
-) -> Result<(Prompt, Vec<Token>), ApiError> {
+) -> Result<(Prompt, Vec<Token>, Course), ApiError> {
     let (template, vocab) = served.writer()?;
     server.config.preset.begin(&mut ask.messages);
     let name = &served.name;
@@ -34,9 +37,13 @@ pub(super) fn open(
         let mut prompt =
             prompt.map_err(|e| ApiError::field("messages", format!("the chat template: {e}")))?;
         prompt.warnings.splice(0..0, ask.warnings);
-        let tokens =
-            prompt.tokens(&served.marks, vocab).map_err(|error| ApiError::engine(&error.into()))?;
-        Ok((prompt, tokens))
+        let wrong = |error: crate::talk::Error| ApiError::engine(&error.into());
+        let (tokens, begins) = prompt.tokens(&served.marks, vocab).map_err(wrong)?;
+        let thought = match ask.thinking.budget.filter(|&most| most > 0) {
+            Some(most) => thought_limit(&prompt, most, vocab).map_err(wrong)?,
+            None => None,
+        };
+        Ok((prompt, tokens, Course { begins, thought }))
     })
 }
 
@@ -47,6 +54,22 @@ fn length(message: &Value) -> usize {
         Value::Array(parts) => parts.iter().map(|p| p["text"].as_str().map_or(0, str::len)).sum(),
         _ => 0,
     }
+}
+
+/// What keeps the thought of an answer to `prompt` within `most` tokens; nothing for a model that does not think.
+fn thought_limit(
+    prompt: &Prompt,
+    most: usize,
+    vocab: &Vocab,
+) -> Result<Option<ThoughtLimit>, crate::talk::Error> {
+    let Some((open, close, then)) = prompt.thought_marks() else { return Ok(None) };
+    Ok(Some(ThoughtLimit {
+        most,
+        end: vocab.tokenize(&then, false, true)?,
+        begun: prompt.thought_end().is_some(),
+        open,
+        close,
+    }))
 }
 
 /// The grammar of an answer to `prompt`, of which `format` may have been asked.
@@ -64,8 +87,7 @@ pub(super) fn grammar(
 pub(super) fn text_tokens(served: &Served, text: &str) -> Result<Vec<Token>, ApiError> {
     let vocab = served.engine.vocab().map_err(|error| ApiError::engine(&error))?;
     served.check_length(text.len())?;
-    block_in_place(|| vocab.tokenize(text, true, true))
-        .map_err(|error| ApiError::engine(&error.into()))
+    block_in_place(|| raw_tokens(text, vocab)).map_err(|error| ApiError::engine(&error.into()))
 }
 
 /// The tokens that ask for what is missing between `before` and `after`.

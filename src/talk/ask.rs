@@ -9,12 +9,16 @@ use super::marks::{Marks, Signs, any_string, map_strings};
 use super::speech::grammar::{self, Opening};
 use super::speech::{Dialect, Reader, reader};
 use super::template::{ChatTemplate, TemplateError};
+use super::thinking::Thinking;
 use super::tools::Tools;
-use super::{Error, Vocab};
+use super::{Error, Vocab, first};
 use crate::ggml::Token;
 
 /// A word that no conversation has, by which the end of a message is found.
 const END: &str = "\u{f8ff}qzxv\u{f8ff}";
+
+/// The most tokens of a word that is begun again.
+const MAX_WORD: usize = 8;
 
 /// A conversation to be continued.
 #[derive(Clone, Debug, Default)]
@@ -34,32 +38,12 @@ pub struct Ask {
     pub warnings: Vec<String>,
 }
 
-/// Whether and how much a model is to think.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Thinking {
-    /// As the template wants it where nobody says.
-    pub wanted: Option<bool>,
-    /// `low`, `medium`, `high`.
-    pub effort: Option<String>,
-    /// The most tokens of a thought.
-    pub budget: Option<usize>,
-}
-
-impl Thinking {
-    /// Reads an effort: `none` is no thinking, and any other is some.
-    ///
-    /// # Errors
-    /// What would be one.
-    pub fn try_effort(&mut self, effort: &str) -> Result<(), &'static str> {
-        self.wanted = Some(effort != "none");
-        self.effort = match effort {
-            "none" => None,
-            "minimal" => Some("low".to_owned()),
-            "low" | "medium" | "high" | "max" => Some(effort.to_owned()),
-            "xhigh" => Some("high".to_owned()),
-            _ => return Err("none, minimal, low, medium or high"),
-        };
-        Ok(())
+impl Ask {
+    /// The beginning of the answer, where there is one.
+    fn begun(&self) -> String {
+        let last = self.messages.last().filter(|_| self.continues);
+        let text = |key: &str| last.and_then(|m| m[key].as_str()).filter(|text| !text.is_empty());
+        text("content").or(text("reasoning_content")).unwrap_or_default().to_owned()
     }
 }
 
@@ -75,8 +59,9 @@ pub struct Prompt {
     tools: Option<Arc<Tools>>,
     /// Whether it is not to think.
     quiet: bool,
-    /// Whether it is the beginning of an answer, too.
+    /// Whether it is the beginning of an answer, too, and which.
     continues: bool,
+    begun: String,
     /// What could not be done as it was asked.
     pub warnings: Vec<String>,
 }
@@ -87,13 +72,36 @@ impl Prompt {
         self.signs.map_or_else(|| self.text.clone(), |signs| signs.removed(&self.text))
     }
 
-    /// Its tokens; the first one, where the vocabulary wants one, is there once.
+    /// Its tokens; the first one, where the vocabulary wants one, is there once. Where an answer was begun, the last word is left out,
+    /// and its bytes are what the answer must begin with: a model would have written it in other tokens, had it gone on.
     ///
     /// # Errors
     /// As [`Vocab::tokenize`].
-    pub fn tokens(&self, marks: &Marks, vocab: &Vocab) -> Result<Vec<Token>, Error> {
-        let Some(signs) = self.signs else { return super::chat::prompt_tokens(&self.text, vocab) };
-        Ok(super::chat::with_first(marks.tokens(&self.text, signs, vocab)?, vocab))
+    pub fn tokens(&self, marks: &Marks, vocab: &Vocab) -> Result<(Vec<Token>, Vec<u8>), Error> {
+        let mut tokens = match self.signs {
+            None => first::prompt_tokens(&self.text, vocab)?,
+            Some(signs) => first::with_first(marks.tokens(&self.text, signs, vocab)?, vocab),
+        };
+        let begins = if self.continues { self.last_word(&mut tokens, vocab) } else { Vec::new() };
+        Ok((tokens, begins))
+    }
+
+    /// Takes the last word's tokens, as far as they are the begun answer's.
+    fn last_word(&self, tokens: &mut Vec<Token>, vocab: &Vocab) -> Vec<u8> {
+        let mut bytes: Vec<u8> = Vec::new();
+        for n in 1..=MAX_WORD.min(tokens.len().saturating_sub(1)) {
+            let piece = vocab.piece(tokens[tokens.len() - n]);
+            bytes.splice(0..0, piece.iter().copied());
+            let is_word = piece.iter().all(|b| !b.is_ascii_control()) && !piece.is_empty();
+            if !is_word || !self.begun.as_bytes().ends_with(&bytes) {
+                return Vec::new();
+            }
+            if piece[0] == b' ' || bytes.len() == self.begun.len() {
+                tokens.truncate(tokens.len() - n);
+                return bytes;
+            }
+        }
+        Vec::new()
     }
 
     /// Who reads the answer. `live`: as it comes.
@@ -127,6 +135,16 @@ impl Prompt {
         &self.dialect
     }
 
+    /// What begins a thought, what ends it, and what to write to end it; nothing for a model that thinks in no marks.
+    pub fn thought_marks(&self) -> Option<(String, String, String)> {
+        let (open, close) = self.dialect.thought_marks()?;
+        let then = match self.dialect.channels() {
+            true => format!("{close}<|start|>assistant<|channel|>final<|message|>"),
+            false => format!("\n{close}\n\n"),
+        };
+        Some((open.to_owned(), close.to_owned(), then))
+    }
+
     /// What ends the thought that the prompt opens, if it does.
     pub fn thought_end(&self) -> Option<&'static str> {
         self.dialect.opened_by(&self.text[..self.known])
@@ -141,6 +159,9 @@ impl ChatTemplate {
     pub fn prompt(&self, ask: &Ask, marks: &Marks) -> Result<Prompt, TemplateError> {
         let template = self.for_tools(ask.tools.is_some());
         let mut ask = ask.clone();
+        if ask.thinking == Thinking::default() {
+            ask.thinking = self.thinking().clone();
+        }
         let mut dialect = template.dialect();
         if let Some(tools) = ask.tools.clone()
             && !template.takes_tools()
@@ -164,6 +185,7 @@ impl ChatTemplate {
             tools: ask.tools.clone(),
             quiet: ask.thinking.wanted == Some(false),
             continues: ask.continues,
+            begun: ask.begun(),
             warnings: Vec::new(),
         };
         if ask.continues

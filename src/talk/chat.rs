@@ -5,7 +5,10 @@ use std::io::{self, Write};
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
+use serde_json::json;
 
+use super::ask::{self, Ask};
+use super::marks::Marks;
 use super::template::{ChatTemplate, TemplateError};
 use super::{Error, Message, Role, Vocab};
 use crate::files;
@@ -68,25 +71,8 @@ pub struct Prompt {
     /// How many turns (a question and its answer) were dropped from the conversation to make it
     /// fit.
     pub n_dropped: usize,
-}
-
-/// Tokens of a text that a template made.
-///
-/// # Errors
-/// As [`Vocab::tokenize`].
-pub fn prompt_tokens(text: &str, vocab: &Vocab) -> Result<Vec<Token>, Error> {
-    Ok(with_first(vocab.tokenize(text, false, true)?, vocab))
-}
-
-/// `tokens` with the first one that the vocabulary wants.
-pub(super) fn with_first(mut tokens: Vec<Token>, vocab: &Vocab) -> Vec<Token> {
-    // Most templates write the first token themselves; it must be there once.
-    if let Some(bos) = vocab.bos().filter(|_| vocab.adds_bos())
-        && tokens.first() != Some(&bos)
-    {
-        tokens.insert(0, bos);
-    }
-    tokens
+    /// What the template made of it.
+    pub asked: ask::Prompt,
 }
 
 impl Conversation {
@@ -119,10 +105,11 @@ impl Conversation {
         n_ctx: usize,
         room: usize,
     ) -> Result<Prompt, ChatError> {
-        let mut first = 0;
-        let mut n_dropped = 0;
+        let (mut first, mut n_dropped) = (0, 0);
+        let marks = template.quotable(vocab);
         loop {
-            let text = self.text_from(first, template)?;
+            let asked = self.asked_from(first, template, &marks)?;
+            let text = asked.text();
             let next = self.next_turn(first);
             // What cannot fit is not cut into tokens, which takes longer.
             let fewest = vocab.fewest_tokens(&text);
@@ -133,12 +120,12 @@ impl Conversation {
                 (first, n_dropped) = (next, n_dropped + 1);
                 continue;
             }
-            let tokens = prompt_tokens(&text, vocab)?;
+            let (tokens, _) = asked.tokens(&marks, vocab)?;
             let room = if next.is_some() { room } else { room.min(MIN_ROOM) };
             match next {
                 _ if tokens.len() + room <= n_ctx => {
                     self.messages.drain(..first);
-                    return Ok(Prompt { tokens, n_dropped });
+                    return Ok(Prompt { tokens, n_dropped, asked });
                 }
                 Some(next) => (first, n_dropped) = (next, n_dropped + 1),
                 None => return Err(ChatError::TooLong { n_tokens: tokens.len(), n_ctx }),
@@ -174,11 +161,18 @@ impl Conversation {
         Ok(loaded)
     }
 
-    /// The conversation from message `first` on, with the opening of the answer.
-    fn text_from(&self, first: usize, template: &ChatTemplate) -> Result<String, ChatError> {
+    /// The prompt of the conversation from message `first` on, with the opening of the answer.
+    fn asked_from(
+        &self,
+        first: usize,
+        template: &ChatTemplate,
+        marks: &Marks,
+    ) -> Result<ask::Prompt, ChatError> {
         let system = self.system.iter().map(|text| Message::new(Role::System, text.as_str()));
-        let messages: Vec<Message> = system.chain(self.messages[first..].iter().cloned()).collect();
-        Ok(template.render(&messages, None, true)?)
+        let messages = system.chain(self.messages[first..].iter().cloned());
+        let message = |m: Message| json!({"role": m.role.as_str(), "content": m.content});
+        let ask = Ask { messages: messages.map(message).collect(), ..Ask::default() };
+        Ok(template.prompt(&ask, marks)?)
     }
 
     /// Where the turn after the one at `first` begins, if there is one.

@@ -4,11 +4,13 @@
 pub mod ask;
 pub mod chat;
 mod error;
+pub mod first;
 pub mod marks;
 mod message;
 pub mod speech;
 mod stop;
 pub mod template;
+pub mod thinking;
 pub mod tokenizer;
 pub mod tools;
 mod utf8;

@@ -16,6 +16,7 @@ use serde_json::Map;
 
 use super::marks::Marks;
 use super::speech::{self, Dialect};
+use super::thinking::Thinking;
 use super::{Message, Role, Vocab};
 use crate::ggml::Token;
 use fit::Fit;
@@ -68,6 +69,8 @@ pub struct ChatTemplate {
     fit: OnceLock<Fit>,
     takes_tools: OnceLock<bool>,
     dialect: OnceLock<Arc<Dialect>>,
+    /// How the model is to think where nobody says.
+    thinking: Thinking,
     tokens: SpecialTokens,
     origin: Origin,
     warning: Option<String>,
@@ -159,6 +162,7 @@ impl ChatTemplate {
             fit: OnceLock::new(),
             takes_tools: OnceLock::new(),
             dialect: OnceLock::new(),
+            thinking: Thinking::default(),
             tokens,
             origin: Origin::File,
             warning: None,
@@ -261,6 +265,16 @@ impl ChatTemplate {
             "name": PROBE, "description": "", "parameters": {"type": "object", "properties": {}},
         }}]);
         self.render_json(&[user], Some(&tools)).is_ok_and(|text| text.contains(PROBE))
+    }
+
+    /// How the model is to think from now on, where nobody says.
+    pub fn think(&mut self, thinking: Thinking) {
+        self.thinking = thinking;
+    }
+
+    /// How it is to think where nobody says.
+    pub fn thinking(&self) -> &Thinking {
+        &self.thinking
     }
 
     /// The one for a conversation with tools, or without.

@@ -4,7 +4,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
-use airrun::engine::batch::{Batcher, Ended, Piece, Request, Room, Scored, Sink, Vector};
+use airrun::engine::batch::{Batcher, Course, Ended, Piece, Request, Room, Scored, Sink, Vector};
 use airrun::engine::{
     Ask, Engine, Error, Finish, LoadOptions, SamplerSettings, StreamMode, Token, generate,
 };
@@ -88,6 +88,7 @@ fn request(prompt: &[Token], ear: &Ear) -> Request {
         stops: StopWords::default(),
         logprobs: Some(2),
         shown: std::sync::Arc::default(),
+        course: Course::default(),
         sink: Box::new(ear.clone()),
     }
 }

@@ -5,7 +5,7 @@ use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
-use airrun::engine::batch::{Batcher, Ended, Piece, Request, Room, Sink};
+use airrun::engine::batch::{Batcher, Course, Ended, Piece, Request, Room, Sink};
 use airrun::engine::draft::{Drafter, Drafts, Node, Pace, Sketch, Tree};
 use airrun::engine::{
     Answer, Ask, Draft, Engine, Error, Finish, Grammar, LoadOptions, SamplerSettings, StreamMode,
@@ -203,6 +203,7 @@ fn request(prompt: &[Token], grammar: Option<Grammar>, ear: &Ear) -> Request {
         stops: StopWords::default(),
         logprobs: None,
         shown: Arc::default(),
+        course: Course::default(),
         sink: Box::new(ear.clone()),
     }
 }

@@ -24,7 +24,14 @@ pub(crate) const CHATML: &str = "{% for m in messages %}<|im_start|>{{ m.role }}
 
 impl Default for Parrot<'_> {
     fn default() -> Self {
-        Parrot { says: "", template: CHATML, control: &[], after: "\n", eos: "<|im_end|>", more: vec![] }
+        Parrot {
+            says: "",
+            template: CHATML,
+            control: &[],
+            after: "\n",
+            eos: "<|im_end|>",
+            more: vec![],
+        }
     }
 }
 
@@ -77,7 +84,12 @@ impl Parrot<'_> {
     /// Writes it into `dir`; returns its path.
     pub(crate) fn write(&self, dir: &Path, name: &str) -> String {
         let mut control = vec!["<|endoftext|>", "<|im_start|>", "<|im_end|>"];
-        control.extend(self.control.iter().chain([&self.eos]).filter(|t| !["<|im_start|>", "<|im_end|>"].contains(t)));
+        control.extend(
+            self.control
+                .iter()
+                .chain([&self.eos])
+                .filter(|t| !["<|im_start|>", "<|im_end|>"].contains(t)),
+        );
         control.dedup();
         let mut tokens: Vec<String> = control.iter().map(|&t| t.to_owned()).collect();
         tokens.extend((0..=255).map(|byte| letter(byte).to_string()));
@@ -98,7 +110,8 @@ impl Parrot<'_> {
         let (n, width) = (tokens.len(), tokens.len().div_ceil(64) * 64);
         let identity: Vec<(usize, usize)> = (0..n).map(|i| (i, i)).collect();
         let end = index[self.eos];
-        let next: Vec<(usize, usize)> = (0..n).map(|i| (follows.get(&i).copied().unwrap_or(end), i)).collect();
+        let next: Vec<(usize, usize)> =
+            (0..n).map(|i| (follows.get(&i).copied().unwrap_or(end), i)).collect();
         let mut file = Gguf::new();
         file.keys.clear();
         self.keys(&mut file, &tokens, control.len(), width, u32::try_from(end).unwrap());
@@ -138,7 +151,8 @@ impl Parrot<'_> {
     fn keys(&self, file: &mut Gguf, tokens: &[String], n_control: usize, width: usize, eos: u32) {
         let width = u32::try_from(width).unwrap();
         let texts: Vec<&str> = tokens.iter().map(String::as_str).collect();
-        let kinds: Vec<i32> = (0..tokens.len()).map(|i| if i < n_control { 3 } else { 1 }).collect();
+        let kinds: Vec<i32> =
+            (0..tokens.len()).map(|i| if i < n_control { 3 } else { 1 }).collect();
         let merge = format!("{} {}", letter(0), letter(1));
         for (key, value) in [
             ("general.architecture", gguf::str("llama")),

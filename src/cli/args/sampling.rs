@@ -30,6 +30,13 @@ pub(crate) struct SampleArgs {
     /// Make the draw repeatable
     #[arg(long, value_name = "N")]
     pub(crate) seed: Option<u32>,
+    /// Think before the answer [on, off, low, medium, high; default: as the model does]
+    #[arg(long, value_name = "HOW", num_args = 0..=1, require_equals = true, default_missing_value = "on")]
+    #[arg(value_parser = ["on", "off", "low", "medium", "high"])]
+    pub(crate) think: Option<String>,
+    /// Answer without thinking
+    #[arg(long, conflicts_with = "think")]
+    pub(crate) no_think: bool,
     /// Go on where the model would end its answer
     #[arg(long)]
     pub(crate) ignore_eos: bool,

@@ -4,7 +4,7 @@
 use serde_json::{Map, Value, json};
 
 use crate::engine::{Grammar, SamplerSettings, Token, grammar_of_schema};
-use crate::talk::chat::prompt_tokens;
+use crate::talk::first::prompt_tokens;
 use crate::talk::template::ChatTemplate;
 use crate::talk::{StopWords, Vocab};
 

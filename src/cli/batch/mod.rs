@@ -24,7 +24,7 @@ use crate::cli::printer::Printer;
 use crate::cli::progress::{Status, Watched};
 use crate::cli::resolve::{self, Chosen};
 use crate::cli::{sampling, talk};
-use crate::engine::batch::{Batcher, Ended, Piece, Request, Room, Sink};
+use crate::engine::batch::{Batcher, Course, Ended, Piece, Request, Room, Sink};
 use crate::engine::{Engine, Error, LoadOptions};
 use line::{Name, Reader};
 use out::{Out, Outcome};
@@ -245,6 +245,7 @@ impl Work {
             stops: text.stops,
             logprobs: None,
             shown: Arc::default(),
+            course: Course::default(),
             sink: Box::new(listener),
         });
         Ok(())

@@ -20,11 +20,13 @@ pub(super) enum Command {
     Undo,
     Edit,
     Stats,
+    /// Whether the model is to think.
+    Think(String),
     Quit,
 }
 
 /// The names that Tab completes, and whether something follows.
-pub(super) const NAMES: [(&str, bool); 13] = [
+pub(super) const NAMES: [(&str, bool); 14] = [
     ("/clear", false),
     ("/edit", false),
     ("/help", false),
@@ -37,6 +39,7 @@ pub(super) const NAMES: [(&str, bool); 13] = [
     ("/show", false),
     ("/stats", false),
     ("/system", true),
+    ("/think", true),
     ("/undo", false),
 ];
 
@@ -50,6 +53,7 @@ pub(super) const HELP: &str = "\
 /system [TEXT]     show or set the system message; \"\" takes it away
 /set NAME VALUE    change a setting; /show lists them
 /show              model, context and settings
+/think [on|off]    think before answers, or not; low, medium, high: how much
 /clear             forget the conversation
 /save FILE         write the conversation to a file
 /load FILE         go on with a saved conversation
@@ -90,6 +94,7 @@ impl Command {
             "/system" => Ok(system(rest)),
             "/set" => set(rest),
             "/show" => alone(Command::Show),
+            "/think" => Ok(Command::Think(rest.to_owned())),
             "/clear" => alone(Command::Clear),
             "/save" => file().map(Command::Save),
             "/load" => file().map(Command::Load),

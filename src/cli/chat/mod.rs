@@ -28,8 +28,8 @@ pub(crate) fn run(args: &ChatArgs, printer: &Printer) -> anyhow::Result<ExitStat
     let mut talk = Talk::open(&args.load, &args.sample, chosen, *printer)?;
     let template = talk.template()?;
     let system = system.or_else(|| talk.system.clone());
-    let tokens = once::tokens(&talk, &template, system, prompt)?;
-    once::finish(&mut talk, &tokens, template.stop())
+    let prompt = once::tokens(&talk, &template, system, prompt)?;
+    once::finish(&mut talk, &prompt.tokens, template.stop(), Some(&prompt.asked))
 }
 
 /// What outlives a conversation, and whether the last one goes on.

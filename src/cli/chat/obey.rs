@@ -44,9 +44,29 @@ impl Repl {
             Command::Read(None) => printer.say(self.attached()),
             Command::Read(Some(file)) => self.attach(&files::path(&file)),
             Command::Undo => self.undo(),
+            Command::Think(how) => self.think(&how),
             Command::Stats => printer.say(self.stats()),
             Command::Retry | Command::Edit | Command::Quit => {}
         }
+    }
+
+    /// How the model is to think from now on; without a word, how it does.
+    fn think(&mut self, how: &str) {
+        let printer = self.talk.printer;
+        let mut thinking = self.template.thinking().clone();
+        if !how.is_empty()
+            && let Err(want) = thinking.set(how)
+        {
+            return printer.say(format_args!("/think takes {want}"));
+        }
+        self.template.think(thinking);
+        let thinks = self.template.dialect().thinks();
+        printer.say(match (self.template.thinking().wanted, thinks) {
+            (_, false) => "this model does not think aloud",
+            (None, _) => "it thinks as its template says",
+            (Some(true), _) => "it thinks before it answers",
+            (Some(false), _) => "it answers without thinking, if its template can ask for that",
+        });
     }
 
     fn set(&mut self, name: &str, value: &str) {

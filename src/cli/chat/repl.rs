@@ -268,7 +268,7 @@ impl Repl {
                 prompt.n_dropped
             ));
         }
-        self.talk.answer(&prompt.tokens, self.template.stop())
+        self.talk.answer(&prompt.tokens, self.template.stop(), Some(&prompt.asked))
     }
 
     /// One line, or several between fences; these keep the first fence, so that a slash in them is

@@ -11,6 +11,7 @@
 //! texts begin, how they end and who makes room are files of their own.
 
 mod begin;
+mod course;
 mod end;
 mod keep;
 mod room;
@@ -24,6 +25,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::shelf::Shelf;
+pub use course::{Course, ThoughtLimit};
 pub use running::{Alternative, Ended, Finish, Piece, Reading, Request, Room, Scored, Sink};
 use running::{Going, Running};
 use shares::shares;

@@ -1,9 +1,10 @@
 //! One text alone: a batch of one, whose listener waits. From a prompt to an answer, until something says stop.
 
+use std::collections::HashSet;
 use std::ops::ControlFlow;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use super::batch::{Batcher, Ended, Piece, Request, Room, Sink};
+use super::batch::{Batcher, Course, Ended, Piece, Request, Room, Sink};
 use super::draft::Drafted;
 use super::grammar::Grammar;
 use crate::engine::{Error, Finish};
@@ -81,6 +82,8 @@ pub struct Ask {
     pub stops: StopWords,
     /// What it must fit.
     pub grammar: Option<Grammar>,
+    /// Control tokens whose texts are a part of it.
+    pub shown: HashSet<Token>,
 }
 
 /// Goes on with a text until a stop. `on_text` gets whole characters as they come and may end the answer.
@@ -105,7 +108,8 @@ pub fn generate(
         max_tokens: ask.max_tokens,
         stops: ask.stops,
         logprobs: None,
-        shown: Arc::default(),
+        shown: Arc::new(ask.shown),
+        course: Course::default(),
         sink: Box::new(ear.clone()),
     });
     let mut text = String::new();

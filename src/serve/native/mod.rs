@@ -20,6 +20,7 @@ use super::preset::Preset;
 use super::prompt;
 use super::server::{Admitted, Served, Server};
 use super::settings;
+use crate::engine::batch::Course;
 use crate::engine::{SamplerSettings, Token};
 use reply::Reply;
 
@@ -88,7 +89,7 @@ pub(super) async fn apply_template(
     let body = fields::read(&server, request).await?;
     let fields = Fields::of(&body);
     let asked = ask::ask(fields, Protocol::OpenAi)?;
-    let (prompt, _) = prompt::open(&server, served, asked, Protocol::OpenAi)?;
+    let (prompt, _, _) = prompt::open(&server, served, asked, Protocol::OpenAi)?;
     Ok(Json(json!({ "prompt": prompt.text() })))
 }
 
@@ -162,6 +163,7 @@ pub(super) fn read(body: &Map<String, Value>, preset: &Preset) -> Result<(Order,
         logprobs: probs.and_then(|n| usize::try_from(n).ok()),
         grammar: order::own_grammar(fields)?,
         shown: Arc::default(),
+        course: Course::default(),
         progress: false,
         n: 1,
     };

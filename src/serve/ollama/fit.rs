@@ -3,6 +3,7 @@
 use serde_json::Value;
 
 use crate::engine::Token;
+use crate::engine::batch::Course;
 use crate::serve::ask;
 use crate::serve::error::{ApiError, Protocol};
 use crate::serve::fields::Fields;
@@ -16,7 +17,7 @@ pub(super) fn open(
     server: &Server,
     served: &Served,
     fields: Fields<'_>,
-) -> Result<(Prompt, Vec<Token>), ApiError> {
+) -> Result<(Prompt, Vec<Token>, Course), ApiError> {
     let asked = ask::ask(fields, Protocol::Ollama)?;
     let open = |messages: Vec<Value>| {
         let asked = Ask { messages, ..asked.clone() };

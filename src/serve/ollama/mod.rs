@@ -23,9 +23,10 @@ use super::prompt;
 use super::server::{Admitted, Served, Server};
 use super::settings;
 use crate::engine::Grammar;
+use crate::engine::batch::Course;
 use crate::engine::{SamplerSettings, Token};
 use crate::talk::ask::{Ask, Prompt};
-use crate::talk::chat::prompt_tokens;
+use crate::talk::first::prompt_tokens;
 use reply::{Kind, Reply};
 pub(super) use shelf::{described, ps, show, shown, tags, version};
 
@@ -43,9 +44,9 @@ pub(super) async fn chat(
     }
     let admitted = server.admit().await?;
     let (order, stream) = read(&body, &server.config.preset)?;
-    let (prompt, tokens) = fit::open(&server, served, fields)?;
+    let (prompt, tokens, course) = fit::open(&server, served, fields)?;
     let (template, _) = served.writer()?;
-    let mut order = Order { prompts: vec![tokens], shown: served.shown.clone(), ..order };
+    let mut order = Order { prompts: vec![tokens], shown: served.shown.clone(), course, ..order };
     order.stops.extend(template.stop().map(str::to_owned));
     order.grammar = prompt::grammar(&prompt, order.grammar)?;
     let reply = Reply::new(Kind::Chat, served.name.clone(), Some(prompt.reader(false)));
@@ -70,12 +71,13 @@ pub(super) async fn generate(
     }
     let admitted = server.admit().await?;
     let (order, stream) = read(&body, &server.config.preset)?;
-    let (tokens, asked) = generate_tokens(&server, served, fields, prompt)?;
+    let (tokens, asked, course) = generate_tokens(&server, served, fields, prompt)?;
     let mut order = Order { prompts: vec![tokens], ..order };
     let Some(asked) = asked else {
         return answer(&server, served, admitted, order, plain, stream).await;
     };
     order.shown = served.shown.clone();
+    order.course = course;
     order.grammar = prompt::grammar(&asked, order.grammar)?;
     let reply = Reply::new(Kind::Generate, served.name.clone(), Some(asked.reader(false)));
     drop(body);
@@ -89,34 +91,34 @@ fn generate_tokens(
     served: &Served,
     fields: Fields<'_>,
     prompt: &str,
-) -> Result<(Vec<Token>, Option<Prompt>), ApiError> {
+) -> Result<(Vec<Token>, Option<Prompt>, Course), ApiError> {
     if fields.list("images")?.is_some_and(|images| !images.is_empty()) {
         return Err(fields.wrong("images", "left out: this model reads text only"));
     }
     let (_, vocab) = served.writer()?;
     if let Some(suffix) = fields.text("suffix")?.filter(|suffix| !suffix.is_empty()) {
-        return Ok((prompt::between(served, fields, prompt, suffix)?, None));
+        return Ok((prompt::between(served, fields, prompt, suffix)?, None, Course::default()));
     }
     let system = fields.text("system")?.filter(|text| !text.is_empty());
     let before = context(served, fields)?;
-    let (tokens, asked) = if fields.flag("raw")?.unwrap_or(false) {
-        (prompt::text_tokens(served, prompt)?, None)
+    let (tokens, asked, course) = if fields.flag("raw")?.unwrap_or(false) {
+        (prompt::text_tokens(served, prompt)?, None, Course::default())
     } else {
         let system = system.map(|text| json!({"role": "system", "content": text}));
         let user = json!({"role": "user", "content": prompt});
         let thinking = ask::thinking(fields)?;
         let messages = system.into_iter().chain([user]).collect();
         let ask = Ask { messages, thinking, ..Ask::default() };
-        let (asked, tokens) = prompt::open(server, served, ask, Protocol::Ollama)?;
-        (tokens, Some(asked))
+        let (asked, tokens, course) = prompt::open(server, served, ask, Protocol::Ollama)?;
+        (tokens, Some(asked), course)
     };
     if before.is_empty() {
-        return Ok((tokens, asked));
+        return Ok((tokens, asked, course));
     }
     // What was said before has its first token already.
     let bos = prompt_tokens("", vocab).map_err(|error| ApiError::engine(&error.into()))?;
     let rest = tokens.strip_prefix(bos.as_slice()).unwrap_or(&tokens);
-    Ok(([before.as_slice(), rest].concat(), asked))
+    Ok(([before.as_slice(), rest].concat(), asked, course))
 }
 
 /// `context`: the tokens of an earlier answer.
@@ -155,6 +157,7 @@ pub(super) fn read(body: &Map<String, Value>, preset: &Preset) -> Result<(Order,
         grammar: format(fields)?,
         shown: Arc::default(),
         progress: false,
+        course: Course::default(),
         n: 1,
     };
     Ok((order, stream))

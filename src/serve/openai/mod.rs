@@ -21,6 +21,7 @@ use super::preset::Preset;
 use super::prompt;
 use super::server::{Admitted, Served, Server};
 use super::settings;
+use crate::engine::batch::Course;
 use crate::engine::{Grammar, SamplerSettings};
 use crate::talk::ask::Ask;
 use crate::talk::speech::Reader;
@@ -79,14 +80,15 @@ pub(super) async fn chat(
     order::permit_grammar(&server, Fields::of(&body))?;
     let admitted = server.admit().await?;
     let (order, manner, asked) = read_chat(&body, &server.config.preset)?;
-    let (prompt, tokens, dropped) = match fit::wanted(Fields::of(&body))? {
+    let (prompt, tokens, course, dropped) = match fit::wanted(Fields::of(&body))? {
         true => fit::fit(&server, served, asked, order.max_tokens)?,
         false => {
-            let (prompt, tokens) = prompt::open(&server, served, asked, Protocol::OpenAi)?;
-            (prompt, tokens, 0)
+            let opened = prompt::open(&server, served, asked, Protocol::OpenAi)?;
+            let (prompt, tokens, course) = opened;
+            (prompt, tokens, course, 0)
         }
     };
-    let mut order = Order { prompts: vec![tokens], shown: served.shown.clone(), ..order };
+    let mut order = Order { prompts: vec![tokens], shown: served.shown.clone(), course, ..order };
     let (template, _) = served.writer()?;
     order.stops.extend(template.stop().map(str::to_owned));
     order.grammar = prompt::grammar(&prompt, order.grammar)?;
@@ -115,8 +117,9 @@ pub(super) fn open(
     body: &Map<String, Value>,
 ) -> Result<Opened, ApiError> {
     let (order, manner, asked) = read_chat(body, &server.config.preset)?;
-    let (prompt, tokens) = prompt::open(server, served, asked, Protocol::OpenAi)?;
-    let mut order = Order { prompts: vec![tokens], shown: served.shown.clone(), n: 1, ..order };
+    let (prompt, tokens, course) = prompt::open(server, served, asked, Protocol::OpenAi)?;
+    let shown = served.shown.clone();
+    let mut order = Order { prompts: vec![tokens], shown, course, n: 1, ..order };
     let (template, _) = served.writer()?;
     order.stops.extend(template.stop().map(str::to_owned));
     order.grammar = prompt::grammar(&prompt, order.grammar)?;
@@ -169,6 +172,7 @@ fn common(
         grammar: None,
         shown: Arc::default(),
         progress: false,
+        course: Course::default(),
         n: fields.whole("n", 1, MAX_TEXTS)?.map_or(1, count),
     })
 }

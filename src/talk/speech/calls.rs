@@ -215,24 +215,8 @@ impl Section {
         loop {
             match &mut going.body {
                 Body::Json(scan, streams) => {
-                    let n = scan.read(held)?;
-                    self.raw.extend(held.drain(..n));
-                    if over {
-                        // A number, true, false or null may end with the text.
-                        scan.finish()?;
-                    }
-                    let text = scan.take();
-                    let done = scan.is_done();
-                    if streams.is_none() && !text.is_empty() {
-                        *streams = Some(text.starts_with('{'));
-                    }
-                    if *streams == Some(true) {
-                        self.say(Said::Arguments(text));
-                    } else if done {
-                        self.say(Said::Arguments(as_arguments(&text)?));
-                    } else {
-                        scan.put_back(text);
-                    }
+                    let (said, done) = json(scan, streams, held, &mut self.raw, over)?;
+                    said.into_iter().for_each(|said| self.say(said));
                     if !done {
                         return Ok(false);
                     }
@@ -343,6 +327,35 @@ impl Section {
         self.out.append(&mut self.kept);
         (self.out, String::new())
     }
+}
+
+/// Reads a value. What is known of it, and whether it is whole.
+fn json(
+    scan: &mut Scan,
+    streams: &mut Option<bool>,
+    held: &mut String,
+    raw: &mut String,
+    over: bool,
+) -> Result<(Option<Said>, bool), Broken> {
+    let n = scan.read(held)?;
+    raw.extend(held.drain(..n));
+    if over {
+        // A number, true, false or null may end with the text.
+        scan.finish()?;
+    }
+    let text = scan.take();
+    let done = scan.is_done();
+    if streams.is_none() && !text.is_empty() {
+        *streams = Some(text.starts_with('{'));
+    }
+    if *streams == Some(true) {
+        return Ok((Some(Said::Arguments(text)), done));
+    }
+    if done {
+        return Ok((Some(Said::Arguments(as_arguments(&text)?)), done));
+    }
+    scan.put_back(text);
+    Ok((None, false))
 }
 
 /// A scan that reads nothing more.

@@ -133,6 +133,19 @@ impl Dialect {
         self.opened(prompt).and_then(|closes| closes.first().copied())
     }
 
+    /// What begins a thought, and what ends it.
+    pub fn thought_marks(&self) -> Option<(&'static str, &'static str)> {
+        if self.channels() {
+            return Some(("<|channel|>analysis<|message|>", "<|end|>"));
+        }
+        self.first_thought().map(|i| (THOUGHTS[i][0], THOUGHTS[i][1]))
+    }
+
+    /// Whether it speaks in channels, as gpt-oss does.
+    pub fn channels(&self) -> bool {
+        self.channels && self.taught.is_none()
+    }
+
     /// The thought that it knows.
     pub(super) fn first_thought(&self) -> Option<usize> {
         self.marks.iter().find_map(|(_, mark)| match mark {

@@ -193,6 +193,18 @@ fn text_of(json: &str) -> Option<String> {
     })
 }
 
+/// The key at the beginning of `text`, and what follows its colon; None while they have not come.
+fn key(text: &str) -> Result<Option<(String, &str)>, ()> {
+    let Some((key, n)) = value(text)? else { return Ok(None) };
+    let rest = text[n..].trim_start();
+    let rest = match rest.strip_prefix(':') {
+        Some(rest) => rest.trim_start(),
+        None if rest.is_empty() => return Ok(None),
+        None => return Err(()),
+    };
+    Ok((!rest.is_empty()).then(|| (text_of(&key).unwrap_or_default(), rest)))
+}
+
 /// An object with name and arguments, which begins at `begin`.
 fn whole(steps: &'static [Step], text: &str, begin: usize, tools: &Tools, form: &Form) -> Head {
     let Some(inner) = text[begin..].strip_prefix('{') else {
@@ -229,19 +241,13 @@ fn whole(steps: &'static [Step], text: &str, begin: usize, tools: &Tools, form: 
             Some('"') => {}
             Some(_) => return Head::None,
         }
-        let Ok(key) = value(rest) else { return Head::None };
-        let Some((key, n)) = key else { return Head::Maybe };
-        let key = text_of(&key).unwrap_or_default();
-        let rest = rest[n..].trim_start();
-        let Some(rest) = rest.strip_prefix(':') else {
-            return if rest.is_empty() { Head::Maybe } else { Head::None };
+        let (key, rest) = match key(rest) {
+            Ok(Some(found)) => found,
+            Ok(None) => return Head::Maybe,
+            Err(()) => return Head::None,
         };
-        let rest = rest.trim_start();
         at = text.len() - rest.len();
         let is_object = rest.starts_with('{');
-        if rest.is_empty() {
-            return Head::Maybe;
-        }
         match key.as_str() {
             "function" | "tool_call" if is_object => {
                 at += 1;

@@ -46,6 +46,11 @@ pub(super) fn add_to(env: &mut Environment<'static>) {
     env.add_filter("slice", |state: &State, value: Value, n: usize, fill: Option<Value>| {
         minijinja::filters::slice(state, value, row(n)?, fill)
     });
+    // What there is nothing of cannot be gone through; but what is undefined can, as in Jinja2.
+    env.add_test("iterable", |value: &Value| {
+        let kind = value.kind();
+        kind == ValueKind::Undefined || (kind != ValueKind::None && value.try_iter().is_ok())
+    });
     // What has a length and takes an index: texts and maps, too.
     env.add_test("sequence", |value: &Value| {
         matches!(

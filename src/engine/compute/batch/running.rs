@@ -4,6 +4,7 @@ use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use super::course::{Course, Way};
 use crate::engine::compute::draft::Drafted;
 use crate::engine::compute::grammar::Grammar;
 use crate::engine::error::ggml_error;
@@ -29,6 +30,8 @@ pub struct Request {
     pub logprobs: Option<usize>,
     /// Control tokens whose texts are a part of the answer.
     pub shown: Arc<HashSet<Token>>,
+    /// What it is made to say.
+    pub course: Course,
     /// To whom it goes.
     pub sink: Box<dyn Sink>,
 }
@@ -150,6 +153,7 @@ pub(super) struct Running {
     max_tokens: Option<usize>,
     logprobs: Option<usize>,
     shown: Arc<HashSet<Token>>,
+    way: Way,
     n_prompt: usize,
     n_reused: usize,
     written: Vec<Token>,
@@ -194,6 +198,7 @@ impl Running {
             max_tokens: request.max_tokens,
             logprobs: request.logprobs,
             shown: request.shown,
+            way: Way::new(request.course),
             n_prompt: request.prompt.len(),
             n_reused,
             written: Vec::new(),
@@ -269,14 +274,21 @@ impl Running {
         if is_last(self.written.len()) {
             return Ok((None, Going::End(Finish::Length, None)));
         }
-        let token = self.sampler.choose(logits)?;
+        let token = match self.way.begin(logits, vocab) {
+            Some(token) => token,
+            None => match self.way.only(logits.len()) {
+                Some(only) => self.sampler.choose(&only)?,
+                None => self.sampler.choose(logits)?,
+            },
+        };
         if vocab.is_eog(token) {
             return Ok((None, Going::End(Finish::Stop, None)));
         }
         self.written.push(token);
         let last = is_last(self.written.len());
         let shown = self.shown.contains(&token);
-        let bytes = if shown { vocab.bytes(token) } else { vocab.piece(token) };
+        let mut bytes = if shown { vocab.bytes(token) } else { vocab.piece(token) };
+        self.way.came(&mut bytes);
         let (text, stop) = self.stops.push(&self.utf8.push(&bytes));
         let scored = self.logprobs.map(|n| score(logits, token, n, vocab));
         if !text.is_empty() || scored.is_some() {
