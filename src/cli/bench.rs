@@ -1,5 +1,7 @@
 //! `airrun bench`: how fast a model is, beside how fast the hardware would let it be, measured in the same minutes.
 
+mod routes;
+
 use std::io;
 use std::sync::Arc;
 
@@ -14,8 +16,9 @@ use crate::cli::progress::{Status, Watched, Work};
 use crate::cli::trace::Tracing;
 use crate::cli::{resolve, talk};
 use crate::engine::bench::{self, Limits, Measure, NoSample, Sample};
+use crate::engine::experts::Counts;
 use crate::engine::planning::{self, Forecast, Planned};
-use crate::engine::{Engine, Error, LoadOptions, Session};
+use crate::engine::{Engine, Error, LoadOptions, Session, Token};
 use crate::gguf::Index;
 use crate::plan::{self, Estimate, Rates, Tier, Touched};
 use crate::probe;
@@ -37,6 +40,9 @@ struct Row {
     streamed_bytes: Bytes,
     disk_bytes: Bytes,
     stall_seconds: f64,
+    /// Where experts were brought one by one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    experts: Option<Experts>,
     limit_tokens_per_second: Option<f64>,
     of_limit: Option<f64>,
     limited_by: Option<&'static str>,
@@ -64,6 +70,14 @@ struct Run {
     disk_unknown: Option<String>,
     #[serde(skip)]
     predicted: Option<Prediction>,
+}
+
+/// What experts that were brought one by one did.
+#[derive(Clone, Copy, Debug, Serialize)]
+struct Experts {
+    #[serde(flatten)]
+    counts: Counts,
+    hit_rate: f64,
 }
 
 /// What `airrun plan` says of a placement.
@@ -104,6 +118,9 @@ enum Kind {
 
 /// Runs the tests of `args` and prints them.
 pub(crate) fn run(args: &BenchArgs, printer: &Printer) -> anyhow::Result<ExitStatus> {
+    if let Some(path) = &args.routes {
+        return routes::simulate(path, args.json, printer);
+    }
     let interrupt = Interrupt::new()?;
     let mut tests = tests(args)?;
     let index = Arc::new(resolve::model(&args.load.model)?.index);
@@ -118,7 +135,12 @@ pub(crate) fn run(args: &BenchArgs, printer: &Printer) -> anyhow::Result<ExitSta
     let mut session = engine.session()?;
     tracing.begin(&session.monitor());
     interrupt.stops(session.monitor());
-    let measured = measure(&mut tests, &mut session, &engine, args.repeat, printer);
+    let text = text(args, &engine)?;
+    if let Some(watch) = session.monitor().experts() {
+        watch.begin_record();
+    }
+    let measured = measure(&mut tests, &mut session, &engine, (args.repeat, &text), printer);
+    routes::finish(&session, args.record_routes.as_deref(), printer)?;
     let interrupted = interrupt.stopping() || matches!(measured, Err(Error::Interrupted));
     if !interrupted {
         measured?;
@@ -150,6 +172,14 @@ fn tests(args: &BenchArgs) -> anyhow::Result<Vec<Test>> {
         return Err(Failure::error("there is nothing to measure", "give -p or -n more than 0"));
     }
     Ok(tests)
+}
+
+/// The tokens of the text that is to be computed; none if that is of no matter.
+fn text(args: &BenchArgs, engine: &Engine) -> anyhow::Result<Vec<Token>> {
+    let Some(path) = &args.text else { return Ok(Vec::new()) };
+    let text = std::fs::read_to_string(path)
+        .map_err(|e| Failure::error(format!("cannot read '{}': {e}", path.display()), ""))?;
+    Ok(engine.vocab()?.tokenize(&text, true, false)?)
 }
 
 /// A context that holds the tests, unless the user gave one: then it must.
@@ -189,7 +219,7 @@ fn measure(
     tests: &mut [Test],
     session: &mut Session,
     engine: &Engine,
-    repeat: u32,
+    (repeat, text): (u32, &[Token]),
     printer: &Printer,
 ) -> Result<(), Error> {
     let watched = |name| Work::of(engine, Some(name));
@@ -199,11 +229,11 @@ fn measure(
             Kind::Generation => 1,
         };
         let status = Status::start(printer, watched(format!("{}, warming up", test.name())));
-        test.kind.run(session, warm_up)?;
+        test.kind.run(session, warm_up, text)?;
         drop(status);
         for k in 1..=repeat {
             let status = Status::start(printer, watched(format!("{} {k}/{repeat}", test.name())));
-            let measure = test.kind.run(session, test.n_tokens)?;
+            let measure = test.kind.run(session, test.n_tokens, text)?;
             drop(status);
             let speed = talk::speed(measure.tokens, measure.seconds);
             printer.dim(format_args!("{} {k}/{repeat}: {speed}", test.name()));
@@ -214,10 +244,10 @@ fn measure(
 }
 
 impl Kind {
-    fn run(self, session: &mut Session, n: usize) -> Result<Measure, Error> {
+    fn run(self, session: &mut Session, n: usize, text: &[Token]) -> Result<Measure, Error> {
         match self {
-            Kind::Prompt => bench::prompt(session, n),
-            Kind::Generation => bench::generation(session, n),
+            Kind::Prompt => bench::prompt(session, n, text),
+            Kind::Generation => bench::generation(session, n, text),
         }
     }
 }
@@ -262,6 +292,9 @@ impl Test {
             streamed_bytes: median.streamed,
             disk_bytes: median.from_disk,
             stall_seconds: median.stall_seconds,
+            experts: median
+                .experts
+                .and_then(|counts| counts.hit_rate().map(|hit_rate| Experts { counts, hit_rate })),
             limit_tokens_per_second: tightest.map(|(limit, _)| limit),
             of_limit: tightest.map(|(limit, _)| speed / limit),
             limited_by: tightest.map(|(_, by)| by),
@@ -366,6 +399,7 @@ fn table(rows: &[Row]) -> Table {
         "predicted",
         "read per pass",
         "waiting",
+        "experts there",
     ]);
     for row in rows {
         let or_dash = |text: Option<String>| text.unwrap_or_else(|| "-".to_owned());
@@ -381,6 +415,7 @@ fn table(rows: &[Row]) -> Table {
             or_dash(row.predicted_tokens_per_second.map(digits)),
             or_dash(streams.then(|| per_pass.to_string())),
             or_dash(streams.then(|| percent(row.stall_seconds / row.seconds.max(1e-9)))),
+            or_dash(row.experts.map(|experts| percent(experts.hit_rate))),
         ]);
     }
     for column in table.column_iter_mut().skip(1) {

@@ -8,6 +8,7 @@ use std::time::Instant;
 
 pub use rates::{disk_rate, memory_rate};
 
+use super::experts::{Counts, Watch};
 use super::{Error, Progress, Session, Token};
 use crate::gguf::{Index, Place, TensorInfo};
 pub use crate::source::sample::{NoSample, Sample};
@@ -29,31 +30,34 @@ pub struct Measure {
     pub from_disk: Bytes,
     /// Seconds that computation waited for bytes.
     pub stall_seconds: f64,
+    /// Experts that were used and read one by one, if any were.
+    pub experts: Option<Counts>,
 }
 
-/// Computes a prompt of `n` tokens in an empty session.
+/// Computes a prompt of `n` tokens in an empty session: of `text`, if there is one.
 ///
 /// # Errors
 ///
 /// As [`Session::sync`].
-pub fn prompt(session: &mut Session, n: usize) -> Result<Measure, Error> {
+pub fn prompt(session: &mut Session, n: usize, text: &[Token]) -> Result<Measure, Error> {
     session.rewind(0)?;
-    let tokens = fixed_tokens(n, session.vocab().len());
+    let tokens = tokens(n, text, session.vocab().len());
     measure(session, n, |session| session.sync(&tokens).map(drop))
 }
 
-/// Computes `n` tokens one after the other, each with a pass of its own, after a text of one token.
+/// Computes `n` tokens one after the other, each with a pass of its own, after a text of one token. They are
+/// those of `text`, if there is one.
 ///
 /// # Errors
 ///
 /// As [`Session::eval`]; models that do not write token by token are refused.
-pub fn generation(session: &mut Session, n: usize) -> Result<Measure, Error> {
+pub fn generation(session: &mut Session, n: usize, text: &[Token]) -> Result<Measure, Error> {
     if !session.continues_text() {
         let what = "a diffusion model, which does not write token by token";
         return Err(Error::NotForText { model: session.name(), what });
     }
     session.rewind(0)?;
-    let tokens = fixed_tokens(n + 1, session.vocab().len());
+    let tokens = tokens(n + 1, text, session.vocab().len());
     session.sync(&tokens[..1])?;
     measure(session, n, |session| {
         tokens[1..].iter().try_for_each(|&token| {
@@ -71,7 +75,8 @@ fn measure(
     compute: impl FnOnce(&mut Session) -> Result<(), Error>,
 ) -> Result<Measure, Error> {
     let monitor = session.monitor();
-    let (before, disk_before) = (monitor.snapshot(), usage::disk_reads());
+    let counts = || monitor.experts().map(Watch::counts);
+    let (before, disk_before, experts_before) = (monitor.snapshot(), usage::disk_reads(), counts());
     let begin = Instant::now();
     compute(session)?;
     let seconds = begin.elapsed().as_secs_f64();
@@ -89,7 +94,16 @@ fn measure(
         streamed,
         from_disk,
         stall_seconds: spent(|p| p.stall_seconds),
+        experts: counts().zip(experts_before).map(|(after, before)| after.since(before)),
     })
+}
+
+/// The first `n` tokens of `text`, again and again if it is shorter; without one, tokens that mean nothing.
+fn tokens(n: usize, text: &[Token], n_vocab: usize) -> Vec<Token> {
+    match text {
+        [] => fixed_tokens(n, n_vocab),
+        _ => text.iter().copied().cycle().take(n).collect(),
+    }
 }
 
 /// `n` tokens scattered over the vocabulary, the same every time: the experts of a mixture depend on them.
@@ -184,6 +198,7 @@ mod tests {
             streamed: Bytes(40_000),
             from_disk: Bytes(30_000),
             stall_seconds: 12.0,
+            experts: None,
         }
     }
 
@@ -211,6 +226,7 @@ mod tests {
             streamed: Bytes::ZERO,
             from_disk: Bytes::ZERO,
             stall_seconds: 0.0,
+            experts: None,
             ..measured()
         };
         assert_eq!(Limits::of(&resident, Some(Rate(1.0)), None, None), Limits::default());

@@ -33,4 +33,5 @@ pub use crate::ggml::{
 };
 pub use crate::gguf::Index;
 pub use crate::plan::{StreamMode, Tier};
+pub use crate::stream::experts;
 pub use crate::stream::{Monitor, Progress, Trace, UnitState};

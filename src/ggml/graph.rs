@@ -98,6 +98,55 @@ impl Tensor {
         op == sys::GGML_OP_MUL_MAT || op == sys::GGML_OP_MUL_MAT_ID
     }
 
+    /// What a product with experts multiplies by which: the stack of all experts, and the numbers of those that each token uses.
+    pub fn expert_product(self) -> Option<(Tensor, Tensor)> {
+        // SAFETY: a valid tensor, whose operands are valid.
+        let (op, src) = unsafe { ((*self.0.as_ptr()).op, (*self.0.as_ptr()).src) };
+        let [stack, _, ids, ..] = src.map(NonNull::new);
+        (op == sys::GGML_OP_MUL_MAT_ID).then_some((Tensor(stack?), Tensor(ids?)))
+    }
+
+    /// How many elements it has.
+    pub fn n_elements(self) -> usize {
+        // SAFETY: a valid tensor.
+        usize::try_from(unsafe { sys::ggml_nelements(self.0.as_ptr()) }).unwrap_or(usize::MAX)
+    }
+
+    /// Elements of its first dimension, and of the second.
+    pub fn rows(self) -> [usize; 2] {
+        // SAFETY: a valid tensor.
+        let ne = unsafe { (*self.0.as_ptr()).ne };
+        [ne[0], ne[1]].map(|n| usize::try_from(n).unwrap_or(0))
+    }
+
+    /// Whether its elements are 32-bit integers in two dimensions.
+    pub fn is_table_of_numbers(self) -> bool {
+        // SAFETY: a valid tensor.
+        let (ty, ne) = unsafe { ((*self.0.as_ptr()).type_, (*self.0.as_ptr()).ne) };
+        ty == sys::GGML_TYPE_I32 && ne[2] == 1 && ne[3] == 1
+    }
+
+    /// The numbers in it, row by row, where it is in the host's memory.
+    ///
+    /// # Safety
+    ///
+    /// It must have been computed, be a table of numbers, and be in the host's memory.
+    pub unsafe fn read_numbers(self, out: &mut Vec<i32>) {
+        out.clear();
+        let [n, rows] = self.rows();
+        // SAFETY: by this function's contract; strides are those of a valid tensor.
+        unsafe {
+            let t = self.0.as_ptr();
+            let (data, nb) = ((*t).data.cast::<u8>(), (*t).nb);
+            for row in 0..rows {
+                for i in 0..n {
+                    let at = data.add(row * nb[1] + i * nb[0]).cast::<i32>();
+                    out.push(at.read_unaligned());
+                }
+            }
+        }
+    }
+
     /// Its operands.
     pub fn sources(self) -> impl Iterator<Item = Tensor> {
         // SAFETY: a valid tensor; `src` is copied, and holds NULL or valid tensors.

@@ -51,7 +51,7 @@ pub use llama::{
 };
 pub use log::{Verbosity, set_verbosity, take_messages, warn};
 pub use memory::{Area, Pinned};
-pub use placement::Placement;
+pub use placement::{Numbers, Placement};
 pub use pooling::Pooling;
 pub use quantize::{QuantizeParams, QuantizeStep, quantize};
 pub use result::Error;

@@ -1,8 +1,9 @@
 //! What a plan will cost: seconds per pass by playing the pipeline through, block by block, with the measured rates; from
 //! that tokens per second, the time to the first token, and what holds it back.
 
+use super::experts::Experts;
 use super::parts::is_ffn;
-use super::{Beside, Placed, Plan, Rates, Tier};
+use super::{Beside, Placed, Plan, Rates, Tier, Unit};
 use crate::gguf::Index;
 use crate::units::{Bytes, Rate};
 
@@ -109,6 +110,8 @@ struct Step {
     compute: f64,
     /// Whether it is a unit that streams.
     streams: bool,
+    /// What is read of it when it is known what is needed: not before the step before it is computed.
+    asked: f64,
 }
 
 impl Step {
@@ -128,6 +131,9 @@ const HAND_OVER: f64 = 40e-6;
 
 /// Computing that reaches this share of the memory's rate is held back by the memory.
 const KEEPS_UP: f64 = 0.9;
+
+/// Passes that are expected to use this share of the experts or more get whole stacks.
+const NEARLY_ALL: f64 = 0.6;
 
 /// Batches from here on bring weights of the CPU's blocks to the GPU, as ggml's scheduler does. (tokens)
 const OFFLOAD: u32 = 32;
@@ -160,7 +166,8 @@ pub fn estimate(plan: &Plan, rates: &Rates, touched: Touched, n_prompt: u32) -> 
     let pass = |tokens: u32| {
         let steps = steps(plan, rates, touched, tokens);
         let sum = |of: fn(&Step) -> f64| steps.iter().map(of).sum::<f64>();
-        let (read, disk, compute) = (sum(|s| s.read), sum(|s| s.disk), sum(|s| s.compute));
+        let (disk, compute) = (sum(|s| s.disk), sum(|s| s.compute));
+        let read = sum(|s| s.read) + sum(|s| s.asked);
         let brings = if disk * 2.0 > read { Bottleneck::Disk } else { Bottleneck::Link };
         (seconds_per_pass(&steps, plan.n_slots), (read > compute).then_some(brings))
     };
@@ -233,6 +240,7 @@ fn steps(plan: &Plan, rates: &Rates, touched: Touched, tokens: u32) -> Vec<Step>
     let used = |len: Bytes| share(len, touched.of_block);
     let mut steps = Vec::with_capacity(plan.blocks.len() + plan.streamed.len() + 1);
     let mut units = plan.streamed.iter().peekable();
+    let one_by_one = OneByOne::of(plan, tokens);
     for (i, block) in plan.blocks.iter().enumerate() {
         match (block.tier, rates.gpu) {
             (Tier::Resident, _) | (Tier::Cpu, None) => {
@@ -252,6 +260,13 @@ fn steps(plan: &Plan, rates: &Rates, touched: Touched, tokens: u32) -> Vec<Step>
                     }
                     let run = if gpu.is_some() { 0.0 } else { RUN };
                     let compute = rates.streamed.seconds(used(unit.len), tokens) + run;
+                    if let Some(one_by_one) = &one_by_one
+                        && let Some(step) = one_by_one.step(unit, rates, compute)
+                    {
+                        steps.push(step);
+                        kept = kept.saturating_sub(unit.len + unit.before);
+                        continue;
+                    }
                     let on_disk = block.tier == Tier::Streamed;
                     let disk = if on_disk { rates.disk.seconds(unit.len) } else { 0.0 };
                     let link = gpu.map_or(0.0, |gpu| gpu.link.seconds(unit.len));
@@ -259,7 +274,8 @@ fn steps(plan: &Plan, rates: &Rates, touched: Touched, tokens: u32) -> Vec<Step>
                     let read = disk.max(link);
                     let disk = if disk_is_slower { disk } else { 0.0 };
                     let latency = if on_disk { LATENCY } else { 0.0 };
-                    steps.push(Step { read, disk, latency, compute, streams: true });
+                    let asked = 0.0;
+                    steps.push(Step { read, disk, latency, compute, asked, streams: true });
                     kept = kept.saturating_sub(unit.len + unit.before);
                 }
                 // What comes after the last of them, and small tensors wherever they are.
@@ -283,6 +299,47 @@ fn steps(plan: &Plan, rates: &Rates, touched: Touched, tokens: u32) -> Vec<Step>
     };
     steps.push(Step::computing(cost.one.seconds(touched.output)));
     steps
+}
+
+/// How a pass gets its experts where it gets them one by one.
+struct OneByOne<'a> {
+    stacks: std::collections::HashSet<usize>,
+    experts: &'a Experts,
+    tokens: u32,
+}
+
+impl<'a> OneByOne<'a> {
+    /// `None` if a pass of so many tokens gets whole stacks.
+    fn of(plan: &'a Plan, tokens: u32) -> Option<OneByOne<'a>> {
+        let experts = plan.experts.as_ref()?;
+        let stacks = experts.blocks.iter().flat_map(|b| &b.stacks).copied().collect();
+        let this = OneByOne { stacks, experts, tokens };
+        let (used, n_slots) = (experts.used * u64::from(tokens), experts.n_slots as u64);
+        (used <= n_slots || this.touched() < NEARLY_ALL).then_some(this)
+    }
+
+    /// The share of a block's experts that a pass uses, all alike likely.
+    #[expect(clippy::cast_precision_loss, reason = "few experts")]
+    fn touched(&self) -> f64 {
+        let count = self.experts.blocks.iter().map(|b| b.count).max().unwrap_or(1);
+        let misses = 1.0 - (self.experts.used as f64 / count as f64).min(1.0);
+        1.0 - misses.powf(f64::from(self.tokens))
+    }
+
+    /// A unit's step, if it consists of stacks.
+    fn step(&self, unit: &Unit, rates: &Rates, compute: f64) -> Option<Step> {
+        let asked = rates.disk.seconds(share(unit.len, self.share_of(&unit.tensors)?));
+        Some(Step { asked, disk: asked, latency: LATENCY, compute, streams: true, read: 0.0 })
+    }
+
+    /// The share of a unit's bytes that is read, if it consists of stacks.
+    fn share_of(&self, tensors: &[usize]) -> Option<f64> {
+        let kept = self.experts.used * u64::from(self.tokens) <= self.experts.n_slots as u64;
+        let misses = if kept { 1.0 - self.experts.expected_hits() } else { 1.0 };
+        // Never nothing: it is asked for.
+        let share = (self.touched() * misses).max(1e-9);
+        tensors.iter().all(|t| self.stacks.contains(t)).then_some(share)
+    }
 }
 
 /// Seconds of a block of which the CPU computes a part, or all.
@@ -326,7 +383,10 @@ fn play(steps: &[Step], n_slots: usize) -> (f64, Vec<(f64, f64)>) {
             begin = cores;
         }
         for step in steps {
-            if step.read > 0.0 {
+            if step.asked > 0.0 {
+                // All stacks are asked for at once, and arrive nearly together.
+                cores += step.latency + step.asked + step.compute;
+            } else if step.read > 0.0 {
                 let slot = freed.pop_front().unwrap_or_default();
                 reader = reader.max(slot) + step.read;
                 cores = cores.max(reader + step.latency) + step.compute;

@@ -3,9 +3,10 @@
 //!
 //! `machine` holds the numbers that come in, `parts` cuts blocks into what streams together, `spread` chooses which of it does, `solve`
 //! decides for a machine whose CPU computes, `offload` for one with a GPU; `estimate` predicts and is the judge of both, `pattern` tells
-//! libllama, `report` shows.
+//! libllama, `experts` is what streams by expert, `report` shows.
 
 pub mod estimate;
+pub mod experts;
 pub mod machine;
 mod offload;
 mod parts;
@@ -18,6 +19,7 @@ pub use estimate::{
     Bottleneck, Course, Estimate, Speed, Touched, computing_seconds, conversation, course,
     estimate, pass_seconds,
 };
+pub use experts::{ExpertBlock, Experts};
 pub use machine::{Beside, ContextCost, Cost, Gpu, GpuNeeds, Kind, Machine, Needs, Rates, Wish};
 pub use solve::{Pool, Refusal, solve};
 
@@ -31,6 +33,8 @@ use crate::units::Bytes;
 pub struct Abilities<'a> {
     /// How large a slot must be to hold some of them.
     pub slot_size: &'a dyn Fn(&[usize]) -> Bytes,
+    /// What so many slots for the experts of a block take, whose stacks these are; `None` where experts do not stream one by one.
+    pub expert_region: &'a dyn Fn(&[usize], u64) -> Option<Bytes>,
     /// Those of its blocks that a GPU cannot compute with: they live in RAM, and the CPU computes with them.
     pub left: &'a HashSet<usize>,
 }
@@ -106,7 +110,7 @@ pub struct Memory {
     pub outside: Bytes,
     /// Blocks that the CPU computes, and the small tensors of blocks that are cut into parts.
     pub blocks: Bytes,
-    /// All slots.
+    /// All slots, and the pool of experts.
     pub slots: Bytes,
     /// Blocks that a GPU gets from here in each pass.
     pub host: Bytes,
@@ -160,6 +164,8 @@ pub struct Plan {
     pub blocks: Vec<Placed>,
     /// The units that stream, in order of computation.
     pub streamed: Vec<Unit>,
+    /// What of them streams by expert where few are used.
+    pub experts: Option<Experts>,
     /// What the CPU computes with while a GPU computes the rest: indices into [`crate::gguf::Index::tensors`].
     pub by_cpu: Vec<usize>,
     /// Whether the output matrix is one of those.
@@ -202,6 +208,7 @@ impl Plan {
         Plan {
             blocks: index.blocks.iter().map(placed).collect(),
             streamed: index.blocks.iter().enumerate().map(unit).collect(),
+            experts: None,
             by_cpu: Vec::new(),
             output_by_cpu: false,
             n_slots: 2,
@@ -223,6 +230,26 @@ impl Plan {
     pub fn disk_bytes(&self) -> Bytes {
         let on_disk = |u: &&Unit| self.blocks[u.block].tier == Tier::Streamed;
         self.streamed.iter().filter(on_disk).map(|u| u.len).sum()
+    }
+
+    /// What a token reads of the units on disk if no expert of it is there yet: all of a unit, or its experts' share of stacks.
+    pub fn cold_bytes_per_token(&self) -> Bytes {
+        self.token_bytes(1.0)
+    }
+
+    /// What a token is expected to read.
+    pub fn bytes_per_token(&self) -> Bytes {
+        let misses = self.experts.as_ref().map_or(1.0, |experts| 1.0 - experts.expected_hits());
+        self.token_bytes(misses)
+    }
+
+    fn token_bytes(&self, misses: f64) -> Bytes {
+        let on_disk = |u: &&Unit| self.blocks[u.block].tier == Tier::Streamed;
+        let read = |unit: &Unit| match &self.experts {
+            Some(experts) => estimate::share(unit.len, experts.touched(unit, misses)),
+            None => unit.len,
+        };
+        self.streamed.iter().filter(on_disk).map(read).sum()
     }
 
     /// How many blocks live in `tier`, those among them of which only parts stream.

@@ -332,6 +332,7 @@ impl Problem<'_> {
             slot: self.slot(cut, tiers),
             n_slots: if streamed.is_empty() { 0 } else { n_slots },
             streamed,
+            experts: None,
             by_cpu,
             output_by_cpu: !output_here,
             n_ctx: self.wish.ctx,

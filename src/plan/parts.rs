@@ -4,6 +4,7 @@
 use std::collections::{BTreeMap, HashSet};
 
 use super::Unit;
+use super::experts::is_stack;
 use crate::gguf::{Index, TensorInfo};
 use crate::units::{Bytes, KIB};
 
@@ -18,7 +19,14 @@ pub(super) enum Level {
     Thirds,
     /// Every large tensor by itself.
     Tensors,
+    /// Nothing but stacks of experts: those of a block together.
+    Experts,
+    /// Nothing but stacks of experts, each by itself.
+    Stacks,
 }
+
+/// For mixtures of experts, what is first to stream: it is most of the model, and least of it is used.
+pub(super) const OF_MIXTURES: [Level; 2] = [Level::Experts, Level::Stacks];
 
 /// From coarse to fine.
 pub(super) const LEVELS: [Level; 4] = [Level::Blocks, Level::Halves, Level::Thirds, Level::Tensors];
@@ -74,13 +82,14 @@ pub(super) fn cut(
         let tensor = &index.tensors[t];
         let small = match level {
             Level::Blocks => is_vector(tensor),
+            Level::Experts | Level::Stacks => !is_stack(index, tensor),
             _ => tensor.len < SMALL,
         };
         if small {
             kept += tensor.len;
             largest_kept = largest_kept.max(tensor.len);
         } else {
-            parts.entry(key(tensor.role(), level)).or_default().push(t);
+            parts.entry(key(tensor.role(), level, is_stack(index, tensor))).or_default().push(t);
         }
     }
     let units = parts.into_iter().map(|((stage, _, role), tensors)| {
@@ -103,10 +112,11 @@ pub(super) fn is_ffn(role: &str) -> bool {
 }
 
 /// What people call the stages of [`key`].
-const STAGES: [&str; 4] = ["attention", "ffn", "ffn up", "ffn down"];
+const STAGES: [&str; 7] =
+    ["attention", "ffn", "ffn up", "ffn down", "experts", "experts up", "experts down"];
 
 /// What a part is sorted and grouped by: its stage, its order there, and its role where every tensor is a part.
-fn key(role: &str, level: Level) -> (u8, u8, &str) {
+fn key(role: &str, level: Level, is_stack: bool) -> (u8, u8, &str) {
     // libllama computes them in this order; what is not listed mixes tokens, in one way or another.
     const ORDER: [&str; 10] = [
         "attn_qkv",
@@ -121,13 +131,16 @@ fn key(role: &str, level: Level) -> (u8, u8, &str) {
         "ffn_down",
     ];
     let is_ffn = is_ffn(role);
+    let is_down = u8::from(role.starts_with("ffn_down"));
     let stage = match level {
         Level::Blocks => 0,
-        Level::Halves => u8::from(is_ffn),
-        Level::Thirds | Level::Tensors if !is_ffn => 0,
-        Level::Thirds | Level::Tensors => 2 + u8::from(role.starts_with("ffn_down")),
+        Level::Halves | Level::Experts if is_stack => 4,
+        Level::Halves | Level::Experts => u8::from(is_ffn),
+        Level::Thirds | Level::Tensors | Level::Stacks if is_stack => 5 + is_down,
+        Level::Thirds | Level::Tensors | Level::Stacks if is_ffn => 2 + is_down,
+        Level::Thirds | Level::Tensors | Level::Stacks => 0,
     };
-    if level != Level::Tensors {
+    if !matches!(level, Level::Tensors | Level::Stacks) {
         return (stage, 0, "");
     }
     let order = ORDER.iter().rposition(|prefix| role.starts_with(prefix)).unwrap_or(0);

@@ -117,6 +117,9 @@ impl Report<'_> {
         if plan.disk_bytes() > Bytes::ZERO {
             line("disk", format!("{} read in each pass, at {}", plan.disk_bytes(), rates.disk));
         }
+        if let Some(of_experts) = self.of_experts() {
+            line("", of_experts);
+        }
         line(
             "generation",
             format!(
@@ -152,6 +155,13 @@ impl Report<'_> {
         out
     }
 
+    /// What a token reads where its experts come one by one.
+    fn of_experts(&self) -> Option<String> {
+        let hits = self.plan.experts.as_ref()?.expected_hits() * 100.0;
+        let (cold, warm) = (self.plan.cold_bytes_per_token(), self.plan.bytes_per_token());
+        Some(format!("{cold} for a token; {warm} if {hits:.0} % of its experts are there"))
+    }
+
     /// The parts of the memory, with what they are for.
     fn shares(&self) -> Vec<(&'static str, Bytes, String)> {
         let Plan { memory, slot, n_slots, n_ctx, n_ubatch, .. } = self.plan;
@@ -177,7 +187,16 @@ impl Report<'_> {
             shares.push(("outside", outside, "embedding and output".to_owned()));
             shares.push(("resident", blocks, self.resident()));
             if *n_slots > 0 {
-                shares.push(("slots", slots, format!("{n_slots} of {slot}")));
+                let what = match &self.plan.experts {
+                    Some(experts) if experts.shares_slots && experts.n_slots > 0 => {
+                        format!(
+                            "{} experts of each block; for prompts {n_slots} of {slot}",
+                            experts.n_slots
+                        )
+                    }
+                    _ => format!("{n_slots} of {slot}"),
+                };
+                shares.push(("slots", slots, what));
             }
             let what = format!("{n_ctx} tokens, {n_ubatch} in a pass");
             shares.push(("context", context, what));
@@ -246,6 +265,15 @@ impl Report<'_> {
                 "units": plan.streamed.len(),
             },
             "slots": { "count": plan.n_slots, "bytes": plan.slot },
+            "experts": plan.experts.as_ref().map(|experts| json!({
+                "blocks": experts.blocks.len(),
+                "used": experts.used,
+                "kept_of_each_block": experts.n_slots,
+                "bytes": experts.pool,
+                "expected_hit_rate": experts.expected_hits(),
+                "cold_bytes_per_token": plan.cold_bytes_per_token(),
+                "bytes_per_token": plan.bytes_per_token(),
+            })),
             "ctx": plan.n_ctx,
             "ubatch": plan.n_ubatch,
             "memory": memory,

@@ -5,10 +5,11 @@
 //! the budget allows, and the arithmetic of `estimate` chooses, by what is known of the machine.
 
 use super::estimate::{ANSWER, QUESTION, Touched, conversation, share};
-use super::parts::{LEVELS, Level};
+use super::experts::{is_stack, used};
+use super::parts::{LEVELS, Level, OF_MIXTURES};
 use super::spread::{Chosen, Cut};
 use super::{
-    Abilities, ContextCost, Machine, Memory, Needs, Plan, Rates, StreamMode, Wish, offload,
+    Abilities, ContextCost, Experts, Machine, Memory, Needs, Plan, Rates, StreamMode, Wish, offload,
 };
 use crate::gguf::{Index, Place};
 use crate::units::Bytes;
@@ -139,7 +140,7 @@ pub fn solve(
     let budget = wish.ram.unwrap_or(machine.ram.saturating_sub(machine.reserve));
     let wish = &Wish { ctx: choose_context(&needs.context, wish, budget), ..*wish };
     let (rates, touched) = (machine.rates, Touched::of(index));
-    let problem = Problem { index, rates, touched, needs, wish, budget };
+    let problem = Problem { index, rates, touched, needs, wish, budget, abilities };
     let n = index.blocks.len();
     if wish.stream != StreamMode::Always || n == 0 {
         let cut = Cut::new(index, Level::Blocks, abilities);
@@ -153,12 +154,13 @@ pub fn solve(
             return Err(problem.refuse(&plan));
         }
     }
-    let cuts = LEVELS.map(|level| Cut::new(index, level, abilities));
+    let cuts = problem.levels().into_iter().map(|level| Cut::new(index, level, abilities));
+    let cuts: Vec<Cut> = cuts.collect();
     let mut ways = Vec::new();
     let mut refusals = Vec::new();
     for cut in &cuts {
         // A cut that is finer than anybody needs is for where no other fits.
-        if cut.n_parts() > MAX_PARTS && !ways.is_empty() {
+        if (cut.n_parts() > MAX_PARTS && !ways.is_empty()) || cut.n_parts() == 0 {
             continue;
         }
         match problem.ways(cut) {
@@ -196,6 +198,7 @@ struct Problem<'a> {
     needs: &'a Needs,
     wish: &'a Wish,
     budget: Bytes,
+    abilities: Abilities<'a>,
 }
 
 /// What makes a plan.
@@ -223,6 +226,38 @@ impl Way<'_> {
 }
 
 impl Problem<'_> {
+    /// How finely blocks are cut, what is best first where all of it streams.
+    fn levels(&self) -> Vec<Level> {
+        let stacks = || {
+            let mut blocks = self.index.blocks.iter().flat_map(|b| &b.tensors);
+            blocks.find(|&&t| is_stack(self.index, &self.index.tensors[t]))
+        };
+        match (used(self.index) > 0).then(stacks).flatten() {
+            Some(&t) if (self.abilities.expert_region)(&[t], 1).is_some() => {
+                // Whole blocks would bring all of their experts for each token.
+                let (first, rest) = (OF_MIXTURES, LEVELS.into_iter().skip(1).chain([LEVELS[0]]));
+                match self.wish.stream {
+                    StreamMode::Always => rest.collect(),
+                    _ => first.into_iter().chain(rest).collect(),
+                }
+            }
+            _ => LEVELS.to_vec(),
+        }
+    }
+
+    /// The experts of a draft, with what memory is left for them beside `others`.
+    fn experts(&self, draft: Draft<'_>, slots: Bytes, others: Bytes) -> Option<Experts> {
+        let Draft { cut, chosen, .. } = draft;
+        let experts = Experts::of(self.index, cut.tensors(chosen), self.abilities)?;
+        let n_stacks: usize = experts.blocks.iter().map(|b| b.stacks.len()).sum();
+        let shares = n_stacks == cut.tensors(chosen).count();
+        // In the least memory, if that is what is asked for.
+        let least = self.wish.stream == StreamMode::Always && self.wish.ram.is_none();
+        let enough = if least { slots + experts.least(self.abilities) } else { self.budget };
+        let room = self.budget.saturating_sub(others).min(enough);
+        experts.with_room(room, slots, shares, self.abilities)
+    }
+
     /// The ways to stream parts of this cut: all of them, first, and as few as must with slots of several sizes and numbers.
     fn ways<'c>(&self, cut: &'c Cut) -> Result<Vec<Way<'c>>, Refusal> {
         let chosen = cut.every(true);
@@ -235,6 +270,9 @@ impl Problem<'_> {
         if self.wish.stream == StreamMode::Always {
             return Ok(ways);
         }
+        if self.stacks_only(cut) {
+            return Ok(self.pools(ways));
+        }
         for n_ubatch in self.batches(n_ubatch) {
             for slot in cut.slots() {
                 for n_slots in SLOTS {
@@ -244,6 +282,31 @@ impl Problem<'_> {
             }
         }
         Ok(ways)
+    }
+
+    /// Whether only stacks of experts would stream, which all do: what is not resident of them is not lost, and prompts borrow its room.
+    fn stacks_only(&self, cut: &Cut) -> bool {
+        let all = &cut.every(true);
+        let only = cut.tensors(all).all(|(_, t)| is_stack(self.index, &self.index.tensors[t]));
+        only && self
+            .memory_and_experts(Draft { cut, chosen: all, n_slots: N_SLOTS, n_ubatch: 1 })
+            .1
+            .is_some()
+    }
+
+    /// The first way, and as that with more slots and smaller batches.
+    fn pools<'c>(&self, first: Vec<Way<'c>>) -> Vec<Way<'c>> {
+        let Some(&Way { cut, n_ubatch, .. }) = first.first() else { return first };
+        let mut ways = first;
+        for n_ubatch in self.batches(n_ubatch) {
+            for n_slots in SLOTS {
+                let way = Way { cut, chosen: cut.every(true), n_slots, n_ubatch };
+                if self.memory(way.draft()).peak() <= self.budget {
+                    ways.push(way);
+                }
+            }
+        }
+        ways
     }
 
     /// The batches that are worth weighing against the blocks that they take the room of.
@@ -297,6 +360,10 @@ impl Problem<'_> {
     fn at_least(&self, way: &Way<'_>) -> f64 {
         let sums = way.cut.sums(&way.chosen);
         let passes = self.question().div_ceil(way.n_ubatch.max(1)) + ANSWER;
+        let is_stack = |(_, t): (usize, usize)| is_stack(self.index, &self.index.tensors[t]);
+        let by_expert = way.cut.tensors(&way.chosen).any(is_stack);
+        // Of what streams by expert, a token reads anything between nothing and all.
+        let passes = if by_expert { passes - ANSWER } else { passes };
         let read = self.rates.disk.seconds(sums.streamed) * f64::from(passes);
         let resident = way.cut.len.saturating_sub(sums.streamed);
         let computing = |n_tokens| {
@@ -332,22 +399,28 @@ impl Problem<'_> {
 
     fn plan(&self, draft: Draft<'_>) -> Plan {
         let (blocks, streamed) = draft.cut.place(self.index, draft.chosen);
+        let (memory, experts) = self.memory_and_experts(draft);
         Plan {
             blocks,
             n_slots: if streamed.is_empty() { 0 } else { draft.n_slots },
             streamed,
+            experts,
             by_cpu: Vec::new(),
             output_by_cpu: false,
             slot: draft.cut.sums(draft.chosen).slot,
             n_ctx: self.wish.ctx,
             n_ubatch: draft.n_ubatch,
             gpu: None,
-            memory: self.memory(draft),
+            memory,
             promised: self.wish.ram.is_some(),
         }
     }
 
     fn memory(&self, draft: Draft<'_>) -> Memory {
+        self.memory_and_experts(draft).0
+    }
+
+    fn memory_and_experts(&self, draft: Draft<'_>) -> (Memory, Option<Experts>) {
         let outside = || self.index.tensors.iter().filter(|t| !matches!(t.place, Place::Block(..)));
         let sums = draft.cut.sums(draft.chosen);
         let mut memory = Memory {
@@ -363,7 +436,14 @@ impl Problem<'_> {
         let largest = outside().map(|t| t.len).max().unwrap_or_default().max(sums.largest);
         let staged = if self.wish.repack { largest } else { Bytes::ZERO };
         memory.loading = staged + self.needs.read_ahead.min(memory.outside + memory.blocks);
-        memory
+        let slots = memory.slots;
+        let experts = self.experts(draft, slots, memory.peak().saturating_sub(slots));
+        match &experts {
+            Some(experts) if experts.shares_slots => memory.slots = experts.pool.max(slots),
+            Some(experts) => memory.slots = slots + experts.pool,
+            None => {}
+        }
+        (memory, experts)
     }
 
     /// A model without an output matrix uses the embedding's; repacked, that is a second copy.

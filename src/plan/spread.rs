@@ -121,6 +121,15 @@ impl Cut {
         chosen
     }
 
+    /// The tensors that a choice streams, with their blocks.
+    pub(super) fn tensors<'a>(
+        &'a self,
+        chosen: &'a Chosen,
+    ) -> impl Iterator<Item = (usize, usize)> + 'a {
+        let units = self.blocks.iter().flat_map(|b| &b.units).zip(chosen).filter(|(_, c)| **c);
+        units.flat_map(|(unit, _)| unit.tensors.iter().map(|&t| (unit.block, t)))
+    }
+
     /// What a choice takes.
     pub(super) fn sums(&self, chosen: &Chosen) -> Sums {
         let mut sums =
@@ -181,7 +190,7 @@ mod tests {
             index in any_model(), level in 0..LEVELS.len(), slot in 1_u64..200, least in 1_u64..2000
         ) {
             let size = |tensors: &[usize]| tensors.iter().map(|&t| index.tensors[t].len).sum();
-            let abilities = Abilities { slot_size: &size, left: &HashSet::new() };
+            let abilities = Abilities { slot_size: &size, expert_region: &|_, _| None, left: &HashSet::new() };
             let cut = Cut::new(&index, LEVELS[level], abilities);
             let (slot, least) = (MIB * slot, MIB * least);
             let may: Bytes = cut.parts.iter().filter(|p| p.slot <= slot).map(|p| p.len).sum();

@@ -29,6 +29,11 @@ pub(super) async fn status(State(server): State<Arc<Server>>) -> Result<Response
     let served = server.model()?;
     let mut status = describe(served, &server.config.preset);
     status["now"] = now(&server, served, &mut Vec::new());
+    if let Some(watch) = served.engine.monitor().experts() {
+        // For a map of them: for each block that has some, `name`, `uses`, `misses`, `bytes`, and `experts`, a character each:
+        // `.` is one that is not in memory, `0` to `9` how much those that are there are used.
+        status["experts"] = json!(watch.blocks());
+    }
     Ok(Json(status).into_response())
 }
 
@@ -72,6 +77,11 @@ fn describe(served: &Served, preset: &Preset) -> Value {
             "streamed_bytes": plan.streamed_bytes(),
             "blocks": blocks.collect::<Value>(),
             "units": units.collect::<Value>(),
+            "experts": plan.experts.as_ref().map(|experts| json!({
+                "used": experts.used,
+                "kept_of_each_block": experts.n_slots,
+                "bytes": experts.pool,
+            })),
         },
     })
 }
@@ -126,7 +136,17 @@ fn now(server: &Server, served: &Served, samples: &mut Vec<Sample>) -> Value {
     let (old, new) = (&samples[0], &samples[samples.len() - 1]);
     let seconds = (new.at - old.at).as_secs_f64();
     let rate = |old: f64, new: f64| if seconds > 0.0 { (new - old) / seconds } else { 0.0 };
+    let experts = monitor.experts().map(|watch| {
+        let counts = watch.counts();
+        json!({
+            "uses": counts.uses,
+            "misses": counts.misses,
+            "bytes": counts.bytes,
+            "hit_rate": counts.hit_rate(),
+        })
+    });
     json!({
+        "experts": experts,
         "units": monitor.states().into_iter().map(state).collect::<Vec<_>>(),
         "run": progress.block,
         "n_runs": progress.n_blocks,

@@ -10,6 +10,7 @@ use axum::http::StatusCode;
 
 use crate::engine::Progress;
 use crate::engine::batch::Tally;
+use crate::engine::experts::Counts;
 
 /// What was served since the start.
 #[derive(Debug, Default)]
@@ -209,6 +210,21 @@ impl Metrics {
         metric("running_requests", "gauge", "Texts being written.", &count(&self.running));
         out
     }
+}
+
+/// What experts that are brought one by one did.
+pub(super) fn of_experts(counts: &Counts) -> String {
+    let Counts { uses, misses, bytes } = *counts;
+    let mut out = String::new();
+    for (name, help, value) in [
+        ("expert_uses_total", "Experts that passes used, each once a pass.", uses),
+        ("expert_misses_total", "Of those, the ones that had to be read.", misses),
+        ("expert_bytes_total", "Bytes read for them.", bytes.0),
+    ] {
+        let _ = writeln!(out, "# HELP airrun_{name} {help}\n# TYPE airrun_{name} counter");
+        let _ = writeln!(out, "airrun_{name} {value}");
+    }
+    out
 }
 
 #[expect(clippy::cast_precision_loss, reason = "Prometheus counts in floats")]

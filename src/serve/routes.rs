@@ -67,8 +67,12 @@ async fn health(State(server): State<Arc<Server>>) -> Result<Response, ApiError>
 }
 
 async fn metrics(State(server): State<Arc<Server>>) -> Response {
-    let weights = server.model().map(|m| m.engine.monitor().snapshot()).unwrap_or_default();
-    let text = server.metrics.text(&weights, server.waiting());
+    let monitor = server.model().map(|m| m.engine.monitor()).ok();
+    let weights = monitor.as_ref().map(|m| m.snapshot()).unwrap_or_default();
+    let mut text = server.metrics.text(&weights, server.waiting());
+    if let Some(watch) = monitor.as_ref().and_then(|m| m.experts()) {
+        text += &metrics::of_experts(&watch.counts());
+    }
     ([(header::CONTENT_TYPE, metrics::CONTENT_TYPE)], text).into_response()
 }
 

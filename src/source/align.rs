@@ -20,6 +20,8 @@ pub struct HostBuf {
 enum Owner {
     /// An anonymous mapping of `len` bytes, unmapped on drop.
     Mapping,
+    /// A stretch of another buffer, alive as long as all of its parts.
+    Part(#[expect(dead_code, reason = "kept only to be dropped")] Arc<HostBuf>),
     /// Memory of somebody else, alive as long as this box (pinned memory of a device, for example).
     Foreign(#[expect(dead_code, reason = "kept only to be dropped")] Box<dyn Any + Send>),
 }
@@ -72,6 +74,21 @@ impl HostBuf {
         owner: Box<dyn Any + Send>,
     ) -> HostBuf {
         HostBuf { start, len, owner: Owner::Foreign(owner) }
+    }
+
+    /// The `len` bytes at `at` of `whole`, as a buffer of their own; `None` if they are not all inside.
+    ///
+    /// # Safety
+    ///
+    /// Until the part is dropped, nobody else may touch these bytes: neither another part of them, nor through `whole`.
+    pub unsafe fn part(whole: &Arc<HostBuf>, at: u64, len: u64) -> Option<HostBuf> {
+        let end = at.checked_add(len)?;
+        if end > whole.len as u64 {
+            return None;
+        }
+        // SAFETY: `at` is at most the length, so the result stays inside the allocation.
+        let start = unsafe { whole.start.add(Bytes(at).usize()) };
+        Some(HostBuf { start, len: Bytes(len).usize(), owner: Owner::Part(whole.clone()) })
     }
 
     /// Address of the first byte; stable for the life of the buffer, also while it moves between owners.

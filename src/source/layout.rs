@@ -114,6 +114,47 @@ fn joins(last: &Extent, piece: &Piece) -> bool {
         && piece.offset <= last.offset + last.need + MAX_GAP
 }
 
+/// One of the equal slices of a tensor, as it is read to memory of its own: an expert's part of a stack.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Slice {
+    /// Where its bytes are to be, from the beginning of that memory.
+    pub at: u64,
+    /// Bytes of memory that reading it takes.
+    pub room: u64,
+    /// Whether it is read past the page cache, with what is around it.
+    direct: bool,
+}
+
+/// Slices below this many bytes are read by themselves: what is around them would be as much again.
+const MIN_DIRECT: u64 = 64 << 10;
+
+impl Slice {
+    /// How slices of `each` bytes are read, the first of which is at `offset` in its file.
+    pub fn of(offset: u64, each: u64, tensor_align: u64) -> Slice {
+        if each < MIN_DIRECT {
+            let room = each.next_multiple_of(tensor_align.max(64));
+            return Slice { at: 0, room, direct: false };
+        }
+        if each.is_multiple_of(DIRECT_ALIGN) && offset.is_multiple_of(tensor_align) {
+            // All of them lie alike, and can be where they land.
+            let at = offset % DIRECT_ALIGN;
+            return Slice { at, room: (at + each).next_multiple_of(DIRECT_ALIGN), direct: true };
+        }
+        // Wherever it begins in a page.
+        let room = (each + DIRECT_ALIGN - 1).next_multiple_of(DIRECT_ALIGN);
+        Slice { at: 0, room, direct: true }
+    }
+
+    /// What to read for the slice of `each` bytes at `offset`, and where in its memory it lands: at [`Slice::at`], or it is to be moved
+    /// there.
+    pub fn extent(&self, file: usize, offset: u64, each: u64) -> (Extent, u64) {
+        let before = if self.direct { offset % DIRECT_ALIGN } else { 0 };
+        let need = before + each;
+        let len = if self.direct { need.next_multiple_of(DIRECT_ALIGN) } else { need };
+        (Extent { file, offset: offset - before, len, dst: 0, need }, before)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -172,5 +213,24 @@ mod tests {
             Extent { file: 0, offset: 4096, len: 16384, dst: 0, need: 14_912 }
         );
         assert_eq!(l.offsets, [904, 10_912, 16384]);
+    }
+
+    proptest! {
+        /// A slice fits its room wherever it lies, lands inside of it, and is where it should be if all of them are.
+        #[test]
+        fn slices_fit_their_room(first in 0_u64..100_000, each in 1_u64..300_000, i in 0_u64..100, align in 0_u32..7) {
+            let align = 1_u64 << align;
+            let slice = Slice::of(first, each, align);
+            let (extent, lands) = slice.extent(0, first + i * each, each);
+            prop_assert_eq!(extent.offset + lands, first + i * each);
+            prop_assert!(extent.len <= slice.room && extent.need <= extent.len);
+            prop_assert_eq!(extent.need, lands + each);
+            prop_assert!(slice.at + each <= slice.room);
+            prop_assert!(slice.room.is_multiple_of(align.min(64)));
+            if each.is_multiple_of(DIRECT_ALIGN) && first.is_multiple_of(align) && each >= MIN_DIRECT {
+                prop_assert_eq!(lands, slice.at);
+            }
+            prop_assert!(slice.at.is_multiple_of(align) || !each.is_multiple_of(DIRECT_ALIGN));
+        }
     }
 }

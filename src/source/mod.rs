@@ -25,7 +25,7 @@ use std::time::{Duration, Instant};
 
 pub use align::HostBuf;
 pub use choice::{Caching, Choice, OpenError, READER_ENV, ReaderKind};
-pub use layout::{Extent, Layout, Piece};
+pub use layout::{Extent, Layout, Piece, Slice};
 pub use open::open;
 pub use retry::Retrying;
 

@@ -2,17 +2,25 @@
 //! which units exist and how many slots there are was decided before.
 #![allow(unsafe_code)]
 
+mod by_expert;
+
 use std::collections::HashMap;
+use std::ops::Range;
 use std::sync::Arc;
 use std::time::Instant;
 
+use self::by_expert::ByExpert;
 use super::device::DeviceMemory;
+use super::experts::Mode;
+use super::experts::pool::Product;
 use super::host::HostMemory;
 use super::memory::{SlotMemory, Supply};
 use super::slots::{Slots, State};
 use super::split::{Run, Unit, split};
 use super::{Config, Error, Monitor, Staging, UnitState, WeightPlace, outside};
 use crate::ggml::{self, Backend, Device, Graph, Placement, Tensor};
+use crate::source::HostBuf;
+use crate::units::Bytes;
 
 /// A graph's cut, kept as long as libllama reuses the graph.
 #[derive(Debug)]
@@ -21,6 +29,10 @@ struct Cut {
     runs: Vec<Run>,
     /// For each run, the tensors to point at slots.
     patches: Vec<Vec<(Tensor, WeightPlace)>>,
+    /// For each run, its products with experts that are brought one by one.
+    products: Vec<Vec<Product>>,
+    /// How it gets its experts; `None` if it uses none.
+    mode: Option<Mode>,
 }
 
 /// Graphs that libllama may come back to: one or two per kind of batch.
@@ -45,6 +57,7 @@ pub(super) struct Exec {
     upcoming: Vec<Unit>,
     placement: Placement,
     monitor: Arc<Monitor>,
+    experts: Option<ByExpert>,
 }
 
 impl Exec {
@@ -55,9 +68,15 @@ impl Exec {
         let monitor = config.monitor;
         let (units, source) = (config.units.into(), config.source);
         let supply = Supply { units, source, monitor: monitor.clone() };
+        let size = supply.units.iter().map(|u| u.size).max().unwrap_or_default();
+        let (experts, within) = match config.experts {
+            Some(spec) => by_expert::new(spec, &supply, &config.weights, size * n_slots as u64)?,
+            None => (None, None),
+        };
         Ok(Exec {
             backend: Backend::new(config.inner, Some(config.threads))?,
-            memory: memory(config.inner, &supply, n_slots, config.staging)?,
+            memory: memory(config.inner, &supply, (n_slots, size), within, config.staging)?,
+            experts,
             supply,
             names: config.weights,
             weights: HashMap::new(),
@@ -80,6 +99,9 @@ impl Exec {
         let name = tensor.name();
         let Some(&place) = self.names.get(&name) else { return false };
         self.weights.insert(tensor, place);
+        if let Some(experts) = &mut self.experts {
+            experts.register(tensor, &name);
+        }
         // SAFETY: libllama has just created the tensor, on this thread.
         unsafe { tensor.set_name("") };
         self.loading.push((tensor, name));
@@ -132,7 +154,11 @@ impl Exec {
     /// Computes a graph, streaming the weights that it needs.
     pub(super) fn compute(&mut self, graph: &Graph<'_>) -> Result<(), Error> {
         let cut = self.cut(graph);
-        for (k, run) in cut.runs.iter().enumerate() {
+        if let Some(mode) = cut.mode {
+            self.enter(mode)?;
+        }
+        let mut k = 0;
+        while let Some(run) = cut.runs.get(k) {
             if self.monitor.is_stopped() {
                 return Err(ggml::Error::Aborted.into());
             }
@@ -140,8 +166,10 @@ impl Exec {
             self.look_ahead(&cut.runs[k..]);
             self.begin_fills();
             self.wait_for(&run.units)?;
-            self.compute_run(graph, run, &cut.patches[k])?;
+            let end = self.bring_experts(&cut, k)?;
+            self.compute_runs(graph, &cut, k..end)?;
             self.memory.advance();
+            k = end;
         }
         if let Some(last) = self.last_unit {
             // The pass is over: what the next one begins with loads while the output is sampled.
@@ -154,19 +182,28 @@ impl Exec {
         Ok(())
     }
 
-    fn compute_run(
+    /// Computes consecutive runs at once. Only the first has units.
+    fn compute_runs(
         &mut self,
         graph: &Graph<'_>,
-        run: &Run,
-        patches: &[(Tensor, WeightPlace)],
+        cut: &Cut,
+        which: Range<usize>,
     ) -> Result<(), Error> {
-        for &(tensor, place) in patches {
+        let run = &cut.runs[which.start];
+        for &(tensor, place) in cut.patches[which.clone()].iter().flatten() {
             let slot = self.slots.find(place.unit).expect("the units of a run are in slots");
             let (buffer, base) = self.memory.place(slot);
             // SAFETY: the tensor is one of the graph being computed, and the slot is Ready: what computes from now on finds the
             // tensor's bytes at this offset.
             unsafe { self.placement.place(tensor, buffer, base, place.offset) };
         }
+        if let Some(experts) = &self.experts {
+            for product in cut.products[which.clone()].iter().flatten() {
+                // SAFETY: a node of the graph being computed, which is restored below.
+                unsafe { experts.pool.place(product, &mut self.placement) };
+            }
+        }
+        let nodes = run.nodes.start..cut.runs[which.end - 1].nodes.end;
         for &unit in &run.units {
             let slot = self.slots.find(unit).expect("the units of a run are in slots");
             self.slots.begin_use(slot);
@@ -174,7 +211,7 @@ impl Exec {
             self.memory.begin_use(slot, &mut self.backend);
         }
         let begin = Instant::now();
-        let result = self.backend.begin_compute(graph, run.nodes.clone());
+        let result = self.backend.begin_compute(graph, nodes);
         self.monitor.computed(run.units.first().copied(), begin);
         if self.memory.is_asynchronous() {
             self.placement.restore_addresses();
@@ -212,12 +249,17 @@ impl Exec {
 
     /// Appends to the list what used to follow `unit`, as far as there are slots.
     fn follow(&mut self, mut unit: Unit) {
-        while self.upcoming.len() < self.slots.len() {
+        for _ in 0..self.successor.len() {
+            if self.upcoming.len() >= self.slots.len() {
+                return;
+            }
             unit = self.successor[unit as usize];
             if self.upcoming.contains(&unit) {
                 return;
             }
-            self.upcoming.push(unit);
+            if self.experts.as_ref().is_none_or(|experts| experts.may_follow(unit)) {
+                self.upcoming.push(unit);
+            }
         }
     }
 
@@ -225,6 +267,9 @@ impl Exec {
     fn begin_fills(&mut self) {
         while let Some((slot, unit)) = self.slots.begin_fill(&self.upcoming) {
             self.monitor.unit_is(unit, UnitState::Reading);
+            if let Some(experts) = &mut self.experts {
+                experts.give_slot(slot);
+            }
             self.memory.begin_fill(slot, unit);
         }
         self.tell_arrivals();
@@ -316,12 +361,18 @@ impl Exec {
             Some(WeightPlace { unit: place.unit, offset: place.offset + offset })
         };
         let nodes: Vec<Tensor> = (0..graph.n_nodes()).map(|i| graph.node(i)).collect();
-        let needs: Vec<Vec<Unit>> = nodes
+        let mut needs: Vec<Vec<Unit>> = nodes
             .iter()
             .map(|n| n.sources().filter_map(|s| place_of(s).map(|p| p.unit)).collect())
             .collect();
         let heavy: Vec<bool> = nodes.iter().map(|n| n.is_matmul()).collect();
-        let runs = split(&needs, &heavy);
+        let by_expert = self.experts.as_ref().map(|experts| experts.cut(&nodes, &mut needs));
+        let mode = by_expert.as_ref().and_then(|of| of.mode);
+        let mut runs = split(&needs, &heavy);
+        let products = match by_expert {
+            Some(of) => of.assign(&mut runs, &needs),
+            None => vec![Vec::new(); runs.len()],
+        };
         let patches = runs.iter().map(|run| {
             let mut list: Vec<(Tensor, WeightPlace)> = nodes[run.nodes.clone()]
                 .iter()
@@ -336,7 +387,7 @@ impl Exec {
             list.dedup_by_key(|&mut (t, _)| t);
             list
         });
-        Cut { uid: graph.uid(), patches: patches.collect(), runs }
+        Cut { uid: graph.uid(), patches: patches.collect(), runs, products, mode }
     }
 }
 
@@ -353,13 +404,13 @@ impl Drop for Exec {
 fn memory(
     device: Device,
     supply: &Supply,
-    n_slots: usize,
+    (n_slots, size): (usize, Bytes),
+    within: Option<Arc<HostBuf>>,
     staging: Staging,
 ) -> Result<Box<dyn SlotMemory>, Error> {
-    let size = supply.units.iter().map(|u| u.size).max().unwrap_or_default();
     let supply = supply.clone();
     Ok(if device.buffer_type().is_host() {
-        Box::new(HostMemory::new(supply, n_slots, size)?)
+        Box::new(HostMemory::new(supply, n_slots, size, within.as_ref())?)
     } else {
         Box::new(DeviceMemory::new(supply, device, n_slots, size, staging)?)
     })

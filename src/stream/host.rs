@@ -2,6 +2,7 @@
 #![allow(unsafe_code)]
 
 use std::ptr::NonNull;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::Error;
@@ -35,9 +36,24 @@ struct Slot {
 unsafe impl Send for Slot {}
 
 impl HostMemory {
-    /// `n_slots` slots of `size`.
-    pub(super) fn new(supply: Supply, n_slots: usize, size: Bytes) -> Result<HostMemory, Error> {
-        let slots = (0..n_slots).map(|_| Slot::new(size, n_slots)).collect::<Result<_, _>>()?;
+    /// `n_slots` slots of `size`; of the memory `within`, where others use it at other times.
+    pub(super) fn new(
+        supply: Supply,
+        n_slots: usize,
+        size: Bytes,
+        within: Option<&Arc<HostBuf>>,
+    ) -> Result<HostMemory, Error> {
+        let no_memory =
+            |e: std::io::Error| Error::NoMemory { n_slots, size, message: e.to_string() };
+        let slot = |i: usize| match within {
+            None => Slot::new(HostBuf::new(size).map_err(no_memory)?),
+            // SAFETY: slots do not overlap, and `exec` uses none of them while the memory holds experts.
+            Some(whole) => Slot::new(
+                unsafe { HostBuf::part(whole, size.0 * i as u64, size.0) }
+                    .expect("all slots are inside"),
+            ),
+        };
+        let slots = (0..n_slots).map(slot).collect::<Result<_, _>>()?;
         Ok(HostMemory { supply, slots })
     }
 }
@@ -88,12 +104,7 @@ impl SlotMemory for HostMemory {
 }
 
 impl Slot {
-    fn new(size: Bytes, n_slots: usize) -> Result<Slot, Error> {
-        let host = HostBuf::new(size).map_err(|e| Error::NoMemory {
-            n_slots,
-            size,
-            message: e.to_string(),
-        })?;
+    fn new(host: HostBuf) -> Result<Slot, Error> {
         let base = host.start();
         // SAFETY: page-aligned memory that lives in `host` or in the ticket, both dropped with (and after) the buffer.
         let buffer = unsafe { Buffer::over_host(base, Bytes::from(host.len())) }?;

@@ -13,11 +13,12 @@
 //!
 //! Where bytes are is all that changes; what is computed never does. `split`, `slots` and `chunks` are pure, `exec` is the loop,
 //! `memory` is what it asks of slots, `host` and `device` are the two kinds of them, `outside` serves who
-//! computes elsewhere, `vtable` is what C sees. `monitor` and `trace` only tell what happens.
+//! computes elsewhere, `experts` are what streams one by one, `vtable` is what C sees. `monitor` and `trace` only tell what happens.
 
 mod chunks;
 mod device;
 mod exec;
+pub mod experts;
 mod host;
 mod memory;
 #[cfg(test)]
@@ -110,6 +111,8 @@ pub struct Config {
     pub weights: HashMap<String, WeightPlace>,
     /// Where their bytes come from.
     pub source: Arc<dyn WeightSource>,
+    /// Which of them stream by expert, where few are used; only where slots are host memory.
+    pub experts: Option<experts::ExpertsSpec>,
     /// How many units are in memory at once; at least two, so that one is read while another is computed with.
     pub n_slots: usize,
     /// Of no matter where slots are host memory.
@@ -140,6 +143,18 @@ pub enum Error {
     /// A panic: what the device was about is in an unknown state, and it computes no more.
     #[error("internal error: {0}; the model has to be opened again")]
     Panicked(String),
+    /// A router chose an expert that is not there.
+    #[error(
+        "{block}: its router chose expert {expert}, and there are {count}: the model computes nonsense"
+    )]
+    NoSuchExpert {
+        /// Whose.
+        block: String,
+        /// What it chose.
+        expert: i32,
+        /// How many there are.
+        count: usize,
+    },
     /// Something wanted bytes that no streamed tensor has.
     #[error("tensor '{0}' has no such bytes, or does not stream")]
     OutsideRun(String),

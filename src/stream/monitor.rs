@@ -4,6 +4,7 @@ use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
+use super::experts::{BlockSpec, Watch};
 use super::trace::{Trace, What};
 use super::{Unit, UnitSpec};
 use crate::units::Bytes;
@@ -30,6 +31,8 @@ pub struct Monitor {
     /// What each unit is doing, as a [`UnitState`].
     states: OnceLock<Box<[AtomicU8]>>,
     trace: OnceLock<Trace>,
+    /// What streams by expert, once a stream device has it.
+    experts: OnceLock<Watch>,
 }
 
 /// What the last passes of one token took to compute.
@@ -261,6 +264,34 @@ impl Monitor {
         self.stalled_nanos.fetch_add(nanos, Ordering::Relaxed);
         if let Some(trace) = self.trace.get() {
             trace.record(What::Wait { unit }, begin, end);
+        }
+    }
+
+    /// What streams by expert, if anything does.
+    pub fn experts(&self) -> Option<&Watch> {
+        self.experts.get()
+    }
+
+    pub(super) fn name_experts(&self, blocks: &[BlockSpec]) {
+        // As with units.
+        let _ = self.experts.set(Watch::new(blocks));
+    }
+
+    /// A slice of a block's expert has arrived.
+    pub(super) fn read_expert(&self, block: usize, bytes: Bytes, (begin, end): (Instant, Instant)) {
+        self.streamed.fetch_add(bytes.0, Ordering::Relaxed);
+        if let Some(trace) = self.trace.get() {
+            trace.record(What::ReadExpert { block, bytes }, begin, end);
+        }
+    }
+
+    /// The computation waited for a block's experts since `begin`.
+    pub(super) fn waited_for_experts(&self, block: usize, begin: Instant) {
+        let end = Instant::now();
+        let nanos = u64::try_from((end - begin).as_nanos()).unwrap_or(u64::MAX);
+        self.stalled_nanos.fetch_add(nanos, Ordering::Relaxed);
+        if let Some(trace) = self.trace.get() {
+            trace.record(What::WaitExperts { block }, begin, end);
         }
     }
 }

@@ -82,6 +82,14 @@ impl Slots {
         self.0[slot] = if complete { State::Ready(unit) } else { State::Empty };
     }
 
+    /// What a slot holds is gone: its memory is needed for something else. It must be neither filling nor busy.
+    pub fn forget(&mut self, slot: usize) {
+        match self.0[slot] {
+            State::Empty | State::Ready(_) => self.0[slot] = State::Empty,
+            state => panic!("slot {slot} is forgotten in state {state:?}"),
+        }
+    }
+
     /// A computation begins to read the slot.
     pub fn begin_use(&mut self, slot: usize) {
         let State::Ready(unit) = self.0[slot] else {

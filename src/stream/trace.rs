@@ -36,6 +36,10 @@ pub(super) enum What {
     Wait { unit: Unit },
     /// The source read this unit.
     Read { unit: Unit, bytes: Bytes },
+    /// Computation that waited for experts of this block, counting those that have some.
+    WaitExperts { block: usize },
+    /// The source read one stack's slice of an expert of this block.
+    ReadExpert { block: usize, bytes: Bytes },
 }
 
 /// One stretch of time, in nanoseconds since the trace began.
@@ -131,6 +135,7 @@ impl Event {
             let known = usize::try_from(unit).ok().and_then(|i| units.get(i));
             known.cloned().unwrap_or_else(|| format!("unit {unit}"))
         };
+        let experts = |block: usize| format!("experts {block}");
         let (category, name, args) = match self.what {
             What::Pass { n_tokens: 1 } => ("pass", "1 token".to_owned(), json!({"tokens": 1})),
             What::Pass { n_tokens } => {
@@ -141,6 +146,10 @@ impl Event {
             What::Wait { unit } => ("wait", name(unit), json!({"unit": unit})),
             What::Read { unit, bytes } => {
                 ("read", name(unit), json!({"unit": unit, "bytes": bytes}))
+            }
+            What::WaitExperts { block } => ("wait", experts(block), json!({"mixture": block})),
+            What::ReadExpert { block, bytes } => {
+                ("read", experts(block), json!({"mixture": block, "bytes": bytes}))
             }
         };
         json!({
@@ -175,8 +184,8 @@ fn tracks(events: &[Event]) -> Vec<u32> {
     let track = |event: &Event| match event.what {
         What::Pass { .. } => PASSES,
         What::Compute { .. } => COMPUTE,
-        What::Wait { .. } => WAITING,
-        What::Read { .. } => reader(event),
+        What::Wait { .. } | What::WaitExperts { .. } => WAITING,
+        What::Read { .. } | What::ReadExpert { .. } => reader(event),
     };
     events.iter().map(track).collect()
 }

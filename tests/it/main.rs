@@ -8,6 +8,7 @@ mod comfort;
 mod devices;
 mod drafts;
 mod embedding;
+mod experts;
 mod faults;
 mod files;
 mod gguf_corrupt;

@@ -153,6 +153,15 @@ pub(crate) struct BenchArgs {
     #[arg(short = 'r', long, value_name = "N", default_value_t = 3)]
     #[arg(value_parser = clap::value_parser!(u32).range(1..=1000))]
     pub(crate) repeat: u32,
+    /// Compute the tokens of this text, instead of ones that mean nothing
+    #[arg(long, value_name = "FILE")]
+    pub(crate) text: Option<PathBuf>,
+    /// Write which experts were used to this file, as JSON
+    #[arg(long, value_name = "FILE")]
+    pub(crate) record_routes: Option<PathBuf>,
+    /// Measure nothing: say what pools of several sizes would hit on these routes
+    #[arg(long, value_name = "FILE", conflicts_with = "record_routes")]
+    pub(crate) routes: Option<PathBuf>,
     /// Print one JSON object per test
     #[arg(long)]
     pub(crate) json: bool,

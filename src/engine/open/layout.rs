@@ -6,7 +6,8 @@ use std::ops::Range;
 use crate::ggml::Device;
 use crate::gguf::{Index, TensorInfo};
 use crate::source::layout::layout;
-use crate::source::{Extent, Piece};
+use crate::source::{Extent, Piece, Slice};
+use crate::stream::experts::region_size;
 use crate::units::Bytes;
 
 /// The layout of a unit in a slot.
@@ -39,6 +40,28 @@ pub(super) fn lay_out(index: &Index, tensors: &[usize], device: Device) -> SlotL
         |t: &TensorInfo| kind.room_for(t.ty.0, &t.shape).map_or(t.len, |room| room.max(t.len));
     let tensors: Vec<_> = tensors.iter().map(|&t| &index.tensors[t]).collect();
     pack(&tensors, kind.alignment(), room)
+}
+
+/// How the experts of a stack lie in their slots of host memory.
+pub(super) fn slice(index: &Index, stack: usize, each: u64, device: Device) -> Slice {
+    Slice::of(index.tensors[stack].offset, each, device.buffer_type().alignment())
+}
+
+/// Memory for `n` experts with these stacks, where the device computes in the host's; elsewhere they do not stream one by one.
+pub(super) fn lay_out_experts(
+    index: &Index,
+    stacks: &[usize],
+    n: u64,
+    device: Device,
+) -> Option<Bytes> {
+    if !device.buffer_type().is_host() {
+        return None;
+    }
+    let room = |&t: &usize| {
+        let each = index.experts(&index.tensors[t]).map_or(index.tensors[t].len, |e| e.each);
+        slice(index, t, each.0, device).room
+    };
+    Some(Bytes(region_size(stacks.iter().map(room), Bytes(n).usize())))
 }
 
 /// One tensor behind the other, each at a multiple of `align` and with as much room as `room` says.

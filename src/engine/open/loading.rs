@@ -5,7 +5,7 @@ use std::collections::{HashMap, HashSet};
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use super::layout::lay_out;
+use super::layout::{lay_out, slice};
 use super::options::LoadOptions;
 use super::resident::{Unfillable, fill};
 use crate::engine::Error;
@@ -14,8 +14,9 @@ use crate::ggml::{
     self, BufferType, Device, Model, ModelParams, Segment, SegmentKind, Threadpool, VirtualFile,
 };
 use crate::gguf::{Index, TensorInfo};
-use crate::plan::{Plan, Tier};
+use crate::plan::{ExpertBlock, Plan, Tier};
 use crate::source::{self, Caching, Extent, HostBuf, ReadError, Ticket, WeightSource};
+use crate::stream::experts::{BlockSpec, Decay, ExpertsSpec, StackSpec};
 use crate::stream::{self, Home, Monitor, StreamDevice, UnitSpec, WeightPlace};
 use crate::units::Bytes;
 
@@ -173,6 +174,7 @@ impl Loading<'_> {
             weights,
             source,
             n_slots: self.plan.n_slots,
+            experts: self.experts(inner),
             staging: stream::Staging::default(),
             monitor: self.monitor.clone(),
         })
@@ -217,6 +219,30 @@ impl Loading<'_> {
             });
         }
         (units, weights)
+    }
+
+    /// What streams by expert.
+    fn experts(&self, inner: Device) -> Option<ExpertsSpec> {
+        let plan = self.plan.experts.as_ref()?;
+        let stack = |&t: &usize| {
+            let TensorInfo { name, file, offset, .. } = &self.index.tensors[t];
+            let each = self.index.experts(&self.index.tensors[t])?.each.0;
+            let (name, file, offset) = (name.clone(), *file, *offset);
+            let slice = slice(self.index, t, each, inner);
+            Some(StackSpec { name, file, offset, each, slice })
+        };
+        let block = |of: &ExpertBlock| BlockSpec {
+            name: self.index.blocks[of.block].title(),
+            count: Bytes(of.count).usize(),
+            stacks: of.stacks.iter().filter_map(stack).collect(),
+        };
+        Some(ExpertsSpec {
+            blocks: plan.blocks.iter().map(block).collect(),
+            n_slots: plan.n_slots,
+            pool: plan.pool,
+            shares_slots: plan.shares_slots,
+            decay: Decay::default(),
+        })
     }
 
     /// The file that libllama reads: the ranges of the tensors in `void` void, parts joined.

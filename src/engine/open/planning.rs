@@ -4,7 +4,7 @@
 use std::collections::HashSet;
 use std::sync::Arc;
 
-use super::layout::lay_out;
+use super::layout::{lay_out, lay_out_experts};
 use super::needs::Described;
 use super::options::{Draft, LoadOptions};
 use super::{needs, rates};
@@ -209,9 +209,10 @@ impl Problem<'_> {
         let wish = self.wish();
         let cpu = Device::cpu().map_err(ggml_error(index))?;
         let size = |tensors: &[usize]| lay_out(index, tensors, cpu).size;
+        let region = |stacks: &[usize], n: u64| lay_out_experts(index, stacks, n, cpu);
         let left = HashSet::new();
         let solve = |machine: &plan::Machine, needs: &Needs| {
-            let abilities = Abilities { slot_size: &size, left: &left };
+            let abilities = Abilities { slot_size: &size, expert_region: &region, left: &left };
             plan::solve(index, machine, &self.with_aside(needs), &wish, abilities)
         };
         let rough = needs::rough_needs(index, options, &wish);
@@ -254,7 +255,8 @@ impl Problem<'_> {
         let size = |tensors: &[usize]| lay_out(index, tensors, device).size;
         let mut machine = plan::Machine { gpu: Some(gpu), ..self.machine() };
         let solve = |machine: &plan::Machine, needs: &Needs, left: &HashSet<usize>| {
-            let abilities = Abilities { slot_size: &size, left };
+            let region = |stacks: &[usize], n: u64| lay_out_experts(index, stacks, n, device);
+            let abilities = Abilities { slot_size: &size, expert_region: &region, left };
             plan::solve(index, machine, &self.with_aside(needs), &wish, abilities)
         };
         let gpu = Some(device);
@@ -416,7 +418,8 @@ fn all_resident(
     };
     let device = gpu.map_or_else(Device::cpu, Ok).map_err(ggml_error(index))?;
     let size = |tensors: &[usize]| lay_out(index, tensors, device).size;
-    let abilities = Abilities { slot_size: &size, left };
+    let region = |stacks: &[usize], n: u64| lay_out_experts(index, stacks, n, device);
+    let abilities = Abilities { slot_size: &size, expert_region: &region, left };
     let better = plan::solve(index, machine, needs, &all, abilities).ok();
     let more = |better: Plan| {
         let (peak, budget) = match (better.gpu, plan.gpu) {

@@ -64,7 +64,7 @@ fn solve_left(
     wish: &Wish,
     left: &HashSet<usize>,
 ) -> Result<Plan, Refusal> {
-    let abilities = Abilities { slot_size: &slot_size(index), left };
+    let abilities = Abilities { slot_size: &slot_size(index), expert_region: &|_, _| None, left };
     solve(index, machine, &needs(), wish, abilities)
 }
 

@@ -89,7 +89,8 @@ fn solve_on(index: &Index, machine: &Machine, wish: &Wish) -> Result<Plan, Refus
         let len: Bytes = tensors.iter().map(|&t| index.tensors[t].len).sum();
         len.align_up(4096) + Bytes(4096)
     };
-    let abilities = Abilities { slot_size: &slot_size, left: &HashSet::new() };
+    let abilities =
+        Abilities { slot_size: &slot_size, expert_region: &|_, _| None, left: &HashSet::new() };
     solve(index, machine, &needs(), wish, abilities)
 }
 

@@ -303,6 +303,7 @@ fn exec(model: &Model, shape: &Shape, mock: &Mock, seed: Option<u64>) -> Exec {
         weights: model.places.clone(),
         source: Arc::new(LateSource::new(&model.file, mock, seed)),
         n_slots: shape.n_slots,
+        experts: None,
         staging: shape.staging,
         monitor: Arc::new(Monitor::default()),
     })

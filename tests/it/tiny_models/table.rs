@@ -53,6 +53,15 @@ const MOE: Keys = &[
     ("interleave_moe_layer_step", U32(2)),
 ];
 
+/// Many experts, each large enough to be read by itself past the page cache.
+const MANY: Keys = &[
+    ("expert_count", U32(24)),
+    ("expert_used_count", U32(3)),
+    ("expert_feed_forward_length", U32(256)),
+];
+/// Experts that end inside a page.
+const UNEVEN: Keys = &[("expert_feed_forward_length", U32(261))];
+
 const SOFTMAX: Keys = &[("expert_gating_func", U32(1))];
 const SIGMOID: Keys = &[("expert_gating_func", U32(2))];
 
@@ -512,6 +521,9 @@ pub(super) const ARCHS: &[Spec] = &[
     Spec::of("pockettts").keys(&[NO_GQA]),
     Spec::of("qwen35").named("qwen35-mtp").keys(&[DELTA, SECTIONS, DRAFT_HEAD]),
     Spec::of("glm4moe").named("glm4moe-mtp").keys(&[MOE, SIGMOID, DRAFT_HEAD]),
+    Spec::of("qwen3moe").named("qwen3moe-many").keys(&[MOE, MANY]),
+    Spec::of("gpt-oss").named("gpt-oss-many").keys(&[MOE, SWA, MANY, UNEVEN]),
+    Spec::of("deepseek2").named("deepseek2-many").keys(&[MOE, MLA, MANY]),
     Spec::of("bert").keys(&[TWO_WAY]).refused(),
     Spec::of("modern-bert").keys(&[TWO_WAY, SWA]).refused(),
     Spec::of("nomic-bert").keys(&[TWO_WAY]).refused(),

@@ -1,0 +1,146 @@
+//! What streams by expert, and how much memory keeps experts between tokens. It knows sizes; who stays in that memory is decided while
+//! it runs.
+
+use super::{Abilities, Unit};
+use crate::gguf::{Index, TensorInfo};
+use crate::units::Bytes;
+
+/// A block whose experts stream one by one.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ExpertBlock {
+    /// An index into [`Index::blocks`].
+    pub block: usize,
+    /// How many experts it has.
+    pub count: u64,
+    /// Its stacks that stream, in the order of their use: indices into [`Index::tensors`].
+    pub stacks: Vec<usize>,
+}
+
+/// What streams by expert where a pass uses few of them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Experts {
+    /// The blocks that have some.
+    pub blocks: Vec<ExpertBlock>,
+    /// How many a token uses.
+    pub used: u64,
+    /// How many of each block are kept between passes; 0 where there is room for fewer than a token uses.
+    pub n_slots: usize,
+    /// The memory that they take.
+    pub pool: Bytes,
+    /// Whether the slots of units are in the same memory: then prompts borrow it.
+    pub shares_slots: bool,
+}
+
+/// Whether a tensor is a stack: one matrix for each expert.
+pub(super) fn is_stack(index: &Index, tensor: &TensorInfo) -> bool {
+    tensor.shape.len() == 3 && index.experts(tensor).is_some()
+}
+
+/// Experts that a token uses; none in models without.
+pub(super) fn used(index: &Index) -> u64 {
+    index.arch_uint("expert_used_count").unwrap_or(0)
+}
+
+impl Experts {
+    /// What of `tensors`, the blocks' with their numbers, streams by expert, without memory so far. `None` if nothing does, or the device
+    /// cannot.
+    pub(super) fn of(
+        index: &Index,
+        tensors: impl Iterator<Item = (usize, usize)>,
+        abilities: Abilities<'_>,
+    ) -> Option<Experts> {
+        let used = used(index);
+        let mut blocks: Vec<ExpertBlock> = Vec::new();
+        for (block, t) in tensors {
+            let tensor = &index.tensors[t];
+            let (true, Some(of)) = (is_stack(index, tensor), index.experts(tensor)) else {
+                continue;
+            };
+            match blocks.last_mut() {
+                Some(last) if last.block == block => last.stacks.push(t),
+                _ => blocks.push(ExpertBlock { block, count: of.count, stacks: vec![t] }),
+            }
+        }
+        let is_down = |t: usize| index.tensors[t].role().starts_with("ffn_down");
+        blocks.iter_mut().for_each(|b| b.stacks.sort_by_key(|&t| (is_down(t), t)));
+        (abilities.expert_region)(&blocks.first()?.stacks, 1)?;
+        let (n_slots, pool, shares_slots) = (0, Bytes::ZERO, false);
+        (used > 0).then_some(Experts { blocks, used, n_slots, pool, shares_slots })
+    }
+
+    /// The memory of `n` experts of each block.
+    fn kept(&self, n: u64, abilities: Abilities<'_>) -> Bytes {
+        let region = |b: &ExpertBlock| (abilities.expert_region)(&b.stacks, n.min(b.count));
+        self.blocks.iter().filter_map(region).sum()
+    }
+
+    /// The least memory that a token's experts pass through.
+    pub(super) fn least(&self, abilities: Abilities<'_>) -> Bytes {
+        let region = |b: &ExpertBlock| (abilities.expert_region)(&b.stacks, self.used.min(b.count));
+        self.blocks.iter().filter_map(region).max().unwrap_or_default()
+    }
+
+    /// Gives it as much of `room` as it has use for, of which `slots` are the slots of units: the same memory, or beside it. `None` if
+    /// that is too little for anything.
+    pub(super) fn with_room(
+        mut self,
+        room: Bytes,
+        slots: Bytes,
+        shares_slots: bool,
+        abilities: Abilities<'_>,
+    ) -> Option<Experts> {
+        let most = self.blocks.iter().map(|b| b.count).max().unwrap_or(0);
+        let own = if shares_slots { room.max(slots) } else { room.saturating_sub(slots) };
+        let (mut low, mut high) = (0, most);
+        while low < high {
+            let middle = low + (high - low).div_ceil(2);
+            if self.kept(middle, abilities) <= own { low = middle } else { high = middle - 1 }
+        }
+        let least = self.least(abilities);
+        if low < self.used.min(most) {
+            low = 0;
+        }
+        self.n_slots = usize::try_from(low).unwrap_or(0);
+        self.pool = if low > 0 { self.kept(low, abilities).max(least) } else { least };
+        // Where none are kept, what there is of the slots' memory lets more of them pass at once.
+        self.pool = if shares_slots { self.pool.max(slots) } else { self.pool };
+        self.shares_slots = shares_slots;
+        (own >= self.pool).then_some(self)
+    }
+
+    /// The share of a unit's bytes that a token reads if so many of its experts are not there.
+    #[expect(clippy::cast_precision_loss, reason = "few experts")]
+    pub(super) fn touched(&self, unit: &Unit, misses: f64) -> f64 {
+        let block = self.blocks.iter().find(|b| b.block == unit.block);
+        match block.filter(|b| unit.tensors.iter().all(|t| b.stacks.contains(t))) {
+            Some(block) => self.used.min(block.count) as f64 / block.count as f64 * misses,
+            None => 1.0,
+        }
+    }
+
+    /// The share of the experts that is kept.
+    #[expect(clippy::cast_precision_loss, reason = "few experts")]
+    pub fn share(&self) -> f64 {
+        let count = self.blocks.iter().map(|b| b.count).max().unwrap_or(1);
+        (self.n_slots as f64 / count as f64).min(1.0)
+    }
+
+    /// The share of a token's experts that is expected to be there: what was measured of large mixtures with one text.
+    pub fn expected_hits(&self) -> f64 {
+        const SEEN: [(f64, f64); 8] = [
+            (0.0, 0.0),
+            (0.06, 0.4),
+            (0.12, 0.64),
+            (0.19, 0.75),
+            (0.25, 0.82),
+            (0.35, 0.89),
+            (0.5, 0.95),
+            (1.0, 1.0),
+        ];
+        let at = self.share();
+        let between =
+            SEEN.windows(2).find(|w| at <= w[1].0).map_or((SEEN[6], SEEN[7]), |w| (w[0], w[1]));
+        let ((x0, y0), (x1, y1)) = between;
+        y0 + (y1 - y0) * (at - x0) / (x1 - x0)
+    }
+}

@@ -1,0 +1,211 @@
+//! The loop's part in experts that are brought one by one: which products of a graph use them, where its runs must end so that the
+//! routers' numbers are known, and when slots and pool may use the same memory.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+
+use super::{Cut, Exec};
+use crate::ggml::{self, Tensor};
+use crate::source::HostBuf;
+use crate::stream::experts::pool::{Pool, Product};
+use crate::stream::experts::{ExpertsSpec, Mode};
+use crate::stream::memory::Supply;
+use crate::stream::slots::State;
+use crate::stream::split::{Run, Unit};
+use crate::stream::{Error, WeightPlace};
+use crate::units::Bytes;
+
+/// What a stream device knows of its experts.
+#[derive(Debug)]
+pub(super) struct ByExpert {
+    pub(super) pool: Pool,
+    /// The stacks by name: which block, and which of its stacks.
+    names: HashMap<String, (usize, usize)>,
+    stacks: HashMap<Tensor, (usize, usize)>,
+    /// The units that consist of stacks.
+    units: HashSet<Unit>,
+    n_units: Unit,
+    /// Bytes of a unit's slot.
+    slot: Bytes,
+    /// How the pass went that came after one of each mode.
+    after: [Mode; 3],
+}
+
+/// A pool for `spec`, and the memory that the slots of units are to share with it, if they are. Slots take `slots` bytes in all.
+pub(super) fn new(
+    spec: ExpertsSpec,
+    supply: &Supply,
+    weights: &HashMap<String, WeightPlace>,
+    slots: Bytes,
+) -> Result<(Option<ByExpert>, Option<Arc<HostBuf>>), Error> {
+    let mut names = HashMap::new();
+    for (b, block) in spec.blocks.iter().enumerate() {
+        names
+            .extend(block.stacks.iter().enumerate().map(|(s, stack)| (stack.name.clone(), (b, s))));
+    }
+    let units = names.keys().filter_map(|name| weights.get(name).map(|place| place.unit)).collect();
+    let shares = spec.shares_slots;
+    let size = if shares { spec.pool.max(slots) } else { spec.pool };
+    let arena = HostBuf::new(size).map_err(|e| Error::NoMemory {
+        n_slots: 1,
+        size,
+        message: e.to_string(),
+    })?;
+    let arena = Arc::new(arena);
+    supply.monitor.name_experts(&spec.blocks);
+    let pool = Pool::new(spec, arena.clone(), supply.source.clone(), supply.monitor.clone())?;
+    let by_expert = ByExpert {
+        pool,
+        names,
+        stacks: HashMap::new(),
+        units,
+        n_units: Unit::try_from(supply.units.len()).unwrap_or(Unit::MAX),
+        slot: supply.units.iter().map(|u| u.size).max().unwrap_or_default(),
+        // An answer follows a question, and a token a token.
+        after: [Mode::Kept, Mode::Kept, Mode::Passing],
+    };
+    Ok((Some(by_expert), shares.then_some(arena)))
+}
+
+/// What of a graph gets its experts one by one.
+pub(super) struct Products {
+    /// `None` if the graph uses no experts.
+    pub(super) mode: Option<Mode>,
+    /// Numbers from here on stand for experts, not for units.
+    n_units: Unit,
+    /// By the number of the node.
+    products: HashMap<usize, Product>,
+}
+
+impl ByExpert {
+    /// libllama has created the tensor of this name.
+    pub(super) fn register(&mut self, tensor: Tensor, name: &str) {
+        if let Some(&place) = self.names.get(name) {
+            self.stacks.insert(tensor, place);
+        }
+    }
+
+    /// Finds the products with experts among `nodes`. Where these are brought one by one, each (stack, router) that a product uses
+    /// takes the place of its stack's unit in `needs`, under a number of its own.
+    pub(super) fn cut(&self, nodes: &[Tensor], needs: &mut [Vec<Unit>]) -> Products {
+        let mut products = HashMap::new();
+        let mut otherwise = false;
+        for (i, node) in nodes.iter().enumerate() {
+            let product = node.expert_product().and_then(|(weights, ids)| {
+                let &(block, stack) = self.stacks.get(&weights)?;
+                Some(Product { node: *node, weights, ids, block, stack })
+            });
+            let uses = node.sources().filter(|s| self.stacks.contains_key(&s.root().0)).count();
+            // Whatever else is done with a stack needs all of it.
+            otherwise |= uses != usize::from(product.is_some());
+            products.extend(product.map(|p| (i, p)));
+        }
+        if products.is_empty() && !otherwise {
+            return Products { mode: None, products, n_units: self.n_units };
+        }
+        let list: Vec<Product> = products.values().copied().collect();
+        let mode = if otherwise { Mode::Whole } else { self.pool.choose(&list) };
+        if mode == Mode::Whole {
+            products.clear();
+        }
+        let mut known: Vec<(usize, usize, Tensor)> = Vec::new();
+        for (i, needs) in needs.iter_mut().enumerate() {
+            let Some(p) = products.get(&i) else { continue };
+            let key = (p.block, p.stack, p.ids);
+            let at = known.iter().position(|k| *k == key).unwrap_or_else(|| {
+                known.push(key);
+                known.len() - 1
+            });
+            needs.retain(|unit| !self.units.contains(unit));
+            needs.push(self.n_units + Unit::try_from(at).unwrap_or(0));
+        }
+        Products { mode: Some(mode), products, n_units: self.n_units }
+    }
+
+    /// Whether a unit may be read ahead that used to follow what is being computed: not where what comes next will want its experts one
+    /// by one, nor where its slot is the pool's memory.
+    pub(super) fn may_follow(&self, unit: Unit) -> bool {
+        let mode = self.pool.mode();
+        let in_use = self.pool.shares_slots() && mode != Mode::Whole;
+        !self.units.contains(&unit) || (self.after[mode as usize] == Mode::Whole && !in_use)
+    }
+
+    /// A slot is going to be filled.
+    pub(super) fn give_slot(&mut self, slot: usize) {
+        if self.pool.shares_slots() {
+            self.pool.overwrite(self.slot.0 * (slot as u64 + 1));
+        }
+    }
+}
+
+impl Products {
+    /// Ends runs before the first product with experts, whose numbers must be known by then, and says which products each run has.
+    pub(super) fn assign(self, runs: &mut Vec<Run>, needs: &[Vec<Unit>]) -> Vec<Vec<Product>> {
+        let mut out: Vec<(Run, Vec<Product>)> = Vec::with_capacity(runs.len());
+        for mut run in runs.drain(..) {
+            let of_run: Vec<usize> =
+                run.nodes.clone().filter(|i| self.products.contains_key(i)).collect();
+            if let Some(&first) = of_run.first() {
+                debug_assert!(needs[run.nodes.start..first].iter().all(Vec::is_empty));
+                if run.nodes.start < first {
+                    let before = run.nodes.start..first;
+                    out.push((Run { nodes: before, units: Vec::new() }, Vec::new()));
+                    run.nodes.start = first;
+                }
+                run.units.retain(|&unit| unit < self.n_units);
+            }
+            out.push((run, of_run.iter().map(|i| self.products[i]).collect()));
+        }
+        let (all, products) = out.into_iter().unzip();
+        *runs = all;
+        products
+    }
+}
+
+impl Exec {
+    /// A graph comes that gets its experts in this way. Where slots and pool share memory, what the other holds of it is given up.
+    pub(super) fn enter(&mut self, mode: Mode) -> Result<(), Error> {
+        let Some(experts) = &mut self.experts else { return Ok(()) };
+        let before = experts.pool.mode();
+        experts.after[before as usize] = mode;
+        if experts.pool.shares_slots() && mode != Mode::Whole {
+            for slot in 0..self.slots.len() {
+                if let State::Filling(unit) = self.slots.state(slot) {
+                    match self.finish_fill(slot, unit) {
+                        // Nobody needs it now; whoever does later will hear of it.
+                        Ok(()) | Err(Error::Read { .. }) => {}
+                        Err(error) => return Err(error),
+                    }
+                }
+                self.slots.forget(slot);
+            }
+        }
+        let Some(experts) = &mut self.experts else { return Ok(()) };
+        experts.pool.enter(mode)
+    }
+
+    /// Brings the experts of run `k`, and says with which runs behind it it can be computed at once: those whose experts are there, and
+    /// those that need none. Returns the end of these runs.
+    pub(super) fn bring_experts(&mut self, cut: &Cut, k: usize) -> Result<usize, Error> {
+        let Some(experts) = &mut self.experts else { return Ok(k + 1) };
+        if cut.products[k].is_empty() {
+            return Ok(k + 1);
+        }
+        for product in &cut.products[k] {
+            experts.pool.route(product)?;
+            experts.pool.wait(product)?;
+        }
+        let mut end = k + 1;
+        while let (Some(run), Some(products)) = (cut.runs.get(end), cut.products.get(end)) {
+            let is_here = products.iter().all(|p| experts.pool.is_here(p));
+            if !run.units.is_empty() || !is_here {
+                break;
+            }
+            for product in products {
+                experts.pool.wait(product)?;
+            }
+            end += 1;
+        }
+        if self.monitor.is_stopped() { Err(ggml::Error::Aborted.into()) } else { Ok(end) }
+    }
+}

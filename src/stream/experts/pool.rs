@@ -1,0 +1,449 @@
+//! The experts of a machine whose CPU computes: read straight into slots of host memory, from which the products take them.
+#![allow(unsafe_code)]
+
+use std::ptr::NonNull;
+use std::sync::Arc;
+use std::time::Instant;
+
+use super::policy::{Held, Shelf};
+use super::{BlockSpec, ExpertsSpec, Mode, is_narrow};
+use crate::ggml::{self, Buffer, Numbers, Placement, Tensor};
+use crate::source::{HostBuf, ReadError, Ticket, WeightSource};
+use crate::stream::host::STOP_INTERVAL;
+use crate::stream::{Error, Monitor};
+use crate::units::Bytes;
+
+/// Memory for experts, and what is known of it.
+#[derive(Debug)]
+pub(in crate::stream) struct Pool {
+    spec: ExpertsSpec,
+    source: Arc<dyn WeightSource>,
+    monitor: Arc<Monitor>,
+    arena: Arc<HostBuf>,
+    buffer: Buffer,
+    /// One for each block, if any are kept.
+    kept: Vec<Region>,
+    /// What all blocks share, of the block that used it last.
+    passing: Region,
+    /// So many bytes from the beginning of the memory hold something else than `kept` says.
+    overwritten: u64,
+    mode: Mode,
+    /// Whose route the numbers are.
+    routed: Option<(usize, Tensor)>,
+    /// What the router wrote, and what the pool makes of it.
+    ids: Vec<i32>,
+    wanted: Vec<u32>,
+    table: Option<(Arc<HostBuf>, Buffer)>,
+    numbers: Option<Numbers>,
+}
+
+/// Slots for experts of one block.
+#[derive(Debug)]
+struct Region {
+    start: u64,
+    shelf: Shelf,
+    /// The block whose experts it holds.
+    block: usize,
+    n_stacks: usize,
+    /// For each slot, one for each stack that is being read.
+    tickets: Vec<Option<Fetch>>,
+    /// For each slot, how many of them there are, and whether one failed.
+    pending: Vec<(usize, bool)>,
+    in_flight: usize,
+}
+
+/// A slice on its way.
+#[derive(Debug)]
+struct Fetch {
+    ticket: Ticket,
+    /// Where in its memory it lands.
+    lands: u64,
+}
+
+/// What a product with experts multiplies by, and where the product is in the graph.
+#[derive(Clone, Copy, Debug)]
+pub(in crate::stream) struct Product {
+    pub(in crate::stream) node: Tensor,
+    pub(in crate::stream) weights: Tensor,
+    pub(in crate::stream) ids: Tensor,
+    pub(in crate::stream) block: usize,
+    pub(in crate::stream) stack: usize,
+}
+
+impl Region {
+    fn new(start: u64, block: usize, spec: &ExpertsSpec, n_slots: usize) -> Region {
+        let BlockSpec { count, stacks, .. } = &spec.blocks[block];
+        Region {
+            start,
+            shelf: Shelf::new(n_slots, *count, spec.decay),
+            block,
+            n_stacks: stacks.len(),
+            tickets: (0..n_slots * stacks.len()).map(|_| None).collect(),
+            pending: vec![(0, false); n_slots],
+            in_flight: 0,
+        }
+    }
+
+    /// A slice has arrived, or will not.
+    fn arrived(&mut self, slot: usize, complete: bool) {
+        self.in_flight -= 1;
+        let (left, failed) = &mut self.pending[slot];
+        *left -= 1;
+        *failed |= !complete;
+        if *left == 0 {
+            let complete = !std::mem::take(failed);
+            self.shelf.end_fill(slot, complete);
+        }
+    }
+}
+
+impl Pool {
+    /// Memory of `spec.pool`, or `arena` where the slots of units are in it, too.
+    pub(in crate::stream) fn new(
+        spec: ExpertsSpec,
+        arena: Arc<HostBuf>,
+        source: Arc<dyn WeightSource>,
+        monitor: Arc<Monitor>,
+    ) -> Result<Pool, Error> {
+        let mut start = 0;
+        let mut kept = Vec::new();
+        for (b, block) in spec.blocks.iter().enumerate().filter(|_| spec.n_slots > 0) {
+            kept.push(Region::new(start, b, &spec, spec.n_slots));
+            start += block.region(spec.n_slots);
+        }
+        assert!(start <= arena.len() as u64, "pools of {start} bytes in {}", arena.len());
+        // SAFETY: page-aligned memory, which lives in `arena`, dropped after the buffer.
+        let buffer = unsafe { Buffer::over_host(arena.start(), Bytes::from(arena.len())) }?;
+        let passing = Region::new(0, 0, &spec, spec.blocks[0].fits(arena.len() as u64));
+        Ok(Pool {
+            spec,
+            source,
+            monitor,
+            arena,
+            buffer,
+            kept,
+            passing,
+            overwritten: 0,
+            mode: Mode::Whole,
+            routed: None,
+            ids: Vec::new(),
+            wanted: Vec::new(),
+            table: None,
+            numbers: None,
+        })
+    }
+
+    /// Whether the slots of units are in this memory.
+    pub(in crate::stream) fn shares_slots(&self) -> bool {
+        self.spec.shares_slots
+    }
+
+    /// How a graph with these products gets its experts.
+    pub(in crate::stream) fn choose(&self, products: &[Product]) -> Mode {
+        let shape = |p: &Product| {
+            let [used, tokens] = p.ids.rows();
+            let count = self.spec.blocks[p.block].count;
+            (count, used, tokens, used.saturating_mul(tokens).min(count))
+        };
+        let fit = |room: &dyn Fn(&Product) -> usize| products.iter().all(|p| shape(p).3 <= room(p));
+        let narrow = || {
+            products
+                .iter()
+                .map(shape)
+                .all(|(count, used, tokens, _)| is_narrow(count, used, tokens))
+        };
+        if !products.iter().all(|p| p.ids.is_table_of_numbers()) {
+            Mode::Whole
+        } else if self.spec.n_slots > 0 && fit(&|_| self.spec.n_slots) {
+            Mode::Kept
+        } else if fit(&|p| self.spec.blocks[p.block].fits(self.arena.len() as u64)) && narrow() {
+            Mode::Passing
+        } else {
+            Mode::Whole
+        }
+    }
+
+    /// How the last pass got its experts.
+    pub(in crate::stream) fn mode(&self) -> Mode {
+        self.mode
+    }
+
+    /// So many bytes from the beginning of the memory were given to something else.
+    pub(in crate::stream) fn overwrite(&mut self, len: u64) {
+        self.overwritten = self.overwritten.max(len);
+    }
+
+    /// A pass begins that gets its experts in this way. Waits for what is being read in another.
+    pub(in crate::stream) fn enter(&mut self, mode: Mode) -> Result<(), Error> {
+        self.routed = None;
+        if self.mode == mode {
+            return Ok(());
+        }
+        for at in 0..=self.kept.len() {
+            self.settle(at)?;
+        }
+        if mode == Mode::Kept {
+            let overwritten = std::mem::take(&mut self.overwritten);
+            for region in self.kept.iter_mut().filter(|r| r.start < overwritten) {
+                region.shelf.clear();
+            }
+        }
+        self.passing.shelf.clear();
+        self.mode = mode;
+        Ok(())
+    }
+
+    fn region(&mut self, at: usize) -> &mut Region {
+        if at < self.kept.len() { &mut self.kept[at] } else { &mut self.passing }
+    }
+
+    /// The region that a block's experts go to in this pass.
+    fn region_of(&self, block: usize) -> usize {
+        if self.mode == Mode::Kept { block } else { self.kept.len() }
+    }
+
+    /// Waits for all that is being read into a region, whatever became of who asked for it.
+    fn settle(&mut self, at: usize) -> Result<(), Error> {
+        for i in 0..self.region(at).tickets.len() {
+            if self.region(at).in_flight == 0 {
+                break;
+            }
+            match self.finish(at, i) {
+                // Whoever needs it will hear of it.
+                Ok(()) | Err(Error::Read { .. }) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+
+    /// Asks for the experts that `product` and those of the same block after it use, unless that was done.
+    pub(in crate::stream) fn route(&mut self, product: &Product) -> Result<(), Error> {
+        if self.routed == Some((product.block, product.ids)) {
+            return Ok(());
+        }
+        self.routed = None;
+        // SAFETY: the run that computes the table has ended, it is one of numbers (see `choose`), and where the CPU computes,
+        // everything is in the host's memory.
+        unsafe { product.ids.read_numbers(&mut self.ids) };
+        let block = product.block;
+        self.distinct(block)?;
+        let at = self.region_of(block);
+        if at == self.kept.len() && (self.passing.block != block || self.mode != Mode::Passing) {
+            self.settle(at)?;
+            let n_slots = self.spec.blocks[block].fits(self.arena.len() as u64);
+            self.passing = Region::new(0, block, &self.spec, n_slots);
+        }
+        // Nothing is on its way but what an earlier pass did not wait for.
+        self.settle(at)?;
+        let region = if at < self.kept.len() { &mut self.kept[at] } else { &mut self.passing };
+        region.shelf.begin(&self.wanted);
+        let misses = self.wanted.iter().filter(|&&e| region.shelf.place(e).is_none()).count();
+        if let Some(watch) = self.monitor.experts() {
+            watch.routed(block, &self.wanted, misses);
+        }
+        self.fetch(at)?;
+        self.count(at, product.ids)?;
+        self.tell(at);
+        self.routed = Some((block, product.ids));
+        Ok(())
+    }
+
+    /// Lists the experts in `ids`, each once; an error if there is no such expert.
+    fn distinct(&mut self, block: usize) -> Result<(), Error> {
+        let spec = &self.spec.blocks[block];
+        self.wanted.clear();
+        for &id in &self.ids {
+            match u32::try_from(id) {
+                Ok(e) if (e as usize) < spec.count => self.wanted.push(e),
+                _ => {
+                    let (block, count) = (spec.name.clone(), spec.count);
+                    return Err(Error::NoSuchExpert { block, expert: id, count });
+                }
+            }
+        }
+        self.wanted.sort_unstable();
+        self.wanted.dedup();
+        Ok(())
+    }
+
+    /// Begins to read what is wanted and not there: for each stack, in the order of their use, all experts.
+    fn fetch(&mut self, at: usize) -> Result<(), Error> {
+        let Pool { spec, source, arena, kept, passing, wanted, .. } = self;
+        let region = if at < kept.len() { &mut kept[at] } else { passing };
+        let block = &spec.blocks[region.block];
+        let n_slots = region.shelf.n_slots();
+        let mut end = 0;
+        if wanted.len() > n_slots {
+            let units = format!("{} experts of {}", wanted.len(), block.name);
+            return Err(Error::TooFewSlots { units, slots: n_slots });
+        }
+        for &expert in wanted.iter() {
+            if region.shelf.place(expert).is_none() {
+                let slot = region.shelf.admit(expert).expect("a slot for each that is wanted");
+                region.pending[slot] = (block.stacks.len(), false);
+                region.in_flight += block.stacks.len();
+            }
+        }
+        for (s, stack) in block.stacks.iter().enumerate() {
+            let base = region.start + block.stack_at(s, n_slots);
+            for &expert in wanted.iter() {
+                let Some(slot) = region.shelf.place(expert) else { continue };
+                if region.shelf.slot(slot) != Held::Filling(expert) {
+                    continue;
+                }
+                let offset = stack.offset + u64::from(expert) * stack.each;
+                let (extent, lands) = stack.slice.extent(stack.file, offset, stack.each);
+                let place = base + slot as u64 * stack.slice.room;
+                end = end.max(place + stack.slice.room);
+                // SAFETY: the slot is Filling: no product reads it, nobody else is given these bytes before the read has ended, and
+                // slots do not overlap. Slots of units in the same memory are not in use, see `enter`.
+                let buf = unsafe { HostBuf::part(arena, place, stack.slice.room) };
+                let buf = buf.expect("a region is inside the memory");
+                let ticket = source.request(Arc::new([extent]), buf);
+                region.tickets[slot * region.n_stacks + s] = Some(Fetch { ticket, lands });
+            }
+        }
+        if at == self.kept.len() {
+            self.overwrite(end);
+        }
+        Ok(())
+    }
+
+    /// Writes the numbers that the pool has for what is in `ids`.
+    fn count(&mut self, at: usize, like: Tensor) -> Result<(), Error> {
+        let len = Bytes::from(self.ids.len() * size_of::<i32>());
+        if self.table.as_ref().is_none_or(|(buf, _)| buf.len() < len.usize()) {
+            let no_memory = |e: std::io::Error| Error::NoMemory {
+                n_slots: 1,
+                size: len,
+                message: e.to_string(),
+            };
+            let buf = Arc::new(HostBuf::new(len).map_err(no_memory)?);
+            self.numbers = None;
+            // SAFETY: page-aligned memory, kept beside the buffer, and dropped after it.
+            let buffer = unsafe { Buffer::over_host(buf.start(), Bytes::from(buf.len())) }?;
+            self.table = Some((buf, buffer));
+        }
+        let (buf, buffer) = self.table.as_ref().expect("made above");
+        let region = if at < self.kept.len() { &self.kept[at] } else { &self.passing };
+        for (i, &id) in self.ids.iter().enumerate() {
+            let slot = region.shelf.place(id.unsigned_abs()).expect("wanted experts have slots");
+            // SAFETY: the table has room for all of `ids`, and nobody computes with it now.
+            unsafe { buf.start().cast::<i32>().add(i).write(i32::try_from(slot).unwrap_or(0)) };
+        }
+        // SAFETY: the table is as long as `like`, from which `ids` came, and lives as long as this value.
+        self.numbers = Some(unsafe { Numbers::over(like, buffer, buf.start()) });
+        Ok(())
+    }
+
+    /// Tells which experts are there, or will be soon.
+    fn tell(&self, at: usize) {
+        let region = if at < self.kept.len() { &self.kept[at] } else { &self.passing };
+        let held = (0..region.shelf.n_slots()).filter_map(|s| match region.shelf.slot(s) {
+            Held::Filling(e) | Held::Ready(e) => Some(e),
+            Held::Empty => None,
+        });
+        if let Some(watch) = self.monitor.experts() {
+            watch.present(region.block, held);
+        }
+    }
+
+    /// Whether all that `product` uses has arrived; it must have been asked for.
+    pub(in crate::stream) fn is_here(&mut self, product: &Product) -> bool {
+        if self.routed != Some((product.block, product.ids)) {
+            return false;
+        }
+        let at = self.region_of(product.block);
+        let region = self.region(at);
+        if region.in_flight == 0 {
+            return true;
+        }
+        let of_stack = region.tickets.iter_mut().skip(product.stack).step_by(region.n_stacks);
+        of_stack.flatten().all(|fetch| fetch.ticket.is_done())
+    }
+
+    /// Waits for all that `product` uses. The time counts as a stall.
+    pub(in crate::stream) fn wait(&mut self, product: &Product) -> Result<(), Error> {
+        let at = self.region_of(product.block);
+        let region = self.region(at);
+        let (n_stacks, n_slots) = (region.n_stacks, region.shelf.n_slots());
+        for slot in 0..n_slots {
+            if self.region(at).in_flight == 0 {
+                break;
+            }
+            self.finish(at, slot * n_stacks + product.stack)?;
+        }
+        Ok(())
+    }
+
+    /// Waits for one slice, if it is being read.
+    fn finish(&mut self, at: usize, i: usize) -> Result<(), Error> {
+        let monitor = self.monitor.clone();
+        let region = self.region(at);
+        let (slot, stack) = (i / region.n_stacks, i % region.n_stacks);
+        let Some(Fetch { mut ticket, lands }) = region.tickets[i].take() else { return Ok(()) };
+        let block = region.block;
+        let begin = (!ticket.is_done()).then(Instant::now);
+        while !ticket.wait_timeout(STOP_INTERVAL) {
+            if monitor.is_stopped() {
+                // The read goes on; whoever uses the region next waits for it.
+                region.tickets[i] = Some(Fetch { ticket, lands });
+                return Err(ggml::Error::Aborted.into());
+            }
+        }
+        if let Some(begin) = begin {
+            monitor.waited_for_experts(block, begin);
+        }
+        let done = ticket.wait();
+        let outcome = match done {
+            None => Err(ReadError::Stopped),
+            Some(mut done) => done.outcome.map(|stats| {
+                let spec = &self.spec.blocks[block].stacks[stack];
+                if lands != spec.slice.at {
+                    let [from, to, len] =
+                        [lands, spec.slice.at, spec.each].map(|n| Bytes(n).usize());
+                    done.buf.as_mut_slice().copy_within(from..from + len, to);
+                }
+                monitor.read_expert(block, stats.bytes, stats.span);
+                if let Some(watch) = monitor.experts() {
+                    watch.read(block, stats.bytes);
+                }
+            }),
+        };
+        let region = self.region(at);
+        let held = region.shelf.slot(slot);
+        region.arrived(slot, outcome.is_ok());
+        outcome.map_err(|error| {
+            let expert = match held {
+                Held::Filling(e) | Held::Ready(e) => e,
+                Held::Empty => 0,
+            };
+            Error::Read {
+                unit: format!("{}, expert {expert}", self.spec.blocks[block].name),
+                error,
+            }
+        })
+    }
+
+    /// Lets `product` compute with what the pool has.
+    ///
+    /// # Safety
+    ///
+    /// The product must be a node of the graph that is being computed by this thread, and be restored before the next route.
+    pub(in crate::stream) unsafe fn place(&self, product: &Product, placement: &mut Placement) {
+        let at = self.region_of(product.block);
+        let region = if at < self.kept.len() { &self.kept[at] } else { &self.passing };
+        let spec = &self.spec.blocks[product.block];
+        let slice = spec.stacks[product.stack].slice;
+        let first = region.start + spec.stack_at(product.stack, region.shelf.n_slots()) + slice.at;
+        let numbers = self.numbers.as_ref().expect("a product is placed after its route");
+        // SAFETY: inside the memory; the slots that the numbers name are full and stay so until the next route, by this function's
+        // contract.
+        unsafe {
+            let base: NonNull<u8> = self.arena.start().add(Bytes(first).usize());
+            placement.place_apart(product.weights, &self.buffer, base, slice.room);
+            placement.renumber(product.node, numbers);
+        }
+    }
+}

@@ -1,0 +1,192 @@
+//! Experts one by one: the same bits as when all are resident, whatever stays in memory; and reads that fail are errors.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use airrun::engine::experts::Counts;
+use airrun::engine::{Engine, Error, LoadOptions, Session, StreamMode, Token, planning};
+use airrun::gguf::Index;
+use airrun::source::WeightSource;
+use airrun::source::fault::{Behaviour, Fault, FaultySource};
+use airrun::units::{Bytes, MIB};
+
+use crate::test_device;
+use crate::tiny_models;
+
+fn options(stream: StreamMode, ram: Option<Bytes>) -> LoadOptions {
+    LoadOptions {
+        device: test_device::choice(),
+        stream,
+        ram,
+        ctx: Some(1024),
+        // One: more would wait for each other while other tests run.
+        threads: Some(1),
+        ubatch: Some(512),
+        repack: false,
+        keep: false,
+        ..LoadOptions::default()
+    }
+}
+
+/// Makes the model of this name in `dir`.
+fn model(name: &str, dir: &Path) -> PathBuf {
+    let spec = tiny_models::all().iter().find(|spec| spec.name == name).unwrap();
+    let path = dir.join(format!("{name}.gguf"));
+    tiny_models::write(spec, &path).unwrap();
+    path
+}
+
+fn index(path: &Path) -> Arc<Index> {
+    Arc::new(Index::open(path).unwrap())
+}
+
+/// A budget between the least with which something streams and the least with which nothing does: this share of the way.
+fn budget(index: &Arc<Index>, stream: StreamMode, share: f64) -> Bytes {
+    let least = |fits: &dyn Fn(u64) -> bool| {
+        let (mut low, mut high) = (16, 256_u64);
+        while low < high {
+            let middle = low + (high - low) / 2;
+            if fits(middle) { high = middle } else { low = middle + 1 }
+        }
+        low
+    };
+    let plan = |ram: u64, stream| planning::plan(index, &options(stream, Some(MIB * ram)), true);
+    let some = least(&|ram| plan(ram, stream).is_ok());
+    let all = least(&|ram| plan(ram, StreamMode::Never).is_ok());
+    // What the program takes itself differs by a little from run to run.
+    let (some, all) = (some as f64 + 2.0, all as f64 - 2.0);
+    MIB * (some + (all - some) * share) as u64
+}
+
+fn tokens(n: usize, seed: usize) -> Vec<Token> {
+    (0..n).map(|i| Token::try_from((i * 37 + seed * 101) % 125 + 2).unwrap()).collect()
+}
+
+fn bits(session: &Session) -> Vec<u32> {
+    session.logits().unwrap().iter().map(|l| l.to_bits()).collect()
+}
+
+/// Batches of several sizes, tokens after them, back again, and the first tokens once more.
+fn compare(path: &Path, streaming: &LoadOptions, sizes: &[usize]) -> Session {
+    let open =
+        |options: &LoadOptions| Engine::open(index(path), options).unwrap().session().unwrap();
+    let mut streamed = open(streaming);
+    let mut resident = open(&options(StreamMode::Never, None));
+    let mut both = |what: &str, step: &dyn Fn(&mut Session)| {
+        step(&mut streamed);
+        step(&mut resident);
+        assert_eq!(streamed.tokens(), resident.tokens(), "{what}");
+        assert!(bits(&streamed) == bits(&resident), "{}: {what}: logits differ", path.display());
+    };
+    for &n in sizes {
+        both(&format!("{n} tokens at once"), &|s| {
+            s.sync(&tokens(n, n)).unwrap();
+        });
+        for next in 0..8 {
+            both("one more", &|s| s.eval(&tokens(1, next)).unwrap());
+        }
+        both("two more", &|s| s.eval(&tokens(2, n)).unwrap());
+        both("rewound and on", &|s| {
+            let half = s.tokens().len() / 2;
+            s.rewind(half).unwrap();
+            s.eval(&tokens(5, 77)).unwrap();
+        });
+    }
+    streamed
+}
+
+#[test]
+fn logits_are_those_of_resident_experts_whatever_is_kept() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut seen = Counts::default();
+    for name in ["qwen3moe-many", "gpt-oss-many", "deepseek2-many"] {
+        let path = model(name, dir.path());
+        let index = index(&path);
+        for (stream, share, sizes) in [
+            (StreamMode::Auto, 0.1, &[1, 7][..]),
+            (StreamMode::Auto, 0.4, &[1, 2, 7, 64, 600, 3]),
+            // Attention streams, too, beside experts that stay.
+            (StreamMode::Always, 0.5, &[1, 64]),
+        ] {
+            let budget = budget(&index, stream, share);
+            let session = compare(&path, &options(stream, Some(budget)), sizes);
+            if let Some(watch) = session.monitor().experts() {
+                seen.uses += watch.counts().uses;
+                seen.misses += watch.counts().misses;
+            }
+        }
+        compare(&path, &options(StreamMode::Always, None), &[1, 7, 64]);
+    }
+    if test_device::is_cpu() {
+        assert!(seen.misses > 0 && seen.misses * 2 < seen.uses, "{seen:?}");
+    }
+}
+
+/// An engine of a mixture of which some experts are kept, whose reads go wrong as told.
+fn faulty(path: &Path, few: Bytes, behaviour: Behaviour) -> Engine {
+    let index = index(path);
+    let wrap = |inner: Arc<dyn WeightSource>| -> Arc<dyn WeightSource> {
+        Arc::new(FaultySource::new(inner, behaviour).unwrap())
+    };
+    Engine::open_with(index, &options(StreamMode::Auto, Some(few)), wrap).unwrap()
+}
+
+#[test]
+fn what_cannot_be_read_is_an_error_and_never_a_wrong_answer() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = model("qwen3moe-many", dir.path());
+    let open =
+        |options: &LoadOptions| Engine::open(index(&path), options).unwrap().session().unwrap();
+    let mut resident = open(&options(StreamMode::Never, None));
+    let few = budget(&index(&path), StreamMode::Auto, 0.4);
+    let mut failures = 0;
+    for at in [0, 8, 20, 47] {
+        for fault in [Fault::ErrorAt(at), Fault::ShortFrom(at)] {
+            let mut session =
+                faulty(&path, few, Behaviour { fault, ..Behaviour::default() }).session().unwrap();
+            for next in 0..10 {
+                let done = session.eval(&tokens(1, next));
+                if let Err(error) = done {
+                    failures += 1;
+                    assert!(matches!(error, Error::Stream { .. }), "{fault:?}: {error}");
+                    if matches!(fault, Fault::ShortFrom(_)) {
+                        break;
+                    }
+                    // The disk is well again.
+                    let again = session.tokens().len();
+                    session
+                        .sync(&(0..=next).flat_map(|k| tokens(1, k)).collect::<Vec<_>>())
+                        .unwrap();
+                    assert!(session.tokens().len() > again);
+                }
+                resident.rewind(0).unwrap();
+                for token in session.tokens().to_vec() {
+                    resident.eval(&[token]).unwrap();
+                }
+                assert!(bits(&session) == bits(&resident), "{fault:?}: token {next}");
+            }
+        }
+    }
+    assert!(failures > 3, "{failures} faults were noticed");
+}
+
+#[test]
+fn slow_and_reordered_reads_change_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = model("gpt-oss-many", dir.path());
+    let slow = Behaviour {
+        latency: std::time::Duration::from_millis(2),
+        newest_first: true,
+        ..Behaviour::default()
+    };
+    let few = budget(&index(&path), StreamMode::Auto, 0.4);
+    let mut slow = faulty(&path, few, slow).session().unwrap();
+    let open =
+        |options: &LoadOptions| Engine::open(index(&path), options).unwrap().session().unwrap();
+    let mut resident = open(&options(StreamMode::Never, None));
+    for next in 0..20 {
+        slow.eval(&tokens(1 + next % 2, next)).unwrap();
+        resident.eval(&tokens(1 + next % 2, next)).unwrap();
+        assert!(bits(&slow) == bits(&resident), "step {next}");
+    }
+}
