@@ -32,6 +32,7 @@ chat: build
 	@$(TARGET)/release/airrun chat $(MODEL)
 
 test: setup
+	@sh tools/setup.sh --tests || echo "tests that need them are skipped" >&2
 	cargo test --release --workspace
 
 # The clients that people have, against the server: PyPI's openai and ollama. Skipped where pip cannot install them.
@@ -80,6 +81,8 @@ check: setup
 	cargo clippy --release --workspace --all-targets -- -D warnings
 	RUSTDOCFLAGS="-D warnings" cargo doc --release --no-deps --document-private-items
 	cargo check --manifest-path fuzz/Cargo.toml
+	@if cargo deny --version >/dev/null 2>&1; then cargo deny --log-level error check; \
+	else echo "skipped: cargo-deny is not here (cargo install cargo-deny --locked)" >&2; fi
 
 setup:
 	@sh tools/setup.sh

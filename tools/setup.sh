@@ -1,6 +1,7 @@
 #!/bin/sh
-# Makes sure that what the build needs is there: Rust, CMake, a C++ compiler, make and libclang. Installs with apt what is missing
-# where it may; otherwise says exactly what to install. Prints nothing when all is there.
+# Makes sure that what the build needs is there: Rust, CMake, a C++ compiler, make and libclang; with --tests, also what tests use
+# and people need not have: Python with jinja2, script(1), fish. Installs with apt what is missing where it may; otherwise says
+# exactly what to install. Prints nothing when all is there.
 set -eu
 # shellcheck source=tools/packages.sh
 . "$(dirname "$0")/packages.sh"
@@ -28,7 +29,13 @@ has_libclang() {
 # bindgen also wants the compiler's own headers (stddef.h), which come with libclang-dev.
 has_libclang || need libclang-dev
 
-[ -z "$missing" ] || install_packages "$missing" "Fedora: cmake gcc-c++ make clang-devel"
+if [ "${1:-}" = --tests ]; then
+    python3 -c "import jinja2" 2>/dev/null || /usr/bin/python3 -c "import jinja2" 2>/dev/null || need python3-jinja2
+    command -v script >/dev/null 2>&1 || need bsdutils
+    command -v fish >/dev/null 2>&1 || need fish
+fi
+
+[ -z "$missing" ] || install_packages "$missing" "Fedora: cmake gcc-c++ make clang-devel python3-jinja2 util-linux-script fish"
 
 # What CMake could not configure for want of something is tried again, which the crate that calls it would not do by itself.
 for build in "${CARGO_TARGET_DIR:-target}"/*/build/llama-cpp-sys-2-*/out/build; do

@@ -392,12 +392,11 @@ fn table(rows: &[Row]) -> Table {
     table.set_header([
         "test",
         "tokens/s",
-        "slowest-fastest",
-        "limit",
-        "of limit",
+        "possible",
+        "reached",
         "limited by",
         "predicted",
-        "read per pass",
+        "read/pass",
         "waiting",
         "experts there",
     ]);
@@ -408,7 +407,6 @@ fn table(rows: &[Row]) -> Table {
         table.add_row([
             row.test.clone(),
             digits(row.tokens_per_second),
-            format!("{}-{}", digits(row.range[0]), digits(row.range[1])),
             or_dash(row.limit_tokens_per_second.map(digits)),
             or_dash(row.of_limit.map(percent)),
             or_dash(row.limited_by.map(str::to_owned)),

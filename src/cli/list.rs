@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use comfy_table::{CellAlignment, ContentArrangement, Table, presets};
 use serde_json::{Value, json};
+use unicode_width::UnicodeWidthStr;
 
 use crate::cli::args::ListArgs;
 use crate::cli::exit::ExitStatus;
@@ -62,10 +63,19 @@ pub(crate) fn run(args: &ListArgs, printer: &Printer) -> anyhow::Result<ExitStat
         true => {
             serde_json::to_string_pretty(&rows.iter().map(Row::json).collect::<Vec<_>>())? + "\n"
         }
-        false => table(&rows),
+        false => table(&rows, printer.columns()),
     };
     printer.data(&text)?;
     if !args.json {
+        if !rows.is_empty() {
+            let size: Bytes = rows.iter().map(|row| row.model.size).sum();
+            let n = if rows.len() == 1 {
+                "1 model".to_owned()
+            } else {
+                format!("{} models", rows.len())
+            };
+            printer.note(format_args!("{n}, {size}; --json tells where they are"));
+        }
         remarks(printer, rows.len(), n_all, notes.len());
     }
     Ok(ExitStatus::Ok)
@@ -123,32 +133,70 @@ fn names(rows: &[Row]) -> String {
     names.filter(|name| !name.contains(char::is_control)).flat_map(|name| [name, "\n"]).collect()
 }
 
-fn table(rows: &[Row]) -> String {
+/// The columns of the table, and the order in which they go where the terminal is too narrow for all.
+const COLUMNS: [&str; 7] = ["NAME", "ARCHITECTURE", "PARAMETERS", "QUANT", "SIZE", "FROM", "HERE"];
+const DROPPED: [usize; 3] = [5, 1, 2];
+
+/// The least columns of a name that is cut.
+const LEAST_NAME: usize = 16;
+
+/// The models as a table of at most so many columns, if that is known.
+fn table(rows: &[Row], columns: Option<usize>) -> String {
     if rows.is_empty() {
         return String::new();
     }
+    let mut left: Vec<usize> = (0..COLUMNS.len()).collect();
+    let mut text = lay_out(rows, &left, usize::MAX);
+    let Some(columns) = columns else { return text };
+    let widest = |text: &str| text.lines().map(UnicodeWidthStr::width).max().unwrap_or(0);
+    for dropped in DROPPED {
+        if widest(&text) <= columns {
+            return text;
+        }
+        left.retain(|&column| column != dropped);
+        text = lay_out(rows, &left, usize::MAX);
+    }
+    let over = widest(&text).saturating_sub(columns);
+    let name = rows.iter().map(|row| row.model.name.width()).max().unwrap_or(0);
+    if over == 0 { text } else { lay_out(rows, &left, name.saturating_sub(over).max(LEAST_NAME)) }
+}
+
+/// The table with these of [`COLUMNS`], and names of at most so many columns.
+fn lay_out(rows: &[Row], columns: &[usize], name: usize) -> String {
     let mut table = Table::new();
     table.load_style(presets::NOTHING).set_content_arrangement(ContentArrangement::Disabled);
-    table.set_header(["NAME", "ARCHITECTURE", "PARAMETERS", "QUANT", "SIZE", "FROM", "HERE"]);
+    table.set_header(columns.iter().map(|&column| COLUMNS[column]));
     for row in rows {
         let Row { model, facts, .. } = row;
-        table.add_row([
-            printable(model.name.as_bytes()),
+        let cells = [
+            shortened(&printable(model.name.as_bytes()), name),
             facts.architecture.clone(),
             parameters(facts.parameters),
             facts.quantisation.clone(),
             model.size.to_string(),
             model.origin.to_string(),
             row.here(),
-        ]);
+        ];
+        table.add_row(columns.iter().map(|&column| cells[column].clone()));
     }
-    for column in [2, 4] {
-        if let Some(column) = table.column_mut(column) {
+    for (at, column) in columns.iter().enumerate() {
+        if let (2 | 4, Some(column)) = (column, table.column_mut(at)) {
             column.set_cell_alignment(CellAlignment::Right);
         }
     }
     let line = |l: String| l.strip_prefix(' ').unwrap_or(&l).trim_end().to_owned() + "\n";
     table.lines().map(line).collect()
+}
+
+/// A name of at most so many columns, its end kept: that tells quantisations apart.
+fn shortened(name: &str, columns: usize) -> String {
+    if name.width() <= columns {
+        return name.to_owned();
+    }
+    let half = columns.saturating_sub(3) / 2;
+    let begin: String = name.chars().take(half).collect();
+    let end: Vec<char> = name.chars().rev().take(columns.saturating_sub(3 + half)).collect();
+    begin + "..." + &end.into_iter().rev().collect::<String>()
 }
 
 impl Row<'_> {
@@ -160,13 +208,13 @@ impl Row<'_> {
         };
         let how = match outlook.how {
             How::Fits => "fits",
-            How::StreamsFromDisk => "streams from disk",
+            How::StreamsFromDisk => "streams",
             How::TooLarge => return "too large".to_owned(),
         };
         match outlook.tokens_per_second {
-            Some(rate) if rate >= 9.95 => format!("{how}, about {rate:.0} tokens/s"),
-            Some(rate) if rate >= 0.995 => format!("{how}, about {rate:.1} tokens/s"),
-            Some(rate) => format!("{how}, about {rate:.2} tokens/s"),
+            Some(rate) if rate >= 9.95 => format!("{how}, {rate:.0} tokens/s"),
+            Some(rate) if rate >= 0.995 => format!("{how}, {rate:.1} tokens/s"),
+            Some(rate) => format!("{how}, {rate:.2} tokens/s"),
             None => how.to_owned(),
         }
     }

@@ -1,9 +1,11 @@
 //! `airrun man`: the manual, made from the same definitions as `--help`, and what no flag explains: the configuration file
 //! and the environment.
 
+use std::env;
 use std::fs;
-use std::io;
+use std::io::{self, Write};
 use std::path::Path;
+use std::process::{self, Stdio};
 
 use anyhow::Context;
 use clap::Command;
@@ -13,6 +15,9 @@ use clap_mangen::roff::{Roff, bold, roman};
 use crate::cli::args::{self, ManArgs};
 use crate::cli::exit::ExitStatus;
 use crate::cli::printer::Printer;
+
+/// Columns of the page on a terminal.
+const WIDTH: usize = 80;
 
 /// Headings and paragraphs of the first page that no definition holds.
 const SECTIONS: [(&str, &[&str]); 3] = [
@@ -33,6 +38,10 @@ const SECTIONS: [(&str, &[&str]); 3] = [
         "ENVIRONMENT",
         &[
             "AIRRUN_CONFIG: the configuration file.",
+            "AIRRUN_MODELS: folders with models, beside those of other programs, with colons between them.",
+            "AIRRUN_API_KEY: the key that `serve` asks clients for.",
+            "HF_ENDPOINT: the address of the Hugging Face hub, or of a mirror of it.",
+            "HF_TOKEN: what `pull` shows the hub, for models that are not for everyone.",
             "AIRRUN_READER: how streamed blocks are read: uring, pread or buffered. By itself airrun measures and remembers.",
             "NO_COLOR: if not empty, nothing is coloured.",
         ],
@@ -64,6 +73,7 @@ pub(crate) fn run(args: &ManArgs, printer: &Printer) -> anyhow::Result<ExitStatu
     let mut command = args::command().disable_help_subcommand(true);
     command.build();
     match &args.dir {
+        None if printer.answer_on_terminal() => show(&text(&mut command), printer)?,
         None => printer.data(&String::from_utf8(page(&command, true)?)?)?,
         Some(dir) => {
             let n_pages = write_all(&command, dir)?;
@@ -71,6 +81,64 @@ pub(crate) fn run(args: &ManArgs, printer: &Printer) -> anyhow::Result<ExitStatu
         }
     }
     Ok(ExitStatus::Ok)
+}
+
+/// The page of the program for a terminal: what roff would say, without needing `man`.
+fn text(command: &mut Command) -> String {
+    let mut text = format!(
+        "NAME\n    airrun - {}\n\n",
+        command.get_about().map(ToString::to_string).unwrap_or_default()
+    );
+    for line in command.render_long_help().to_string().lines() {
+        // Headings of help are headings here.
+        match line.strip_suffix(':').filter(|name| !name.starts_with(' ')) {
+            Some(heading) => text += &heading.to_uppercase(),
+            None => text += line,
+        }
+        text.push('\n');
+    }
+    for (heading, paragraphs) in SECTIONS {
+        text += &format!("\n{heading}\n");
+        for paragraph in paragraphs {
+            text += &wrapped(paragraph);
+        }
+        if heading == "CONFIGURATION" {
+            let sample =
+                SAMPLE.iter().map(|line| format!("        {line}").trim_end().to_owned() + "\n");
+            text += &format!("\n{}", sample.collect::<String>());
+        }
+    }
+    text + "\nEach command has help of its own: airrun COMMAND --help\n"
+}
+
+/// A paragraph in lines of at most [`WIDTH`] columns, after an empty line.
+fn wrapped(paragraph: &str) -> String {
+    let (mut text, mut column) = (String::from("\n   "), 3);
+    for word in paragraph.split_whitespace() {
+        if column + 1 + word.len() > WIDTH {
+            text += "\n   ";
+            column = 3;
+        }
+        text += &format!(" {word}");
+        column += 1 + word.len();
+    }
+    text + "\n"
+}
+
+/// Shows `text` in a pager where there is one, as `man` does.
+fn show(text: &str, printer: &Printer) -> io::Result<()> {
+    let pager = env::var("PAGER").ok().filter(|pager| !pager.trim().is_empty());
+    let pager = pager.unwrap_or_else(|| "less".to_owned());
+    let mut words = pager.split_whitespace();
+    let mut command = process::Command::new(words.next().unwrap_or("less"));
+    // What fits the screen is left on it.
+    command.args(words).env("LESS", env::var_os("LESS").unwrap_or("FRX".into()));
+    let Ok(mut child) = command.stdin(Stdio::piped()).spawn() else { return printer.data(text) };
+    if let Some(mut stdin) = child.stdin.take() {
+        // Whoever has read enough closes it.
+        let _ = stdin.write_all(text.as_bytes());
+    }
+    child.wait().map(|_| ())
 }
 
 /// Writes the pages of the program and of its commands; returns their number.

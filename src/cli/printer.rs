@@ -55,11 +55,15 @@ impl Printer {
         out.flush()
     }
 
+    /// Columns of the terminal that stdout is; none if it is no terminal.
+    pub(crate) fn columns(&self) -> Option<usize> {
+        let size = terminal_size::terminal_size_of(io::stdout());
+        size.filter(|_| self.answer_on_terminal).map(|(columns, _)| columns.0.into())
+    }
+
     /// The lines of an answer, if it goes to a terminal.
     pub(crate) fn wrap(&self) -> Option<Wrap> {
-        let size = terminal_size::terminal_size_of(io::stdout());
-        size.filter(|_| self.answer_on_terminal && !is_dumb())
-            .map(|(columns, _)| Wrap::new(columns.0.into()))
+        self.columns().filter(|_| !is_dumb()).map(Wrap::new)
     }
 
     /// A piece of an answer, at once. On a terminal control characters become visible: a model must

@@ -4,15 +4,15 @@ use std::io;
 use std::net::{IpAddr, ToSocketAddrs};
 use std::time::Duration;
 
-use crate::cli::args::serve::ServeArgs;
+use crate::cli::args::serve::{LogArg, ServeArgs};
 use crate::cli::draft;
 use crate::cli::exit::{self, ExitStatus, Failure};
 use crate::cli::printer::Printer;
 use crate::cli::resolve::{self, Chosen};
-use crate::cli::{household, talk};
+use crate::cli::{household, start, talk};
 use crate::engine::LoadOptions;
 use crate::probe;
-use crate::serve::{self, Config, News, Preset};
+use crate::serve::{self, Config, Line, Log, News, Preset};
 use crate::units::{Bytes, MIB};
 
 /// The share of the RAM that is set aside for requests while they are read, and its bounds.
@@ -44,7 +44,7 @@ pub(crate) fn run(args: &ServeArgs, printer: &Printer) -> anyhow::Result<ExitSta
     let mut options = resolve::load_options(&args.load);
     let draft = draft::choose(&args.load, &chosen.index, &options)?;
     options = LoadOptions { sequences: args.parallel, embedding: true, draft, aside, ..options };
-    let config = config(args, host, key, preset(args, &chosen));
+    let config = config(args, host, key, preset(args, &chosen), *printer);
     let load = {
         let printer = *printer;
         move || Ok(talk::load_chosen(&chosen, options, &printer)?)
@@ -72,7 +72,7 @@ fn many(
     let names: Vec<&str> =
         household.offers.iter().filter_map(|o| o.preset.name.as_deref()).collect();
     printer.detail(format_args!("models: {}", names.join(", ")));
-    let config = config(args, host, key, Preset::default());
+    let config = config(args, host, key, Preset::default(), *printer);
     let served = serve::run_many(config, household, &|news| tell(&news, printer));
     served.map_err(|error| explain(error, args.port))?;
     Ok(ExitStatus::Ok)
@@ -81,7 +81,12 @@ fn many(
 fn tell(news: &News<'_>, printer: &Printer) {
     match news {
         News::Listening(address) => printer.say(format_args!("listening on http://{address}")),
-        News::Ready(engine) => printer.detail(engine.describe()),
+        News::Ready(engine) => {
+            printer.detail(engine.describe());
+            start::introduce(engine, " for each request", printer);
+            printer
+                .dim("ready: a page for browsers at /, OpenAI's protocol at /v1, Ollama's at /api");
+        }
         News::Stopping => printer.dim("stopping; once more to stop at once"),
     }
 }
@@ -92,8 +97,15 @@ pub(crate) fn aside(args: &ServeArgs) -> Bytes {
     Bytes(ram.0 / REQUESTS_SHARE).clamp(LEAST_FOR_REQUESTS, MOST_FOR_REQUESTS)
 }
 
-fn config(args: &ServeArgs, host: IpAddr, api_key: Option<String>, preset: Preset) -> Config {
+fn config(
+    args: &ServeArgs,
+    host: IpAddr,
+    api_key: Option<String>,
+    preset: Preset,
+    printer: Printer,
+) -> Config {
     Config {
+        log: log(args.log, printer),
         host,
         port: args.port,
         queue: args.queue as usize,
@@ -156,6 +168,27 @@ fn address_of(host: &str) -> anyhow::Result<IpAddr> {
         .collect();
     let best = found.iter().find(|ip| ip.is_ipv4()).or(found.first()).copied();
     best.ok_or_else(|| Failure::error(format!("host '{host}': it has no address"), hint))
+}
+
+/// Where a line for each request goes: to stderr, as text or as JSON.
+fn log(how: LogArg, printer: Printer) -> Option<Log> {
+    match how {
+        LogArg::Off => None,
+        LogArg::Text => Some(Log::new(move |line| {
+            let Line { method, path, status, seconds, .. } = line;
+            let time = chrono::Local::now().format("%H:%M:%S");
+            printer.dim(format_args!("{time} {method} {path} {status}, {seconds:.2} s"));
+        })),
+        LogArg::Json => Some(Log::new(move |line| {
+            let Line { method, path, status, bytes, seconds } = line;
+            let time = chrono::Utc::now().to_rfc3339_opts(chrono::SecondsFormat::Millis, true);
+            let line = serde_json::json!({
+                "time": time, "method": method, "path": path, "status": status, "bytes": bytes,
+                "seconds": seconds,
+            });
+            printer.say(line);
+        })),
+    }
 }
 
 /// What to do where nobody can listen.

@@ -85,7 +85,7 @@ pub enum Error {
     #[error(transparent)]
     Template(#[from] talk::template::TemplateError),
     /// More tokens than the context has room for.
-    #[error("the prompt has {tokens} tokens, and the context has room for {room}")]
+    #[error("the prompt is too long: {tokens} tokens, and the context has room for {room}")]
     ContextTooSmall {
         /// Tokens there are.
         tokens: usize,

@@ -15,7 +15,7 @@ use accounts::{Cut, Draft, Outside};
 use super::estimate::{Touched, estimate};
 use super::parts::{LEVELS, Level};
 use super::solve::{
-    MAX_TRIES, N_SLOTS, Pool, RESIDENT_UBATCH, UBATCH_SHARE, UBATCHES, choose_context, is_streamed,
+    MAX_TRIES, N_SLOTS, Pool, RESIDENT_UBATCH, UBATCH_SHARE, UBATCHES, is_streamed, with_context,
 };
 use super::{Abilities, Gpu, GpuNeeds, Machine, Needs, Placed, Plan, Refusal};
 use super::{StreamMode, Tier, Unit, Wish};
@@ -58,8 +58,21 @@ pub(super) fn solve(
     if gpu.shares_ram {
         ram = ram.saturating_sub(vram);
     }
-    let ctx = choose_context(&gpu_needs.context, wish, vram);
-    let wish = &Wish { ctx, ..*wish };
+    with_context(&gpu_needs.context, wish, vram, |wish| {
+        solve_with(index, gpu, needs, gpu_needs, wish, abilities, (ram, vram))
+    })
+}
+
+/// As [`solve`], for a context that is what it is, within so much RAM and memory of the GPU.
+fn solve_with(
+    index: &Index,
+    gpu: &Gpu,
+    needs: &Needs,
+    gpu_needs: &GpuNeeds,
+    wish: &Wish,
+    abilities: Abilities<'_>,
+    (ram, vram): (Bytes, Bytes),
+) -> Result<Plan, Refusal> {
     let touched = Touched::of(index);
     let outside = Outside::of(index);
     let problem =

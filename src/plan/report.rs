@@ -123,7 +123,7 @@ impl Report<'_> {
         line(
             "generation",
             format!(
-                "{}, held back by {}",
+                "{}, limited by {}",
                 speed(&estimate.generation),
                 estimate.generation.bottleneck
             ),
@@ -131,7 +131,7 @@ impl Report<'_> {
         let prompt = &estimate.prompt;
         let passes =
             if prompt.passes == 1 { "1 pass" } else { &format!("{} passes", prompt.passes) };
-        line("prompt", format!("{}, held back by {}", speed(prompt), prompt.bottleneck));
+        line("prompt", format!("{}, limited by {}", speed(prompt), prompt.bottleneck));
         line("", format!("{} tokens in {passes}: {}", prompt.tokens, seconds(prompt.seconds)));
         let load = seconds(estimate.load_seconds);
         line(
@@ -170,8 +170,9 @@ impl Report<'_> {
         let mut shares = vec![("process", process, "the program and the vocabulary".to_owned())];
         let count = |tier| n_blocks(self.plan.count(tier));
         if self.plan.gpu.is_some() {
-            let output = if self.plan.output_by_cpu { "embedding and output" } else { "embedding" };
-            shares.push(("outside", outside, output.to_owned()));
+            let output =
+                if self.plan.output_by_cpu { "and the output matrix" } else { "of the tokens" };
+            shares.push(("embeddings", outside, output.to_owned()));
             let left = self.plan.blocks.iter().any(|b| b.left > Bytes::ZERO);
             let by_cpu = match (self.plan.count(Tier::Cpu), left) {
                 (0, true) => "what the GPU cannot compute with".to_owned(),
@@ -184,7 +185,7 @@ impl Report<'_> {
             shares.push(("context", context, "what the CPU computes of it".to_owned()));
             shares.retain(|(_, bytes, _)| *bytes > Bytes::ZERO);
         } else {
-            shares.push(("outside", outside, "embedding and output".to_owned()));
+            shares.push(("embeddings", outside, "and the output matrix".to_owned()));
             shares.push(("resident", blocks, self.resident()));
             if *n_slots > 0 {
                 let what = match &self.plan.experts {
@@ -222,10 +223,10 @@ impl Report<'_> {
     fn gpu_shares(&self, memory: &GpuMemory) -> Vec<(&'static str, Bytes, String)> {
         let Plan { slot, n_slots, n_ctx, n_ubatch, .. } = self.plan;
         let GpuMemory { outside, blocks, slots, context, driver, visiting, .. } = *memory;
-        let output = if self.plan.output_by_cpu { "final norm" } else { "output" };
+        let output = if self.plan.output_by_cpu { "the final norm" } else { "the output matrix" };
         let resident = self.resident();
         let mut shares = vec![
-            ("outside", outside, output.to_owned()),
+            ("output", outside, output.to_owned()),
             ("resident", blocks, resident),
             ("slots", slots, format!("{n_slots} of {slot}")),
             ("context", context, format!("{n_ctx} tokens, {n_ubatch} in a pass")),
@@ -321,7 +322,7 @@ fn legend(plan: &Plan, look: Look) -> Vec<String> {
         n if n > whole => format!("streamed from disk in {n} parts"),
         _ => "streamed from disk".to_owned(),
     };
-    let partly = format!("of which {} stream from disk", n_parts(units(true)));
+    let partly = format!("partly resident ({} from disk)", stream(units(true)));
     let resident = if plan.gpu.is_some() { "resident in the GPU" } else { "resident in RAM" };
     let names = [resident, "computed by the CPU", "streamed from RAM", &partly, &streamed];
     // The longest line so far in columns, without what paints it.
@@ -351,8 +352,8 @@ fn n_blocks(n: usize) -> String {
     if n == 1 { "1 block".to_owned() } else { format!("{n} blocks") }
 }
 
-fn n_parts(n: usize) -> String {
-    if n == 1 { "1 part".to_owned() } else { format!("{n} parts") }
+fn stream(n: usize) -> String {
+    if n == 1 { "1 part streams".to_owned() } else { format!("{n} parts stream") }
 }
 
 fn speed(speed: &Speed) -> String {
@@ -412,13 +413,13 @@ blocks        #.#.#.#.#.#.#.#.#.#.#.#.#.#.#.#.#.#.#.#.
               # 20 resident in RAM  . 20 streamed from disk
 RAM           2.55 GiB of 2.55 GiB (--ram)
   process     50.0 MiB  the program and the vocabulary
-  outside     200 MiB   embedding and output
+  embeddings  200 MiB   and the output matrix
   resident    1.95 GiB  20 blocks
   slots       200 MiB   2 of 100 MiB
   context     156 MiB   4096 tokens, 512 in a pass
 disk          1.95 GiB read in each pass, at 2.00 GB/s
-generation    0.95 tokens/s, held back by disk
-prompt        119 tokens/s, held back by compute
+generation    0.95 tokens/s, limited by disk
+prompt        119 tokens/s, limited by compute
               512 tokens in 1 pass: 4.31 s
 first token   after 5.96 s, 1.65 s of it loading
 faster        with 2.00 GiB more RAM: 2.35 tokens/s
@@ -455,7 +456,7 @@ faster        with 2.00 GiB more RAM: 2.35 tokens/s
         let text = report.text(Look { blocks: ASCII, paint: [""; 6] });
         let (n, parts) = (plan.count_partly(), plan.streamed.len());
         assert!(
-            text.contains(&format!(": {n} of which {parts} parts stream from disk\n")),
+            text.contains(&format!(": {n} partly resident ({parts} parts stream from disk)\n")),
             "{text}"
         );
         assert!(text.contains("parts of "), "{text}");

@@ -42,6 +42,9 @@ pub(super) const UBATCH_SHARE: u64 = 8;
 /// A context that nobody asked for may take this share of the memory.
 const CONTEXT_SHARE: u64 = 4;
 
+/// A context is not halved for less than this share of the memory, all halvings together.
+const SAVED_SHARE: u64 = 16;
+
 /// Numbers of streamed blocks that are tried at most: enough for any model, and not too slow for any file.
 pub(super) const MAX_TRIES: usize = 512;
 
@@ -138,7 +141,20 @@ pub fn solve(
         return offload::solve(index, machine, gpu, needs, gpu_needs, wish, abilities);
     }
     let budget = wish.ram.unwrap_or(machine.ram.saturating_sub(machine.reserve));
-    let wish = &Wish { ctx: choose_context(&needs.context, wish, budget), ..*wish };
+    with_context(&needs.context, wish, budget, |wish| {
+        solve_with(index, machine, needs, wish, budget, abilities)
+    })
+}
+
+/// As [`solve`], for a machine whose CPU computes and a context that is what it is.
+fn solve_with(
+    index: &Index,
+    machine: &Machine,
+    needs: &Needs,
+    wish: &Wish,
+    budget: Bytes,
+    abilities: Abilities<'_>,
+) -> Result<Plan, Refusal> {
     let (rates, touched) = (machine.rates, Touched::of(index));
     let problem = Problem { index, rates, touched, needs, wish, budget, abilities };
     let n = index.blocks.len();
@@ -177,18 +193,35 @@ pub fn solve(
     })
 }
 
-/// The wanted context, or half of it and so on while it takes more than its share.
-pub(super) fn choose_context(cost: &ContextCost, wish: &Wish, budget: Bytes) -> u32 {
+/// The plan that `solve` finds with the wanted context, or half of it and so on: where it takes more than its share, and where
+/// nothing fits otherwise.
+pub(super) fn with_context(
+    cost: &ContextCost,
+    wish: &Wish,
+    budget: Bytes,
+    solve: impl Fn(&Wish) -> Result<Plan, Refusal>,
+) -> Result<Plan, Refusal> {
+    let least = wish.ctx_least.min(wish.ctx);
+    let mut ctx = choose_context(cost, wish, budget);
+    loop {
+        match solve(&Wish { ctx, ..*wish }) {
+            Err(_) if ctx > least => ctx = (ctx / 2).max(least),
+            result => return result,
+        }
+    }
+}
+
+/// The wanted context, or half of it and so on while it takes more than its share. What a pass needs at any length does not count
+/// much: halving would not give it to the blocks.
+fn choose_context(cost: &ContextCost, wish: &Wish, budget: Bytes) -> u32 {
+    let least = wish.ctx_least.min(wish.ctx);
+    let bytes = |ctx: u32| cost.at(ctx, wish.ubatch.unwrap_or(RESIDENT_UBATCH).min(ctx));
     let affordable = |&ctx: &u32| {
-        let n_ubatch = wish.ubatch.unwrap_or(RESIDENT_UBATCH).min(ctx);
-        cost.at(ctx, n_ubatch) <= Bytes(budget.0 / CONTEXT_SHARE)
+        let saved = bytes(ctx).saturating_sub(bytes(least));
+        bytes(ctx) <= Bytes(budget.0 / CONTEXT_SHARE) || saved <= Bytes(budget.0 / SAVED_SHARE)
     };
     let halves = std::iter::successors(Some(wish.ctx), |ctx| Some(ctx / 2));
-    let enough = halves.take_while(|&ctx| ctx > wish.ctx_least);
-    enough
-        .chain([wish.ctx_least.min(wish.ctx)])
-        .find(affordable)
-        .unwrap_or(wish.ctx_least.min(wish.ctx))
+    halves.take_while(|&ctx| ctx > least).find(affordable).unwrap_or(least)
 }
 
 struct Problem<'a> {

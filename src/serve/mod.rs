@@ -19,6 +19,7 @@ mod house;
 mod kept;
 mod listen;
 mod live;
+mod log;
 mod memory;
 mod metrics;
 mod native;
@@ -51,12 +52,15 @@ use crate::engine::Engine;
 use crate::units::Bytes;
 use error::Protocol;
 pub use house::{Household, Offer};
+pub use log::{Line, Log};
 pub use preset::Preset;
 use server::Server;
 
 /// How to serve.
 #[derive(Clone, Debug)]
 pub struct Config {
+    /// Where a line goes for each request, if anywhere.
+    pub log: Option<Log>,
     /// The address to listen on.
     pub host: IpAddr,
     /// The port; 0 picks a free one.

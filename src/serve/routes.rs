@@ -13,7 +13,7 @@ use serde_json::json;
 use super::error::ApiError;
 use super::server::Server;
 use super::{
-    anthropic, embeddings, fit, guard, live, metrics, native, ollama, openai, page, responses,
+    anthropic, embeddings, fit, guard, live, log, metrics, native, ollama, openai, page, responses,
     resume,
 };
 
@@ -58,6 +58,7 @@ pub(super) fn router(server: Arc<Server>) -> Router {
         .method_not_allowed_fallback(no_method)
         .layer(middleware::from_fn_with_state(server.clone(), resume::keep))
         .layer(middleware::from_fn_with_state(server.clone(), guard::guard))
+        .layer(middleware::from_fn_with_state(server.clone(), log::log))
         .with_state(server)
 }
 

@@ -9,6 +9,8 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
+use crate::skip::skipped;
+
 /// A margin between the two best logits below which another correct implementation may choose
 /// differently.
 const SURE: f64 = 1.0;
@@ -380,7 +382,6 @@ impl Terminal {
     }
 
     /// With these environment variables, too.
-    #[expect(clippy::print_stderr, reason = "a test that skips says so")]
     pub(crate) fn open_with(
         args: &[&str],
         state: &Path,
@@ -392,7 +393,7 @@ impl Terminal {
             .stdin(Stdio::null())
             .output();
         if !trial.is_ok_and(|t| t.status.success()) {
-            eprintln!("skipped: script(1) of util-linux cannot make a terminal here");
+            skipped("script(1) of util-linux cannot make a terminal here");
             return None;
         }
         let args = args.iter().chain(one_thread(args));
@@ -450,7 +451,7 @@ impl Terminal {
 
     /// Waits until `words` have come, and takes everything up to them.
     #[track_caller]
-    fn until(&mut self, words: &str) -> String {
+    pub(crate) fn until(&mut self, words: &str) -> String {
         let deadline = Instant::now() + Duration::from_secs(60);
         while !self.seen.contains(words) {
             let left = deadline.saturating_duration_since(Instant::now());

@@ -6,6 +6,9 @@ use std::process::{Command, Output, Stdio};
 
 use serde_json::Value;
 
+use crate::cli::Terminal;
+use crate::skip::skipped;
+
 /// The commands that the program's help lists.
 fn commands() -> Vec<String> {
     let help = data(&airrun(&["--help"]).output().unwrap());
@@ -51,6 +54,65 @@ fn every_command_has_help_with_examples() {
     }
 }
 
+/// `docs/cli.md` is the help of all commands; `AIRRUN_TEST_WRITE=1` writes it.
+#[test]
+fn the_reference_is_the_help() {
+    let mut text = "# The command line\n\nWhat `--help` says, made of it by a test (`AIRRUN_TEST_WRITE=1 cargo test --test it \
+        the_reference`).\n"
+        .to_owned();
+    let mut add = |title: &str, args: &[&str]| {
+        let help = data(&airrun(args).output().unwrap());
+        text += &format!("\n## {title}\n\n```text\n{}\n```\n", help.trim_end());
+    };
+    add("airrun", &["--help"]);
+    for command in commands() {
+        add(&format!("airrun {command}"), &[&command, "--help"]);
+    }
+    let file = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/cli.md");
+    if std::env::var_os("AIRRUN_TEST_WRITE").is_some() {
+        fs::write(file, &text).unwrap();
+    }
+    let there = fs::read_to_string(file).unwrap_or_default();
+    let same = there.lines().zip(text.lines()).find(|(a, b)| a != b);
+    assert_eq!(
+        there.lines().count(),
+        text.lines().count(),
+        "docs/cli.md is not the help: {same:?}"
+    );
+    assert_eq!(same, None, "docs/cli.md is not the help");
+}
+
+/// On a terminal the manual is a page to read, as wide as the terminal.
+#[test]
+fn the_manual_is_read_on_a_terminal() {
+    let state = tempfile::tempdir().unwrap();
+    let pager = [("PAGER", "cat".to_owned())];
+    let Some(mut terminal) = Terminal::open_with(&["man"], state.path(), &pager) else { return };
+    for words in ["NAME", "airrun - ", "CONFIGURATION", "ENVIRONMENT", "HF_TOKEN", "EXIT STATUS"] {
+        terminal.expect(words);
+    }
+}
+
+/// The list fits the terminal, whatever the models are called.
+#[test]
+fn the_list_fits_the_terminal() {
+    let dir = tempfile::tempdir().unwrap();
+    let folder = dir.path().join("models");
+    fs::create_dir_all(&folder).unwrap();
+    for name in ["a", "a-model-with-a-long-name-of-its-own-and-some-more-instruct-q4_k_m"] {
+        fs::copy(tiny(), folder.join(format!("{name}.gguf"))).unwrap();
+    }
+    let home = dir.path().display().to_string();
+    let envs = [("AIRRUN_MODELS", folder.display().to_string()), ("HOME", home)];
+    let Some(mut terminal) = Terminal::open_with(&["list"], dir.path(), &envs) else { return };
+    let text = terminal.until("--json tells");
+    assert!(text.contains("NAME") && text.contains("instruct-q4_k_m"), "{text}");
+    for line in text.lines().filter(|line| line.contains("q4") || line.contains("NAME")) {
+        let line = line.rsplit('\r').next().unwrap_or_default().trim_start_matches("\x1b[2K");
+        assert!(line.chars().count() <= 80, "{line:?}");
+    }
+}
+
 #[test]
 fn shells_complete() {
     for shell in ["bash", "zsh", "fish", "elvish", "powershell"] {
@@ -91,7 +153,6 @@ fn offered(shell: &str, script: &str, line: &str, home: &Path) -> Option<Vec<Str
 }
 
 #[test]
-#[expect(clippy::print_stderr, reason = "whoever runs the tests should know")]
 fn shells_complete_names_of_models() {
     let dir = tempfile::tempdir().unwrap();
     let json = airrun(&["list", "--names", "--json"]).output().unwrap();
@@ -106,7 +167,7 @@ fn shells_complete_names_of_models() {
     for (shell, script) in [("bash", bash), ("fish", fish)] {
         let offer = |line: &str| offered(shell, script, line, dir.path());
         let Some(all) = offer("airrun run alp") else {
-            eprintln!("skipped: completions of {shell}, which is not here");
+            skipped(&format!("completions of {shell}, which is not here"));
             continue;
         };
         assert_eq!(all, ["alpha", "alpine"], "{shell}");

@@ -111,7 +111,6 @@ fn bad_ring() -> Option<&'static Path> {
 }
 
 /// Compiles one of the libraries in `faults`.
-#[expect(clippy::print_stderr, reason = "a test that skips says so")]
 fn compile(name: &str) -> Library {
     let dir = tempfile::tempdir().unwrap();
     let library = dir.path().join(name).with_extension("so");
@@ -122,7 +121,7 @@ fn compile(name: &str) -> Library {
     if cc.status().is_ok_and(|status| status.success()) {
         return Some((dir, library));
     }
-    eprintln!("skipped: there is no C compiler to make a {name} with");
+    crate::skip::skipped(&format!("there is no C compiler to make a {name} with"));
     None
 }
 

@@ -32,6 +32,8 @@ mod serve;
 mod serve_load;
 mod serve_resume;
 mod setup;
+mod skip;
+mod snapshots;
 mod speech;
 mod stream;
 mod template;

@@ -219,6 +219,43 @@ pub(crate) fn with(base: Value, more: Value) -> Value {
     base.into()
 }
 
+/// A line for each request tells how it went, and nothing of what was said.
+#[test]
+fn requests_are_logged_without_what_was_said() {
+    for (how, words) in [
+        ("json", &["\"path\":\"/v1/completions\"", "\"status\":200", "\"status\":404"][..]),
+        ("text", &["POST /v1/completions 200, ", "GET /nothing 404, "]),
+        ("off", &[]),
+    ] {
+        let mut child = Command::new(env!("CARGO_BIN_EXE_airrun"))
+            .args(["serve", &tiny(), "--port", "0", "-t", "1", "--log", how, "--device", "cpu"])
+            .env_remove("AIRRUN_API_KEY")
+            .stdin(Stdio::null())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut stderr = BufReader::new(child.stderr.take().unwrap());
+        let (mut line, mut all) = (String::new(), String::new());
+        while !line.contains("ready: ") {
+            line.clear();
+            assert!(stderr.read_line(&mut line).unwrap() > 0, "{all}");
+            all += &line;
+        }
+        let address = all.split("http://").nth(1).unwrap().lines().next().unwrap().to_owned();
+        let config = ureq::Agent::config_builder().http_status_as_error(false).build();
+        let server = Server { child, address, agent: config.new_agent() };
+        let body = json!({"prompt": "Xyzzy", "max_tokens": 2, "stream": true});
+        assert_eq!(server.post("/v1/completions", &body).status, 200);
+        assert_eq!(server.get("/nothing").status, 404);
+        assert_eq!(server.get("/health").status, 200);
+        server.signal("-TERM");
+        stderr.read_to_string(&mut all).unwrap();
+        assert!(words.iter().all(|word| all.contains(word)), "{how}: {all}");
+        assert!(!all.contains("Xyzzy") && !all.contains("/health"), "{how}: {all}");
+        assert_eq!(all.contains("/nothing"), how != "off", "{how}: {all}");
+    }
+}
+
 /// Many long texts; nothing ends them but the context.
 fn endless() -> Value {
     json!({"prompt": "Once", "n": 16, "max_tokens": 100_000, "temperature": 2, "ignore_eos": true, "stream": true})

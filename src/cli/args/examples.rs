@@ -4,7 +4,7 @@
 pub(super) const PROGRAM: &str = "\
 Examples:
   airrun chat model.gguf      talk; what does not fit in memory streams
-  airrun plan model.gguf      where its blocks will live, and how fast it will be
+  airrun plan model.gguf      where its blocks will live, and how fast that is
   airrun serve model.gguf     for other programs, and a page for your browser
   airrun doctor               what this machine has, and what makes it slow
   airrun run model.gguf 'Why is the sky blue?' > answer.txt

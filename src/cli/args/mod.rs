@@ -43,14 +43,14 @@ const MAX_BENCH_TOKENS: i64 = 1 << 20;
 pub(crate) struct Args {
     #[command(subcommand)]
     pub(crate) command: Command,
-    /// Say only what went wrong
-    #[arg(short, long, global = true, conflicts_with = "verbose", help_heading = "Talk")]
+    /// Print errors only
+    #[arg(short, long, global = true, conflicts_with = "verbose", help_heading = "Output")]
     pub(crate) quiet: bool,
-    /// Say more, and print what libllama says
-    #[arg(short, long, global = true, help_heading = "Talk")]
+    /// Print details, and libllama's log
+    #[arg(short, long, global = true, help_heading = "Output")]
     pub(crate) verbose: bool,
     /// Take defaults of flags from this file; --no-FLAG turns off what it turns on
-    #[arg(long, global = true, value_name = "FILE", help_heading = "Talk")]
+    #[arg(long, global = true, value_name = "FILE", help_heading = "Output")]
     pub(crate) config: Option<PathBuf>,
 }
 
@@ -69,13 +69,13 @@ pub(crate) fn command() -> clap::Command {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
-    /// Talk with a model; with stdin piped, stdin is the prompt
+    /// Chat with a model; with stdin piped, stdin is the prompt
     Chat(ChatArgs),
-    /// Answer one prompt, given as an argument or on stdin
+    /// Answer one prompt, given as an argument, on stdin, or both
     Run(RunArgs),
     /// Answer many prompts, from a file of lines into another
     Batch(BatchArgs),
-    /// Measure the speed of a model, beside what the hardware allows
+    /// Measure the speed of a model, and what the hardware would allow
     Bench(BenchArgs),
     /// List the models on this machine, and how each would run here
     List(ListArgs),
@@ -108,7 +108,7 @@ pub(crate) enum Command {
 pub(crate) struct ChatArgs {
     #[command(flatten)]
     pub(crate) load: LoadArgs,
-    /// Instructions for the whole conversation
+    /// The system message of the conversation
     #[arg(long, value_name = "TEXT")]
     pub(crate) system: Option<String>,
     /// Go on with the last conversation with this model
@@ -124,7 +124,7 @@ pub(crate) struct ChatArgs {
 pub(crate) struct RunArgs {
     #[command(flatten)]
     pub(crate) load: LoadArgs,
-    /// The prompt; without it, stdin is read
+    /// The prompt; what stdin holds is added after it
     pub(crate) prompt: Option<String>,
     /// The prompt, as llama.cpp's users give it: instead of PROMPT
     #[arg(short = 'p', long = "prompt", value_name = "TEXT", conflicts_with = "prompt")]
@@ -243,18 +243,18 @@ pub(crate) struct LoadArgs {
     #[arg(long, value_name = "N", help_heading = "Computing")]
     #[arg(value_parser = clap::value_parser!(u32).range(1..=65536))]
     pub(crate) ubatch: Option<u32>,
-    /// Compute with the weights as they are in the file
+    /// Do not repack weights for this CPU: less memory while loading, slower
     #[arg(long, help_heading = "Computing")]
     pub(crate) no_repack: bool,
     /// Guess ahead, for passes to check: auto, none, ngram, or a small MODEL
     #[arg(long, value_name = "WHO", default_value = "auto", hide_default_value = true)]
     #[arg(help_heading = "Computing")]
     pub(crate) draft: DraftArg,
-    /// Cut texts with this tokenizer.json instead of the model's own tokenizer
+    /// Use this tokenizer.json instead of the model's own tokenizer
     #[arg(long, value_name = "FILE", help_heading = "Computing")]
     pub(crate) tokenizer: Option<PathBuf>,
-    /// Draw what was read and computed when: a page (.html), or .json for Perfetto
-    #[arg(long, value_name = "FILE", help_heading = "Talk")]
+    /// Write a timeline of reads and computation: .html, or .json for Perfetto
+    #[arg(long, value_name = "FILE", help_heading = "Output")]
     pub(crate) trace: Option<PathBuf>,
 }
 

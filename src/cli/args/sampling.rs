@@ -1,33 +1,35 @@
-//! How answers are drawn, as typed, and the ranges of what can be set.
+//! How answers are sampled, as typed, and the ranges of what can be set.
 
 use std::path::PathBuf;
 
 use clap::value_parser;
 
-/// How an answer is drawn.
+/// How an answer is sampled.
 #[derive(Debug, clap::Args)]
 #[command(next_help_heading = "Sampling")]
 pub(crate) struct SampleArgs {
     /// The most tokens of an answer
     #[arg(short = 'n', long, value_name = "N", value_parser = value_parser!(u32).range(1..))]
     pub(crate) max_tokens: Option<u32>,
-    /// Randomness; 0 is none [default: 0.8]
+    /// Temperature; 0 is greedy [default: 0.8]
     #[arg(long, value_name = "X", value_parser = temp, allow_negative_numbers = true)]
     pub(crate) temp: Option<f32>,
-    /// Draw from the N likeliest; 0 is all [default: 40]
+    /// Keep only the N likeliest tokens; 0 keeps all [default: 40]
     #[arg(long, value_name = "N", value_parser = value_parser!(i32).range(0..))]
     #[arg(allow_negative_numbers = true)]
     pub(crate) top_k: Option<i32>,
-    /// Draw from the likeliest P [default: 0.95]
+    /// Keep the smallest set of tokens with total probability P
+    /// [default: 0.95]
     #[arg(long, value_name = "P", value_parser = top_p, allow_negative_numbers = true)]
     pub(crate) top_p: Option<f32>,
-    /// Drop what is below P times the best [default: 0.05]
+    /// Drop tokens less likely than P times the likeliest
+    /// [default: 0.05]
     #[arg(long, value_name = "P", value_parser = min_p, allow_negative_numbers = true)]
     pub(crate) min_p: Option<f32>,
-    /// Avoid what was just said [default: 1, off]
+    /// Repetition penalty; 1 is off [default: 1]
     #[arg(long, value_name = "X", value_parser = repeat_penalty, allow_negative_numbers = true)]
     pub(crate) repeat_penalty: Option<f32>,
-    /// Make the draw repeatable
+    /// Random seed
     #[arg(long, value_name = "N")]
     pub(crate) seed: Option<u32>,
     /// Think before the answer [on, off, low, medium, high; default: as the model does]

@@ -31,52 +31,58 @@ pub(crate) struct ServeArgs {
     /// Listen on this port; 0 picks a free one
     #[arg(long, value_name = "N", default_value_t = 11435, help_heading = "Serving")]
     pub(crate) port: u16,
-    /// Texts that are written together; -c is what each may have, of room for four
+    /// Requests computed at once; -c is the limit of each, and memory is
+    /// reserved for four full ones
     #[arg(long, value_name = "N", default_value_t = 16, help_heading = "Serving")]
     #[arg(value_parser = value_parser!(u32).range(1..=64))]
     pub(crate) parallel: u32,
-    /// Requests that may wait; more are told to come back later
+    /// Requests that may wait; more are refused with status 503
     #[arg(long, value_name = "N", default_value_t = 64, help_heading = "Serving")]
     #[arg(value_parser = value_parser!(u32).range(1..=65536))]
     pub(crate) queue: u32,
-    /// Clients must show this key
+    /// The key that clients must send
     #[arg(long, value_name = "KEY", env = "AIRRUN_API_KEY", hide_env_values = true)]
     #[arg(help_heading = "Serving")]
     pub(crate) api_key: Option<String>,
-    /// Let everyone in, although others than this machine can connect
+    /// Allow access without a key from other machines
     #[arg(long, conflicts_with = "api_key", help_heading = "Serving")]
     pub(crate) no_api_key: bool,
     /// A name by which this machine may be called, beside its own; may be given several times
     #[arg(long, value_name = "NAME", help_heading = "Serving")]
     pub(crate) host_name: Vec<String>,
-    /// Let pages of this origin (or *) call from browsers
+    /// Allow calls from web pages of this origin (or *)
     #[arg(long, value_name = "ORIGIN", help_heading = "Serving")]
     pub(crate) cors: Option<String>,
     /// The name that clients know the model by [default: the file's]
     #[arg(long, value_name = "NAME", help_heading = "Serving")]
     pub(crate) name: Option<String>,
-    /// Instructions for conversations that bring none
+    /// The system message for conversations without one
     #[arg(long, value_name = "TEXT", help_heading = "Serving")]
     pub(crate) system: Option<String>,
     /// Take grammars (GBNF) in requests: one can be written that never ends
     #[arg(long, help_heading = "Serving")]
     pub(crate) grammars: bool,
-    /// The largest request
+    /// The largest request body
     #[arg(long, value_name = "SIZE", default_value = "16M", help_heading = "Serving")]
     pub(crate) max_body: Bytes,
-    /// Seconds that running answers get when the server is told to stop
+    /// What is written for each request: text, json or off
+    #[arg(long, value_enum, default_value = "text", hide_possible_values = true)]
+    #[arg(value_name = "HOW", help_heading = "Serving")]
+    pub(crate) log: LogArg,
+    /// When the server is stopped, give running answers this long
     #[arg(long, value_name = "SECONDS", default_value_t = 10, help_heading = "Serving")]
     #[arg(value_parser = value_parser!(u32).range(0..=86400))]
     pub(crate) grace: u32,
-    /// Seconds that an answer goes on after its client has left, if the client asked for that
+    /// Compute an answer for this long after its client has left, if the client
+    /// asked for that
     #[arg(long, value_name = "SECONDS", default_value_t = 600, help_heading = "Serving")]
     #[arg(value_parser = value_parser!(u32).range(0..=86400))]
     pub(crate) linger: u32,
-    /// Seconds after which a client that sends or takes nothing is let go
+    /// Close connections that are idle for this long
     #[arg(long, value_name = "SECONDS", default_value_t = 60, help_heading = "Serving")]
     #[arg(value_parser = value_parser!(u32).range(1..=86400))]
     pub(crate) timeout: u32,
-    /// Seconds after which a client that waits for a stream hears of it again
+    /// Send a keep-alive after this long without a token
     #[arg(long, value_name = "SECONDS", default_value_t = 15, help_heading = "Serving")]
     #[arg(value_parser = value_parser!(u32).range(1..=86400))]
     pub(crate) ping: u32,
@@ -102,6 +108,14 @@ impl ServeArgs {
     pub(crate) fn has_many(&self) -> bool {
         self.place().is_some() || self.named().count() != 1
     }
+}
+
+/// `--log`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum LogArg {
+    Text,
+    Json,
+    Off,
 }
 
 const EXAMPLES: &str = "\

@@ -310,4 +310,12 @@ fn a_context_that_nobody_asked_for_gives_way() {
     let index = usual(10);
     let ctx = |ram| solve_it(&index, &Wish { ctx_least: 512, ..wish(ram) }).unwrap().n_ctx;
     assert_eq!((ctx(GIB * 2), ctx(MIB * 480)), (4096, 2048));
+    // Where the buffers of a pass take nearly all of it, halving would save next to nothing.
+    let flat = ContextCost {
+        ctx: [512, 4096],
+        ubatch: [512, 512],
+        bytes: [[MIB * 150; 2], [MIB * 160; 2]],
+    };
+    let wanted = |ram| choose_context(&flat, &Wish { ctx_least: 512, ..wish(ram) }, ram);
+    assert_eq!((wanted(MIB * 480), wanted(MIB * 100)), (4096, 2048));
 }
