@@ -83,6 +83,8 @@ pub(super) async fn log(
     }
     let (head, body) = response.into_parts();
     let pieces = body.into_data_stream().map(move |piece| {
+        // All of it is to live as long as the stream, not only the number.
+        let answer = &mut answer;
         answer.line.bytes += piece.as_ref().map_or(0, |piece| piece.len() as u64);
         piece
     });

@@ -19,6 +19,7 @@ fn open() -> anyhow::Result<Engine> {
 
 pub(super) fn config() -> Config {
     Config {
+        log: None,
         host: IpAddr::from([127, 0, 0, 1]),
         port: 0,
         queue: 8,
