@@ -25,6 +25,8 @@ pub(super) struct Metrics {
     pub(super) prompt_tokens: Counter,
     pub(super) reused_tokens: Counter,
     pub(super) generated_tokens: Counter,
+    pub(super) drafted_tokens: Counter,
+    pub(super) accepted_tokens: Counter,
     /// Steps of the worker, and the requests in them.
     pub(super) steps: Counter,
     pub(super) step_requests: Counter,
@@ -125,6 +127,8 @@ impl Metrics {
         self.prompt_tokens.add(tally.prompt);
         self.reused_tokens.add(tally.reused);
         self.generated_tokens.add(tally.generated);
+        self.drafted_tokens.add(tally.drafted);
+        self.accepted_tokens.add(tally.accepted);
     }
 
     /// The worker made a step.
@@ -194,6 +198,13 @@ impl Metrics {
             &count(&self.reused_tokens),
         );
         metric("generated_tokens_total", t, "Tokens written.", &count(&self.generated_tokens));
+        metric(
+            "drafted_tokens_total",
+            t,
+            "Tokens drafted and checked.",
+            &count(&self.drafted_tokens),
+        );
+        metric("accepted_tokens_total", t, "Of those, accepted.", &count(&self.accepted_tokens));
         metric("steps_total", t, "Batches computed.", &count(&self.steps));
         metric("step_requests_total", t, "Requests in those batches.", &count(&self.step_requests));
         let seconds = exact(self.step_nanos.get()) / 1e9;

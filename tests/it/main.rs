@@ -2,6 +2,7 @@
 
 mod archs;
 mod batch;
+mod batch_command;
 mod bench;
 mod cli;
 mod comfort;

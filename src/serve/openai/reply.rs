@@ -158,10 +158,18 @@ impl Reply {
         let prompt: usize = firsts.clone().filter_map(ended).map(|e| e.n_prompt).sum();
         let cached: usize = firsts.filter_map(ended).map(|e| e.n_reused).sum();
         let all = (0..self.choices.len()).filter_map(ended);
-        let written: usize = all.map(|e| e.n_generated).sum();
+        let (mut written, mut tried, mut accepted) = (0, 0, 0);
+        for ended in all {
+            written += ended.n_generated;
+            tried += ended.drafted.tried;
+            accepted += ended.drafted.accepted;
+        }
         json!({
             "prompt_tokens": prompt, "completion_tokens": written, "total_tokens": prompt + written,
             "prompt_tokens_details": {"cached_tokens": cached},
+            "completion_tokens_details": {
+                "accepted_prediction_tokens": accepted, "rejected_prediction_tokens": tried - accepted,
+            },
         })
     }
 
