@@ -4,6 +4,7 @@
 mod args;
 mod batch;
 mod bench;
+mod bench_text;
 mod chat;
 mod check_tokenizer;
 mod completions;
@@ -87,7 +88,10 @@ fn dispatch(
         Command::Man(args) => man::run(&args, printer),
         Command::Devices(args) => devices::run(&args, printer),
         Command::Plan(args) => plan::run(&args, printer),
-        Command::Bench(args) => bench::run(&args, printer),
+        Command::Bench(args) => match &args.text {
+            Some(file) => bench_text::run(&args, file, printer),
+            None => bench::run(&args, printer),
+        },
         Command::Batch(args) => batch::run(&args, printer),
         Command::Serve(args) => serve::run(&args, printer),
         Command::Quantize(args) => quantize::run(&args, printer),

@@ -67,6 +67,7 @@ pub struct Batcher {
     parts: Vec<Part>,
     /// What guesses how texts go on, if anything does.
     drafts: Option<Drafts>,
+    drafts_pause: bool,
     /// The first of the sequences for further ways of drafts, and how many there are.
     first_way: u32,
     n_ways: usize,
@@ -188,6 +189,7 @@ impl Batcher {
             batch: Vec::with_capacity(n_ubatch as usize),
             parts: Vec::new(),
             drafts: loaded.drafts()?,
+            drafts_pause: false,
             first_way: loaded.sequences,
             n_ways: n_ways as usize,
             has_state,
@@ -213,6 +215,19 @@ impl Batcher {
     /// Lets others draft than those that the engine was opened with.
     pub fn draft_with(&mut self, drafts: Drafts) {
         self.drafts = Some(drafts);
+    }
+
+    /// Lets nobody draft for a while, or again.
+    pub fn pause_drafts(&mut self, pause: bool) {
+        self.drafts_pause = pause;
+    }
+
+    /// Forgets all that texts that have ended left.
+    pub fn forget_all(&mut self) {
+        for slot in (0..self.slots.len()).filter(|&i| self.slots[i].is_free()).collect::<Vec<_>>() {
+            self.forget(slot);
+            self.slots[slot].tokens.clear();
+        }
     }
 
     /// What others may look at, and stop it by.

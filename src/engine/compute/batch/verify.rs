@@ -13,7 +13,7 @@ impl Batcher {
     pub(super) fn draft(&mut self, shares: &[(usize, usize)]) -> Vec<(usize, Tree)> {
         let base: usize = shares.iter().map(|share| share.1).sum();
         let Some(mut drafts) = self.drafts.take() else { return Vec::new() };
-        let trees = match drafts.pace.is_awake() {
+        let trees = match !self.drafts_pause && drafts.pace.is_awake() {
             true => {
                 let room = self.room_for_drafts(base, shares.len());
                 let least = drafts.pace.least();
