@@ -1,4 +1,4 @@
-//! `airrun bench --text FILE`: how fast a text with meaning is gone on with, with drafts and without, by turns. What drafts bring depends on
+//! `airrun bench --draft WHO --text FILE`: how fast a text with meaning is gone on with, with drafts and without, by turns. What drafts bring depends on
 //! the text, so that fixed tokens say nothing about them.
 
 use std::fs;

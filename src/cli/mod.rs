@@ -41,7 +41,7 @@ use std::io;
 use std::path::Path;
 use std::process::ExitCode;
 
-use args::Command;
+use args::{Command, DraftArg};
 use exit::ExitStatus;
 use printer::Printer;
 
@@ -88,9 +88,11 @@ fn dispatch(
         Command::Man(args) => man::run(&args, printer),
         Command::Devices(args) => devices::run(&args, printer),
         Command::Plan(args) => plan::run(&args, printer),
-        Command::Bench(args) => match &args.text {
-            Some(file) => bench_text::run(&args, file, printer),
-            None => bench::run(&args, printer),
+        Command::Bench(args) => match (&args.text, &args.load.draft) {
+            (Some(file), DraftArg::Ngram | DraftArg::Model(_)) => {
+                bench_text::run(&args, file, printer)
+            }
+            _ => bench::run(&args, printer),
         },
         Command::Batch(args) => batch::run(&args, printer),
         Command::Serve(args) => serve::run(&args, printer),

@@ -149,14 +149,11 @@ pub(crate) struct BenchArgs {
     #[arg(short = 'n', long, value_name = "N", default_value_t = 64)]
     #[arg(value_parser = clap::value_parser!(u32).range(..=MAX_BENCH_TOKENS))]
     pub(crate) gen_tokens: u32,
-    /// Go on with this text instead, with drafts and without, -r times from places of it
-    #[arg(long, value_name = "FILE")]
-    pub(crate) text: Option<PathBuf>,
     /// How often each test runs; the median counts
     #[arg(short = 'r', long, value_name = "N", default_value_t = 3)]
     #[arg(value_parser = clap::value_parser!(u32).range(1..=1000))]
     pub(crate) repeat: u32,
-    /// Compute the tokens of this text, instead of ones that mean nothing
+    /// Compute the tokens of this text; with --draft, go on with it, by turns without
     #[arg(long, value_name = "FILE")]
     pub(crate) text: Option<PathBuf>,
     /// Write which experts were used to this file, as JSON
