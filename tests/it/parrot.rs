@@ -84,13 +84,11 @@ impl Parrot<'_> {
     /// Writes it into `dir`; returns its path.
     pub(crate) fn write(&self, dir: &Path, name: &str) -> String {
         let mut control = vec!["<|endoftext|>", "<|im_start|>", "<|im_end|>"];
-        control.extend(
-            self.control
-                .iter()
-                .chain([&self.eos])
-                .filter(|t| !["<|im_start|>", "<|im_end|>"].contains(t)),
-        );
-        control.dedup();
+        for mark in self.control.iter().chain([&self.eos]) {
+            if !control.contains(mark) {
+                control.push(mark);
+            }
+        }
         let mut tokens: Vec<String> = control.iter().map(|&t| t.to_owned()).collect();
         tokens.extend((0..=255).map(|byte| letter(byte).to_string()));
         let mut index: HashMap<String, usize> = tokens.iter().cloned().zip(0..).collect();

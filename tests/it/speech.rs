@@ -240,7 +240,7 @@ fn conversations_are_taken_as_clients_send_them() {
         let n = answer["usage"]["prompt_tokens"].as_u64().unwrap();
         assert!(n.abs_diff(want) <= 2, "{n} tokens where about {want} were to be");
     }
-    let late = "{% for m in messages %}{% if m.role == 'system' and loop.index0 > 0 %}{{ raise_exception('late') }}{% endif %}{{ m.content }}{% endfor %}\n";
+    let late = "{% for m in messages %}{% if m.role == 'system' and loop.index0 > 0 %}{{ raise_exception('late') }}{% endif %}{{ m.content }}{% endfor %}{{ '\\n' }}";
     let model =
         Parrot { says: "Yes.", template: late, ..Parrot::default() }.write(dir.path(), "late");
     let server = Server::with_model(&model, &[]);
