@@ -117,7 +117,7 @@ pub(crate) struct MoreSampleArgs {
 /// What answers must fit.
 #[derive(Debug, clap::Args)]
 #[command(next_help_heading = "Sampling")]
-#[group(id = "format", multiple = false)]
+#[group(id = "answer format", multiple = false)]
 pub(crate) struct FormatArgs {
     /// Write only what fits this grammar (GBNF, its root called root)
     #[arg(long, value_name = "GBNF", allow_hyphen_values = true)]
