@@ -385,7 +385,9 @@ impl Context {
         raw.n_batch = params.n_ubatch;
         raw.n_ubatch = params.n_ubatch;
         // Logits of few tokens are all that is asked for; a model that reads a whole text at once gives all of them.
-        raw.n_outputs_max = if model.is_diffusion() { 0 } else { params.n_outputs.max(1) };
+        // libllama has room for an output of each sequence, whatever else is asked for, and asserts that it was.
+        raw.n_outputs_max =
+            if model.is_diffusion() { 0 } else { params.n_outputs.max(params.n_seqs).max(1) };
         if let Some(pooling) = vectors {
             raw.embeddings = true;
             raw.n_outputs_max = 0;
