@@ -228,8 +228,9 @@ impl Engine {
     /// What each pass brings: `streams 3.25 of 3.45 GiB from disk for each token`; empty where nothing streams.
     pub fn describe_streams(&self) -> String {
         let plan = &self.0.plan;
-        let disk = plan.disk_bytes();
-        let ram = plan.streamed_bytes().saturating_sub(disk);
+        // Of a mixture, what a token is expected to read; whole stacks are for prompts.
+        let disk = plan.bytes_per_token();
+        let ram = plan.streamed_bytes().saturating_sub(plan.disk_bytes());
         let mut parts = Vec::new();
         for (bytes, place) in [(ram, "RAM"), (disk, "disk")] {
             if bytes > Bytes::ZERO {

@@ -184,6 +184,12 @@ fn solve_with(
             Err(refusal) => refusals.push(refusal),
         }
     }
+    // What every token reads is resident first: the rest streams only where experts alone are not enough.
+    let is_stack = |(_, t): (usize, usize)| is_stack(index, &index.tensors[t]);
+    let of_experts = |way: &Way<'_>| way.cut.tensors(&way.chosen).all(is_stack);
+    if wish.stream == StreamMode::Auto && ways.iter().any(of_experts) {
+        ways.retain(of_experts);
+    }
     let best = match wish.stream {
         StreamMode::Always => ways.first().map(|way| problem.plan(way.draft())),
         _ => problem.fastest(ways),
