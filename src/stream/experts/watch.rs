@@ -100,11 +100,11 @@ impl Watch {
         for &e in experts {
             of.used[e as usize].fetch_add(1, Ordering::Relaxed);
         }
-        if let Some(record) = &mut *self.record() {
-            if record.n + experts.len() <= MAX_RECORDED {
-                record.n += experts.len();
-                record.routes[block].push(experts.to_vec());
-            }
+        if let Some(record) = &mut *self.record()
+            && record.n + experts.len() <= MAX_RECORDED
+        {
+            record.n += experts.len();
+            record.routes[block].push(experts.to_vec());
         }
     }
 
