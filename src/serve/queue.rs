@@ -182,7 +182,9 @@ mod tests {
     use super::super::worker::Embed;
     use super::*;
 
-    fn job() -> (Job, oneshot::Receiver<Result<Vec<Vec<f32>>, ApiError>>) {
+    type Answer = oneshot::Receiver<Result<Vec<Vec<f32>>, ApiError>>;
+
+    fn job() -> (Job, Answer) {
         let (reply, answer) = oneshot::channel();
         (Job::Embed(Embed { texts: VecDeque::new(), vectors: Vec::new(), reply }), answer)
     }

@@ -176,9 +176,12 @@ fn right_and_wrong_drafts_in_chains_and_trees_change_nothing() {
     }
 }
 
+/// What was said, and how it ended.
+type Heard = (String, Option<Result<Ended, String>>);
+
 /// Listens, and lets others see.
 #[derive(Clone, Debug, Default)]
-struct Ear(Arc<Mutex<(String, Option<Result<Ended, String>>)>>);
+struct Ear(Arc<Mutex<Heard>>);
 
 impl Sink for Ear {
     fn room(&self) -> Room {

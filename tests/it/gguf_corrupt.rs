@@ -413,8 +413,11 @@ fn type_rows() -> Vec<Row> {
     ]
 }
 
+/// A change to a file, and what it is called.
+type Named = (&'static str, Box<dyn Fn(&mut Gguf)>);
+
 /// Changes after which a file is as good as before: just inside of what is refused.
-fn harmless_changes() -> Vec<(&'static str, Box<dyn Fn(&mut Gguf)>)> {
+fn harmless_changes() -> Vec<Named> {
     let key = |name: &'static str, key: &'static str, value: Payload| {
         let change = move |g: &mut Gguf| g.set(&format!("llama.{key}"), value.clone());
         (name, Box::new(change) as Box<dyn Fn(&mut Gguf)>)

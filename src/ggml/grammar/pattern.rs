@@ -30,20 +30,24 @@ const BLANKS: &str =
 ///
 /// A pattern that can be read in too many ways, that counts too far, or that nothing fits.
 pub(super) fn rewritten(pattern: &str) -> Result<Option<String>, Error> {
-    let parsed = match ecmascript(pattern).map(|text| parser().parse(&text)) {
-        Some(Ok(parsed)) => Some(parsed),
-        // What makes no sense in any language; the rest may in ECMAScript.
-        Some(Err(regex_syntax::Error::Parse(e)))
-            if matches!(e.kind(), ErrorKind::RepetitionCountInvalid) =>
-        {
-            return Err(wrong("counts down"));
-        }
-        Some(Err(regex_syntax::Error::Parse(e)))
-            if matches!(e.kind(), ErrorKind::ClassRangeInvalid) =>
-        {
-            return Err(wrong("has a range that ends before it begins"));
-        }
+    // What makes no sense in any language; the rest may in ECMAScript.
+    let senseless = |error: &regex_syntax::Error| match error {
+        regex_syntax::Error::Parse(e) => match e.kind() {
+            ErrorKind::RepetitionCountInvalid => Some(wrong("counts down")),
+            ErrorKind::ClassRangeInvalid => Some(wrong("has a range that ends before it begins")),
+            _ => None,
+        },
         _ => None,
+    };
+    let parsed = match ecmascript(pattern) {
+        Some(text) => match parser().parse(&text) {
+            Ok(parsed) => Some(parsed),
+            Err(error) => match senseless(&error) {
+                Some(refusal) => return Err(refusal),
+                None => None,
+            },
+        },
+        None => None,
     };
     let Some(body) = parsed.as_ref().and_then(body) else {
         return if brackets_are_even(pattern) { Ok(None) } else { Err(wrong("is none")) };

@@ -30,7 +30,7 @@ pub(super) fn of(body: &Map<String, Value>) -> Stay {
     };
     match seconds.filter(|seconds| !seconds.is_nan()) {
         None => Stay::AsUsual,
-        Some(seconds) if seconds < 0.0 || seconds > LONGEST => Stay::Always,
+        Some(seconds) if !(0.0..=LONGEST).contains(&seconds) => Stay::Always,
         Some(seconds) => Stay::For(Duration::from_secs_f64(seconds)),
     }
 }
