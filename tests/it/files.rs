@@ -49,7 +49,8 @@ fn pipes_in_the_place_of_our_files_are_passed_over() {
         assert_eq!(code, Some(0), "{args:?}: {said}");
     }
     pipe(&home.at(".config/airrun/config.toml"));
-    let (code, said) = ends(&mut home.airrun(&["run", &model, "Hi", "-n", "1"]));
+    let (code, said) =
+        ends(home.airrun(&["run", &model, "Hi", "-n", "1"]).env_remove("AIRRUN_CONFIG"));
     assert!(code == Some(1) && said.contains("config.toml"), "{said}");
 }
 

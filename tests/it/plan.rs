@@ -90,7 +90,8 @@ fn a_plan_does_not_change_from_run_to_run() {
     // What the program itself takes differs by some pages, which may be a block of a model this small.
     let mut by_process = std::collections::BTreeMap::new();
     for _ in 0..6 {
-        let mut plan = json(&["plan", &path, "--ram", &ram, "-c", "512", "--json"]);
+        let mut plan =
+            json(&["plan", &path, "--ram", &ram, "-c", "512", "--draft", "none", "--json"]);
         let process = plan["memory"]["process"].as_u64().unwrap();
         let plan = ["blocks", "streamed", "slots", "ctx", "ubatch"].map(|key| plan[key].take());
         assert_eq!(by_process.entry(process).or_insert_with(|| plan.clone()), &plan);
@@ -118,7 +119,19 @@ fn every_share_of_memory_computes_the_same() {
         for kib in (least * 1024..(least + 7) * 1024).step_by(512) {
             let ram = format!("{kib}K");
             assert!(with(&["--ram", &ram]) == want, "{name}, --ram {ram}");
-            let plan = json(&["plan", &path, "-c", "7", "--no-repack", "--ram", &ram, "--json"]);
+            // As `logits` needs it, which checks no drafts.
+            let plan = json(&[
+                "plan",
+                &path,
+                "-c",
+                "7",
+                "--no-repack",
+                "--ram",
+                &ram,
+                "--draft",
+                "none",
+                "--json",
+            ]);
             shares.push(["resident", "streamed"].map(|tier| plan[tier]["bytes"].as_u64().unwrap()));
         }
         let between = shares.iter().any(|&[resident, streamed]| resident > 0 && streamed > 0);

@@ -692,7 +692,7 @@ fn ollama_chats() {
 
 #[test]
 fn what_there_is_can_be_asked() {
-    let server = Server::start(&["--name", "small", "--stream", "always"]);
+    let server = Server::start(&["--name", "small", "--stream", "always", "--draft", "none"]);
     assert_eq!(server.get("/v1/models").json()["data"][0]["id"], "small");
     assert_eq!(server.get("/v1/models/small").json()["id"], "small");
     assert_eq!(server.get("/v1/models/large").status, 404);
