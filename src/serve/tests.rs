@@ -69,7 +69,9 @@ fn when_the_worker_fails_everybody_is_told_and_the_server_ends() {
     };
     is_ready.blocking_recv().unwrap();
     let endless = r#""max_tokens":100000,"n":2,"ignore_eos":true,"prompt":"Once","#;
-    let long = format!(r#"{{"input":"{}"}}"#, "word ".repeat(900));
+    // So many that not all vectors are there when the worker fails.
+    let long = vec![format!(r#""{}""#, "word ".repeat(900)); 48].join(",");
+    let long = format!(r#"{{"input":[{long}]}}"#);
     let requests = [
         ("/v1/completions", format!(r#"{{{endless}"stream":true}}"#)),
         ("/v1/completions", format!(r#"{{{endless}"stream":false}}"#)),
