@@ -6,24 +6,26 @@ import anthropic
 
 url, key = sys.argv[1], sys.argv[2]
 client = anthropic.Anthropic(base_url=url, api_key=key, max_retries=0)
+# Newer versions of the package have no argument for it.
+COLD = {"temperature": 0}
 question = [{"role": "user", "content": "What is the capital of Mongolia?"}]
 model = client.models.list().data[0].id if hasattr(client, "models") else "any"
 
-message = client.messages.create(model=model, max_tokens=40, temperature=0, messages=question)
+message = client.messages.create(model=model, max_tokens=40, extra_body=COLD, messages=question)
 assert message.content[0].type == "text" and message.stop_reason == "end_turn", message
 assert message.usage.output_tokens > 0, message
 text = message.content[0].text
 
-with client.messages.stream(model="claude-any", max_tokens=40, temperature=0, messages=question) as stream:
+with client.messages.stream(model="claude-any", max_tokens=40, extra_body=COLD, messages=question) as stream:
     pieces = list(stream.text_stream)
     final = stream.get_final_message()
 assert "".join(pieces) == text == final.content[0].text, (pieces, text)
 assert final.stop_reason == "end_turn" and final.usage.output_tokens > 0, final
 
-cut = client.messages.create(model=model, max_tokens=2, temperature=0, messages=question)
+cut = client.messages.create(model=model, max_tokens=2, extra_body=COLD, messages=question)
 assert cut.stop_reason == "max_tokens", cut
 stopped = client.messages.create(
-    model=model, max_tokens=40, temperature=0, messages=question, stop_sequences=["Mongolia"]
+    model=model, max_tokens=40, extra_body=COLD, messages=question, stop_sequences=["Mongolia"]
 )
 assert stopped.stop_reason == "stop_sequence" and stopped.stop_sequence == "Mongolia", stopped
 count = client.messages.count_tokens(model=model, messages=question, system="Be brief.")
