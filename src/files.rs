@@ -72,7 +72,7 @@ pub fn write(path: &Path, fill: impl FnOnce(&mut File) -> io::Result<()>) -> io:
     Ok(())
 }
 
-/// Finds out whether [`write`] could write to `path`; leaves nothing behind.
+/// Finds out whether [`write()`] could write to `path`; leaves nothing behind.
 ///
 /// # Errors
 ///

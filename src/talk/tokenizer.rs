@@ -118,7 +118,7 @@ impl OwnTokenizer {
         self.len() == 0
     }
 
-    /// Text to tokens, as [`Vocab::tokenize`] says.
+    /// Text to tokens, as [`Vocab::tokenize`](super::Vocab::tokenize) says.
     pub fn tokenize(
         &self,
         text: &str,

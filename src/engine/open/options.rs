@@ -19,7 +19,7 @@ pub struct LoadOptions {
     pub stream: StreamMode,
     /// Tokens of context that each sequence may have; 0 is what the model was trained for.
     pub ctx: Option<u32>,
-    /// Sequences that are computed at once; 1 for a [`Session`](super::Session), more for a [`batch`](super::batch). Room
+    /// Sequences that are computed at once; 1 for a [`Session`](crate::engine::Session), more for a [`batch`](crate::engine::batch). Room
     /// is made for four of full length at most, which they share.
     pub sequences: u32,
     /// Who guesses how texts go on, for passes to check.
