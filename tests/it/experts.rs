@@ -1,6 +1,7 @@
 //! Experts one by one: the same bits as when all are resident, whatever stays in memory; and reads that fail are errors.
 
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::sync::Arc;
 
 use airrun::engine::experts::Counts;
@@ -58,22 +59,29 @@ fn budget(index: &Arc<Index>, stream: StreamMode, share: f64) -> Bytes {
     MIB * (some + (all - some) * share) as u64
 }
 
-/// Opens a model with such a budget: again, if other tests of this process have taken memory meanwhile.
+/// Opens a model with such a budget.
 fn open_within(
     index: &Arc<Index>,
     stream: StreamMode,
     share: f64,
     open: &dyn Fn(&LoadOptions) -> Result<Engine, Error>,
 ) -> Session {
-    for _ in 0..20 {
-        match open(&options(stream, Some(budget(index, stream, share)))) {
-            Err(Error::Plan { .. }) => {}
-            // Others gave memory back meanwhile, and all of it fits.
-            Ok(engine) if engine.plan().experts.is_none() => {}
-            engine => return engine.unwrap().session().unwrap(),
-        }
+    open(&options(stream, Some(budget(index, stream, share)))).unwrap().session().unwrap()
+}
+
+/// Whether this process runs no other test. If it does, `test` is run in a process of its own: what the others take and give back
+/// would be part of every budget.
+fn is_alone(test: &str) -> bool {
+    const ALONE: &str = "AIRRUN_TEST_ALONE";
+    if std::env::var_os(ALONE).is_some() {
+        return true;
     }
-    panic!("no budget lasts");
+    let mut command = Command::new(std::env::current_exe().unwrap());
+    let output = command.args([test, "--exact", "--nocapture"]).env(ALONE, "1").output().unwrap();
+    let said = String::from_utf8_lossy(&output.stdout);
+    let told = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success() && said.contains("1 passed"), "{said}{told}");
+    false
 }
 
 fn tokens(n: usize, seed: usize) -> Vec<Token> {
@@ -114,6 +122,9 @@ fn compare(path: &Path, mut streamed: Session, sizes: &[usize]) -> Session {
 
 #[test]
 fn logits_are_those_of_resident_experts_whatever_is_kept() {
+    if !is_alone("experts::logits_are_those_of_resident_experts_whatever_is_kept") {
+        return;
+    }
     let dir = tempfile::tempdir().unwrap();
     let mut seen = Counts::default();
     for name in ["qwen3moe-many", "gpt-oss-many", "deepseek2-many"] {
@@ -155,6 +166,9 @@ fn faulty(path: &Path, behaviour: Behaviour) -> Session {
 
 #[test]
 fn what_cannot_be_read_is_an_error_and_never_a_wrong_answer() {
+    if !is_alone("experts::what_cannot_be_read_is_an_error_and_never_a_wrong_answer") {
+        return;
+    }
     let dir = tempfile::tempdir().unwrap();
     let path = model("qwen3moe-many", dir.path());
     let open =
@@ -192,6 +206,9 @@ fn what_cannot_be_read_is_an_error_and_never_a_wrong_answer() {
 
 #[test]
 fn slow_and_reordered_reads_change_nothing() {
+    if !is_alone("experts::slow_and_reordered_reads_change_nothing") {
+        return;
+    }
     let dir = tempfile::tempdir().unwrap();
     let path = model("gpt-oss-many", dir.path());
     let slow = Behaviour {
