@@ -124,7 +124,7 @@ fn every_store_is_listed() {
     }
     let table = check_success(&home.run(&["list"]));
     assert!(table.starts_with("NAME ") && table.contains("llama3.2:1b"), "{table}");
-    assert!(table.contains("fits, about "), "{table}");
+    assert!(table.contains("fits, "), "{table}");
 }
 
 #[test]
