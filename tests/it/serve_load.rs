@@ -290,10 +290,10 @@ fn models_are_served_as_their_keeper_would() {
             let said = said.as_str().unwrap();
             assert!(said.contains("Arr") && !said.contains("Ulaan"), "{path} {name}: {said}");
         }
-        assert_eq!(
-            server.post(path, &json!({"messages": user("x"), "model": "parrot"})).status,
-            404
-        );
+        // With one model, OpenAI's paths take any name.
+        let status = if path == "/api/chat" { 404 } else { 200 };
+        let parrot = json!({"messages": user("x"), "model": "parrot", "max_tokens": 2});
+        assert_eq!(server.post(path, &parrot).status, status);
     }
     let show = server.ask("/api/show", &json!({"model": "pirate"}));
     assert!(show["parameters"].as_str().unwrap().contains("a is Ulaan"), "{show}");
