@@ -53,7 +53,8 @@ fn when_the_worker_fails_everybody_is_told_and_the_server_ends() {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
     let listener = runtime.block_on(TcpListener::bind(("127.0.0.1", 0))).unwrap();
     let address = listener.local_addr().unwrap();
-    let server = Arc::new(Server::new(config(), address));
+    // Room for all of them, whichever comes first: a request with many texts takes a place for each.
+    let server = Arc::new(Server::new(Config { queue: 64, ..config() }, address));
     let (ready, is_ready) = oneshot::channel();
     let ready = Mutex::new(Some(ready));
     let attended = {
