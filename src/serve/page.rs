@@ -29,7 +29,7 @@ macro_rules! asset {
 }
 
 /// All files.
-const ASSETS: [Asset; 26] = [
+const ASSETS: [Asset; 29] = [
     asset!("/", "index.html", HTML),
     asset!("/assets/style.css", "style.css", STYLE),
     asset!("/assets/prose.css", "prose.css", STYLE),
@@ -41,6 +41,9 @@ const ASSETS: [Asset; 26] = [
     asset!("/assets/api.js", "api.js", SCRIPT),
     asset!("/assets/store.js", "store.js", SCRIPT),
     asset!("/assets/answer.js", "answer.js", SCRIPT),
+    asset!("/assets/asking.js", "asking.js", SCRIPT),
+    asset!("/assets/composer.js", "composer.js", SCRIPT),
+    asset!("/assets/conversation.js", "conversation.js", SCRIPT),
     asset!("/assets/chats.js", "chats.js", SCRIPT),
     asset!("/assets/code.js", "code.js", SCRIPT),
     asset!("/assets/files.js", "files.js", SCRIPT),

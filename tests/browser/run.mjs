@@ -347,15 +347,25 @@ test("a full context goes on, and says what is left out", async ({ page, fake })
   }
   fake.state.drops = 4;
   await ask(page, "hello");
-  await page.waitForFunction(() => /oldest 4 messages are left out/.test(document.querySelector(".divider")?.innerText));
+  await page.waitForFunction(() => /oldest 4 messages are left out/.test([...document.querySelectorAll(".left-out")].at(-1)?.innerText));
   await rest(page);
+  // One line marks where the prompt begins; it goes down as more is left out.
+  assert.equal(await page.locator(".divider").count(), 1);
+  const below = () => page.evaluate(() => document.querySelector(".divider").nextElementSibling.innerText);
+  assert.match(await below(), /^code/);
   assert.equal(fake.state.requests.at(-1).truncation, "auto");
   // What was left out stays left out: the prompt begins the same from now on.
   await ask(page, "think");
   await rest(page);
   assert.deepEqual(fake.state.requests.at(-1).messages.map((m) => m.content).slice(0, 3).filter((_, i) => i % 2 === 0), ["code", "hello"]);
+  fake.state.drops = 2;
+  await ask(page, "markdown");
+  await rest(page);
+  assert.match(await below(), /^hello/);
   await page.reload();
   await ready(page);
+  assert.equal(await page.locator(".left-out:visible").count(), 2);
+  assert.match(await below(), /^hello/);
   assert.match(await page.locator(".divider").innerText(), /left out of the prompt/);
   assert.match(await page.locator("#gauge-words").innerText(), /^Context: \d+ of 4096 tokens \(\d+ %\)$/);
 });
@@ -884,7 +894,8 @@ test("the real server's answer outlives a reload, and its context goes on", asyn
     await rest(page);
     assert.equal(await page.locator(".failure:visible").count(), 0);
   }
-  assert.match(await page.locator(".divider").first().innerText(), /left out/);
+  assert.match(await page.locator(".divider").innerText(), /left out/);
+  assert.match(await page.locator(".left-out:visible").last().innerText(), /oldest/);
 }, { real: true });
 
 // --- running them
@@ -915,8 +926,9 @@ async function attempt(browser, { body, options = DESK, real: wantsReal, quiet: 
   context.setDefaultTimeout(PATIENCE);
   const page = await context.newPage();
   const said = [];
-  const quieted = expected ? [expected] : [];
-  page.on("console", (message) => { if (["error", "warning"].includes(message.type())) said.push(message.text()); });
+  // What is asked while the real one loads its model is refused.
+  const quieted = [...(expected ? [expected] : []), ...(wantsReal ? [/503.*status/] : [])];
+  page.on("console", (message) => { if (["error", "warning"].includes(message.type())) said.push(`${message.text()} ${message.location().url}`); });
   page.on("pageerror", (error) => said.push(error.stack));
   try {
     await page.addInitScript(() => {

@@ -127,7 +127,7 @@ export function checked(value) {
     const stream = typeof node.stream?.name === "string" && Number.isInteger(node.stream.at) ? { name: node.stream.name, at: node.stream.at } : null;
     nodes[id] = {
       id, parent: text(node.parent), made: when(node.made), role: node.role, text: node.text, thought: text(node.thought), note: text(node.note),
-      files, stream, figures: node.figures && typeof node.figures === "object" ? node.figures : null,
+      files, stream, dropped: Number.isInteger(node.dropped) ? node.dropped : 0, figures: node.figures && typeof node.figures === "object" ? node.figures : null,
     };
   }
   return {

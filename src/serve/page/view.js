@@ -166,7 +166,8 @@ export function answerView(message, { retry, go, pick }) {
   const versions = versionsView(pick);
   const figures = element("span", "rate");
   const actions = element("div", "actions", copy, on, again, versions.node, figures);
-  const node = element("article", "answer", element("h2", "sr", "Answer"), thought, text, wait, noteLine, actions);
+  const missing = element("p", "left-out");
+  const node = element("article", "answer", element("h2", "sr", "Answer"), missing, thought, text, wait, noteLine, actions);
   node.setAttribute("aria-label", "Answer");
 
   let drawing = false;
@@ -193,6 +194,12 @@ export function answerView(message, { retry, go, pick }) {
       if (drawing) return;
       drawing = true;
       requestAnimationFrame(draw);
+    },
+    /** Says how much of the conversation the model had no room for. */
+    leftOut() {
+      const n = message.dropped ?? 0;
+      missing.hidden = n === 0;
+      missing.textContent = n === 1 ? "The context is full: the oldest message is left out from here on." : `The context is full: the oldest ${n} messages are left out from here on.`;
     },
     /** Nothing new is there yet: says why in one or two lines, and how far it is. */
     waiting(words, more = "", part = 0) {
@@ -240,6 +247,7 @@ export function answerView(message, { retry, go, pick }) {
     figures.textContent = figuresInWords(message.figures);
   }
   wait.hidden = true;
+  view.leftOut();
   draw();
   note();
   return view;
@@ -250,7 +258,7 @@ function canGoOn({ note, text, thought }) {
   return Boolean(text.trim() || thought.trim()) && note !== "";
 }
 
-/** `what` was left out before the next message. */
+/** A line across the conversation, with `words` in it. */
 export function divider(words) {
   return element("p", "divider", words);
 }
