@@ -5,7 +5,7 @@
 #   make vulkan            set up and build with Vulkan: target/release/airrun then knows such GPUs, too
 #   make cuda              set up and build with CUDA (ARCH=90-real for one kind of GPU; an hour on 2 cores without a GPU to ask)
 #   make test-vulkan       run the tests of streaming on a Vulkan device made of the CPU
-#   make test-clients      test the server with PyPI's openai and ollama, where pip can install them
+#   make test-clients      test the server with others' clients from PyPI and npm, agents among them, where these can be installed
 #   make test-browser      test the web page in Chromium, where there is one or it can be installed
 
 TARGET = $(or $(CARGO_TARGET_DIR),target)
@@ -35,7 +35,8 @@ test: setup
 	@sh tools/setup.sh --tests || echo "tests that need them are skipped" >&2
 	cargo test --release --workspace
 
-# The clients that people have, against the server: PyPI's openai and ollama. Skipped where pip cannot install them.
+# The clients that people have, against the server: packages of PyPI and npm, LangChain's suites, Codex, Claude Code. Skipped, one by one,
+# where they cannot be installed.
 test-clients: build
 	sh tests/clients/run.sh
 

@@ -1,15 +1,28 @@
 #!/bin/sh
-# Runs the clients of this folder against a server with the small model, with and without tools in its chat template. Needs
-# python3 with venv and pip, and a package index; where these are missing, it says so and is content.
+# Runs the clients of this folder, as others published them, against servers: the companies' own packages with the small model, with and
+# without tools in its chat template; what is built on them, npm's packages and agents with a parrot, which says what they wait for.
+# Needs python3 with venv and pip, node with npm, and their registries; where these are missing, it says so and is content.
 set -eu
 cd "$(dirname "$0")/../.."
 venv=target/clients
+suites=target/clients-suites
+npm=$PWD/target/clients-npm
 # With AIRRUN_TEST_NO_SKIP=1, that is a failure.
-skip() { echo "skipped: the clients' tests ($1)" >&2; [ "${AIRRUN_TEST_NO_SKIP:-}" != 1 ] || exit 1; exit 0; }
-command -v python3 > /dev/null || skip "no python3"
-[ -x "$venv/bin/python" ] || python3 -m venv "$venv" 2> /dev/null || skip "python3 has no venv"
-"$venv/bin/python" -m pip install --quiet --disable-pip-version-check openai ollama anthropic \
-    || skip "pip cannot install openai, ollama and anthropic"
+skip() { echo "skipped: the clients' tests ($1)" >&2; [ "${AIRRUN_TEST_NO_SKIP:-}" != 1 ] || exit 1; }
+# python VENV LIST: installs what a list names, unless that has been done.
+python() {
+    cmp -s "$2" "$1/installed" && return
+    command -v python3 > /dev/null && python3 -m venv "$1" 2> /dev/null || { skip "no python3 with venv"; return 1; }
+    "$1/bin/python" -m pip install --quiet --disable-pip-version-check -r "$2" || { skip "pip cannot install $2"; return 1; }
+    cp "$2" "$1/installed"
+}
+node() {
+    cmp -s tests/clients/package.json "$npm/package.json" && [ -d "$npm/node_modules/openai" ] && return
+    command -v npm > /dev/null || { skip "no npm"; return 1; }
+    rm -rf "$npm" && mkdir -p "$npm" && cp tests/clients/package.json "$npm/"
+    npm install --silent --no-audit --no-fund --prefix "$npm" || { rm "$npm/package.json"; skip "npm cannot install package.json"; return 1; }
+}
+python "$venv" tests/clients/requirements.txt || exit 0
 
 log=$(mktemp)
 model=$(mktemp)
@@ -28,16 +41,20 @@ template = (
 data[at + 8 : at + 8 + length] = template + b"{#" + b" " * (length - len(template) - 4) + b"#}"
 open(sys.argv[1], "wb").write(data)
 PYTHON
-for file in models/tiny-chat-q8_0.gguf "$model"; do
-    ${AIRRUN:-target/release/airrun} serve "$file" --port 0 --api-key secret --stream always -q 2> "$log" &
+# begin ARGUMENTS...: starts a server; `url` is where it is.
+begin() {
+    ${AIRRUN:-target/release/airrun} serve "$@" --port 0 --api-key secret -q 2> "$log" &
     server=$!
     url=
     for _ in $(seq 600); do
         url=$(sed -n 's/^listening on //p' "$log")
-        [ -n "$url" ] && "$venv/bin/python" -c "import urllib.request as r; r.urlopen('$url/health')" 2> /dev/null && break
+        [ -n "$url" ] && "$venv/bin/python" -c "import urllib.request as r; r.urlopen('$url/health')" 2> /dev/null && return
         kill -0 "$server" 2> /dev/null || { cat "$log" >&2; exit 1; }
         sleep 0.1
     done
+}
+for file in models/tiny-chat-q8_0.gguf "$model"; do
+    begin "$file" --stream always
     "$venv/bin/python" tests/clients/openai_client.py "$url" secret
     "$venv/bin/python" tests/clients/ollama_client.py "$url" secret
     tools=
@@ -47,3 +64,21 @@ for file in models/tiny-chat-q8_0.gguf "$model"; do
     kill "$server"
     wait "$server"
 done
+
+# Agents send tens of thousands of tokens before the first question.
+"$venv/bin/python" tests/clients/script.py "$model"
+begin "$model" --name parrot -c 100000 --parallel 2 --cors '*'
+if python "$suites" tests/clients/suites.txt; then
+    "$suites/bin/python" tests/clients/litellm_client.py "$url" secret
+    "$suites/bin/python" tests/clients/instructor_client.py "$url" secret
+    AIRRUN_URL=$url AIRRUN_KEY=secret "$suites/bin/python" -m pytest -q -p no:cacheprovider -W ignore -o asyncio_mode=auto \
+        -o asyncio_default_test_loop_scope=session -o asyncio_default_fixture_loop_scope=session tests/clients/langchain_suites.py
+fi
+if node; then
+    cp tests/clients/*.mjs "$npm/"
+    command node "$npm/npm_client.mjs" "$url" secret
+    command node "$npm/browser.mjs" "$url" secret
+    sh tests/clients/agents.sh "$npm" "$url" secret
+fi
+kill "$server"
+wait "$server"
