@@ -8,9 +8,9 @@ use std::time::Duration;
 use crate::cli::args::Budget;
 use crate::cli::args::serve::ServeArgs;
 use crate::cli::exit::Failure;
+use crate::cli::offer::{aside, preset};
 use crate::cli::printer::Printer;
 use crate::cli::resolve::{self, Chosen};
-use crate::cli::serve::{self, preset};
 use crate::cli::talk;
 use crate::engine::{LoadOptions, planning};
 use crate::gguf::Purpose;
@@ -42,7 +42,7 @@ pub(crate) fn household(args: &ServeArgs, printer: &Printer) -> anyhow::Result<H
         sequences: args.parallel,
         embedding: true,
         alone: false,
-        aside: serve::aside(args),
+        aside: aside(args),
         ..resolve::load_options(&args.load)
     };
     let budget = match args.load.ram {

@@ -22,6 +22,7 @@ mod interrupt;
 mod list;
 mod logits;
 mod man;
+mod offer;
 mod once;
 mod plan;
 mod printer;

@@ -3,7 +3,6 @@
 use std::sync::Arc;
 
 use super::Error;
-use super::compute::draft::{DraftModel, Drafter, Drafts, Ngrams, Pace};
 use super::error::{ggml_error, model_name};
 use super::open::planning::ContextRoom;
 use super::open::rates;
@@ -58,16 +57,6 @@ pub(super) struct Drafting {
 }
 
 impl Loaded {
-    /// Those that draft for a context, if somebody is to.
-    pub(super) fn drafts(&self) -> Result<Option<Drafts>, Error> {
-        let Some(Drafting { model }) = &self.draft else { return Ok(None) };
-        let mut drafters: Vec<Box<dyn Drafter>> = vec![Box::new(Ngrams)];
-        if let Some(model) = model {
-            drafters.push(Box::new(DraftModel::new(model, self)?));
-        }
-        Ok(Some(Drafts::new(drafters, Pace::new(self.passes.clone()))))
-    }
-
     /// Tokens of context that each sequence may have.
     pub(super) fn n_ctx_each(&self) -> u32 {
         self.plan.n_ctx / self.shares

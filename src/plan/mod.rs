@@ -7,10 +7,12 @@
 
 pub mod estimate;
 pub mod experts;
+mod limits;
 pub mod machine;
 mod offload;
 mod parts;
 mod pattern;
+mod refusal;
 pub mod report;
 mod solve;
 mod spread;
@@ -21,7 +23,8 @@ pub use estimate::{
 };
 pub use experts::{ExpertBlock, Experts};
 pub use machine::{Beside, ContextCost, Cost, Gpu, GpuNeeds, Kind, Machine, Needs, Rates, Wish};
-pub use solve::{Pool, Refusal, solve};
+pub use refusal::{Pool, Refusal};
+pub use solve::solve;
 
 use std::collections::HashSet;
 

@@ -13,11 +13,11 @@ use std::collections::HashSet;
 use accounts::{Cut, Draft, Outside};
 
 use super::estimate::{Touched, estimate};
-use super::parts::{LEVELS, Level};
-use super::solve::{
-    MAX_TRIES, N_SLOTS, Pool, RESIDENT_UBATCH, UBATCH_SHARE, UBATCHES, is_streamed, with_context,
+use super::limits::{
+    MAX_TRIES, N_SLOTS, RESIDENT_UBATCH, UBATCH_SHARE, UBATCHES, is_streamed, with_context,
 };
-use super::{Abilities, Gpu, GpuNeeds, Machine, Needs, Placed, Plan, Refusal};
+use super::parts::{LEVELS, Level};
+use super::{Abilities, Gpu, GpuNeeds, Machine, Needs, Placed, Plan, Pool, Refusal};
 use super::{StreamMode, Tier, Unit, Wish};
 use crate::gguf::Index;
 use crate::units::Bytes;

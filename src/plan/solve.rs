@@ -6,16 +6,13 @@
 
 use super::estimate::{ANSWER, QUESTION, Touched, conversation, share};
 use super::experts::{is_stack, used};
+use super::limits::{N_SLOTS, RESIDENT_UBATCH, UBATCH_SHARE, UBATCHES, with_context};
 use super::parts::{LEVELS, Level, OF_MIXTURES};
+use super::refusal::{Pool, Refusal};
 use super::spread::{Chosen, Cut};
-use super::{
-    Abilities, ContextCost, Experts, Machine, Memory, Needs, Plan, Rates, StreamMode, Wish, offload,
-};
+use super::{Abilities, Experts, Machine, Memory, Needs, Plan, Rates, StreamMode, Wish, offload};
 use crate::gguf::{Index, Place};
 use crate::units::Bytes;
-
-/// The fewest units in memory at once: one is computed with, one is read.
-pub(super) const N_SLOTS: usize = 2;
 
 /// Numbers of slots that are tried: more of them let the disk read on while what is resident is computed.
 const SLOTS: [usize; 5] = [N_SLOTS, 3, 4, 6, 8];
@@ -28,102 +25,6 @@ const CORRECTIONS: usize = 8;
 
 /// Of plans that are as fast up to this share, the one that reads least wins: it depends least on the disk.
 const AS_FAST: f64 = 1.005;
-
-/// Tokens per pass when everything is resident, as in llama.cpp; more gains nothing.
-pub(super) const RESIDENT_UBATCH: u32 = 512;
-
-/// Tokens per pass that are tried when blocks stream: each pass reads all of them, so more is faster until computing takes
-/// longer than reading, which on any CPU it does long before 2048.
-pub(super) const UBATCHES: [u32; 7] = [2048, 1024, 512, 256, 128, 64, 32];
-
-/// A batch above [`RESIDENT_UBATCH`] may take this share of the memory that could hold blocks instead.
-pub(super) const UBATCH_SHARE: u64 = 8;
-
-/// A context that nobody asked for may take this share of the memory.
-const CONTEXT_SHARE: u64 = 4;
-
-/// A context is not halved for less than this share of the memory, all halvings together.
-const SAVED_SHARE: u64 = 16;
-
-/// Numbers of streamed blocks that are tried at most: enough for any model, and not too slow for any file.
-pub(super) const MAX_TRIES: usize = 512;
-
-/// A memory with a budget.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Pool {
-    /// The machine's.
-    Ram,
-    /// The GPU's.
-    Vram,
-}
-
-impl Pool {
-    fn name(self) -> &'static str {
-        match self {
-            Pool::Ram => "RAM",
-            Pool::Vram => "the GPU's memory",
-        }
-    }
-
-    fn flag(self) -> &'static str {
-        match self {
-            Pool::Ram => "--ram",
-            Pool::Vram => "--vram",
-        }
-    }
-}
-
-/// Why there is no plan.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error(
-    "needs at least {least} of {} with a context of {ctx} tokens, and {} {budget}",
-    pool.name(),
-    match (*.promised, pool) {
-        (true, _) => format!("{} allows", pool.flag()),
-        (false, Pool::Ram) => "this machine has room for".to_owned(),
-        (false, Pool::Vram) => "the GPU has room for".to_owned(),
-    }
-)]
-pub struct Refusal {
-    /// Which memory is too small.
-    pub pool: Pool,
-    /// What it takes at least.
-    pub least: Bytes,
-    /// What may be used.
-    pub budget: Bytes,
-    /// Whether the user said so.
-    pub promised: bool,
-    /// Whether the user wants every block resident.
-    pub resident: bool,
-    /// The context that was wanted. (tokens)
-    pub ctx: u32,
-    /// The longest context that would fit; 0 if none does. (tokens)
-    pub fits: u32,
-}
-
-impl Refusal {
-    /// What would fit.
-    pub fn hint(&self) -> String {
-        let mut ways = Vec::new();
-        if self.promised {
-            // Rounded up, and one more: what the program itself takes differs from run to run by some pages.
-            ways.push(format!("{} {}M", self.pool.flag(), self.least.0.div_ceil(1 << 20) + 1));
-        }
-        if self.fits > 0 {
-            ways.push(format!("-c {}", self.fits));
-        }
-        if self.resident {
-            ways.push("--stream auto".to_owned());
-        }
-        if self.pool == Pool::Vram {
-            ways.push("--device cpu".to_owned());
-        }
-        match ways.as_slice() {
-            [] => "close other programs, or take a smaller model".to_owned(),
-            ways => format!("this would fit: {}", ways.join(", or ")),
-        }
-    }
-}
 
 /// Decides where every block of `index` lives.
 ///
@@ -197,37 +98,6 @@ fn solve_with(
     best.ok_or_else(|| {
         refusals.into_iter().min_by_key(|r| r.least).expect("nothing fits at any level")
     })
-}
-
-/// The plan that `solve` finds with the wanted context, or half of it and so on: where it takes more than its share, and where
-/// nothing fits otherwise.
-pub(super) fn with_context(
-    cost: &ContextCost,
-    wish: &Wish,
-    budget: Bytes,
-    solve: impl Fn(&Wish) -> Result<Plan, Refusal>,
-) -> Result<Plan, Refusal> {
-    let least = wish.ctx_least.min(wish.ctx);
-    let mut ctx = choose_context(cost, wish, budget);
-    loop {
-        match solve(&Wish { ctx, ..*wish }) {
-            Err(_) if ctx > least => ctx = (ctx / 2).max(least),
-            result => return result,
-        }
-    }
-}
-
-/// The wanted context, or half of it and so on while it takes more than its share. What a pass needs at any length does not count
-/// much: halving would not give it to the blocks.
-fn choose_context(cost: &ContextCost, wish: &Wish, budget: Bytes) -> u32 {
-    let least = wish.ctx_least.min(wish.ctx);
-    let bytes = |ctx: u32| cost.at(ctx, wish.ubatch.unwrap_or(RESIDENT_UBATCH).min(ctx));
-    let affordable = |&ctx: &u32| {
-        let saved = bytes(ctx).saturating_sub(bytes(least));
-        bytes(ctx) <= Bytes(budget.0 / CONTEXT_SHARE) || saved <= Bytes(budget.0 / SAVED_SHARE)
-    };
-    let halves = std::iter::successors(Some(wish.ctx), |ctx| Some(ctx / 2));
-    halves.take_while(|&ctx| ctx > least).find(affordable).unwrap_or(least)
 }
 
 struct Problem<'a> {
@@ -514,11 +384,6 @@ impl Problem<'_> {
             fits,
         }
     }
-}
-
-/// Whether block `i` of `n` is one of `n_streamed` that are spread evenly.
-pub(super) fn is_streamed(i: usize, n_streamed: usize, n: usize) -> bool {
-    (i + 1) * n_streamed / n > i * n_streamed / n
 }
 
 #[cfg(test)]

@@ -12,10 +12,10 @@ use tokio::sync::oneshot;
 
 use super::error::ApiError;
 use super::fields::{self, Fields};
+use super::job::{Embed, Job};
 use super::prompt;
 use super::queue::{ENDED, Place};
 use super::server::{Admitted, Listener, Served, Server};
-use super::worker::{Embed, Job};
 use crate::engine::{Error, Token};
 
 /// The most texts of one request.

@@ -16,6 +16,7 @@ mod fields;
 mod fit;
 mod guard;
 mod house;
+mod job;
 mod kept;
 mod listen;
 mod live;

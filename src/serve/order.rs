@@ -9,9 +9,9 @@ use tokio::task::block_in_place;
 use super::answers::Answers;
 use super::error::ApiError;
 use super::fields::Fields;
+use super::job::Job;
 use super::preset::Preset;
 use super::server::{Admitted, Served, Server};
-use super::worker::Job;
 use crate::engine::batch::{Course, Request};
 use crate::engine::{
     Error, Grammar, SamplerSettings, Token, check_grammar_text, grammar_of_schema,

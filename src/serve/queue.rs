@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 use super::error::ApiError;
-use super::worker::Job;
+use super::job::Job;
 
 /// The places of a queue.
 #[derive(Debug)]
@@ -179,7 +179,7 @@ mod tests {
 
     use tokio::sync::oneshot;
 
-    use super::super::worker::Embed;
+    use super::super::job::Embed;
     use super::*;
 
     type Answer = oneshot::Receiver<Result<Vec<Vec<f32>>, ApiError>>;

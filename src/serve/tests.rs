@@ -6,7 +6,7 @@ use std::path::Path;
 use std::sync::Mutex;
 use std::thread;
 
-use super::worker::Job;
+use super::job::Job;
 use super::*;
 use crate::engine::Index;
 use crate::engine::LoadOptions;

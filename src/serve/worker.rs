@@ -10,47 +10,14 @@ use anyhow::Context as _;
 use tokio::sync::oneshot;
 
 use super::error::ApiError;
+use super::job::{Embed, Job};
 use super::server::{Served, Server};
-use crate::engine::batch::{Batcher, Request, Room, Vector};
+use crate::engine::batch::{Batcher, Vector};
 use crate::engine::embed::{Embedder, normalised};
-use crate::engine::{Engine, Error, Token};
+use crate::engine::{Engine, Error};
 
 /// How long to wait where all texts wait for their listeners.
 const PAUSE: Duration = Duration::from_millis(2);
-
-/// Something to compute.
-#[derive(Debug)]
-pub(super) enum Job {
-    /// The texts of one request.
-    Write(Vec<Request>),
-    /// Vectors of texts.
-    Embed(Embed),
-    /// The worker is to fail, as if by a fault of ours.
-    #[cfg(test)]
-    Fail,
-}
-
-impl Job {
-    /// Whether nobody waits for it any more.
-    pub(super) fn is_forsaken(&self) -> bool {
-        match self {
-            Job::Write(requests) => requests.iter().all(|r| r.sink.room() == Room::Gone),
-            Job::Embed(embed) => embed.reply.is_closed(),
-            #[cfg(test)]
-            Job::Fail => false,
-        }
-    }
-}
-
-/// Texts whose vectors are wanted.
-#[derive(Debug)]
-pub(super) struct Embed {
-    /// Their tokens; what is left of them.
-    pub(super) texts: VecDeque<Vec<Token>>,
-    /// The vectors so far.
-    pub(super) vectors: Vec<Vec<f32>>,
-    pub(super) reply: oneshot::Sender<Result<Vec<Vec<f32>>, ApiError>>,
-}
 
 /// A worker that was started.
 pub(super) struct Started {

@@ -4,6 +4,7 @@ mod archs;
 mod batch;
 mod batch_command;
 mod bench;
+mod circles;
 mod cli;
 mod comfort;
 mod devices;

@@ -316,6 +316,8 @@ fn a_context_that_nobody_asked_for_gives_way() {
         ubatch: [512, 512],
         bytes: [[MIB * 150; 2], [MIB * 160; 2]],
     };
-    let wanted = |ram| choose_context(&flat, &Wish { ctx_least: 512, ..wish(ram) }, ram);
+    let wanted = |ram| {
+        crate::plan::limits::choose_context(&flat, &Wish { ctx_least: 512, ..wish(ram) }, ram)
+    };
     assert_eq!((wanted(MIB * 480), wanted(MIB * 100)), (4096, 2048));
 }

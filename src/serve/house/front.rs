@@ -18,7 +18,7 @@ use tokio::sync::mpsc;
 use tokio_stream::StreamExt;
 use tokio_stream::wrappers::ReceiverStream;
 
-use super::House;
+use super::keeper::House;
 use super::list;
 use super::rooms::Guest;
 use super::stay::{self, Stay};

@@ -7,7 +7,8 @@ use axum::extract::{Request, State};
 use chrono::{SecondsFormat, TimeDelta, Utc};
 use serde_json::{Value, json};
 
-use super::{House, Offer};
+use super::keeper::House;
+use super::offer::Offer;
 use crate::serve::error::ApiError;
 use crate::serve::fields::{self, Fields};
 use crate::serve::ollama::{described, shown};
