@@ -21,6 +21,7 @@ mod llama;
 mod log;
 mod made;
 mod memory;
+mod pieces;
 mod placement;
 mod pooling;
 mod quantize;
@@ -51,6 +52,7 @@ pub use llama::{
 };
 pub use log::{Verbosity, set_verbosity, take_messages, warn};
 pub use memory::{Area, Pinned};
+pub use pieces::Pieces;
 pub use placement::{Numbers, Placement};
 pub use pooling::Pooling;
 pub use quantize::{QuantizeParams, QuantizeStep, quantize};

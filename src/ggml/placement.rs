@@ -56,6 +56,10 @@ impl Numbers {
         tensor.nb = [size_of::<i32>(), row, all, all];
         Numbers { tensor }
     }
+
+    pub(super) fn as_ptr(&self) -> *const sys::ggml_tensor {
+        &raw const *self.tensor
+    }
 }
 
 impl Placement {

@@ -31,6 +31,8 @@ struct Cut {
     patches: Vec<Vec<(Tensor, WeightPlace)>>,
     /// For each run, its products with experts that are brought one by one.
     products: Vec<Vec<Product>>,
+    /// For each run, how many from it on can be computed row by row; see [`by_expert::groups`].
+    groups: Vec<usize>,
     /// How it gets its experts; `None` if it uses none.
     mode: Option<Mode>,
 }
@@ -154,6 +156,10 @@ impl Exec {
     /// Computes a graph, streaming the weights that it needs.
     pub(super) fn compute(&mut self, graph: &Graph<'_>) -> Result<(), Error> {
         let cut = self.cut(graph);
+        if let Some(experts) = &mut self.experts {
+            // A pass that failed may have left some.
+            experts.pieces.clear();
+        }
         if let Some(mode) = cut.mode {
             self.enter(mode)?;
         }
@@ -166,8 +172,8 @@ impl Exec {
             self.look_ahead(&cut.runs[k..]);
             self.begin_fills();
             self.wait_for(&run.units)?;
-            let end = self.bring_experts(&cut, k)?;
-            self.compute_runs(graph, &cut, k..end)?;
+            let (begin, end) = self.bring_experts(graph, &cut, k)?;
+            self.compute_runs(graph, &cut, k..end, begin)?;
             self.memory.advance();
             k = end;
         }
@@ -182,12 +188,13 @@ impl Exec {
         Ok(())
     }
 
-    /// Computes consecutive runs at once. Only the first has units.
+    /// Computes consecutive runs at once, from the node `begin` on, and before it what is left in pieces. Only the first has units.
     fn compute_runs(
         &mut self,
         graph: &Graph<'_>,
         cut: &Cut,
         which: Range<usize>,
+        begin: usize,
     ) -> Result<(), Error> {
         let run = &cut.runs[which.start];
         for &(tensor, place) in cut.patches[which.clone()].iter().flatten() {
@@ -197,13 +204,8 @@ impl Exec {
             // tensor's bytes at this offset.
             unsafe { self.placement.place(tensor, buffer, base, place.offset) };
         }
-        if let Some(experts) = &self.experts {
-            for product in cut.products[which.clone()].iter().flatten() {
-                // SAFETY: a node of the graph being computed, which is restored below.
-                unsafe { experts.pool.place(product, &mut self.placement) };
-            }
-        }
-        let nodes = run.nodes.start..cut.runs[which.end - 1].nodes.end;
+        self.place_experts(cut.products[which.clone()].iter().flatten());
+        let nodes = begin..cut.runs[which.end - 1].nodes.end;
         for &unit in &run.units {
             let slot = self.slots.find(unit).expect("the units of a run are in slots");
             self.slots.begin_use(slot);
@@ -211,7 +213,12 @@ impl Exec {
             self.memory.begin_use(slot, &mut self.backend);
         }
         let begin = Instant::now();
-        let result = self.backend.begin_compute(graph, nodes);
+        let result = match &mut self.experts {
+            Some(experts) if !experts.pieces.is_empty() => {
+                self.backend.compute_pieces(&mut experts.pieces, graph, nodes)
+            }
+            _ => self.backend.begin_compute(graph, nodes),
+        };
         self.monitor.computed(run.units.first().copied(), begin);
         if self.memory.is_asynchronous() {
             self.placement.restore_addresses();
@@ -227,6 +234,42 @@ impl Exec {
                 self.successor[last as usize] = unit;
             }
         }
+        Ok(result?)
+    }
+
+    /// Lets products compute with the experts that are there.
+    fn place_experts<'a>(&mut self, products: impl Iterator<Item = &'a Product>) {
+        let Some(experts) = &self.experts else { return };
+        for product in products {
+            // SAFETY: a node of the graph being computed; who places it restores it before the next route.
+            unsafe { experts.pool.place(product, &mut self.placement) };
+        }
+    }
+
+    /// Adds the first `n` of the rows that are left to the pieces, of each product; their experts are there.
+    fn add_pieces<'a>(&mut self, products: impl Iterator<Item = &'a Product>, n: usize) {
+        let Some(experts) = &mut self.experts else { return };
+        for product in products {
+            for rows in experts.rows[..n].chunk_by(|a, b| a + 1 == *b) {
+                let rows = rows[0]..rows[0] + rows.len();
+                // SAFETY: the rows' experts are there, and whoever computes the pieces places the product.
+                unsafe { experts.pool.add_rows(product, rows, &mut experts.pieces) };
+            }
+        }
+    }
+
+    /// Computes the pieces of `products` that were added.
+    fn compute_pieces<'a>(
+        &mut self,
+        graph: &Graph<'_>,
+        products: impl Iterator<Item = &'a Product>,
+    ) -> Result<(), Error> {
+        self.place_experts(products);
+        let Some(experts) = &mut self.experts else { return Ok(()) };
+        let begin = Instant::now();
+        let result = self.backend.compute_pieces(&mut experts.pieces, graph, 0..0);
+        self.monitor.computed(None, begin);
+        self.placement.restore();
         Ok(result?)
     }
 
@@ -387,7 +430,8 @@ impl Exec {
             list.dedup_by_key(|&mut (t, _)| t);
             list
         });
-        Cut { uid: graph.uid(), patches: patches.collect(), runs, products, mode }
+        let groups = by_expert::groups(&nodes, &runs, &products);
+        Cut { uid: graph.uid(), patches: patches.collect(), runs, products, groups, mode }
     }
 }
 

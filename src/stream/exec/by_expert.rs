@@ -2,10 +2,11 @@
 //! routers' numbers are known, and when slots and pool may use the same memory.
 
 use std::collections::{HashMap, HashSet};
+use std::ops::Range;
 use std::sync::Arc;
 
 use super::{Cut, Exec};
-use crate::ggml::{self, Tensor};
+use crate::ggml::{self, Graph, Pieces, Tensor};
 use crate::source::HostBuf;
 use crate::stream::experts::pool::{Pool, Product};
 use crate::stream::experts::{ExpertsSpec, Mode};
@@ -29,6 +30,10 @@ pub(super) struct ByExpert {
     slot: Bytes,
     /// How the pass went that came after one of each mode.
     after: [Mode; 3],
+    /// What is to be computed of products that have only a part of their experts.
+    pub(super) pieces: Pieces,
+    /// Rows of them that are not computed, those whose experts are not there at the end.
+    pub(super) rows: Vec<usize>,
 }
 
 /// A pool for `spec`, and the memory that the slots of units are to share with it, if they are. Slots take `slots` bytes in all.
@@ -63,6 +68,8 @@ pub(super) fn new(
         slot: supply.units.iter().map(|u| u.size).max().unwrap_or_default(),
         // An answer follows a question, and a token a token.
         after: [Mode::Kept, Mode::Kept, Mode::Passing],
+        pieces: Pieces::default(),
+        rows: Vec::new(),
     };
     Ok((Some(by_expert), shares.then_some(arena)))
 }
@@ -185,17 +192,31 @@ impl Exec {
     }
 
     /// Brings the experts of run `k`, and says with which runs behind it it can be computed at once: those whose experts are there, and
-    /// those that need none. Returns the end of these runs.
-    pub(super) fn bring_experts(&mut self, cut: &Cut, k: usize) -> Result<usize, Error> {
-        let Some(experts) = &mut self.experts else { return Ok(k + 1) };
-        if cut.products[k].is_empty() {
-            return Ok(k + 1);
-        }
-        for product in &cut.products[k] {
-            experts.pool.route(product)?;
-            experts.pool.wait(product)?;
-        }
-        let mut end = k + 1;
+    /// those that need none. Returns the node to begin with, before which there is nothing to do but the pieces, and the end of these
+    /// runs.
+    pub(super) fn bring_experts(
+        &mut self,
+        graph: &Graph<'_>,
+        cut: &Cut,
+        k: usize,
+    ) -> Result<(usize, usize), Error> {
+        let begin = cut.runs[k].nodes.start;
+        let Some(experts) = &mut self.experts else { return Ok((begin, k + 1)) };
+        let Some(first) = cut.products[k].first() else { return Ok((begin, k + 1)) };
+        experts.pool.route(first)?;
+        let group = k..k + cut.groups[k];
+        let is_here = cut.products[group.clone()].iter().flatten().all(|p| experts.pool.is_here(p));
+        let (begin, mut end) = if group.is_empty() || is_here {
+            for product in &cut.products[k] {
+                experts.pool.route(product)?;
+                experts.pool.wait(product)?;
+            }
+            (begin, k + 1)
+        } else {
+            self.bring_rows(graph, cut, group.clone())?;
+            (cut.runs[group.end - 1].nodes.start + 1, group.end)
+        };
+        let Some(experts) = &mut self.experts else { return Ok((begin, end)) };
         while let (Some(run), Some(products)) = (cut.runs.get(end), cut.products.get(end)) {
             let is_here = products.iter().all(|p| experts.pool.is_here(p));
             if !run.units.is_empty() || !is_here {
@@ -206,6 +227,70 @@ impl Exec {
             }
             end += 1;
         }
-        if self.monitor.is_stopped() { Err(ggml::Error::Aborted.into()) } else { Ok(end) }
+        if self.monitor.is_stopped() { Err(ggml::Error::Aborted.into()) } else { Ok((begin, end)) }
     }
+
+    /// Computes the products of a group row by row, as their experts arrive; the last ones are left to be computed with what follows.
+    fn bring_rows(
+        &mut self,
+        graph: &Graph<'_>,
+        cut: &Cut,
+        group: Range<usize>,
+    ) -> Result<(), Error> {
+        let Some(experts) = &mut self.experts else { return Ok(()) };
+        let products = || cut.products[group.clone()].iter().flatten();
+        experts.rows.clear();
+        experts.rows.extend(0..products().next().and_then(|p| p.node.expert_rows()).unwrap_or(0));
+        while let Some(experts) = &mut self.experts {
+            // Those that are there come first, in their order.
+            let (mut n, mut i) = (0, 0);
+            while let Some(&row) = experts.rows.get(i) {
+                let mut is_here = true;
+                for product in products() {
+                    is_here &= experts.pool.has_row(product, row)?;
+                }
+                if is_here {
+                    experts.rows[n..=i].rotate_right(1);
+                    n += 1;
+                }
+                i += 1;
+            }
+            if n == 0 {
+                for product in products() {
+                    experts.pool.wait_row(product, experts.rows[0])?;
+                }
+                continue;
+            }
+            self.add_pieces(products(), n);
+            let Some(experts) = &mut self.experts else { break };
+            experts.rows.drain(..n);
+            if experts.rows.is_empty() {
+                break;
+            }
+            self.compute_pieces(graph, products())?;
+        }
+        Ok(())
+    }
+}
+
+/// For each run, how many from it on are products with the experts of one token that can be computed row by row: nothing is computed
+/// between them, and they multiply the same, so that none of them can be given the memory of what another still reads.
+pub(super) fn groups(nodes: &[Tensor], runs: &[Run], products: &[Vec<Product>]) -> Vec<usize> {
+    let only = |k: usize| match &products[k][..] {
+        [p] if nodes[runs[k].nodes.start] == p.node && p.node.expert_rows() > Some(1) => Some(p),
+        _ => None,
+    };
+    let is_alone =
+        |k: usize| nodes[runs[k].nodes.clone()].iter().skip(1).all(|node| node.is_free());
+    let group = |k: usize| {
+        let Some(first) = only(k) else { return 0 };
+        let follows = |next: usize| {
+            is_alone(next - 1)
+                && runs[next].units.is_empty()
+                && only(next)
+                    .is_some_and(|p| p.block == first.block && p.node.has_factors_of(first.node))
+        };
+        1 + (k + 1..runs.len()).take_while(|&next| follows(next)).count()
+    };
+    (0..runs.len()).map(group).collect()
 }

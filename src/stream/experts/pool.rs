@@ -1,13 +1,14 @@
 //! The experts of a machine whose CPU computes: read straight into slots of host memory, from which the products take them.
 #![allow(unsafe_code)]
 
+use std::ops::Range;
 use std::ptr::NonNull;
 use std::sync::Arc;
 use std::time::Instant;
 
 use super::policy::{Held, Shelf};
 use super::{BlockSpec, ExpertsSpec, Mode, is_narrow};
-use crate::ggml::{self, Buffer, Numbers, Placement, Tensor};
+use crate::ggml::{self, Buffer, Numbers, Pieces, Placement, Tensor};
 use crate::source::{HostBuf, ReadError, Ticket, WeightSource};
 use crate::stream::host::STOP_INTERVAL;
 use crate::stream::{Error, Monitor};
@@ -377,6 +378,41 @@ impl Pool {
         Ok(())
     }
 
+    /// Whether the expert of a row of `product`, of one token, has arrived; it must have been asked for.
+    pub(in crate::stream) fn has_row(
+        &mut self,
+        product: &Product,
+        row: usize,
+    ) -> Result<bool, Error> {
+        let (at, i) = self.slice_of(product, row);
+        let fetch = &mut self.region(at).tickets[i];
+        let is_here = fetch.as_mut().is_none_or(|fetch| fetch.ticket.is_done());
+        if is_here {
+            self.finish(at, i)?;
+        }
+        Ok(is_here)
+    }
+
+    /// Waits for the expert of a row of `product`, of one token. The time counts as a stall.
+    pub(in crate::stream) fn wait_row(
+        &mut self,
+        product: &Product,
+        row: usize,
+    ) -> Result<(), Error> {
+        let (at, i) = self.slice_of(product, row);
+        self.finish(at, i)
+    }
+
+    /// The region of the expert of a row, and which of its slices.
+    fn slice_of(&mut self, product: &Product, row: usize) -> (usize, usize) {
+        debug_assert_eq!(self.routed, Some((product.block, product.ids)));
+        let at = self.region_of(product.block);
+        let expert = self.ids[row].unsigned_abs();
+        let region = self.region(at);
+        let slot = region.shelf.place(expert).expect("wanted experts have slots");
+        (at, slot * region.n_stacks + product.stack)
+    }
+
     /// Waits for one slice, if it is being read.
     fn finish(&mut self, at: usize, i: usize) -> Result<(), Error> {
         let monitor = self.monitor.clone();
@@ -424,6 +460,22 @@ impl Pool {
                 error,
             }
         })
+    }
+
+    /// Adds rows of `product` to what is to be computed.
+    ///
+    /// # Safety
+    ///
+    /// The rows' experts must have arrived, and the product be placed (see [`Pool::place`]) when the pieces are computed.
+    pub(in crate::stream) unsafe fn add_rows(
+        &self,
+        product: &Product,
+        rows: Range<usize>,
+        pieces: &mut Pieces,
+    ) {
+        let numbers = self.numbers.as_ref().expect("a product is placed after its route");
+        // SAFETY: by this function's contract; the numbers have the shape of the router's.
+        unsafe { pieces.add(product.node, numbers, rows) };
     }
 
     /// Lets `product` compute with what the pool has.
