@@ -85,6 +85,28 @@ fn vectors_have_the_length_that_they_have() {
 }
 
 #[test]
+fn slow_grammars_hold_nobody_up() {
+    let server = Server::start(&["--parallel", "8", "--grammars"]);
+    // Each letter can be any of those that may be left out: to go on takes libllama most of a second. It does not end by itself.
+    let grammar = format!("root ::= {}\"Z\"", "[a-z]? ".repeat(400));
+    let slow = json!({"prompt": "Go", "n_predict": 300, "stream": true, "grammar": grammar, "temperature": 1});
+    let slow: Vec<_> = (0..4).map(|_| server.begin("/completion", &slow)).collect();
+    server.until("they run", || server.metric("running_requests") == 4.0);
+    let answer = server.ask("/v1/chat/completions", &question());
+    assert_eq!(answer["choices"][0]["message"]["content"], ANSWER);
+    let tokens = answer["usage"]["completion_tokens"].as_f64().unwrap();
+    let others = server.metric("generated_tokens_total") - tokens;
+    // Token by token with them, each would have as many.
+    assert!(others < 4.0 * tokens, "{others} tokens beside {tokens}");
+    drop(slow);
+    server.until("they are let go", || server.metric("running_requests") == 0.0);
+    assert_eq!(
+        server.ask("/v1/chat/completions", &question())["choices"][0]["message"]["content"],
+        ANSWER
+    );
+}
+
+#[test]
 fn what_nothing_fits_is_the_requests_fault() {
     let server = Server::start(&[]);
     // The only text that fits has a letter for which there is no room.

@@ -14,9 +14,11 @@ mod begin;
 mod course;
 mod end;
 mod keep;
+mod pool;
 mod room;
 mod running;
 mod shares;
+mod thoughts;
 mod vectors;
 mod verify;
 
@@ -26,6 +28,7 @@ use std::time::{Duration, Instant};
 
 use super::shelf::Shelf;
 pub use course::{Course, ThoughtLimit};
+use pool::Pool;
 pub use running::{Alternative, Ended, Finish, Piece, Reading, Request, Room, Scored, Sink};
 use running::{Going, Running};
 use shares::shares;
@@ -81,6 +84,8 @@ pub struct Batcher {
     vector_waits: bool,
     /// Where texts outlive their slots.
     shelf: Option<Shelf>,
+    /// Where tokens are chosen that take long.
+    pool: Pool,
     tally: Tally,
 }
 
@@ -197,6 +202,7 @@ impl Batcher {
             reading: None,
             vector_waits: false,
             shelf: None,
+            pool: Pool::new(),
             tally: Tally::default(),
             loaded,
         })
@@ -290,10 +296,11 @@ impl Batcher {
     /// listeners, or nothing runs. Failures end the texts that they concern; the batcher goes on.
     pub fn step(&mut self) -> bool {
         self.reap();
+        self.take_thoughts(Instant::now());
         self.admit();
         self.compose();
         if self.batch.is_empty() {
-            return false;
+            return self.think();
         }
         self.clock += 1;
         self.tally.texts = self.n_running();
@@ -309,6 +316,7 @@ impl Batcher {
                 }
                 self.tell(&parts, true);
                 parts.iter().for_each(|part| self.advance(part));
+                self.wait_for_thoughts(begin.elapsed());
             }
             Err(error) => self.failed(&parts, error),
         }
@@ -396,7 +404,7 @@ impl Batcher {
         let (mut at, mut row) = (None, first + n - 1);
         let going = loop {
             let chosen = match self.context.logits_of(row) {
-                Ok(logits) => running.next(logits, &self.loaded.vocab),
+                Ok(logits) => running.next(logits, &self.loaded, &mut self.pool),
                 Err(error) => Err(error),
             };
             let (token, going) = match chosen {

@@ -40,7 +40,7 @@ impl Batcher {
         let (finish, stop) = match going {
             Going::End(finish, stop) => (finish, stop),
             Going::On if full => (Finish::ContextFull, None),
-            Going::On => return,
+            Going::On | Going::Thinks => return,
         };
         if let Some(running) = running.take() {
             self.tally.ended[0] += 1;

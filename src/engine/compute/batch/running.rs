@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::course::{Course, Way};
+use super::pool::{Pool, Task, Thought};
 use crate::engine::compute::draft::Drafted;
 use crate::engine::compute::grammar::Grammar;
 use crate::engine::error::ggml_error;
@@ -141,13 +142,17 @@ pub struct Ended {
 #[derive(Debug, PartialEq)]
 pub(super) enum Going {
     On,
+    /// Its next token is being chosen.
+    Thinks,
     End(Finish, Option<String>),
 }
 
 /// A text that is being written.
 #[derive(Debug)]
 pub(super) struct Running {
-    sampler: Sampler,
+    /// Away while a token is being chosen elsewhere.
+    sampler: Option<Sampler>,
+    thinking: Option<Thinking>,
     utf8: Utf8Stream,
     stops: StopWords,
     max_tokens: Option<usize>,
@@ -168,6 +173,17 @@ pub(super) struct Running {
     /// Since when the listener takes nothing.
     blocked: Option<Instant>,
     sink: Box<dyn Sink>,
+}
+
+/// A token that is being chosen elsewhere.
+#[derive(Debug)]
+struct Thinking {
+    /// Whoever chooses looks whether it is there.
+    wanted: Arc<()>,
+    /// What the last one took.
+    last: Duration,
+    /// Where the probabilities are wanted.
+    logits: Vec<f32>,
 }
 
 impl Running {
@@ -192,7 +208,8 @@ impl Running {
             Err(error) => return Err((request.sink, ggml_error(&loaded.index)(error))),
         };
         Ok(Running {
-            sampler,
+            sampler: Some(sampler),
+            thinking: None,
             utf8: Utf8Stream::default(),
             stops: request.stops,
             max_tokens: request.max_tokens,
@@ -231,12 +248,17 @@ impl Running {
 
     /// Whether it must fit something.
     pub(super) fn has_grammar(&self) -> bool {
-        self.sampler.has_grammar()
+        self.sampler.as_ref().is_none_or(Sampler::has_grammar)
+    }
+
+    /// Whether checking what may come takes no time to speak of.
+    pub(super) fn is_quick(&self) -> bool {
+        self.sampler.as_ref().is_some_and(Sampler::is_quick)
     }
 
     /// Whether `tokens` would fit, one after the other.
     pub(super) fn would_allow(&self, tokens: &[Token]) -> bool {
-        self.sampler.would_allow(tokens) == tokens.len()
+        self.sampler.as_ref().is_some_and(|s| s.would_allow(tokens) == tokens.len())
     }
 
     /// So much was drafted for it.
@@ -249,7 +271,7 @@ impl Running {
     pub(super) fn may_go_on(&mut self) -> bool {
         let free = self.sink.room() == Room::Free;
         self.blocked = if free { None } else { self.blocked.or_else(|| Some(Instant::now())) };
-        free && !self.parked
+        free && !self.parked && self.thinking.is_none()
     }
 
     /// Whether its listener has gone, or has taken nothing for longer than `patience`.
@@ -262,30 +284,71 @@ impl Running {
         self.sink
     }
 
-    /// Chooses the next token from `logits` and hands its text out. Returns the token, unless it ends the text, and whether the
-    /// text goes on.
+    /// Chooses the next token from `logits` and hands its text out. Returns the token, unless it ends the text or takes long to choose,
+    /// and whether the text goes on.
     pub(super) fn next(
         &mut self,
         logits: &[f32],
-        vocab: &Vocab,
+        loaded: &Arc<Loaded>,
+        pool: &mut Pool,
     ) -> Result<(Option<Token>, Going), ggml::Error> {
         self.first.get_or_insert_with(Instant::now);
-        let is_last = |n: usize| self.max_tokens.is_some_and(|max| n >= max);
-        if is_last(self.written.len()) {
+        if self.has_all() {
             return Ok((None, Going::End(Finish::Length, None)));
         }
-        let token = match self.way.begin(logits, vocab) {
-            Some(token) => token,
-            None => match self.way.only(logits.len()) {
-                Some(only) => self.sampler.choose(&only)?,
-                None => self.sampler.choose(logits)?,
-            },
+        if let Some(token) = self.way.begin(logits, &loaded.vocab) {
+            return Ok(self.say(token, logits, &loaded.vocab));
+        }
+        let only = self.way.only(logits.len());
+        let from = only.as_deref().unwrap_or(logits);
+        let Some(mut sampler) = self.sampler.take() else { return Ok((None, Going::Thinks)) };
+        let guessed = sampler.is_quick();
+        if guessed && let Some(token) = sampler.guess(from)? {
+            sampler.accept(token)?;
+            self.sampler = Some(sampler);
+            return Ok(self.say(token, logits, &loaded.vocab));
+        }
+        let wanted = Arc::default();
+        let (born, loaded) = (self.born, loaded.clone());
+        let seen = if self.logprobs.is_some() { logits.to_vec() } else { Vec::new() };
+        let (last, alive) = (sampler.last_took(), Arc::downgrade(&wanted));
+        self.thinking = Some(Thinking { wanted, last, logits: seen });
+        let logits = from.to_vec();
+        pool.think(Task { born, sampler, logits, guessed, wanted: alive, loaded });
+        Ok((None, Going::Thinks))
+    }
+
+    /// Whether it has as many tokens as it may have.
+    fn has_all(&self) -> bool {
+        self.max_tokens.is_some_and(|max| self.written.len() >= max)
+    }
+
+    /// What its last token took, if the next one is being chosen elsewhere.
+    pub(super) fn thinks(&self) -> Option<Duration> {
+        self.thinking.as_ref().map(|thinking| thinking.last)
+    }
+
+    /// The token that was being chosen elsewhere, as [`Running::next`] tells it.
+    pub(super) fn thought(
+        &mut self,
+        thought: Thought,
+        vocab: &Vocab,
+    ) -> Result<(Option<Token>, Going), ggml::Error> {
+        let Some(Thinking { wanted, logits, .. }) = self.thinking.take() else {
+            return Ok((None, Going::On));
         };
+        drop(wanted);
+        let (token, sampler) = thought.token?;
+        self.sampler = Some(sampler);
+        Ok(self.say(token, &logits, vocab))
+    }
+
+    /// Hands out the text of the next token.
+    fn say(&mut self, token: Token, logits: &[f32], vocab: &Vocab) -> (Option<Token>, Going) {
         if vocab.is_eog(token) {
-            return Ok((None, Going::End(Finish::Stop, None)));
+            return (None, Going::End(Finish::Stop, None));
         }
         self.written.push(token);
-        let last = is_last(self.written.len());
         let shown = self.shown.contains(&token);
         let mut bytes = if shown { vocab.bytes(token) } else { vocab.piece(token) };
         self.way.came(&mut bytes);
@@ -296,10 +359,10 @@ impl Running {
         }
         let going = match stop {
             Some(word) => Going::End(Finish::Stop, Some(word)),
-            None if last => Going::End(Finish::Length, None),
+            None if self.has_all() => Going::End(Finish::Length, None),
             None => Going::On,
         };
-        Ok((Some(token), going))
+        (Some(token), going)
     }
 
     /// Hands out what was held back, and the end.

@@ -56,7 +56,8 @@ impl Batcher {
         for &(slot, n) in shares {
             let place = &self.slots[slot];
             let Some(running) = place.running.as_ref() else { continue };
-            if place.n_done + n < place.tokens.len() {
+            // What takes long to choose takes long to check.
+            if place.n_done + n < place.tokens.len() || !running.is_quick() {
                 continue;
             }
             let nodes = self.n_ctx.saturating_sub(place.tokens.len());
