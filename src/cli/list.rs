@@ -13,6 +13,7 @@ use crate::cli::exit::ExitStatus;
 use crate::cli::inspect::parameters;
 use crate::cli::printer::Printer;
 use crate::cli::progress::{Status, Watched};
+use crate::engine;
 use crate::gguf::{GgmlType, Purpose, printable};
 use crate::models::{Catalog, Facts, How, Library, Model, Outlook, Room};
 use crate::plan::Kind;
@@ -40,11 +41,21 @@ pub(crate) fn run(args: &ListArgs, printer: &Printer) -> anyhow::Result<ExitStat
         catalog.notes.iter().map(|n| format!("{}: {}", n.path.display(), n.what)).collect();
     for (model, facts) in catalog.models.iter().zip(read) {
         match facts {
-            Ok(facts) => rows.push(Row { model, facts, outlook: None }),
+            Ok(mut facts) => {
+                if !can_be_known(&facts) {
+                    let name = printable(facts.architecture.as_bytes());
+                    facts.refused = Some(format!("libllama knows no architecture '{name}'"));
+                }
+                notes.extend(
+                    facts.refused.iter().map(|why| format!("{}: {why}", model.path.display())),
+                );
+                rows.push(Row { model, facts, outlook: None });
+            }
             Err(why) => notes.push(why),
         }
     }
     let n_all = rows.len();
+    let n_refused = rows.iter().filter(|row| row.facts.refused.is_some()).count();
     if !args.all {
         rows.retain(|r| r.facts.purpose == Some(Purpose::Text));
     }
@@ -76,13 +87,13 @@ pub(crate) fn run(args: &ListArgs, printer: &Printer) -> anyhow::Result<ExitStat
             };
             printer.note(format_args!("{n}, {size}; --json tells where they are"));
         }
-        remarks(printer, rows.len(), n_all, notes.len());
+        remarks(printer, [rows.len(), n_all, n_refused], notes.len() - n_refused);
     }
     Ok(ExitStatus::Ok)
 }
 
 /// What the table leaves unsaid.
-fn remarks(printer: &Printer, n_shown: usize, n_all: usize, n_notes: usize) {
+fn remarks(printer: &Printer, [n_shown, n_all, n_refused]: [usize; 3], n_notes: usize) {
     if n_all == 0 {
         printer.dim("no models were found; `airrun pull ORG/REPO` downloads one");
     }
@@ -90,17 +101,27 @@ fn remarks(printer: &Printer, n_shown: usize, n_all: usize, n_notes: usize) {
         printer
             .dim(format!("{} that write no text are left out; --all shows them", n_all - n_shown));
     }
+    if n_refused > 0 {
+        printer.dim(format!("{n_refused} cannot be loaded; -v tells why"));
+    }
     if n_notes > 0 {
         printer.detail(format!("{n_notes} were passed over"));
     }
+}
+
+/// Whether the architecture has a name that libllama knows; a projector or an adapter needs none.
+fn can_be_known(facts: &Facts) -> bool {
+    facts.purpose != Some(Purpose::Text) || engine::knows_architecture(&facts.architecture)
 }
 
 /// Fills in how the models that write text would run.
 fn look_ahead(rows: &mut [Row]) {
     let machine = probe::machine();
     let memory = machine.ram.saturating_sub(machine.reserve);
+    let runs =
+        |row: &Row<'_>| row.facts.purpose == Some(Purpose::Text) && row.facts.refused.is_none();
     let speeds = quick::Speeds::of(&kinds(rows), PROBING);
-    for row in rows.iter_mut().filter(|r| r.facts.purpose == Some(Purpose::Text)) {
+    for row in rows.iter_mut().filter(|row| runs(row)) {
         let types = row.facts.types.iter().map(|t| (t.ty, Bytes(t.bytes)));
         let compute = speeds.mixed(types);
         let without = row.facts.outlook(&Room { memory, disk: None }, compute);
@@ -202,6 +223,9 @@ fn shortened(name: &str, columns: usize) -> String {
 impl Row<'_> {
     /// `fits, 12 tokens/s`.
     fn here(&self) -> String {
+        if self.facts.refused.is_some() {
+            return "cannot be loaded".to_owned();
+        }
         let Some(outlook) = &self.outlook else {
             let what = self.facts.purpose.map(|p| p.not_for_text().unwrap_or_default());
             return what.unwrap_or("a vocabulary, or a part of a model").to_owned();
@@ -234,6 +258,7 @@ impl Row<'_> {
             "quantisation": facts.quantisation,
             "context": facts.context,
             "purpose": facts.purpose,
+            "refused": facts.refused,
             "how": outlook.map(|o| o.how),
             "tokens_per_second": outlook.and_then(|o| o.tokens_per_second),
         })

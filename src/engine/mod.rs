@@ -29,7 +29,7 @@ pub use pace::{Pace, Reading};
 
 pub use crate::ggml::{
     Dry, Mirostat, SamplerSettings, Token, Verbosity, check_grammar_text, grammar_of_schema,
-    set_verbosity,
+    knows_architecture, set_verbosity,
 };
 pub use crate::gguf::Index;
 pub use crate::plan::{StreamMode, Tier};

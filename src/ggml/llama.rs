@@ -486,6 +486,7 @@ impl Context {
             i32::try_from(tokens.len()).map_err(|_| Error::Invalid("too many tokens".into()))?;
         // SAFETY: libllama only reads the tokens, although its type says otherwise.
         let batch = unsafe { sys::llama_batch_get_one(tokens.as_ptr().cast_mut(), n) };
+        super::log::forget_errors();
         let code = call(self.ptr.as_ptr(), batch);
         self.outcome(what, code)
     }
@@ -498,7 +499,7 @@ impl Context {
             2 => Err(Error::Aborted),
             -2 => Err(Error::NoMemory { what: "the computation" }),
             _ if self.stop.load(Ordering::Relaxed) => Err(Error::Aborted),
-            _ => Err(Error::Null { what, why: super::log::take_reason() }),
+            _ => Err(Error::Null { what, why: super::log::take_error() }),
         }
     }
 

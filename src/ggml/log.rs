@@ -98,13 +98,27 @@ impl State {
     }
 }
 
-/// The most telling of the kept messages as one sentence, for an error.
+/// Forgets errors that were told: what fails next has causes of its own.
+pub(super) fn forget_errors() {
+    state().messages.retain(|(level, _)| *level != ggml_sys::GGML_LOG_LEVEL_ERROR);
+}
+
+/// The first error since they were forgotten, as one sentence. Warnings are no reasons: they may be of anything.
+pub(super) fn take_error() -> String {
+    let messages = std::mem::take(&mut state().messages);
+    sentence(messages.iter().find(|(l, _)| *l == ggml_sys::GGML_LOG_LEVEL_ERROR))
+}
+
+/// The most telling of the kept messages as one sentence, for a model that could not be loaded.
 pub(super) fn take_reason() -> String {
     let messages = std::mem::take(&mut state().messages);
-    let errors = messages.iter().filter(|(l, _)| *l == ggml_sys::GGML_LOG_LEVEL_ERROR);
     // The first error is the cause; what follows it says only that loading failed.
-    let text = errors.map(|(_, t)| t.as_str()).next().or(messages.last().map(|(_, t)| t.as_str()));
-    let text = text.unwrap_or("no reason was given");
+    let error = messages.iter().find(|(l, _)| *l == ggml_sys::GGML_LOG_LEVEL_ERROR);
+    sentence(error.or(messages.last()))
+}
+
+fn sentence(message: Option<&(ggml_log_level, String)>) -> String {
+    let text = message.map_or("no reason was given", |(_, text)| text.as_str());
     // libllama prefixes the name of its function, often twice.
     let text = text.rsplit_once("error loading model: ").map_or(text, |(_, rest)| rest);
     let text =
@@ -145,10 +159,15 @@ unsafe extern "C" fn on_log(level: ggml_log_level, text: *const c_char, _: *mut 
         if let Some(heard) = LISTENER.lock().unwrap_or_else(PoisonError::into_inner).as_mut() {
             heard(&text);
         }
-        if prints(Verbosity::Everything) {
-            drop(std::io::stderr().write_all(text.as_bytes()));
-        }
+        print(text.as_bytes());
     });
+}
+
+/// Prints what libllama says, if that is wanted.
+pub(super) fn print(text: &[u8]) {
+    if prints(Verbosity::Everything) {
+        drop(std::io::stderr().write_all(text));
+    }
 }
 
 unsafe extern "C" fn on_abort(message: *const c_char) {

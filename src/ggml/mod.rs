@@ -27,6 +27,7 @@ mod pooling;
 mod quantize;
 mod result;
 mod sampler;
+mod stderr;
 mod tensors;
 mod texts;
 mod tokenize;
@@ -66,6 +67,7 @@ pub fn init() {
     static ONCE: Once = Once::new();
     ONCE.call_once(|| {
         log::install();
+        stderr::install();
         words::install();
         // SAFETY: called once, before any other call into libllama, and it takes no arguments.
         unsafe { ggml_sys::llama_backend_init() };
@@ -83,6 +85,13 @@ pub fn system_info() -> String {
     init();
     // SAFETY: returns a C string that libllama keeps until the next call, which never comes.
     TEXT.get_or_init(|| unsafe { owned(ggml_sys::llama_print_system_info()) }).clone()
+}
+
+/// Whether libllama has code for models of this architecture.
+pub fn knows_architecture(name: &str) -> bool {
+    // SAFETY: a C string; it is only compared.
+    std::ffi::CString::new(name)
+        .is_ok_and(|name| unsafe { ggml_sys::ggml_sys_knows_architecture(name.as_ptr()) })
 }
 
 /// Sets what is printed before ggml aborts the process: the file that was being worked on, for people.

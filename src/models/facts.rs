@@ -17,7 +17,7 @@ use crate::units::Bytes;
 /// Remembered headers, at most; those that were not seen this time go first.
 const MAX_KEPT: usize = 2000;
 /// Changes when the fields below do.
-const FORMAT: u32 = 1;
+const FORMAT: u32 = 2;
 /// Headers that are read at a time: more wait for the same disk.
 const MAX_THREADS: usize = 4;
 
@@ -50,6 +50,8 @@ pub struct Facts {
     pub kv_per_token: u64,
     /// The blocks' types, those of most bytes first.
     pub types: Vec<TypeShare>,
+    /// Why it cannot be loaded, as far as its header tells.
+    pub refused: Option<String>,
 }
 
 /// What blocks have of one type.
@@ -206,6 +208,7 @@ impl Facts {
             output: output.unwrap_or_default().0,
             kv_per_token: kv_per_token(index),
             types: types(index),
+            refused: index.check_model().err().map(|error| error.reason.to_string()),
         }
     }
 }

@@ -85,6 +85,7 @@ mod tests {
             output: GIB.0,
             kv_per_token: 1 << 16,
             types: Vec::new(),
+            refused: None,
         }
     }
 

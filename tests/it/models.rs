@@ -6,7 +6,7 @@ use std::path::PathBuf;
 
 use serde_json::{Value, json};
 
-use crate::gguf_writer::{Gguf, I32, Payload, str, u32};
+use crate::gguf_writer::{Gguf, I32, Payload, Tensor, str, u32};
 use crate::home::{Home, check_refused, check_success, model, text};
 
 /// The number of the type.
@@ -86,6 +86,32 @@ fn full_home() -> Home {
     home.put("mine/flux.gguf", &small("flux"));
     home.put("mine/whisper.gguf", &small("whisper"));
     home
+}
+
+/// What its header refuses fits nowhere, and nobody promises how fast it would be.
+#[test]
+fn what_cannot_be_loaded_does_not_fit() {
+    let home = Home::new();
+    home.put("models/good.gguf", &fs::read(model("tiny-draft-q8_0.gguf")).unwrap());
+    home.put("models/unknown.gguf", &small("llama9000"));
+    let mut double = Gguf::llama();
+    *double.tensor("output.weight") = Tensor::of_type("output.weight", &[16, 8], 28, 1024);
+    home.put("models/double.gguf", &double.bytes());
+    let mut heads = Gguf::llama();
+    heads.set("llama.attention.head_count_kv", u32(3));
+    home.put("models/heads.gguf", &heads.bytes());
+    for row in list(&home, &[]) {
+        let name = row["name"].as_str().unwrap();
+        let runs = home.run(&["run", name, "a", "-n", "1", "-t", "1"]).status.success();
+        assert_eq!(runs, name == "good", "{row}");
+        assert_eq!(row["refused"].is_null(), runs, "{row}");
+        assert_eq!(row["how"].is_null(), !runs, "{row}");
+    }
+    let output = home.run(&["list", "-v"]);
+    let (table, said) = (text(&output.stdout), text(&output.stderr));
+    assert_eq!(table.matches("cannot be loaded").count(), 3, "{table}");
+    assert!(said.contains("libllama knows no architecture 'llama9000'"), "{said}");
+    assert!(said.contains("3 cannot be loaded"), "{said}");
 }
 
 #[test]

@@ -1,6 +1,7 @@
 // See missing.h. No logic.
 #include "missing.h"
 
+#include "llama-arch.h"
 #include "llama-ext.h"
 #include "llama-model.h"
 
@@ -24,4 +25,8 @@ size_t ggml_sys_model_tensors(const struct llama_model * model, const struct ggm
         i++;
     }
     return i;
+}
+
+bool ggml_sys_knows_architecture(const char * name) {
+    return llm_arch_from_string(name) != LLM_ARCH_UNKNOWN;
 }

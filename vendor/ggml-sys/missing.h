@@ -19,6 +19,9 @@ size_t ggml_sys_breakdown(const struct llama_context * context, struct ggml_sys_
 // A model's tensors: writes up to `n` of them; returns how many there are.
 size_t ggml_sys_model_tensors(const struct llama_model * model, const struct ggml_tensor ** tensors, size_t n);
 
+// Whether there is code for models of this architecture.
+bool ggml_sys_knows_architecture(const char * name);
+
 #ifdef __cplusplus
 }
 #endif
