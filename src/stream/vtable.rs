@@ -14,6 +14,7 @@ use super::exec::Exec;
 use super::{Config, Error};
 use crate::ggml::guard::{caught, guarded, quietly};
 use crate::ggml::{AddressRange, BufferType, Capabilities, Device, Graph, Tensor};
+use crate::source::ReadError;
 use crate::units::Bytes;
 
 /// What the device says of its memory: room for any model, because it only passes through.
@@ -138,8 +139,11 @@ impl Inner {
         failure.recent.is_some() || failure.lasting.is_some()
     }
 
+    /// A computation failed; where nobody reads any more, all that follow do.
     fn fail(&self, error: Error) {
-        self.failure().recent.get_or_insert(error);
+        let mut failure = self.failure();
+        let for_good = matches!(error, Error::Read { error: ReadError::Stopped, .. });
+        if for_good { &mut failure.lasting } else { &mut failure.recent }.get_or_insert(error);
     }
 
     /// Runs the body of a trampoline; after a panic in it, the answer is `fallback`, and the device has failed for good.

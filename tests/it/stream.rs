@@ -213,8 +213,6 @@ fn a_reader_that_dies_fails_all_that_comes_with_its_reason() {
         let mut failed = 0;
         for pass in 0..4 {
             match session.eval(&tokens(1, pass)) {
-                // A device's memory loses only what was on its way.
-                Ok(()) if !test_device::is_cpu() && death == Death::Gone => {}
                 Ok(()) => assert_eq!(failed, 0, "{death:?}: a pass after one that failed is fine"),
                 Err(error) => {
                     let error = error.to_string();
@@ -223,7 +221,7 @@ fn a_reader_that_dies_fails_all_that_comes_with_its_reason() {
                 }
             }
         }
-        assert!(failed >= 1, "{death:?}: no pass failed");
+        assert!(failed >= 2, "{death:?}: {failed} passes failed");
     }
 }
 
