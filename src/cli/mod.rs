@@ -38,7 +38,7 @@ mod talk;
 mod trace;
 mod wrap;
 
-use std::io;
+use std::io::{self, Write};
 use std::path::Path;
 use std::process::ExitCode;
 
@@ -56,8 +56,11 @@ pub fn main() -> ExitCode {
             return exit::report(&error, &Printer::new(false, false)).into();
         }
         Err(config::Stop::Typed(error)) => {
-            // Help and version are data, on stdout; a reader that has gone away is no failure.
-            let _ = error.print();
+            let printed = error.print().and_then(|()| io::stdout().flush());
+            // Help and version are data, on stdout.
+            if let (Err(error), false) = (printed, error.use_stderr()) {
+                return exit::report(&error.into(), &Printer::new(false, false)).into();
+            }
             if let Some(hint) = habits::hint(&error, std::env::args_os().skip(1)) {
                 Printer::new(false, false).hint(&hint);
             }
@@ -72,6 +75,10 @@ pub fn main() -> ExitCode {
         (false, false) => Verbosity::Usual,
     });
     let status = dispatch(args.command, args.config.as_deref(), &printer);
+    let status = status.and_then(|status| {
+        io::stdout().flush()?;
+        Ok(status)
+    });
     status.unwrap_or_else(|error| exit::report(&error, &printer)).into()
 }
 

@@ -3,6 +3,8 @@
 
 use std::collections::HashMap;
 use std::ptr::{NonNull, null_mut};
+use std::sync::atomic::AtomicPtr;
+use std::sync::atomic::Ordering::{Acquire, Release};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use ggml_sys as sys;
@@ -41,13 +43,14 @@ pub(super) fn watch(kind: BufferType, hear: Hear) {
         }
         return;
     }
-    // SAFETY: the table is in memory that may be written to; a thread that makes a buffer at this moment finds one function or the
-    // other, and both do the same for it.
+    // SAFETY: the table is in memory that may be written to, and a function's address is as large as a pointer. A thread that makes a
+    // buffer at this moment finds one function or the other, whole, and both do the same for it.
     unsafe {
-        let place = &raw mut (*kind.0.as_ptr()).iface.alloc_buffer;
-        if let Some(maker) = *place {
+        let place = (&raw mut (*kind.0.as_ptr()).iface.alloc_buffer).cast::<*mut ()>();
+        let place = AtomicPtr::from_ptr(place);
+        if let Some(maker) = std::mem::transmute::<*mut (), Option<Make>>(place.load(Acquire)) {
             known.insert(address, Watched { maker, hear: vec![hear] });
-            place.write_volatile(Some(make));
+            place.store(make as Make as *mut (), Release);
         }
     }
 }

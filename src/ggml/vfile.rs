@@ -3,7 +3,7 @@
 
 use std::ffi::{c_char, c_int, c_void};
 use std::fs::File;
-use std::os::unix::fs::FileExt;
+use std::mem::MaybeUninit;
 use std::path::PathBuf;
 use std::ptr::NonNull;
 use std::sync::Arc;
@@ -96,11 +96,14 @@ impl VirtualFile {
                 SegmentKind::Void => {}
                 SegmentKind::Memory(bytes) => {
                     let skip = skip as usize;
-                    out.slice(done, n).copy_from_slice(bytes.get(skip..skip + n)?);
+                    let bytes = bytes.get(skip..skip + n)?;
+                    out.slice(done, n).iter_mut().zip(bytes).for_each(|(to, from)| {
+                        to.write(*from);
+                    });
                 }
                 SegmentKind::File { file, offset } => {
                     let (file, path) = self.files.get(*file)?;
-                    if let Err(e) = file.read_exact_at(out.slice(done, n), offset + skip) {
+                    if let Err(e) = read_whole(file, out.slice(done, n), offset + skip) {
                         self.error = Some(format!("{}: {e}", path.display()));
                         return None;
                     }
@@ -124,6 +127,29 @@ impl VirtualFile {
     }
 }
 
+/// Fills `out` with what is in the file from `offset` on.
+fn read_whole(
+    file: &File,
+    mut out: &mut [MaybeUninit<u8>],
+    mut offset: u64,
+) -> std::io::Result<()> {
+    while !out.is_empty() {
+        match rustix::io::pread(file, &mut *out, offset) {
+            Ok((read, _)) if read.is_empty() => {
+                return Err(std::io::ErrorKind::UnexpectedEof.into());
+            }
+            Ok((read, _)) => {
+                let n = read.len();
+                offset += n as u64;
+                out = &mut out[n..];
+            }
+            Err(rustix::io::Errno::INTR) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Ok(())
+}
+
 /// C's destination of a read: it may be uninitialised, and the part of a `Void` segment is left so.
 struct Uninit<'a> {
     start: *mut u8,
@@ -132,11 +158,11 @@ struct Uninit<'a> {
 }
 
 impl Uninit<'_> {
-    /// `n` bytes from `at` on, to be overwritten; nothing reads them before.
-    fn slice(&mut self, at: usize, n: usize) -> &mut [u8] {
+    /// `n` bytes from `at` on.
+    fn slice(&mut self, at: usize, n: usize) -> &mut [MaybeUninit<u8>] {
         assert!(at + n <= self.len);
         // SAFETY: inside C's buffer, which nobody else touches during the call.
-        unsafe { std::slice::from_raw_parts_mut(self.start.add(at), n) }
+        unsafe { std::slice::from_raw_parts_mut(self.start.add(at).cast(), n) }
     }
 }
 

@@ -275,6 +275,37 @@ fn a_reader_that_goes_away_is_no_failure() {
     }
 }
 
+/// What was asked for and could not be written is a failure, whatever it is.
+#[test]
+#[cfg(target_os = "linux")]
+fn a_full_output_is_a_failure() {
+    let model = tiny();
+    for args in [
+        &["--help"][..],
+        &["-h"],
+        &["--version"],
+        &["help", "run"],
+        &["run", "--help"],
+        &["completions", "bash"],
+        &["man"],
+        &["devices"],
+        &["list", "--names"],
+        &["list", "--json"],
+        &["inspect", &model],
+        &["inspect", &model, "--json"],
+        &["logits", &model, "--tokens", "1"],
+        &["run", &model, "Hi", "-n", "2"],
+    ] {
+        let full = std::fs::File::options().write(true).open("/dev/full").unwrap();
+        let output = airrun(args).stdout(full).stderr(Stdio::piped()).output().unwrap();
+        // A list without models is no text at all.
+        let said = text(&output.stderr);
+        let wrote = said.contains("No space left");
+        let nothing = args[0] == "list" && said.contains("no models were found");
+        assert!(nothing || (output.status.code() == Some(1) && wrote), "{args:?}: {output:?}");
+    }
+}
+
 #[test]
 fn logits_are_printed_to_the_last_bit() {
     let json = |extra: &[&str]| {
