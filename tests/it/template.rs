@@ -177,8 +177,16 @@ fn families_render_as_with_jinja2() {
     assert!(wrong.is_empty(), "{wrong}");
 }
 
+/// One expression with a short conversation: what it is filled with, and what comes out.
+pub(crate) fn rendered(source: &str) -> (Value, Result<String, TemplateError>) {
+    let talk = messages(&[("user", "Hi there"), ("assistant", "Ho")]);
+    let ours = ChatTemplate::new(source, tokens());
+    let ours = ours.and_then(|template| template.render(&talk, None, true));
+    (context(&json!(talk), None, true), ours)
+}
+
 /// The results of `reference.py`; none where there is no Python with jinja2.
-fn reference(cases: &Value) -> Option<Vec<Value>> {
+pub(crate) fn reference(cases: &Value) -> Option<Vec<Value>> {
     // The system's own has what the system's packages bring, whatever else comes first.
     let named = std::env::var("AIRRUN_TEST_PYTHON").ok();
     let pythons = named.into_iter().chain(["python3", "/usr/bin/python3"].map(str::to_owned));

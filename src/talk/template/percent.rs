@@ -1,12 +1,14 @@
-//! Python's `%` on strings: `'%d items' % n`. minijinja knows `%` for numbers only, so where the left side may be a string, the
-//! operator becomes a call of the function [`NAME`], which looks at what it gets. It reads just enough of a template to know what
-//! the operator's two sides are; everything else is left to the letter.
+//! Operators that Python has and minijinja lacks: `%` on strings (`'%d items' % n`), and `+` on strings that are marked as safe, which
+//! escapes the other side. Where a side may be such a string, the operator becomes a call of a function, which looks at what it gets.
+//! It reads just enough of a template to know what the operator's two sides are; everything else is left to the letter.
 
 use std::borrow::Cow;
 use std::ops::Range;
 
 /// What is called instead, with both sides.
 pub(super) const NAME: &str = "percent__";
+/// The same for `+`.
+pub(super) const PLUS: &str = "plus__";
 
 /// Operators that are replaced in one template; each is found by reading its expression anew.
 const MAX_REPLACED: usize = 64;
@@ -19,14 +21,15 @@ const MAX_TOKENS: usize = 8192;
 pub(super) fn replaced(source: &str) -> Option<String> {
     let mut out = String::with_capacity(source.len());
     let (mut rest, mut left) = (source, MAX_REPLACED);
+    let marks = marks_safe(source);
     while let Some(at) = rest.find('{') {
         let (text, tag) = rest.split_at(at);
         out.push_str(text);
         let len = match tag.as_bytes().get(1) {
             Some(b'#') => tag.find("#}").map_or(tag.len(), |end| end + 2),
             Some(b'%') if is_raw(&tag[2..]) => raw_len(tag),
-            Some(b'{') => expression(tag, "}}", &mut left, &mut out)?,
-            Some(b'%') => expression(tag, "%}", &mut left, &mut out)?,
+            Some(b'{') => expression(tag, "}}", marks, &mut left, &mut out)?,
+            Some(b'%') => expression(tag, "%}", marks, &mut left, &mut out)?,
             _ => 1,
         };
         if !tag.starts_with("{{") && (!tag.starts_with("{%") || is_raw(&tag[2..])) {
@@ -36,6 +39,15 @@ pub(super) fn replaced(source: &str) -> Option<String> {
     }
     out.push_str(rest);
     Some(out)
+}
+
+/// Whether a template may mark strings as safe.
+fn marks_safe(source: &str) -> bool {
+    let filter = |after: &str| {
+        let name = after.trim_start();
+        name.strip_prefix('e').is_some_and(|rest| !rest.starts_with(char::is_alphanumeric))
+    };
+    source.contains("safe") || source.contains("escape") || source.split('|').skip(1).any(filter)
 }
 
 fn is_raw(after: &str) -> bool {
@@ -59,7 +71,13 @@ fn raw_len(tag: &str) -> usize {
 
 /// Writes the tag at the beginning of `tag`, which `end` ends, with its operators replaced. Returns its length, unless there is
 /// too much in it.
-fn expression(tag: &str, end: &str, left: &mut usize, out: &mut String) -> Option<usize> {
+fn expression(
+    tag: &str,
+    end: &str,
+    marks: bool,
+    left: &mut usize,
+    out: &mut String,
+) -> Option<usize> {
     // After the sign that trims what is before, not the sign of a number.
     let head = if tag[2..].starts_with(['-', '+']) { 3 } else { 2 };
     let (mut tokens, len) = lex(&tag[head..], end);
@@ -67,17 +85,22 @@ fn expression(tag: &str, end: &str, left: &mut usize, out: &mut String) -> Optio
         return None;
     }
     let mut text = Cow::Borrowed(&tag[..head + len]);
-    while *left > 0 && text[head..].contains('%') {
-        let inner = &text[head..];
-        let Some([a, b]) = find(inner, &tokens) else { break };
-        let call = format!("{NAME}({}, {})", &inner[a.clone()], &inner[b.clone()]);
-        text.to_mut().replace_range(head + a.start..head + b.end, &call);
-        tokens = lex(&text[head..], end).0;
-        *left -= 1;
+    for (sign, name, find) in [('%', NAME, find as Find), ('+', PLUS, find_plus)] {
+        while *left > 0 && text[head..].contains(sign) && (sign == '%' || marks) {
+            let inner = &text[head..];
+            let Some([a, b]) = find(inner, &tokens) else { break };
+            let call = format!("{name}({}, {})", &inner[a.clone()], &inner[b.clone()]);
+            text.to_mut().replace_range(head + a.start..head + b.end, &call);
+            tokens = lex(&text[head..], end).0;
+            *left -= 1;
+        }
     }
     out.push_str(&text);
     Some(head + len)
 }
+
+/// Finds both sides of an operator.
+type Find = fn(&str, &[Token]) -> Option<[Range<usize>; 2]>;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Kind {
@@ -164,6 +187,56 @@ fn find(text: &str, tokens: &[Token]) -> Option<[Range<usize>; 2]> {
     })
 }
 
+/// Both sides of the first `+` between two operands that are not both numbers.
+fn find_plus(text: &str, tokens: &[Token]) -> Option<[Range<usize>; 2]> {
+    let is_plus = |t: &Token| t.kind == Kind::Operator && &text[t.at.clone()] == "+";
+    let mut all = (0..tokens.len()).filter(|&i| is_plus(&tokens[i]));
+    all.find_map(|i| {
+        let left = &tokens[sum_before(text, tokens, i)?..i];
+        let right = &tokens[i + 1..product_after(text, tokens, i + 1)?];
+        if is_number(text, left) || is_number(text, right) {
+            return None;
+        }
+        Some([left, right].map(|side| side[0].at.start..side[side.len() - 1].at.end))
+    })
+}
+
+/// The first token of the sum that ends before token `end`.
+fn sum_before(text: &str, tokens: &[Token], end: usize) -> Option<usize> {
+    let word = |i: usize| &text[tokens[i].at.clone()];
+    let mut first = end;
+    loop {
+        let last = first.checked_sub(1)?;
+        if !ends_operand(text, &tokens[last]) {
+            return None;
+        }
+        first = operand_begin(text, tokens, last)?;
+        // Signs of the operand, and then what computes with it.
+        loop {
+            let Some(before) = first.checked_sub(1) else { return Some(first) };
+            let follows = before.checked_sub(1).is_some_and(|j| ends_operand(text, &tokens[j]));
+            match word(before) {
+                "-" | "+" if !follows => first = before,
+                "-" | "+" | "*" | "/" | "//" | "%" | "**" => {
+                    first = before;
+                    break;
+                }
+                _ => return Some(first),
+            }
+        }
+    }
+}
+
+/// The end of the product that begins at token `i`.
+fn product_after(text: &str, tokens: &[Token], i: usize) -> Option<usize> {
+    let word = |i: usize| tokens.get(i).map(|t| &text[t.at.clone()]);
+    let mut i = operand_after(text, tokens, i)?;
+    while matches!(word(i), Some("*" | "/" | "//" | "%")) {
+        i = operand_after(text, tokens, i + 1)?;
+    }
+    Some(i)
+}
+
 fn is_number(text: &str, tokens: &[Token]) -> bool {
     tokens.iter().all(|t| {
         let part = &text[t.at.clone()];
@@ -184,11 +257,24 @@ fn close_of(tokens: &[Token], open: usize) -> Option<usize> {
     })
 }
 
-/// The first token of the operand that ends before token `end`, with what follows its name: fields, calls, filters. None if it
-/// is a number's: after a sign, or after an operator that is computed first.
+/// The first token of the operand that ends before token `end`. None if it is a number's: after a sign, or after an operator that is
+/// computed first.
 fn operand_before(text: &str, tokens: &[Token], end: usize) -> Option<usize> {
+    let first = operand_begin(text, tokens, end.checked_sub(1)?)?;
+    let Some(before) = first.checked_sub(1) else { return Some(first) };
+    match &text[tokens[before].at.clone()] {
+        "*" | "/" | "//" | "%" | "**" => None,
+        "-" | "+" => {
+            let binary = before.checked_sub(1).is_some_and(|j| ends_operand(text, &tokens[j]));
+            binary.then_some(first)
+        }
+        _ => Some(first),
+    }
+}
+
+/// The first token of the operand whose last one is `i`, with what follows its name: fields, calls, filters.
+fn operand_begin(text: &str, tokens: &[Token], mut i: usize) -> Option<usize> {
     let word = |i: usize| &text[tokens[i].at.clone()];
-    let mut i = end.checked_sub(1)?;
     loop {
         if tokens[i].kind == Kind::Close {
             let mut depth = 0_usize;
@@ -207,11 +293,6 @@ fn operand_before(text: &str, tokens: &[Token], end: usize) -> Option<usize> {
         i = match word(before) {
             "." | "|" => before.checked_sub(1)?,
             _ if called || joined => before,
-            "*" | "/" | "//" | "%" | "**" => return None,
-            "-" | "+" => {
-                let binary = before.checked_sub(1).is_some_and(|j| ends_operand(text, &tokens[j]));
-                return binary.then_some(i);
-            }
             _ => return Some(i),
         };
     }
@@ -270,6 +351,22 @@ mod tests {
             ("{{ a.b('c')|d % (e) }}", "{{ percent__(a.b('c')|d, (e)) }}"),
             ("{{ (i + 1) % 3 }}", "{{ percent__((i + 1), 3) }}"),
             ("{% if x == 'a%s' % 'b' 'c' %}", "{% if x == percent__('a%s', 'b' 'c') %}"),
+        ] {
+            assert_eq!(replaced(source).unwrap(), want);
+        }
+    }
+
+    #[test]
+    fn sums_of_what_may_be_safe_become_calls() {
+        for (source, want) in [
+            ("{{ 'a'|safe + b }}", "{{ plus__('a'|safe, b) }}"),
+            ("{{ 'a'|e + b['c'] + d|f() }}", "{{ plus__(plus__('a'|e, b['c']), d|f()) }}"),
+            ("{% if x == a|safe + b * 2 %}", "{% if x == plus__(a|safe, b * 2) %}"),
+            ("{{ a.b(c)|safe - d + -e ~ f }}", "{{ plus__(a.b(c)|safe - d, -e) ~ f }}"),
+            ("{{ -a|safe + (b + c) }}", "{{ plus__(-a|safe, (plus__(b, c))) }}"),
+            ("{{ a|safe + 1 + +b }}{{+ c }}", "{{ plus__(a|safe + 1, +b) }}{{+ c }}"),
+            ("{{ a + b }}", "{{ a + b }}"),
+            ("{{ 'safe' }}{{ not a + b if c }}", "{{ 'safe' }}{{ not plus__(a, b) if c }}"),
         ] {
             assert_eq!(replaced(source).unwrap(), want);
         }

@@ -23,6 +23,11 @@ pub(super) fn add_to(env: &mut Environment<'static>) {
         minijinja::escape_formatter(out, state, value)
     });
     env.add_function(percent::NAME, percent_operator);
+    env.add_function(percent::PLUS, plus_operator);
+    for name in ["escape", "e"] {
+        env.add_filter(name, |value: Value| if value.is_safe() { value } else { escaped(&value) });
+    }
+    env.add_filter("forceescape", |value: &Value| escaped(value));
     env.add_function("joiner", globals::joiner);
     env.add_function("cycler", |items: Rest<Value>| globals::cycler(items.0));
     for name in ["length", "count"] {
@@ -108,6 +113,33 @@ fn percent_operator(state: &State, left: Value, right: Value) -> Result<Value, E
     };
     let args: Vec<Value> = if right.is_tuple() { right.try_iter()?.collect() } else { vec![right] };
     format(text, Rest(args)).map(Value::from)
+}
+
+/// The operator `+`, where a side may be a text that is marked as safe: then the other is escaped.
+fn plus_operator(state: &State, left: Value, right: Value) -> Result<Value, Error> {
+    if left.as_str().is_some() && right.as_str().is_some() && (left.is_safe() || right.is_safe()) {
+        let safe = |side: Value| if side.is_safe() { side } else { escaped(&side) };
+        return Ok(Value::from_safe_string(format!("{}{}", safe(left), safe(right))));
+    }
+    let sum = state.env().compile_expression("a + b")?;
+    sum.eval(minijinja::context! { a => left, b => right })
+}
+
+/// A value's text as HTML, as Python's markupsafe writes it.
+fn escaped(value: &Value) -> Value {
+    let text = value.to_string();
+    let mut out = String::with_capacity(text.len());
+    for c in text.chars() {
+        match c {
+            '&' => out.push_str("&amp;"),
+            '<' => out.push_str("&lt;"),
+            '>' => out.push_str("&gt;"),
+            '\'' => out.push_str("&#39;"),
+            '"' => out.push_str("&#34;"),
+            c => out.push(c),
+        }
+    }
+    Value::from_safe_string(out)
 }
 
 /// The filter `format`, for fields of reasonable width.

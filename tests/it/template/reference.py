@@ -41,6 +41,6 @@ results = []
 for case in json.load(sys.stdin):
     try:
         results.append({"text": env.from_string(case["template"]).render(**case["context"])})
-    except jinja2.exceptions.TemplateError as error:
+    except Exception as error:
         results.append({"error": str(error)})
 json.dump(results, sys.stdout)
