@@ -149,7 +149,7 @@ pub(crate) fn run(args: &BenchArgs, printer: &Printer) -> anyhow::Result<ExitSta
     tracing.finish(&session.monitor(), &engine, printer)?;
     let touched = bench::touched_by_token(engine.index());
     let mut run = Run::new(&engine, &options, peak);
-    let planned = Planned { plan: engine.plan().clone(), ..planned };
+    let planned = planned.with(engine.plan().clone());
     drop((session, engine));
     run.add_disk(disk_before, || sample_disk(&index, printer).ok().filter(|_| !interrupted));
     if !interrupted {

@@ -36,6 +36,7 @@ pub(crate) fn run(args: &PlanArgs, printer: &Printer) -> anyhow::Result<ExitStat
         plan: &planned.plan,
         rates: &forecast.rates,
         estimate: &forecast.estimate,
+        drafts: forecast.drafts.as_ref(),
         advice: forecast.advice,
         smaller: forecast.smaller,
     };

@@ -1,8 +1,8 @@
-//! What is said once a model is loaded: what comes from where with each token and how fast that will be, and where its context is
+//! What is said once a model is loaded: what comes from where with each token, how fast that will be, and who drafts; and where its context is
 //! another than the one it was made for. Nothing is said of a model that is all there with all that it could have.
 
 use crate::cli::printer::Printer;
-use crate::engine::{ContextRoom, Engine};
+use crate::engine::{ContextRoom, Engine, Foreseen};
 use crate::units::Bytes;
 
 /// The least context that libllama makes. (tokens)
@@ -16,6 +16,9 @@ pub(super) fn introduce(engine: &Engine, of: &str, printer: &Printer) {
             false => String::new(),
         };
         printer.dim(format_args!("{}{speed}", engine.describe_streams()));
+        if let Some(line) = engine.foreseen().map(drafts) {
+            printer.dim(line);
+        }
     }
     if let Some(line) = context(&engine.context(), of, engine.writes_text()) {
         printer.dim(line);
@@ -26,13 +29,30 @@ pub(super) fn introduce(engine: &Engine, of: &str, printer: &Printer) {
 pub(super) fn expected(engine: &Engine) -> String {
     let pace = engine.pace();
     let rate = pace.generation().tokens_per_second;
+    let guess = if pace.is_measured() { "" } else { " (a guess: `airrun plan` measures)" };
+    format!("about {}{guess}", rounded(rate))
+}
+
+/// `0.35 tokens/s`.
+fn rounded(rate: f64) -> String {
     let digits = match rate {
         r if r < 0.995 => 2,
         r if r < 9.95 => 1,
         _ => 0,
     };
-    let guess = if pace.is_measured() { "" } else { " (a guess: `airrun plan` measures)" };
-    format!("about {rate:.digits$} tokens/s{guess}")
+    format!("{rate:.digits$} tokens/s")
+}
+
+/// `drafts by n-grams and tiny-draft: 4.1 tokens in a pass, about 2.9 tokens/s`, or why there are none to speak of.
+fn drafts(foreseen: &Foreseen) -> String {
+    let Foreseen { who, gain, .. } = foreseen;
+    if gain.drafted == 0 {
+        return format!(
+            "drafts by {who}, where they pay: passes of several tokens are expected to take too long"
+        );
+    }
+    let (per_pass, rate) = (gain.tokens_per_pass, gain.tokens_per_second);
+    format!("drafts by {who}: about {per_pass:.1} tokens in a pass, {}", rounded(rate))
 }
 
 /// What is odd about the context, if anything is.

@@ -238,6 +238,7 @@ impl Talk {
         }
         let mut answer = answer?;
         self.engine.learn();
+        self.batcher.remember_drafts();
         if interrupted {
             answer.finish = Finish::Interrupted;
         }

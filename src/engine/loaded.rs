@@ -8,7 +8,7 @@ use super::open::planning::ContextRoom;
 use super::open::rates;
 use crate::ggml::{self, Device, Model, Threadpool};
 use crate::gguf::Index;
-use crate::plan::{Plan, Rates, Tier};
+use crate::plan::{Foreseen, Plan, Rates, Tier};
 use crate::stream::{Monitor, StreamDevice};
 use crate::talk::Vocab;
 use crate::talk::template::{ChatTemplate, SpecialTokens};
@@ -22,6 +22,8 @@ pub struct Engine(Arc<Loaded>);
 #[derive(Debug)]
 pub(super) struct Loaded {
     pub(super) draft: Option<Drafting>,
+    /// What drafts are expected to bring.
+    pub(super) foreseen: Option<Foreseen>,
     /// What passes of 1, 2, 4, ... tokens are expected to take. (seconds)
     pub(super) passes: Vec<f64>,
     /// Sequences for the ways that drafts see.
@@ -153,6 +155,11 @@ impl Engine {
 
     pub(super) fn loaded(&self) -> Arc<Loaded> {
         self.0.clone()
+    }
+
+    /// What drafts are expected to bring, where somebody drafts.
+    pub fn foreseen(&self) -> Option<&Foreseen> {
+        self.0.foreseen.as_ref().filter(|_| self.0.draft.is_some())
     }
 
     /// Its context beside the one that the model was made for.

@@ -23,15 +23,20 @@ pub use error::Error;
 pub use loaded::Engine;
 pub use open::compare;
 pub use open::options::{Draft, LoadOptions};
-pub use open::planning;
 pub use open::planning::ContextRoom;
 pub use pace::{Pace, Reading};
+
+/// Where a model would live, and what that costs, without loading it.
+pub mod planning {
+    pub use super::open::forecast::{Forecast, forecast, measured_plan, plan};
+    pub use super::open::planning::{ContextRoom, Planned};
+}
 
 pub use crate::ggml::{
     Dry, Mirostat, SamplerSettings, Token, Verbosity, check_grammar_text, grammar_of_schema,
     knows_architecture, set_verbosity,
 };
 pub use crate::gguf::Index;
-pub use crate::plan::{StreamMode, Tier};
+pub use crate::plan::{Foreseen, StreamMode, Tier};
 pub use crate::stream::experts;
 pub use crate::stream::{Monitor, Progress, Trace, UnitState};

@@ -3,8 +3,9 @@
 //!
 //! `machine` holds the numbers that come in, `parts` cuts blocks into what streams together, `spread` chooses which of it does, `solve`
 //! decides for a machine whose CPU computes, `offload` for one with a GPU; `estimate` predicts and is the judge of both, `pattern` tells
-//! libllama, `experts` is what streams by expert, `report` shows.
+//! libllama, `experts` is what streams by expert, `drafts` foresees what drafts bring, `report` shows.
 
+pub mod drafts;
 pub mod estimate;
 pub mod experts;
 mod limits;
@@ -17,6 +18,7 @@ pub mod report;
 mod solve;
 mod spread;
 
+pub use drafts::{Foreseen, Gain, Habit, gain};
 pub use estimate::{
     Bottleneck, Course, Estimate, Speed, Touched, computing_seconds, conversation, course,
     estimate, pass_seconds,

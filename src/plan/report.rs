@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use serde_json::{Value, json};
 
-use super::{Estimate, GpuMemory, Memory, Placed, Plan, Rates, Speed, Tier, Unit};
+use super::{Estimate, Foreseen, GpuMemory, Memory, Placed, Plan, Rates, Speed, Tier, Unit};
 use crate::units::Bytes;
 
 /// Everything that is to be shown.
@@ -22,6 +22,8 @@ pub struct Report<'a> {
     pub rates: &'a Rates,
     /// What it will cost.
     pub estimate: &'a Estimate,
+    /// What drafts will bring, where somebody drafts.
+    pub drafts: Option<&'a Foreseen>,
     /// What more memory would bring, if anything.
     pub advice: Option<Advice>,
     /// The type with which all of it would be resident, if quantising helped.
@@ -128,6 +130,9 @@ impl Report<'_> {
                 estimate.generation.bottleneck
             ),
         );
+        for (i, row) in self.drafted().into_iter().enumerate() {
+            line(if i == 0 { "drafts" } else { "" }, row);
+        }
         let prompt = &estimate.prompt;
         let passes =
             if prompt.passes == 1 { "1 pass" } else { &format!("{} passes", prompt.passes) };
@@ -153,6 +158,25 @@ impl Report<'_> {
             line("quantised", format!("{name}{whose} would fit: {bytes}{rate}"));
         }
         out
+    }
+
+    /// What drafts bring, and what they are taken to be.
+    fn drafted(&self) -> Vec<String> {
+        let Some(Foreseen { who, habit, gain, memory }) = self.drafts else { return Vec::new() };
+        let takes = match *memory {
+            Bytes::ZERO => String::new(),
+            memory => format!(", in {memory} of the memory"),
+        };
+        let [found, right] = [habit.found, habit.right].map(|share| share * 100.0);
+        let rate = tokens_per_second(gain.tokens_per_second);
+        vec![
+            format!("by {who}{takes}"),
+            format!(
+                "{rate}, {:.1} tokens in a pass, if {found:.0} % of passes",
+                gain.tokens_per_pass
+            ),
+            format!("have some, and {right:.0} % of what is drafted comes"),
+        ]
     }
 
     /// What a token reads where its experts come one by one.
@@ -282,6 +306,7 @@ impl Report<'_> {
             "output": if plan.output_by_cpu { Tier::Cpu } else { Tier::Resident },
             "rates": self.rates,
             "estimate": self.estimate,
+            "drafts": self.drafts,
             "advice": self.advice,
             "smaller": self.smaller,
         })
@@ -403,6 +428,7 @@ mod tests {
             plan: &plan,
             rates: &rates,
             estimate: &estimate,
+            drafts: None,
             advice,
             smaller: None,
         };
@@ -450,6 +476,7 @@ faster        with 2.00 GiB more RAM: 2.35 tokens/s
             plan: &plan,
             rates: &rates,
             estimate: &estimate,
+            drafts: None,
             advice: None,
             smaller,
         };
@@ -482,6 +509,7 @@ faster        with 2.00 GiB more RAM: 2.35 tokens/s
             plan: &plan,
             rates: &rates,
             estimate: &estimate,
+            drafts: None,
             advice: None,
             smaller: None,
         };

@@ -125,6 +125,7 @@ impl Worker {
         if self.learned.is_none_or(|at| at.elapsed() > LESSON) {
             self.learned = Some(Instant::now());
             self.server.model().iter().for_each(|served| served.engine.learn());
+            self.batcher.iter_mut().for_each(Batcher::remember_drafts);
         }
     }
 

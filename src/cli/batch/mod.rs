@@ -126,6 +126,7 @@ pub(crate) fn run(args: &BatchArgs, printer: &Printer) -> anyhow::Result<ExitSta
     };
     work.go(&mut batcher, &reader, &interrupt)?;
     drop(status);
+    batcher.remember_drafts();
     let tokens = usize::try_from(counts.tokens.load(Ordering::Relaxed)).unwrap_or(usize::MAX);
     let passes = batcher.monitor().snapshot().passes;
     printer.detail(format_args!(

@@ -1,19 +1,22 @@
 //! How a model gets in: what it needs and what the machine can do become a plan, and the plan a loaded model.
 
 pub mod compare;
+mod drafting;
+pub(super) mod forecast;
 mod layout;
 mod loading;
 mod needs;
 pub(super) mod options;
-pub mod planning;
+pub(super) mod planning;
 pub(super) mod rates;
 mod resident;
 
 use std::sync::Arc;
 
+use drafting::make_plan;
 use loading::Loading;
 use options::{Draft, LoadOptions};
-use planning::{Care, Planned, make_plan};
+use planning::{Care, Planned};
 
 use super::error::model_name;
 use super::loaded::{Drafting, Engine, Loaded};
@@ -60,7 +63,9 @@ impl Engine {
         let (rates, rates_measured) = planned.rates(&index, options);
         let context = planned.context(&index, options);
         let passes = passes(&index, &planned, &rates);
-        let Planned { plan, gpu, .. } = planned;
+        let foreseen = drafting::foresee(&index, &planned, &rates, options);
+        let Planned { plan, gpu, draft: drafts, .. } = planned;
+        let options = &LoadOptions { draft: drafts, ..options.clone() };
         let before = gpu.map(|gpu| (gpu, gpu.memory().free));
         let monitor = options.monitor.clone().unwrap_or_default();
         let loading = Loading {
@@ -84,6 +89,7 @@ impl Engine {
         let draft = draft(options, &plan, shares, &model)?;
         Ok(Engine::of(Loaded {
             draft,
+            foreseen,
             passes,
             n_ways,
             vocab,

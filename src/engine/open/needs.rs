@@ -1,5 +1,6 @@
 //! What a model needs besides its weights: asked of ggml, or bounded where memory is plenty. The plan takes it from here.
 
+use std::cell::OnceCell;
 use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Instant;
@@ -81,13 +82,15 @@ fn corners(wish: &Wish) -> ([u32; 2], [u32; 2]) {
 }
 
 /// What ggml says: the model is loaded without its weights, and contexts are made of it. Their memory takes addresses only,
-/// so that this costs neither memory nor much time. Returns the seconds that loading took, too.
+/// so that this costs neither memory nor much time. It is asked for each of the `variants` of the options, the one that needs least
+/// first. Returns the seconds that loading took, too.
 pub(super) fn measured_needs(
     index: &Index,
-    options: &LoadOptions,
+    variants: &[LoadOptions],
     wish: &Wish,
     threads: &Arc<Threadpool>,
-) -> Result<(Needs, f64), Error> {
+) -> Result<(Vec<Needs>, f64), Error> {
+    let Some(options) = variants.first() else { return Ok((Vec::new(), 0.0)) };
     let begin = Instant::now();
     let hollow = Plan::hollow(index, wish.ctx);
     let monitor = Arc::new(Monitor::default());
@@ -100,7 +103,7 @@ pub(super) fn measured_needs(
     if reads_at_once(index, &model) {
         ubatch = [ctx[1]; 2];
     }
-    let need = |n_ctx: u32, n_ubatch: u32| -> Result<Bytes, Error> {
+    let need = |options: &LoadOptions, n_ctx: u32, n_ubatch: u32| -> Result<Bytes, Error> {
         let threads = threads.clone();
         let params = ContextParams {
             n_ctx,
@@ -116,24 +119,27 @@ pub(super) fn measured_needs(
         let beside = work(index, n_ubatch) + results(index, options);
         Ok(probe::address_space().saturating_sub(before) + beside)
     };
-    // The smallest first: what the heap keeps of one context is part of the next.
-    let small = need(ctx[0], ubatch[0].min(ctx[0]))?;
-    let long = need(ctx[1], ubatch[0])?;
-    let large = need(ctx[1], ubatch[1])?;
-    // A batch cannot be larger than the context; the fourth corner is a bound.
-    let bytes = [[small, small + large.saturating_sub(long)], [long, large]];
-    let context = ContextCost { ctx, ubatch, bytes };
+    let mut costs = Vec::with_capacity(variants.len());
+    for options in variants {
+        // The smallest first: what the heap keeps of one context is part of the next.
+        let small = need(options, ctx[0], ubatch[0].min(ctx[0]))?;
+        let long = need(options, ctx[1], ubatch[0])?;
+        let large = need(options, ctx[1], ubatch[1])?;
+        // A batch cannot be larger than the context; the fourth corner is a bound.
+        let bytes = [[small, small + large.saturating_sub(long)], [long, large]];
+        costs.push(ContextCost { ctx, ubatch, bytes });
+    }
     // What other models have taken is no need of this one.
     let process =
         if options.alone { process() } else { Some(rough_needs(index, options, wish).process) };
-    let needs = match process {
+    let needs = variants.iter().zip(costs).map(|(options, context)| match process {
         Some(process) if before > Bytes::ZERO => {
             Needs { process, context, read_ahead: READ_AHEAD, gpu: None }
         }
         // A system that does not tell; the bounds have to do.
         _ => rough_needs(index, options, wish),
-    };
-    Ok((needs, seconds))
+    });
+    Ok((needs.collect(), seconds))
 }
 
 /// What the program took at most until now, and some more; `None` where the system does not tell. It differs by some pages from run
@@ -168,13 +174,14 @@ pub(super) struct Described {
 }
 
 /// What ggml says of a machine whose GPU computes: the model is described to libllama, and so are contexts of it, none of which
-/// gets any memory.
+/// gets any memory. `taken` is what the program had taken when that was first asked.
 pub(super) fn described_needs(
     index: &Index,
     options: &LoadOptions,
     wish: &Wish,
     threads: &Arc<Threadpool>,
     device: Device,
+    taken: &OnceCell<Option<Bytes>>,
 ) -> Result<Described, Error> {
     let begin = Instant::now();
     let hollow = Plan::hollow(index, wish.ctx);
@@ -193,7 +200,8 @@ pub(super) fn described_needs(
             }
         }
     }
-    let process = process().filter(|_| options.alone).unwrap_or(PROCESS + GPU_PROCESS);
+    let process = *taken.get_or_init(process);
+    let process = process.filter(|_| options.alone).unwrap_or(PROCESS + GPU_PROCESS);
     let [context, on_gpu] = costs;
     let (driver, shared) = (driver_needs(index, wish, device), [Bytes::ZERO; 2]);
     let gpu = GpuNeeds { context: on_gpu, driver, staging: STAGING, shared };

@@ -1,6 +1,7 @@
 //! From an index and options to a plan: asks the machine what it has, and ggml what the model needs. The one place that does,
-//! for the loader and for `airrun plan` alike.
+//! for the loader and for `airrun plan` alike. Who drafts is given here, and chosen in `drafting`.
 
+use std::cell::OnceCell;
 use std::collections::HashSet;
 use std::sync::Arc;
 
@@ -10,13 +11,11 @@ use super::options::{Draft, LoadOptions};
 use super::{needs, rates};
 use crate::engine::devices::{self, DeviceChoice};
 use crate::engine::error::{ggml_error, model_name};
-use crate::engine::{Error, quantize, threads};
+use crate::engine::{Error, threads};
 use crate::ggml::{Device, DeviceKind, Threadpool};
 use crate::gguf::Index;
-use crate::plan::report::{Advice, Smaller};
-use crate::plan::{self, Abilities, Estimate, Needs, Plan, Rates, StreamMode, Touched, Wish};
+use crate::plan::{self, Abilities, Needs, Plan, Rates, StreamMode, Touched, Wish};
 use crate::probe;
-use crate::probe::rates::Doubt;
 use crate::units::{Bytes, MIB};
 
 /// The context that is made when nobody says how large: enough for a conversation, small enough for any machine.
@@ -64,9 +63,18 @@ pub struct Planned {
     pub open_seconds: Option<f64>,
     /// What was measured of the machine, where the plan was made with that.
     pub measured: Option<Rates>,
+    /// Who drafts.
+    pub(super) draft: Draft,
+    /// What the model that drafts takes.
+    pub(super) beside: Beside,
 }
 
 impl Planned {
+    /// The same with another plan, of the same model and machine.
+    pub(crate) fn with(self, plan: Plan) -> Planned {
+        Planned { plan, ..self }
+    }
+
     /// What the plan was judged by, and whether somebody measured it.
     pub(super) fn rates(&self, index: &Index, options: &LoadOptions) -> (Rates, bool) {
         match (self.measured, self.machine.gpu) {
@@ -99,27 +107,15 @@ impl Planned {
     }
 }
 
-/// Plans without loading any weights. Where memory is tight, or `exact`, the model is loaded without its weights to ask what
-/// its context takes, which takes as long as loading its vocabulary.
-///
-/// # Errors
-///
-/// As [`super::Engine::open`].
-pub fn plan(index: &Arc<Index>, options: &LoadOptions, exact: bool) -> Result<Planned, Error> {
-    index.check_model()?;
-    let threads = threads::pool(threads::count(options.threads), index)?;
-    make_plan(index, options, &threads, if exact { Care::Exact } else { Care::Quick })
-}
-
-/// As [`plan()`], exact, after measuring the machine: whoever opens the model next plans with what was measured.
-///
-/// # Errors
-///
-/// As [`super::Engine::open`].
-pub fn measured_plan(index: &Arc<Index>, options: &LoadOptions) -> Result<Planned, Error> {
-    index.check_model()?;
-    let threads = threads::pool(threads::count(options.threads), index)?;
-    make_plan(index, options, &threads, Care::Measured)
+/// What the model that drafts takes, and how long.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Beside {
+    /// Of the RAM.
+    pub(super) ram: Bytes,
+    /// Of the GPU's memory.
+    pub(super) vram: Bytes,
+    /// For each token that it guesses. (seconds)
+    pub(super) each: f64,
 }
 
 /// How much is asked for a plan.
@@ -133,16 +129,17 @@ pub(super) enum Care {
     Measured,
 }
 
-/// As [`plan()`], for a model that was checked.
-pub(super) fn make_plan(
+/// Plans for a model that was checked, and the drafts that the options name.
+pub(super) fn plan_with(
     index: &Index,
     options: &LoadOptions,
     threads: &Arc<Threadpool>,
     care: Care,
+    asked: &Asked,
 ) -> Result<Planned, Error> {
     let gpu = devices::choose(options.device)?;
     let beside = beside(options, threads)?;
-    let problem = Problem { index, options, threads, care, beside };
+    let problem = Problem { index, options, threads, care, beside, asked };
     let Some(gpu) = gpu else { return problem.for_cpu() };
     let nobody_named_it = options.device == DeviceChoice::Auto && options.vram.is_none();
     match problem.for_gpu(gpu) {
@@ -159,18 +156,73 @@ struct Problem<'a> {
     options: &'a LoadOptions,
     threads: &'a Arc<Threadpool>,
     care: Care,
-    /// What the model that drafts takes of the RAM and of the GPU's memory.
-    beside: [Bytes; 2],
+    /// What the model that drafts takes.
+    beside: Beside,
+    asked: &'a Asked,
 }
 
-/// What the model that drafts will take, of RAM and of the GPU's memory.
-fn beside(options: &LoadOptions, threads: &Arc<Threadpool>) -> Result<[Bytes; 2], Error> {
-    let Draft::Model { index, .. } = &options.draft else { return Ok([Bytes::ZERO; 2]) };
+/// What was asked of ggml and of the machine once, for all plans of a model: what comes later is not the model's.
+pub(super) struct Asked {
+    /// The options that are planned for, the one that needs least first.
+    variants: Vec<LoadOptions>,
+    needs: OnceCell<(Vec<Needs>, f64)>,
+    taken: OnceCell<Option<Bytes>>,
+    measured: OnceCell<Rates>,
+}
+
+impl Asked {
+    /// Nothing yet, for options of which only the drafts differ.
+    pub(super) fn of(variants: Vec<LoadOptions>) -> Asked {
+        let (needs, taken, measured) = (OnceCell::new(), OnceCell::new(), OnceCell::new());
+        Asked { variants, needs, taken, measured }
+    }
+
+    /// What ggml says that the model needs, and the seconds that it took to load it without its weights.
+    fn needs(&self, problem: &Problem<'_>, wish: &Wish) -> Result<(Needs, f64), Error> {
+        let (needs, seconds) = match self.needs.get() {
+            Some(known) => known,
+            None => {
+                let new =
+                    needs::measured_needs(problem.index, &self.variants, wish, problem.threads)?;
+                self.needs.get_or_init(|| new)
+            }
+        };
+        // A model drafts in passes as n-grams do.
+        let which = self
+            .variants
+            .iter()
+            .position(|v| (v.draft == Draft::None) == (problem.options.draft == Draft::None));
+        Ok((needs[which.unwrap_or(0)], *seconds))
+    }
+
+    /// What was measured, if it was.
+    pub(super) fn measured(&self) -> Option<Rates> {
+        self.measured.get().copied()
+    }
+
+    fn measure(&self, new: impl FnOnce() -> Result<Rates, Error>) -> Result<Rates, Error> {
+        match self.measured.get() {
+            Some(known) => Ok(*known),
+            None => {
+                let new = new()?;
+                Ok(*self.measured.get_or_init(|| new))
+            }
+        }
+    }
+}
+
+/// What the model that drafts will take.
+fn beside(options: &LoadOptions, threads: &Arc<Threadpool>) -> Result<Beside, Error> {
+    let Draft::Model { index, .. } = &options.draft else { return Ok(Beside::default()) };
     index.check_model()?;
-    let plan = make_plan(index, &options.of_draft(None), threads, Care::Quick)?.plan;
-    let (memory, gpu) = (plan.memory, plan.gpu);
-    let on_gpu = gpu.map(|gpu| gpu.outside + gpu.blocks + gpu.context).unwrap_or_default();
-    Ok([memory.outside + memory.blocks + memory.context, on_gpu])
+    let options = options.of_draft(None);
+    let asked = Asked::of(vec![options.clone()]);
+    let planned = plan_with(index, &options, threads, Care::Quick, &asked)?;
+    let (memory, gpu) = (planned.plan.memory, planned.plan.gpu);
+    let vram = gpu.map(|gpu| gpu.outside + gpu.blocks + gpu.context).unwrap_or_default();
+    let (rates, _) = planned.rates(index, &options);
+    let each = plan::pass_seconds(&planned.plan, &rates, Touched::of(index), 1);
+    Ok(Beside { ram: memory.outside + memory.blocks + memory.context, vram, each })
 }
 
 impl Problem<'_> {
@@ -179,16 +231,15 @@ impl Problem<'_> {
         let shares = self.options.shares();
         let ctx = context_length(self.index, self.options).saturating_mul(shares);
         let ctx_least = if self.options.ctx.is_some() { ctx } else { ctx.min(LEAST_CTX * shares) };
-        let [of_ram, of_vram] = self.beside;
-        let ram = ram.map(|ram| ram.saturating_sub(of_ram));
-        let vram = vram.map(|vram| vram.saturating_sub(of_vram));
+        let ram = ram.map(|ram| ram.saturating_sub(self.beside.ram));
+        let vram = vram.map(|vram| vram.saturating_sub(self.beside.vram));
         Wish { stream, ram, vram, ctx, ctx_least, ubatch, repack }
     }
 
     /// The machine without what the model that drafts takes of it.
     fn machine(&self) -> plan::Machine {
         let machine = probe::machine();
-        plan::Machine { ram: machine.ram.saturating_sub(self.beside[0]), ..machine }
+        plan::Machine { ram: machine.ram.saturating_sub(self.beside.ram), ..machine }
     }
 
     /// What the model needs, and what is left to others in this program.
@@ -202,7 +253,7 @@ impl Problem<'_> {
 
     /// The plan of a machine whose CPU computes.
     fn for_cpu(&self) -> Result<Planned, Error> {
-        let Problem { index, options, threads, care, .. } = *self;
+        let Problem { index, options, threads, care, beside, .. } = *self;
         let known = || rates::known(index, threads::count(options.threads), options.repack);
         let here = self.machine();
         let mut machine = plan::Machine { rates: known(), ..here };
@@ -225,28 +276,44 @@ impl Problem<'_> {
             && (always || plan.streamed.is_empty())
         {
             let (needs, open_seconds, measured) = (rough, None, None);
-            return Ok(Planned { plan, gpu, machine, wish, needs, left, open_seconds, measured });
+            let draft = options.draft.clone();
+            return Ok(Planned {
+                plan,
+                gpu,
+                machine,
+                wish,
+                needs,
+                left,
+                open_seconds,
+                measured,
+                draft,
+                beside,
+            });
         }
-        let (needs, seconds) = needs::measured_needs(index, options, &wish, threads)?;
+        let (needs, seconds) = self.asked.needs(self, &wish)?;
         // After that: what the measurements take is not the model's.
         let measured = match care {
-            Care::Measured => Some(rates::measure(index, None, threads, options.repack, true)?),
+            Care::Measured => Some(
+                self.asked
+                    .measure(|| rates::measure(index, None, threads, options.repack, true))?,
+            ),
             Care::Quick | Care::Exact => None,
         };
         // Not what was just measured, but what whoever opens the model will know of it.
         machine.rates = known();
         let plan = solve(&machine, &needs).map_err(|refusal| self.refused(refusal))?;
         let open_seconds = Some(seconds);
-        Ok(Planned { plan, gpu, machine, wish, needs, left, open_seconds, measured })
+        let draft = options.draft.clone();
+        Ok(Planned { plan, gpu, machine, wish, needs, left, open_seconds, measured, draft, beside })
     }
 
     /// The plan of a machine whose GPU computes. What nothing fits by bounds is asked of ggml; what does not fit the GPU is
     /// weighed by what was measured.
     fn for_gpu(&self, device: Device) -> Result<Planned, Error> {
-        let Problem { index, options, threads, care, .. } = *self;
+        let Problem { index, options, threads, care, beside, .. } = *self;
         let memory = device.memory();
         let gpu = plan::Gpu {
-            free: memory.free.saturating_sub(self.beside[1]),
+            free: memory.free.saturating_sub(self.beside.vram),
             reserve: (Bytes(memory.total.0 / VRAM_SHARE)).max(VRAM_RESERVE),
             shares_ram: device.kind() == DeviceKind::Integrated,
             rates: rates::UNKNOWN,
@@ -268,10 +335,22 @@ impl Problem<'_> {
             && all_here(&plan)
         {
             let (needs, left, open_seconds, measured) = (rough, HashSet::new(), None, None);
-            return Ok(Planned { plan, gpu, machine, wish, needs, left, open_seconds, measured });
+            let draft = options.draft.clone();
+            return Ok(Planned {
+                plan,
+                gpu,
+                machine,
+                wish,
+                needs,
+                left,
+                open_seconds,
+                measured,
+                draft,
+                beside,
+            });
         }
         let Described { mut needs, left, seconds } =
-            needs::described_needs(index, options, &wish, threads, device)?;
+            needs::described_needs(index, options, &wish, threads, device, &self.asked.taken)?;
         let solve = |machine: &plan::Machine, needs: &Needs| {
             solve(machine, needs, &left).map_err(|refusal| self.refused(refusal))
         };
@@ -280,7 +359,9 @@ impl Problem<'_> {
         // Where there is nothing to weigh, what would be weighed needs not be measured.
         if !all_here(&plan) && wish.stream != StreamMode::Always {
             let again = care == Care::Measured;
-            let rates = rates::measure(index, gpu, threads, options.repack, again)?;
+            let rates = self
+                .asked
+                .measure(|| rates::measure(index, gpu, threads, options.repack, again))?;
             machine.gpu = machine.gpu.map(|gpu| plan::Gpu { rates, ..gpu });
             plan = solve(&machine, &needs)?;
             measured = Some(rates);
@@ -297,7 +378,8 @@ impl Problem<'_> {
             plan = solve(&machine, &needs)?;
         }
         let open_seconds = Some(seconds);
-        Ok(Planned { plan, gpu, machine, wish, needs, left, open_seconds, measured })
+        let draft = options.draft.clone();
+        Ok(Planned { plan, gpu, machine, wish, needs, left, open_seconds, measured, draft, beside })
     }
 
     /// A GPU that nobody named, and that is too small for all of the model, computes only if the CPU alone would not be faster.
@@ -321,113 +403,4 @@ fn context_length(index: &Index, options: &LoadOptions) -> u32 {
         Some(n) => n,
         None => trained.unwrap_or(DEFAULT_CTX).min(DEFAULT_CTX),
     }
-}
-
-/// What a plan will cost on this machine, and what would help most.
-#[derive(Clone, Copy, Debug)]
-pub struct Forecast {
-    /// What was measured.
-    pub rates: Rates,
-    /// What the plan will cost.
-    pub estimate: Estimate,
-    /// What more memory would bring, if anything.
-    pub advice: Option<Advice>,
-    /// What quantising would bring, if it made all of it resident.
-    pub smaller: Option<Smaller>,
-    /// Why the rates may be other ones.
-    pub doubt: Option<Doubt>,
-}
-
-/// Measures the machine with this model's disk and kinds of weights, and predicts.
-///
-/// # Errors
-///
-/// The files cannot be opened for reading.
-pub fn forecast(
-    index: &Index,
-    options: &LoadOptions,
-    planned: &Planned,
-    n_prompt: u32,
-) -> Result<Forecast, Error> {
-    let threads = threads::pool(threads::count(options.threads), index)?;
-    let measured = match planned.measured {
-        Some(measured) => measured,
-        None => rates::measure(index, planned.gpu, &threads, options.repack, true)?,
-    };
-    let doubt = rates::doubt(index, planned.gpu, &threads, options.repack);
-    let rates = Rates { open_seconds: planned.open_seconds.unwrap_or(0.0), ..measured };
-    let touched = Touched::of(index);
-    let estimate = plan::estimate(&planned.plan, &rates, touched, n_prompt);
-    let n_ctx = planned.plan.n_ctx;
-    let as_planned = Wish { ctx: n_ctx, ctx_least: n_ctx, ..planned.wish };
-    let smaller = all_resident(index, planned, as_planned)?.and_then(|(more, all)| {
-        let device = planned.gpu.map_or_else(Device::cpu, Ok).ok()?;
-        smaller(index, options, more, &all, device)
-    });
-    let advice = all_resident(index, planned, planned.wish)?.map(|(more, better)| {
-        let generation = plan::estimate(&better, &rates, touched, n_prompt).generation;
-        let none = Bytes::ZERO;
-        let (more_ram, more_vram) = if planned.gpu.is_some() { (none, more) } else { (more, none) };
-        Advice { more_ram, more_vram, tokens_per_second: generation.tokens_per_second }
-    });
-    let now = estimate.generation.tokens_per_second;
-    let advice = advice.filter(|a| a.tokens_per_second > now * 1.02);
-    let smaller = smaller.filter(|s| s.tokens_per_second.is_none_or(|then| then > now * 1.02));
-    Ok(Forecast { rates, estimate, advice, smaller, doubt })
-}
-
-/// The best type with which `more` memory would not be missing any more. `all` is the plan of the model as it is, with that memory.
-fn smaller(
-    index: &Index,
-    options: &LoadOptions,
-    more: Bytes,
-    all: &Plan,
-    device: Device,
-) -> Option<Smaller> {
-    let here = all.gpu.map_or(all.memory.outside + all.memory.blocks, |g| g.outside + g.blocks);
-    let share = here.saturating_sub(more).f64() / here.f64().max(1.0);
-    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a share of it")]
-    let room = Bytes((index.bytes().f64() * share) as u64);
-    let (ty, bytes) = quantize::would_fit(index, room)?;
-    let threads = threads::pool(threads::count(options.threads), index).ok()?;
-    let rate = rates::of_type(index, ty.blocks_type(), device, &threads, options.repack);
-    let touched = Touched::of(index);
-    let tokens_per_second = rate.map(|rate| {
-        let shrunk = bytes.f64() / index.bytes().f64().max(1.0);
-        let blocks = index.blocks.iter().map(|b| b.len).sum::<Bytes>().f64() * touched.of_block;
-        rate.0 / ((blocks + touched.output.f64()) * shrunk).max(1.0)
-    });
-    let again = quantize::is_quantised_already(index);
-    Some(Smaller { name: ty.name, bytes, tokens_per_second, again })
-}
-
-/// The memory that is missing for everything to be resident, the GPU's where one computes, and the plan with it.
-fn all_resident(
-    index: &Index,
-    planned: &Planned,
-    wish: Wish,
-) -> Result<Option<(Bytes, Plan)>, Error> {
-    let Planned { plan, gpu, machine, needs, left, .. } = planned;
-    if plan.streamed.is_empty() && plan.by_cpu.is_empty() {
-        return Ok(None);
-    }
-    let enough = Some(Bytes(u64::MAX >> 1));
-    let all = match gpu {
-        None => Wish { stream: StreamMode::Never, ram: enough, ..wish },
-        Some(_) => Wish { stream: StreamMode::Never, vram: enough, ..wish },
-    };
-    let device = gpu.map_or_else(Device::cpu, Ok).map_err(ggml_error(index))?;
-    let size = |tensors: &[usize]| lay_out(index, tensors, device).size;
-    let region = |stacks: &[usize], n: u64| lay_out_experts(index, stacks, n, device);
-    let abilities = Abilities { slot_size: &size, expert_region: &region, left };
-    let better = plan::solve(index, machine, needs, &all, abilities).ok();
-    let more = |better: Plan| {
-        let (peak, budget) = match (better.gpu, plan.gpu) {
-            (Some(there), Some(here)) => (there.peak(), here.budget),
-            _ => (better.memory.peak(), plan.memory.budget),
-        };
-        (peak.saturating_sub(budget), better)
-    };
-    // Where all of it fits already and streams all the same, that was the wish.
-    Ok(better.map(more).filter(|(more, _)| *more > Bytes::ZERO))
 }

@@ -5,10 +5,32 @@
 //! text goes that way, its tokens are handed over. Models that keep a state get chains only, and a copy of the state before the pass.
 
 use super::{Batcher, Part, sequence};
-use crate::engine::compute::draft::{Drafted, Sketch, Tree};
+use crate::engine::compute::draft::{Drafted, Pace, Sketch, Tree};
+use crate::engine::error::model_name;
 use crate::ggml::BatchToken;
 
 impl Batcher {
+    /// Lets what is drafted follow from another pace than the clock's.
+    pub fn pace_drafts(&mut self, pace: Pace) {
+        if let Some(drafts) = &mut self.drafts {
+            drafts.pace = pace;
+        }
+    }
+
+    /// Lets drafts be chains, also where the model's memory would allow for trees.
+    pub fn draft_chains(&mut self) {
+        self.n_ways = 0;
+    }
+
+    /// Keeps how drafts turned out, for plans to come.
+    pub fn remember_drafts(&mut self) {
+        let by = self.loaded.draft.as_ref().and_then(|draft| draft.model.as_ref());
+        let by = by.map(|model| model_name(&model.loaded().index));
+        if let Some(drafts) = &mut self.drafts {
+            drafts.remember(&model_name(&self.loaded.index), by.as_deref());
+        }
+    }
+
     /// Has drafts made for the texts of `shares` that get their next token in this batch, and room for them.
     pub(super) fn draft(&mut self, shares: &[(usize, usize)]) -> Vec<(usize, Tree)> {
         let base: usize = shares.iter().map(|share| share.1).sum();
@@ -177,6 +199,10 @@ impl Batcher {
                 drafts.pace.checked(node, Some(i) == next);
             }
             before = next;
+        }
+        if !self.drafts_pause {
+            let wrong = !ended && tree.nodes().iter().any(|node| node.parent == at);
+            drafts.over(tree, accepted, wrong);
         }
         Drafted { tried: tree.len(), accepted }
     }

@@ -2,11 +2,14 @@
 //! drafts is behind one trait; how much is drafted is arithmetic (`pace`). Checking is the batch's matter.
 
 mod drafters;
+mod habit;
 mod model;
 mod ngram;
 mod pace;
 mod tree;
 
+pub use habit::Seen;
+pub(in crate::engine) use habit::known;
 pub use model::DraftModel;
 pub use ngram::Ngrams;
 pub use pace::Pace;
@@ -52,18 +55,29 @@ pub struct Drafted {
 pub struct Drafts {
     drafters: Vec<Box<dyn Drafter>>,
     pub(super) pace: Pace,
+    seen: Seen,
 }
 
 impl Drafts {
     /// Those that draft, and how fast passes are taken to be.
     pub fn new(drafters: Vec<Box<dyn Drafter>>, pace: Pace) -> Drafts {
-        Drafts { drafters, pace }
+        Drafts { drafters, pace, seen: Seen::default() }
     }
 
     /// Who drafts, for people.
     pub fn names(&self) -> String {
         let names: Vec<&str> = self.drafters.iter().map(|drafter| drafter.name()).collect();
         names.join(" and ")
+    }
+
+    /// A text's pass is over: `came` of the tokens drafted for it came, and `wrong` says whether another one did.
+    pub(super) fn over(&mut self, tree: &Tree, came: usize, wrong: bool) {
+        self.seen.pass(!tree.is_empty(), came, wrong);
+    }
+
+    /// Keeps how drafts turned out since the last call: for the model called `model`, by the model `by` if one drafts.
+    pub(super) fn remember(&mut self, model: &str, by: Option<&str>) {
+        habit::remember(model, by, &std::mem::take(&mut self.seen));
     }
 
     /// What may come after each of `texts`, of which a pass computes `base` tokens anyway, and at most `room` more: as many as pay.

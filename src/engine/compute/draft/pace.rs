@@ -45,6 +45,8 @@ pub struct Pace {
     /// Passes until drafts are tried again.
     asleep: u32,
     nap: u32,
+    /// Whether the prior is all there is to know.
+    fixed: bool,
 }
 
 impl Pace {
@@ -52,7 +54,13 @@ impl Pace {
     pub fn new(prior: Vec<f64>) -> Pace {
         let ratios = vec![None; prior.len()];
         let bins = Vec::new();
-        Pace { prior, ratios, bins, draft_seconds: 0.0, asleep: 0, nap: NAPS[0] }
+        Pace { prior, ratios, bins, draft_seconds: 0.0, asleep: 0, nap: NAPS[0], fixed: false }
+    }
+
+    /// Passes take what `prior` says and drafting takes nothing, whatever a clock says: how much is drafted then follows from the texts
+    /// alone.
+    pub fn fixed(prior: Vec<f64>) -> Pace {
+        Pace { fixed: true, ..Pace::new(prior) }
     }
 
     /// Whether drafts are to be made for the next pass.
@@ -64,6 +72,9 @@ impl Pace {
     /// A pass of `n` tokens took so long.
     pub fn passed(&mut self, n: usize, seconds: f64) {
         let (at, expected) = (bucket(n), self.prior(n));
+        if self.fixed {
+            return;
+        }
         if let Some(ratio) = self.ratios.get_mut(at)
             && expected > 0.0
         {
@@ -74,7 +85,7 @@ impl Pace {
 
     /// Drafting took so long.
     pub(super) fn drafted(&mut self, seconds: f64) {
-        self.draft_seconds = seconds;
+        self.draft_seconds = if self.fixed { 0.0 } else { seconds };
     }
 
     /// A drafted token was checked: whether it came.

@@ -1,0 +1,88 @@
+//! Who drafts for a model, and what that is expected to bring: decided with the plan, because drafts take memory that blocks could live
+//! in. Nobody drafts for a model that is resident unless that was asked for, and then it costs no memory either.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use super::options::{Draft, LoadOptions};
+use super::planning::{Asked, Care, Planned, plan_with};
+use crate::engine::compute::draft;
+use crate::engine::error::model_name;
+use crate::engine::{Error, devices};
+use crate::ggml::Threadpool;
+use crate::gguf::Index;
+use crate::plan::{self, Foreseen, Rates, Touched};
+use crate::probe;
+
+/// Plans for a model and for who drafts for it: as the options say, or what is expected to be the fastest where they leave it open.
+pub(super) fn make_plan(
+    index: &Index,
+    options: &LoadOptions,
+    threads: &Arc<Threadpool>,
+    care: Care,
+) -> Result<Planned, Error> {
+    let with = |draft: &Draft| LoadOptions { draft: draft.clone(), ..options.clone() };
+    let is_open = matches!(
+        options.draft,
+        Draft::Ngrams { always: false } | Draft::Model { always: false, .. }
+    );
+    if !is_open {
+        return plan_with(index, options, threads, care, &Asked::of(vec![options.clone()]));
+    }
+    let asked = Asked::of(vec![with(&Draft::None), options.clone()]);
+    let of = |draft: &Draft| plan_with(index, &with(draft), threads, care, &asked);
+    if !certainly_streams(index, options) {
+        let without = of(&Draft::None)?;
+        if without.plan.streamed.is_empty() {
+            return Ok(without);
+        }
+    }
+    let ngrams = of(&Draft::Ngrams { always: false })?;
+    let Draft::Model { .. } = options.draft else { return Ok(ngrams) };
+    // A model that there is no room for, or that cannot be had, drafts for nobody.
+    let Ok(by_model) = of(&options.draft) else { return Ok(ngrams) };
+    let rates = asked.measured().unwrap_or_else(|| ngrams.rates(index, options).0);
+    let speed = |planned: &Planned| {
+        let foreseen = foresee(index, planned, &rates, options);
+        foreseen.map_or(0.0, |foreseen| foreseen.gain.tokens_per_second)
+    };
+    Ok(if speed(&by_model) > speed(&ngrams) { by_model } else { ngrams })
+}
+
+/// Whether the weights alone are more than there is room for.
+fn certainly_streams(index: &Index, options: &LoadOptions) -> bool {
+    match options.stream {
+        plan::StreamMode::Always => true,
+        plan::StreamMode::Never => false,
+        // What a GPU has is for the plan to say.
+        plan::StreamMode::Auto => {
+            index.bytes() > options.ram.unwrap_or_else(probe::available_memory)
+                && devices::choose(options.device).is_ok_and(|gpu| gpu.is_none())
+        }
+    }
+}
+
+/// What drafts are expected to bring with a plan, at `rates`.
+pub(super) fn foresee(
+    index: &Index,
+    planned: &Planned,
+    rates: &Rates,
+    options: &LoadOptions,
+) -> Option<Foreseen> {
+    let (plan, touched) = (&planned.plan, Touched::of(index));
+    let by = match &planned.draft {
+        Draft::Model { index, .. } => Some(model_name(index)),
+        Draft::Ngrams { .. } => None,
+        Draft::None => return None,
+    };
+    let habit = draft::known(&model_name(index), by.as_deref());
+    let options = LoadOptions { draft: planned.draft.clone(), ..options.clone() };
+    let room = options.outputs(index).saturating_sub(options.sequences.max(1));
+    let pass = |n| plan::pass_seconds(plan, rates, touched, n).max(1e-9);
+    let gain = plan::gain(habit, pass, planned.beside.each, room);
+    let name =
+        |path: &str| Path::new(path).file_stem().map(|name| name.to_string_lossy().into_owned());
+    let name = by.as_deref().and_then(name).map(|name| format!(" and {name}"));
+    let who = format!("n-grams{}", name.unwrap_or_default());
+    Some(Foreseen { who, habit, gain, memory: planned.beside.ram + planned.beside.vram })
+}
