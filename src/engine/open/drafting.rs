@@ -70,13 +70,13 @@ pub(super) fn foresee(
     options: &LoadOptions,
 ) -> Option<Foreseen> {
     let (plan, touched) = (&planned.plan, Touched::of(index));
-    let by = match &planned.draft {
+    let by = match &planned.beside.draft {
         Draft::Model { index, .. } => Some(model_name(index)),
         Draft::Ngrams { .. } => None,
         Draft::None => return None,
     };
     let habit = draft::known(&model_name(index), by.as_deref());
-    let options = LoadOptions { draft: planned.draft.clone(), ..options.clone() };
+    let options = LoadOptions { draft: planned.beside.draft.clone(), ..options.clone() };
     let room = options.outputs(index).saturating_sub(options.sequences.max(1));
     let pass = |n| plan::pass_seconds(plan, rates, touched, n).max(1e-9);
     let gain = plan::gain(habit, pass, planned.beside.each, room);

@@ -64,8 +64,8 @@ impl Engine {
         let context = planned.context(&index, options);
         let passes = passes(&index, &planned, &rates);
         let foreseen = drafting::foresee(&index, &planned, &rates, options);
-        let Planned { plan, gpu, draft: drafts, .. } = planned;
-        let options = &LoadOptions { draft: drafts, ..options.clone() };
+        let Planned { plan, gpu, beside, .. } = planned;
+        let options = &LoadOptions { draft: beside.draft, ..options.clone() };
         let before = gpu.map(|gpu| (gpu, gpu.memory().free));
         let monitor = options.monitor.clone().unwrap_or_default();
         let loading = Loading {

@@ -63,9 +63,7 @@ pub struct Planned {
     pub open_seconds: Option<f64>,
     /// What was measured of the machine, where the plan was made with that.
     pub measured: Option<Rates>,
-    /// Who drafts.
-    pub(super) draft: Draft,
-    /// What the model that drafts takes.
+    /// Who drafts, and what that takes.
     pub(super) beside: Beside,
 }
 
@@ -107,9 +105,10 @@ impl Planned {
     }
 }
 
-/// What the model that drafts takes, and how long.
-#[derive(Clone, Copy, Debug, Default)]
+/// Who drafts; what a model that does takes, and how long.
+#[derive(Clone, Debug, Default)]
 pub(super) struct Beside {
+    pub(super) draft: Draft,
     /// Of the RAM.
     pub(super) ram: Bytes,
     /// Of the GPU's memory.
@@ -213,8 +212,11 @@ impl Asked {
 
 /// What the model that drafts will take.
 fn beside(options: &LoadOptions, threads: &Arc<Threadpool>) -> Result<Beside, Error> {
-    let Draft::Model { index, .. } = &options.draft else { return Ok(Beside::default()) };
+    let Draft::Model { index, .. } = &options.draft else {
+        return Ok(Beside { draft: options.draft.clone(), ..Beside::default() });
+    };
     index.check_model()?;
+    let draft = options.draft.clone();
     let options = options.of_draft(None);
     let asked = Asked::of(vec![options.clone()]);
     let planned = plan_with(index, &options, threads, Care::Quick, &asked)?;
@@ -222,7 +224,7 @@ fn beside(options: &LoadOptions, threads: &Arc<Threadpool>) -> Result<Beside, Er
     let vram = gpu.map(|gpu| gpu.outside + gpu.blocks + gpu.context).unwrap_or_default();
     let (rates, _) = planned.rates(index, &options);
     let each = plan::pass_seconds(&planned.plan, &rates, Touched::of(index), 1);
-    Ok(Beside { ram: memory.outside + memory.blocks + memory.context, vram, each })
+    Ok(Beside { draft, ram: memory.outside + memory.blocks + memory.context, vram, each })
 }
 
 impl Problem<'_> {
@@ -253,7 +255,8 @@ impl Problem<'_> {
 
     /// The plan of a machine whose CPU computes.
     fn for_cpu(&self) -> Result<Planned, Error> {
-        let Problem { index, options, threads, care, beside, .. } = *self;
+        let Problem { index, options, threads, care, .. } = *self;
+        let beside = self.beside.clone();
         let known = || rates::known(index, threads::count(options.threads), options.repack);
         let here = self.machine();
         let mut machine = plan::Machine { rates: known(), ..here };
@@ -276,7 +279,6 @@ impl Problem<'_> {
             && (always || plan.streamed.is_empty())
         {
             let (needs, open_seconds, measured) = (rough, None, None);
-            let draft = options.draft.clone();
             return Ok(Planned {
                 plan,
                 gpu,
@@ -286,7 +288,6 @@ impl Problem<'_> {
                 left,
                 open_seconds,
                 measured,
-                draft,
                 beside,
             });
         }
@@ -303,14 +304,14 @@ impl Problem<'_> {
         machine.rates = known();
         let plan = solve(&machine, &needs).map_err(|refusal| self.refused(refusal))?;
         let open_seconds = Some(seconds);
-        let draft = options.draft.clone();
-        Ok(Planned { plan, gpu, machine, wish, needs, left, open_seconds, measured, draft, beside })
+        Ok(Planned { plan, gpu, machine, wish, needs, left, open_seconds, measured, beside })
     }
 
     /// The plan of a machine whose GPU computes. What nothing fits by bounds is asked of ggml; what does not fit the GPU is
     /// weighed by what was measured.
     fn for_gpu(&self, device: Device) -> Result<Planned, Error> {
-        let Problem { index, options, threads, care, beside, .. } = *self;
+        let Problem { index, options, threads, care, .. } = *self;
+        let beside = self.beside.clone();
         let memory = device.memory();
         let gpu = plan::Gpu {
             free: memory.free.saturating_sub(self.beside.vram),
@@ -335,7 +336,6 @@ impl Problem<'_> {
             && all_here(&plan)
         {
             let (needs, left, open_seconds, measured) = (rough, HashSet::new(), None, None);
-            let draft = options.draft.clone();
             return Ok(Planned {
                 plan,
                 gpu,
@@ -345,7 +345,6 @@ impl Problem<'_> {
                 left,
                 open_seconds,
                 measured,
-                draft,
                 beside,
             });
         }
@@ -378,8 +377,7 @@ impl Problem<'_> {
             plan = solve(&machine, &needs)?;
         }
         let open_seconds = Some(seconds);
-        let draft = options.draft.clone();
-        Ok(Planned { plan, gpu, machine, wish, needs, left, open_seconds, measured, draft, beside })
+        Ok(Planned { plan, gpu, machine, wish, needs, left, open_seconds, measured, beside })
     }
 
     /// A GPU that nobody named, and that is too small for all of the model, computes only if the CPU alone would not be faster.
