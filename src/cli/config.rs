@@ -379,12 +379,12 @@ mod tests {
         let text = "temp = 0.5\ntop-k = 3\nno-repack = true\nseed = 0x10\n[chat]\ntemp = 0.25\n\
                     system = 'x'\n[run]\ntemp = 9\n[models.tiny]\nctx = 64\nseed = 5";
         let args = chat(text, &["chat", "m.gguf"]);
-        assert_eq!((args.sample.temp, args.sample.top_k), (Some(0.25), Some(3)));
-        assert_eq!((args.sample.seed, args.load.ctx), (Some(16), None));
+        assert_eq!((args.sample.usual.temp, args.sample.usual.top_k), (Some(0.25), Some(3)));
+        assert_eq!((args.sample.usual.seed, args.load.ctx), (Some(16), None));
         assert!(args.load.no_repack && args.system.as_deref() == Some("x"));
         let args = chat(text, &["chat", "dir/tiny.gguf", "--temp", "1", "--top-k=4"]);
-        assert_eq!((args.sample.temp, args.sample.top_k), (Some(1.0), Some(4)));
-        assert_eq!((args.sample.seed, args.load.ctx), (Some(5), Some(64)));
+        assert_eq!((args.sample.usual.temp, args.sample.usual.top_k), (Some(1.0), Some(4)));
+        assert_eq!((args.sample.usual.seed, args.load.ctx), (Some(5), Some(64)));
     }
 
     #[test]

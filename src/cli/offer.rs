@@ -3,6 +3,7 @@
 
 use crate::cli::args::serve::ServeArgs;
 use crate::cli::resolve::{self, Chosen};
+use crate::cli::{sampling, talk};
 use crate::probe;
 use crate::serve::Preset;
 use crate::units::{Bytes, MIB};
@@ -34,19 +35,22 @@ pub(crate) fn preset(args: &ServeArgs, chosen: &Chosen) -> Preset {
     let parts = file.into_iter().flat_map(|path| [path.file_name(), path.file_stem()]).flatten();
     let parts = parts.map(|part| part.to_string_lossy().into_owned());
     let kept = chosen.settings.clone();
+    let usual = &args.usual;
     Preset {
         name: args.name.clone().or(known),
         aliases: chosen.names.iter().cloned().chain([typed.to_string()]).chain(parts).collect(),
         system: args.system.clone().or(kept.system),
         messages: kept.messages,
         stops: kept.stop,
-        max_tokens: kept.max_tokens,
-        temp: kept.temp,
-        top_k: kept.top_k,
-        top_p: kept.top_p,
-        min_p: kept.min_p,
-        repeat_penalty: kept.repeat_penalty,
-        repeat_last_n: kept.repeat_last_n,
-        seed: kept.seed,
+        max_tokens: usual.max_tokens.or(kept.max_tokens),
+        temp: usual.temp.or(kept.temp),
+        top_k: usual.top_k.or(kept.top_k),
+        top_p: usual.top_p.or(kept.top_p),
+        min_p: usual.min_p.or(kept.min_p),
+        repeat_penalty: usual.repeat_penalty.or(kept.repeat_penalty),
+        repeat_last_n: sampling::recent(&args.more_sampling).or(kept.repeat_last_n),
+        seed: usual.seed.or(kept.seed),
+        others: sampling::others(&args.more_sampling),
+        thinking: talk::thinking(usual),
     }
 }

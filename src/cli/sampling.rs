@@ -15,29 +15,42 @@ use crate::models::Settings;
 /// What the sampler is told: what the user said, else what came with the model.
 pub(crate) fn settings(args: &SampleArgs, kept: &Settings) -> SamplerSettings {
     let default = SamplerSettings::default();
-    let penalty = args.repeat_penalty.or(kept.repeat_penalty);
-    let more = &args.more;
-    let recent = more.repeat_last_n.map(|n| if n < 0 { Dry::MOST } else { n });
+    let usual = &args.usual;
+    let penalty = usual.repeat_penalty.or(kept.repeat_penalty);
     SamplerSettings {
-        temp: args.temp.or(kept.temp).unwrap_or(default.temp),
+        temp: usual.temp.or(kept.temp).unwrap_or(default.temp),
+        top_k: usual.top_k.or(kept.top_k).unwrap_or(default.top_k),
+        top_p: usual.top_p.or(kept.top_p).unwrap_or(default.top_p),
+        min_p: usual.min_p.or(kept.min_p).unwrap_or(default.min_p),
+        repeat_penalty: penalty.unwrap_or(default.repeat_penalty),
+        repeat_last_n: recent(&args.more).or(kept.repeat_last_n).unwrap_or(default.repeat_last_n),
+        ignore_eos: args.ignore_eos,
+        seed: usual.seed.or(kept.seed),
+        ..others(&args.more)
+    }
+}
+
+/// How many tokens are recent, if the user said so.
+pub(crate) fn recent(more: &MoreSampleArgs) -> Option<i32> {
+    more.repeat_last_n.map(|n| if n < 0 { Dry::MOST } else { n })
+}
+
+/// What the user said of what fewer people set, over the defaults.
+pub(crate) fn others(more: &MoreSampleArgs) -> SamplerSettings {
+    let default = SamplerSettings::default();
+    SamplerSettings {
         dynatemp_range: more.dynatemp_range.unwrap_or(default.dynatemp_range),
         dynatemp_exponent: more.dynatemp_exp.unwrap_or(default.dynatemp_exponent),
-        top_k: args.top_k.or(kept.top_k).unwrap_or(default.top_k),
-        top_p: args.top_p.or(kept.top_p).unwrap_or(default.top_p),
-        min_p: args.min_p.or(kept.min_p).unwrap_or(default.min_p),
         typical_p: more.typical.unwrap_or(default.typical_p),
         top_n_sigma: more.top_n_sigma.unwrap_or(default.top_n_sigma),
         xtc_probability: more.xtc_probability.unwrap_or(default.xtc_probability),
         xtc_threshold: more.xtc_threshold.unwrap_or(default.xtc_threshold),
-        repeat_penalty: penalty.unwrap_or(default.repeat_penalty),
         frequency_penalty: more.frequency_penalty.unwrap_or(default.frequency_penalty),
         presence_penalty: more.presence_penalty.unwrap_or(default.presence_penalty),
-        repeat_last_n: recent.or(kept.repeat_last_n).unwrap_or(default.repeat_last_n),
         dry: dry(more),
         mirostat: mirostat(more),
         logit_bias: more.logit_bias.clone(),
-        ignore_eos: args.ignore_eos,
-        seed: args.seed.or(kept.seed),
+        ..default
     }
 }
 

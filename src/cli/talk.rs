@@ -6,6 +6,7 @@ use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::time::Instant;
 
+use crate::cli::args::sampling::UsualSampleArgs;
 use crate::cli::args::{LoadArgs, SampleArgs};
 use crate::cli::draft;
 use crate::cli::interrupt::Interrupt;
@@ -126,11 +127,11 @@ impl Talk {
             batcher,
             grammar,
             settings: sampling::settings(sample, &settings),
-            max_tokens: sample.max_tokens.or(settings.max_tokens).map(|n| n as usize),
+            max_tokens: sample.usual.max_tokens.or(settings.max_tokens).map(|n| n as usize),
             system: settings.system,
             begin: settings.messages,
             stops: settings.stop,
-            thinking: thinking(sample),
+            thinking: thinking(&sample.usual),
             interrupt,
             printer,
             tracing,
@@ -247,7 +248,7 @@ impl Talk {
 }
 
 /// What the flags say of thinking.
-fn thinking(sample: &SampleArgs) -> Thinking {
+pub(crate) fn thinking(sample: &UsualSampleArgs) -> Thinking {
     let mut thinking = Thinking::default();
     match sample.think.as_deref() {
         _ if sample.no_think => thinking.wanted = Some(false),

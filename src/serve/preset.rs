@@ -3,6 +3,7 @@
 use serde_json::{Value, json};
 
 use crate::engine::SamplerSettings;
+use crate::talk::thinking::Thinking;
 
 /// Names and settings of the model.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -33,6 +34,10 @@ pub struct Preset {
     pub repeat_last_n: Option<i32>,
     /// Makes the draw repeatable.
     pub seed: Option<u32>,
+    /// All that no protocol has a default of its own for.
+    pub others: SamplerSettings,
+    /// Whether and how much the model thinks.
+    pub thinking: Thinking,
 }
 
 impl Preset {
@@ -46,7 +51,16 @@ impl Preset {
             repeat_penalty: self.repeat_penalty.unwrap_or(settings.repeat_penalty),
             repeat_last_n: self.repeat_last_n.unwrap_or(settings.repeat_last_n),
             seed: self.seed.or(settings.seed),
-            ..settings
+            ignore_eos: settings.ignore_eos,
+            ..self.others.clone()
+        }
+    }
+
+    /// How a model is to think, of which a request says what is in `asked`.
+    pub(super) fn thinking(&self, asked: Thinking) -> Thinking {
+        match asked.wanted {
+            Some(_) => asked,
+            None => Thinking { budget: asked.budget, ..self.thinking.clone() },
         }
     }
 
@@ -150,6 +164,21 @@ mod tests {
         let mut messages = vec![say("user", "Who?")];
         Preset::default().begin(&mut messages);
         assert_eq!(messages, [say("user", "Who?")]);
+    }
+
+    #[test]
+    fn requests_say_what_they_want_otherwise() {
+        let others = SamplerSettings { xtc_probability: 0.5, ..SamplerSettings::default() };
+        let mut thinking = Thinking::default();
+        thinking.set("low").unwrap();
+        let preset = Preset { top_k: Some(3), others, thinking, ..Preset::default() };
+        let own = SamplerSettings { top_k: 9, top_p: 0.5, ..SamplerSettings::default() };
+        let settings = preset.over(own);
+        assert_eq!((settings.top_k, settings.top_p, settings.xtc_probability), (3, 0.5, 0.5));
+        let off = Thinking { wanted: Some(false), ..Thinking::default() };
+        assert_eq!(preset.thinking(off.clone()), off);
+        let some = preset.thinking(Thinking { budget: Some(9), ..Thinking::default() });
+        assert_eq!((some.effort.as_deref(), some.budget), (Some("low"), Some(9)));
     }
 
     #[test]

@@ -30,6 +30,7 @@ pub(super) fn open(
             return Err(ApiError::bad(format!("\"{name}\" does not support thinking")));
         }
     }
+    ask.thinking = server.config.preset.thinking(ask.thinking);
     served.check_length(ask.messages.iter().map(length).sum())?;
     // Long texts take their time, and other clients' should not.
     block_in_place(|| {

@@ -41,9 +41,9 @@ pub(super) fn settings(
         frequency_penalty: number("frequency_penalty", -2.0, 2.0, default.frequency_penalty)?,
         presence_penalty: number("presence_penalty", -2.0, 2.0, default.presence_penalty)?,
         repeat_last_n: recent(fields, "repeat_last_n")?.unwrap_or(default.repeat_last_n),
-        dry: dry(fields)?,
-        mirostat: mirostat(fields)?,
-        logit_bias: biases(fields)?,
+        dry: dry(fields, &default.dry)?,
+        mirostat: mirostat(fields, default.mirostat)?,
+        logit_bias: biases(fields, &default.logit_bias)?,
         ignore_eos: fields.flag("ignore_eos")?.unwrap_or(false),
         seed: seed(fields, default.seed)?,
     })
@@ -67,10 +67,9 @@ fn recent(fields: Fields<'_>, name: &str) -> Result<Option<i32>, ApiError> {
     Ok(n.map(|n| int(if n < 0 { MOST } else { n.min(MOST) })))
 }
 
-fn dry(fields: Fields<'_>) -> Result<Dry, ApiError> {
-    let default = Dry::default();
+fn dry(fields: Fields<'_>, default: &Dry) -> Result<Dry, ApiError> {
     let breakers = match fields.any("dry_sequence_breakers") {
-        None => default.breakers,
+        None => default.breakers.clone(),
         Some(_) => {
             let texts = fields.texts("dry_sequence_breakers", MAX_BREAKERS)?;
             if texts.iter().any(|text| text.len() > MAX_BREAKER) {
@@ -92,12 +91,12 @@ fn dry(fields: Fields<'_>) -> Result<Dry, ApiError> {
 }
 
 /// `mirostat`: 0 (off), 1 or 2, with `mirostat_tau` and `mirostat_eta`.
-fn mirostat(fields: Fields<'_>) -> Result<Option<Mirostat>, ApiError> {
-    let default = Mirostat::default();
+fn mirostat(fields: Fields<'_>, kept: Option<Mirostat>) -> Result<Option<Mirostat>, ApiError> {
+    let default = kept.unwrap_or_default();
     let tau = fields.number("mirostat_tau", 0.0, 100.0)?.unwrap_or(default.tau);
     let eta = fields.number("mirostat_eta", 0.0, 100.0)?.unwrap_or(default.eta);
     let version = fields.whole("mirostat", 0, 2)?.and_then(|n| u8::try_from(n).ok());
-    let wanted = version.filter(|&version| version > 0);
+    let wanted = version.or(kept.map(|kept| kept.version)).filter(|&version| version > 0);
     Ok(wanted.map(|version| Mirostat { version, tau, eta }))
 }
 
@@ -119,7 +118,7 @@ fn seed(fields: Fields<'_>, default: Option<u32>) -> Result<Option<u32>, ApiErro
 }
 
 /// `logit_bias`: an object of token numbers, or a list of pairs, in which `false` is a ban.
-fn biases(fields: Fields<'_>) -> Result<Vec<(Token, f32)>, ApiError> {
+fn biases(fields: Fields<'_>, default: &[(Token, f32)]) -> Result<Vec<(Token, f32)>, ApiError> {
     let want = "an object of token numbers, or a list of pairs, with biases from -100 to 100";
     let wrong = || fields.wrong("logit_bias", want);
     let pair = |pair: &Value| match pair.as_array()?.as_slice() {
@@ -127,7 +126,7 @@ fn biases(fields: Fields<'_>) -> Result<Vec<(Token, f32)>, ApiError> {
         _ => None,
     };
     let biases: Option<Vec<_>> = match fields.any("logit_bias") {
-        None => return Ok(Vec::new()),
+        None => return Ok(default.to_vec()),
         Some(Value::Object(map)) if map.len() <= MAX_BIASES => {
             map.iter().map(|(token, bias)| Some((token.parse().ok()?, bias_of(bias)?))).collect()
         }

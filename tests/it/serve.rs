@@ -358,6 +358,37 @@ fn choices_differ_and_seeds_repeat() {
 }
 
 #[test]
+fn what_requests_do_not_say_is_as_the_flags_say() {
+    let flags = ["--temp", "0", "-n", "5", "--presence-penalty", "1", "--xtc-probability", "0.25"];
+    let more =
+        ["--mirostat", "2", "--dry-multiplier", "0.5", "--seed", "3", "--logit-bias", "65+1"];
+    let server = Server::start(&[&flags[..], &more[..]].concat());
+    let ask = |body: Value| server.post("/v1/chat/completions", &body).json();
+    let messages = json!([{"role": "user", "content": "Tell me a story."}]);
+    let tokens = |answer: &Value| answer["usage"]["completion_tokens"].as_u64().unwrap();
+    let silent = ask(json!({"messages": messages}));
+    assert_eq!(tokens(&silent), 5, "{silent}");
+    assert_eq!(silent["choices"], ask(json!({"messages": messages}))["choices"]);
+    assert_eq!(tokens(&ask(json!({"messages": messages, "max_tokens": 2}))), 2);
+    let ollama = json!({"messages": messages, "stream": false});
+    assert_eq!(server.ask("/api/chat", &ollama)["eval_count"], 5);
+    let params = &server.get("/props").json()["default_generation_settings"]["params"];
+    for (name, value) in [
+        ("temperature", json!(0.0)),
+        ("n_predict", json!(5)),
+        ("presence_penalty", json!(1.0)),
+        ("xtc_probability", json!(0.25)),
+        ("mirostat", json!(2)),
+        ("dry_multiplier", json!(0.5)),
+        ("seed", json!(3)),
+    ] {
+        assert_eq!(params[name], value, "{name}");
+    }
+    let defaults = &server.get("/api/airrun/status").json()["defaults"];
+    assert_eq!((&defaults["temperature"], &defaults["max_tokens"]), (&json!(0.0), &json!(5)));
+}
+
+#[test]
 fn probabilities_are_told() {
     let server = Server::start(&[]);
     let asked = with(question(), json!({"logprobs": true, "top_logprobs": 3}));

@@ -8,6 +8,21 @@ use clap::value_parser;
 #[derive(Debug, clap::Args)]
 #[command(next_help_heading = "Sampling")]
 pub(crate) struct SampleArgs {
+    #[command(flatten)]
+    pub(crate) usual: UsualSampleArgs,
+    /// Go on where the model would end its answer
+    #[arg(long)]
+    pub(crate) ignore_eos: bool,
+    #[command(flatten)]
+    pub(crate) more: MoreSampleArgs,
+    #[command(flatten)]
+    pub(crate) format: FormatArgs,
+}
+
+/// What most people set.
+#[derive(Debug, clap::Args)]
+#[command(next_help_heading = "Sampling")]
+pub(crate) struct UsualSampleArgs {
     /// The most tokens of an answer
     #[arg(short = 'n', long, value_name = "N", value_parser = value_parser!(u32).range(1..))]
     pub(crate) max_tokens: Option<u32>,
@@ -39,13 +54,6 @@ pub(crate) struct SampleArgs {
     /// Answer without thinking
     #[arg(long, conflicts_with = "think")]
     pub(crate) no_think: bool,
-    /// Go on where the model would end its answer
-    #[arg(long)]
-    pub(crate) ignore_eos: bool,
-    #[command(flatten)]
-    pub(crate) more: MoreSampleArgs,
-    #[command(flatten)]
-    pub(crate) format: FormatArgs,
 }
 
 /// What fewer people set. The names are llama.cpp's.

@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use clap::value_parser;
 
+use super::sampling::{MoreSampleArgs, UsualSampleArgs};
 use super::{KeepArgs, LoadArgs};
 use crate::units::Bytes;
 
@@ -86,6 +87,10 @@ pub(crate) struct ServeArgs {
     #[arg(long, value_name = "SECONDS", default_value_t = 15, help_heading = "Serving")]
     #[arg(value_parser = value_parser!(u32).range(1..=86400))]
     pub(crate) ping: u32,
+    #[command(flatten)]
+    pub(crate) usual: UsualSampleArgs,
+    #[command(flatten)]
+    pub(crate) more_sampling: MoreSampleArgs,
 }
 
 /// What means all models of this machine.
@@ -122,6 +127,7 @@ const EXAMPLES: &str = "\
 Examples:
   airrun serve model.gguf
   airrun serve model.gguf --ram 4G --parallel 8 -c 2048
+  airrun serve model.gguf --temp 0            for requests that do not say it
   airrun serve                    every model on this machine, loaded on demand
   curl http://127.0.0.1:11435/v1/chat/completions -d \\
     '{\"messages\":[{\"role\":\"user\",\"content\":\"Hello\"}]}'";

@@ -119,7 +119,7 @@ pub(crate) fn run(args: &BatchArgs, printer: &Printer) -> anyhow::Result<ExitSta
         template: &template,
         vocab: engine.vocab()?,
         settings: &settings,
-        max_tokens: args.sample.max_tokens.or(chosen.settings.max_tokens).map(|n| n as usize),
+        max_tokens: args.sample.usual.max_tokens.or(chosen.settings.max_tokens).map(|n| n as usize),
         system: chosen.settings.system.as_deref(),
         stops: &chosen.settings.stop,
         raw: args.raw,

@@ -224,8 +224,10 @@ pub(super) async fn props(State(server): State<Arc<Server>>) -> Result<Json<Valu
 fn params(preset: &Preset) -> Value {
     let default = preset.over(SamplerSettings::default());
     let dry = &default.dry;
+    let mirostat = default.mirostat.unwrap_or_default();
+    let max = preset.max_tokens.map_or(-1, i64::from);
     json!({
-        "n_predict": -1, "max_tokens": -1, "seed": u32::MAX, "temperature": default.temp,
+        "n_predict": max, "max_tokens": max, "seed": default.seed.unwrap_or(u32::MAX), "temperature": default.temp,
         "dynatemp_range": default.dynatemp_range, "dynatemp_exponent": default.dynatemp_exponent,
         "top_k": default.top_k, "top_p": default.top_p, "min_p": default.min_p,
         "top_n_sigma": default.top_n_sigma, "typical_p": default.typical_p,
@@ -236,8 +238,9 @@ fn params(preset: &Preset) -> Value {
         "dry_multiplier": dry.multiplier, "dry_base": dry.base,
         "dry_allowed_length": dry.allowed_length, "dry_penalty_last_n": dry.penalty_last_n,
         "dry_sequence_breakers": dry.breakers,
-        "mirostat": 0, "mirostat_tau": 5.0, "mirostat_eta": 0.1,
-        "stop": [], "ignore_eos": false, "stream": false, "n_probs": 0, "grammar": "",
+        "mirostat": default.mirostat.map_or(0, |mirostat| mirostat.version),
+        "mirostat_tau": mirostat.tau, "mirostat_eta": mirostat.eta,
+        "stop": preset.stops, "ignore_eos": false, "stream": false, "n_probs": 0, "grammar": "",
         "samplers": [
             "penalties", "dry", "top_n_sigma", "top_k", "typ_p", "top_p", "min_p", "xtc", "temperature",
         ],
