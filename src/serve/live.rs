@@ -95,7 +95,10 @@ fn defaults(preset: &Preset) -> Value {
         "temperature": short(settings.temp), "top_p": short(settings.top_p),
         "top_k": settings.top_k, "min_p": short(settings.min_p),
         "repeat_penalty": short(settings.repeat_penalty), "max_tokens": preset.max_tokens, "seed": settings.seed,
-        "system": preset.system,
+        "presence_penalty": short(settings.presence_penalty),
+        "frequency_penalty": short(settings.frequency_penalty),
+        "dry_multiplier": short(settings.dry.multiplier), "xtc_probability": short(settings.xtc_probability),
+        "stop": preset.stops, "think": preset.thinking.name(), "system": preset.system,
     })
 }
 

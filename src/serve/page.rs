@@ -29,7 +29,7 @@ macro_rules! asset {
 }
 
 /// All files.
-const ASSETS: [Asset; 29] = [
+const ASSETS: [Asset; 30] = [
     asset!("/", "index.html", HTML),
     asset!("/assets/style.css", "style.css", STYLE),
     asset!("/assets/prose.css", "prose.css", STYLE),
@@ -54,6 +54,7 @@ const ASSETS: [Asset; 29] = [
     asset!("/assets/settings.js", "settings.js", SCRIPT),
     asset!("/assets/size.js", "size.js", SCRIPT),
     asset!("/assets/slots.js", "slots.js", SCRIPT),
+    asset!("/assets/theme.js", "theme.js", SCRIPT),
     asset!("/assets/time.js", "time.js", SCRIPT),
     asset!("/assets/tree.js", "tree.js", SCRIPT),
     asset!("/assets/vendor/marked.js", "vendor/marked.js", SCRIPT),

@@ -26,6 +26,12 @@ impl Thinking {
         }
     }
 
+    /// What [`Thinking::set`] reads as this; `None` as the template wants it.
+    pub fn name(&self) -> Option<&str> {
+        let wanted = if self.wanted? { "on" } else { "off" };
+        Some(self.effort.as_deref().unwrap_or(wanted))
+    }
+
     /// Reads an effort: `none` is no thinking, and any other is some.
     ///
     /// # Errors

@@ -513,7 +513,52 @@ test("settings are sent, kept, and left out where they are empty", async ({ page
   for (const body of fake.state.requests) {
     assert.deepEqual(body.messages[0], { role: "system", content: "Be brief." });
     assert.deepEqual([body.temperature, body.top_k, "top_p" in body, body.model, body.stream], [0.25, 7, false, "fake-70b", true]);
+    assert.ok(!("think" in body) && !("stop" in body));
   }
+  // What is folded away is found when it is wrong, and shown when it is set.
+  await page.click("#open-settings");
+  await page.click("#settings summary");
+  await page.fill("[name=presence_penalty]", "7");
+  await page.fill("[name=stop]", "\nEND\n\n  two words\n");
+  await page.selectOption("[name=think]", "off");
+  await page.click("#settings summary");
+  await page.getByRole("button", { name: "Done" }).click();
+  assert.ok(await page.locator("[name=presence_penalty]").isVisible());
+  await page.fill("[name=presence_penalty]", "0.5");
+  await page.getByRole("button", { name: "Done" }).click();
+  await page.reload();
+  await ready(page);
+  await ask(page, "hello");
+  await rest(page);
+  const { presence_penalty: penalty, stop, think } = fake.state.requests.at(-1);
+  assert.deepEqual([penalty, stop, think], [0.5, ["END", "  two words"], false]);
+  await page.click("#open-settings");
+  assert.ok(await page.locator("[name=stop]").isVisible());
+});
+
+test("colours are the system's until others are chosen", async ({ page, context }) => {
+  const paper = (color) => page.waitForFunction((want) => getComputedStyle(document.body).backgroundColor === want, color);
+  const [light, dark] = ["rgb(250, 249, 247)", "rgb(25, 24, 22)"];
+  await paper(light);
+  const other = await context.newPage();
+  await other.goto(page.url());
+  await page.click("#open-settings");
+  await page.selectOption("[name=theme]", "dark");
+  await page.getByRole("button", { name: "Done" }).click();
+  await paper(dark);
+  await other.waitForFunction(() => document.documentElement.dataset.theme === "dark");
+  await page.reload();
+  await ready(page);
+  await paper(dark);
+  await page.emulateMedia({ colorScheme: "dark" });
+  await page.click("#open-settings");
+  await page.selectOption("[name=theme]", "light");
+  await page.getByRole("button", { name: "Done" }).click();
+  await paper(light);
+  await page.click("#open-settings");
+  await page.selectOption("[name=theme]", "");
+  await page.getByRole("button", { name: "Done" }).click();
+  await paper(dark);
 });
 
 test("errors are told where they happen, and can be tried again", async ({ page, fake, quiet }) => {

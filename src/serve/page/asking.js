@@ -67,6 +67,8 @@ function request(nodes, goesOn) {
   if (live.model()) body.model = live.model();
   const chosen = settings.current();
   for (const name of store.NUMBERS) if (chosen[name] !== undefined) body[name] = chosen[name];
+  if (chosen.stop) body.stop = chosen.stop;
+  if (chosen.think) body.think = { on: true, off: false }[chosen.think] ?? chosen.think;
   return body;
 }
 

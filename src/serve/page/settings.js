@@ -8,12 +8,24 @@ let settings = loadSettings();
 
 export const current = () => settings;
 
-/** The fields' grey texts: what the server does where they are empty. */
+/** What the fields say where a server says nothing. */
+const GREY = new Map();
+
+/** The fields' grey texts: what the server does with this model where they are empty. */
 export function defaults(of = {}) {
-  const form = $("settings").querySelector("form");
-  for (const name of NUMBERS) if (Number.isFinite(of[name])) form.elements[name].placeholder = String(of[name]);
-  form.elements.system.placeholder = of.system || "none";
+  const { elements } = $("settings").querySelector("form");
+  for (const name of NUMBERS) {
+    const field = elements[name];
+    if (!GREY.has(name)) GREY.set(name, field.placeholder);
+    field.placeholder = Number.isFinite(of[name]) ? String(of[name]) : GREY.get(name);
+  }
+  elements.system.placeholder = of.system || "none";
+  elements.stop.placeholder = of.stop?.length ? of.stop.join("\n") : "none";
+  elements.think.options[0].textContent = of.think ? `as the server does: ${of.think}` : "as the model does";
 }
+
+/** Lines that are not empty, as they are. */
+const lines = (text) => text.split("\n").filter(Boolean);
 
 /** Listens. `system()` are the instructions of this conversation, `change(text)` is told of others. */
 export function listen({ system, change }) {
@@ -28,6 +40,11 @@ export function listen({ system, change }) {
     wasAlways = system() !== "" && settings.system === system();
     elements.always.checked = wasAlways;
     for (const name of NUMBERS) elements[name].value = settings[name] ?? "";
+    elements.think.value = settings.think ?? "";
+    elements.stop.value = (settings.stop ?? []).join("\n");
+    elements.theme.value = globalThis.airrunTheme.chosen();
+    // What is set is seen; a wrong number in what is folded away could not be found.
+    form.querySelector(".more").open = [...form.querySelectorAll(".more :is(input, textarea)")].some(({ value }) => value);
     dialog.showModal();
   });
   // Only `Done` keeps anything, and only what makes sense.
@@ -40,11 +57,15 @@ export function listen({ system, change }) {
     const always = elements.always.checked ? text : wasAlways ? "" : settings.system;
     if (always) next.system = always;
     for (const name of NUMBERS) if (elements[name].value !== "") next[name] = elements[name].valueAsNumber;
+    if (elements.think.value) next.think = elements.think.value;
+    if (lines(elements.stop.value).length) next.stop = lines(elements.stop.value);
     settings = next;
+    globalThis.airrunTheme.choose(elements.theme.value);
     saveSettings(settings);
     change(text);
   });
   for (const id of ["close-settings", "cancel-settings"]) $(id).addEventListener("click", () => dialog.close());
   dialog.addEventListener("click", (event) => { if (event.target === dialog) dialog.close(); });
-  $("reset").addEventListener("click", () => { for (const name of NUMBERS) elements[name].value = ""; });
+  form.addEventListener("invalid", (event) => { const folded = event.target.closest("details"); if (folded) folded.open = true; }, true);
+  $("reset").addEventListener("click", () => { for (const name of [...NUMBERS, "think", "stop"]) elements[name].value = ""; });
 }

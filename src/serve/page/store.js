@@ -8,7 +8,13 @@ const SETTINGS = "airrun.settings";
 const OLD = "airrun.talk";
 
 /** The names of the settings that go to the server as numbers. */
-export const NUMBERS = ["temperature", "max_tokens", "top_p", "top_k", "min_p", "repeat_penalty", "seed"];
+export const NUMBERS = [
+  "temperature", "max_tokens", "top_p", "top_k", "min_p", "repeat_penalty", "seed", "presence_penalty", "frequency_penalty", "dry_multiplier",
+  "xtc_probability",
+];
+
+/** How a model can be told to think. */
+export const THOUGHTS = ["on", "off", "low", "medium", "high"];
 
 /** Why something could not be kept, in words. */
 export class NotKept extends Error {}
@@ -178,6 +184,8 @@ export function loadSettings() {
   const settings = {};
   if (typeof kept?.system === "string" && kept.system.trim()) settings.system = kept.system;
   for (const name of NUMBERS) if (Number.isFinite(kept?.[name])) settings[name] = kept[name];
+  if (THOUGHTS.includes(kept?.think)) settings.think = kept.think;
+  if (Array.isArray(kept?.stop) && kept.stop.length && kept.stop.every((text) => typeof text === "string" && text)) settings.stop = kept.stop;
   return settings;
 }
 
