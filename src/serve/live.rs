@@ -30,11 +30,18 @@ pub(super) async fn status(State(server): State<Arc<Server>>) -> Result<Response
     let mut status = describe(served, &server.config.preset);
     status["now"] = now(&server, served, &mut Vec::new());
     if let Some(watch) = served.engine.monitor().experts() {
-        // For a map of them: for each block that has some, `name`, `uses`, `misses`, `bytes`, and `experts`, a character each:
-        // `.` is one that is not in memory, `0` to `9` how much those that are there are used.
         status["experts"] = json!(watch.blocks());
     }
     Ok(Json(status).into_response())
+}
+
+/// `/api/airrun/experts`, for a map of them: for each block that has some that stream one by one, `name`, `uses`, `misses`, `bytes`, and
+/// `experts`, a character each: `.` is one that is not in memory, `+` one that is being read, `0` to `9` how much those that are there
+/// are used.
+pub(super) async fn experts(State(server): State<Arc<Server>>) -> Result<Response, ApiError> {
+    let monitor = server.model()?.engine.monitor();
+    let blocks = monitor.experts().map(|watch| watch.blocks()).unwrap_or_default();
+    Ok(Json(blocks).into_response())
 }
 
 /// The model and its plan.

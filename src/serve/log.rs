@@ -15,7 +15,7 @@ use tokio_stream::StreamExt;
 use super::server::Server;
 
 /// Paths that are asked for all the time, by programs that watch.
-const WATCHED: [&str; 3] = ["/health", "/metrics", "/api/airrun/status"];
+const WATCHED: [&str; 4] = ["/health", "/metrics", "/api/airrun/status", "/api/airrun/experts"];
 
 /// A request whose answer has ended.
 #[derive(Clone, Debug, PartialEq)]

@@ -29,7 +29,7 @@ macro_rules! asset {
 }
 
 /// All files.
-const ASSETS: [Asset; 30] = [
+const ASSETS: [Asset; 31] = [
     asset!("/", "index.html", HTML),
     asset!("/assets/style.css", "style.css", STYLE),
     asset!("/assets/prose.css", "prose.css", STYLE),
@@ -46,6 +46,7 @@ const ASSETS: [Asset; 30] = [
     asset!("/assets/conversation.js", "conversation.js", SCRIPT),
     asset!("/assets/chats.js", "chats.js", SCRIPT),
     asset!("/assets/code.js", "code.js", SCRIPT),
+    asset!("/assets/experts.js", "experts.js", SCRIPT),
     asset!("/assets/files.js", "files.js", SCRIPT),
     asset!("/assets/key.js", "key.js", SCRIPT),
     asset!("/assets/live.js", "live.js", SCRIPT),

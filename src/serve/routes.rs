@@ -52,6 +52,7 @@ pub(super) fn router(server: Arc<Server>) -> Router {
         .route("/api/version", get(ollama::version))
         .route("/api/airrun/status", get(live::status))
         .route("/api/airrun/events", get(live::events))
+        .route("/api/airrun/experts", get(live::experts))
         .route("/api/airrun/count", post(fit::count))
         .route("/api/airrun/streams/{name}", get(resume::take_up).delete(resume::stop))
         .fallback(file)

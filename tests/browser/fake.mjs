@@ -37,6 +37,19 @@ const DEEP_PLAN = {
   units: DEEP_BLOCKS.flatMap((_, block) => ["attn_output", "ffn_gate_exps", "ffn_up_exps", "ffn_down_exps"].map((part) => ({ name: `block ${block} (${part}.weight)`, block, bytes: 5e7 }))),
 };
 
+/** A mixture of 60 blocks of 512 experts, of which a token uses 10. */
+const MIXTURE_BLOCKS = Array.from({ length: 60 }, (_, i) => ({ name: `block ${i}`, tier: "streamed", bytes: 1.2e9, streamed_bytes: 1.1e9 }));
+const MIXTURE_PLAN = {
+  ...PLAN, blocks: MIXTURE_BLOCKS, units: MIXTURE_BLOCKS.map(({ name }, block) => ({ name: `${name} (experts)`, block, bytes: 1.1e9 })),
+  experts: { used: 10, kept_of_each_block: 96, bytes: 1.2e10 },
+};
+
+/** What each block's experts do: of every 16, three are there, one is used most, and one is being read; `turn` moves them on. */
+const experts = (turn) => MIXTURE_BLOCKS.map(({ name }, block) => ({
+  name, uses: 1000, misses: 170 + block, bytes: 1e9,
+  experts: Array.from({ length: 512 }, (_, e) => ({ 0: "9", 3: "0", 5: "4", 7: turn ? "1" : ".", 11: "+" })[(e + block) % 16] ?? ".").join(""),
+}));
+
 const MATHS = "Inline \\(E=mc^2\\), priced $5 or $10, and $a_1 \\le b$.\n\n\\[\\int_0^\\infty e^{-x^2}\\,dx = \\frac{\\sqrt\\pi}{2}\\]\n\n$$\\begin{pmatrix} a & b \\\\ c & d \\end{pmatrix}$$\n\nBroken: \\(\\frac{1\\) and open: \\(x.";
 
 /** What is answered to each question, in pieces; a function writes to the connection itself. */
@@ -101,7 +114,7 @@ function refuse(response, status, message, code = null) {
 /** Starts the server on a free port; `state` can be changed while it runs. */
 export async function start(state = {}) {
   Object.assign(state, { key: "", running: 0, requests: [], run: 0, passes: 0, read: 0, aborted: 0, fails: 0, streams: new Map(), n_ctx: 4096, drops: 0, pace: 25, ...state });
-  const planOf = () => ({ ...(state.gpu ? GPU_PLAN : state.parts ? PARTS_PLAN : state.deep ? DEEP_PLAN : PLAN), n_ctx_per_request: state.n_ctx });
+  const planOf = () => ({ ...(state.gpu ? GPU_PLAN : state.parts ? PARTS_PLAN : state.deep ? DEEP_PLAN : state.mixture ? MIXTURE_PLAN : PLAN), n_ctx_per_request: state.n_ctx });
 
   function now() {
     const busy = state.running > 0;
@@ -181,13 +194,18 @@ export async function start(state = {}) {
       if (state.models && !state.requests.some(({ model }) => model === asked)) return refuse(response, 503, "the model is being loaded");
       if (state.loading) return refuse(response, 503, "the model is being loaded");
       response.writeHead(200, { "Content-Type": "application/json" });
-      return response.end(JSON.stringify({ model: "fake-70b", title: "Fake 70B Instruct", architecture: "fake", quantisation: "Q4_K_M", bytes: 4.2e10, defaults: { temperature: 0.6, top_k: 20 }, plan: planOf(), now: now() }));
+      return response.end(JSON.stringify({ model: "fake-70b", title: "Fake 70B Instruct", architecture: "fake", quantisation: "Q4_K_M", bytes: 4.2e10, defaults: { temperature: 0.6, top_k: 20 }, plan: planOf(), now: now(), ...(state.mixture && { experts: experts(0) }) }));
     }
     if (pathname === "/v1/models") {
       response.writeHead(200, { "Content-Type": "application/json" });
       return response.end(JSON.stringify({ object: "list", data: (state.models ?? ["fake-70b"]).map((id) => ({ id, object: "model" })) }));
     }
     if (pathname === "/api/airrun/events") return live(response);
+    if (pathname === "/api/airrun/experts") {
+      state.looks = (state.looks ?? 0) + 1;
+      response.writeHead(200, { "Content-Type": "application/json" });
+      return response.end(JSON.stringify(experts(state.looks > 3 ? 1 : 0)));
+    }
     if (pathname === "/api/airrun/count") {
       let text = "";
       for await (const piece of request) text += piece;

@@ -811,8 +811,58 @@ test("slots fill and empty, and the sum is told", async ({ page }) => {
   await page.keyboard.press("Escape");
 });
 
+for (const [name, options] of [["a desk", DESK], ["a phone", PHONE]]) {
+  test(`60 blocks of 512 experts can be told apart on ${name}`, async ({ page, fake, quiet }) => {
+    // That is about this test, which reads canvases.
+    quiet(/willReadFrequently/);
+    fake.state.mixture = true;
+    await page.reload();
+    await ready(page);
+    assert.equal(fake.state.looks, undefined);
+    await page.click("#blocks-toggle");
+    await page.waitForFunction(() => /uses 10 of the 512 experts of each block.*5760 of 30720 experts are in memory, in 60 blocks; 80 % of uses/
+      .test(document.getElementById("expert-words").innerText));
+    // Colours at a place of a canvas: (x, y) in shares of its size.
+    const at = (id, x, y) => page.evaluate(([name, left, top]) => {
+      const canvas = document.getElementById(name);
+      return [...canvas.getContext("2d").getImageData(left * canvas.width, top * canvas.height, 1, 1).data].join();
+    }, [id, x, y]);
+    const map = await page.locator("#expert-map").evaluate(({ clientWidth, clientHeight }) => [clientWidth, clientHeight]);
+    assert.ok(map[1] >= 300 && map[0] >= 200, map);
+    // Each expert of one block is seen; the first ones are used most, not there, and so on.
+    const grid = await page.locator("#expert-cells").evaluate(({ clientWidth, clientHeight }) => {
+      const columns = Math.floor(clientWidth / 9);
+      return { columns, side: Math.min(18, clientWidth / columns), rows: Math.ceil(512 / columns), width: clientWidth, height: clientHeight };
+    });
+    assert.ok(grid.side >= 9 && Math.abs(grid.height - grid.rows * grid.side) < 2, JSON.stringify(grid));
+    const cell = (e) => at("expert-cells", (e % grid.columns + 0.4) * grid.side / grid.width, (Math.floor(e / grid.columns) + 0.4) * grid.side / grid.height);
+    const colours = [await cell(0), await cell(1), await cell(3), await cell(11)];
+    assert.equal(new Set(colours).size, 4, colours);
+    assert.equal(await cell(7), colours[1]);
+    assert.equal(await cell(16), colours[0]);
+    // What has come since the last look is shown as read, and then as there.
+    await page.waitForFunction(() => /7680 of 30720/.test(document.getElementById("expert-words").innerText));
+    // By keyboard and by pointer another block is chosen.
+    await page.focus("#expert-block");
+    await page.keyboard.press("ArrowRight");
+    await page.waitForFunction(() => /^block 1: 128 of 512 experts in memory; 83 % of uses found theirs there; used most: 15, 31, 47\.$/.test(document.getElementById("expert-one").innerText));
+    assert.equal(await page.locator("#expert-block").getAttribute("aria-valuetext"), "block 1");
+    await page.locator("#expert-map").click({ position: { x: 40, y: map[1] * 30.5 / 60 } });
+    assert.match(await page.locator("#expert-one").innerText(), /^block 30:/);
+    await page.click("#expert-details summary");
+    await page.waitForFunction(() => document.querySelectorAll("#expert-table tr").length === 60);
+    assert.equal(await page.locator("#expert-table tr").nth(2).innerText(), "block 2\t128\t83 %\t1.0 GB");
+    // Nobody looks any more, and nothing is asked.
+    await page.click("#blocks-toggle");
+    await page.waitForTimeout(300);
+    const { looks } = fake.state;
+    await page.waitForTimeout(1500);
+    assert.equal(fake.state.looks, looks);
+  }, { options });
+}
+
 for (const [name, options] of [["a desk", DESK], ["a phone in the dark", { ...PHONE, colorScheme: "dark" }]]) {
-  test(`axe finds nothing on ${name}`, async ({ page, context }) => {
+  test(`axe finds nothing on ${name}`, async ({ page, context, fake }) => {
     const axe = readFileSync(client.resolve("axe-core/axe.min.js"), "utf8");
     const check = async (where) => {
       await page.waitForTimeout(250);
@@ -829,6 +879,13 @@ for (const [name, options] of [["a desk", DESK], ["a phone in the dark", { ...PH
     }
     await page.click("#blocks-toggle");
     await check("a conversation");
+    fake.state.mixture = true;
+    await page.reload();
+    await ready(page);
+    await page.click("#blocks-toggle");
+    await page.click("#expert-details summary");
+    await page.waitForSelector("#expert-table tr");
+    await check("a mixture");
     await page.getByRole("article", { name: "You" }).first().getByRole("button", { name: "Edit" }).click({ force: true });
     await check("an edit");
     await page.keyboard.press("Escape");

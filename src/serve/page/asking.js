@@ -191,6 +191,7 @@ export function progress() {
   const seconds = (at - run.begin) / 1000;
   const { now, block, binds } = live.state();
   if (run.lost) return view.waiting("The connection broke: waiting for the server", "The answer goes on there.");
+  talk.gauge();
   if (run.pieces > 0) {
     if (at - run.last > SILENT) view.waiting(time.tokenInWords(block, now?.tokens_per_second), binds);
     return;
@@ -203,5 +204,4 @@ export function progress() {
     view.waiting(time.promptInWords(state, place, seconds), more, state.part);
   } else if (now?.waiting > 0) view.waiting("Waiting for its turn", more);
   else view.waiting("Waiting for the model", more);
-  talk.gauge();
 }

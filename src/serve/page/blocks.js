@@ -1,6 +1,7 @@
 // The live picture of the model's blocks: which are in memory, and what happens to those that stream. It draws what the server
 // tells ten times a second, and teaches how streaming works; it asks for nothing itself.
 
+import { look } from "./experts.js";
 import { size } from "./size.js";
 import * as slots from "./slots.js";
 
@@ -181,7 +182,7 @@ function teach(units) {
 /** `22 of them are in memory, in whole or in part: 6 % of the weights.` */
 function inMemory() {
   const whole = plan.blocks.reduce((sum, { bytes }) => sum + (bytes ?? 0), 0);
-  const moves = plan.streamed_bytes ?? (plan.units ?? []).reduce((sum, { bytes }) => sum + bytes, 0);
+  const moves = (plan.streamed_bytes ?? (plan.units ?? []).reduce((sum, { bytes }) => sum + bytes, 0)) - (plan.experts?.bytes ?? 0);
   const stays = plan.blocks.filter(({ tier, partly }) => partly || !streams(tier)).length;
   if (!stays || !whole) return "";
   const share = Math.round(100 * Math.max(0, 1 - moves / whole));
@@ -286,4 +287,5 @@ $("blocks-toggle").addEventListener("click", () => {
   more.hidden = !more.hidden;
   $("blocks-toggle").setAttribute("aria-expanded", String(!more.hidden));
   layOut();
+  look(!more.hidden);
 });

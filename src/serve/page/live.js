@@ -2,6 +2,7 @@
 
 import { get, stream } from "./api.js";
 import * as blocks from "./blocks.js";
+import * as experts from "./experts.js";
 import { size } from "./size.js";
 import { accepted, askKey, isDeclined, untilGiven } from "./key.js";
 import { binds } from "./time.js";
@@ -86,6 +87,7 @@ export async function watch({ tick, status: told }) {
       accepted();
       now = status.now ?? null;
       blocks.show(status);
+      experts.show(status, forModel("/api/airrun/experts"));
       $("plan").dataset.live = "yes";
       headline(status.title || status.model, blocks.planInWords());
       $("model").title = [status.architecture, status.quantisation, status.bytes && size(status.bytes)].filter(Boolean).join(", ");

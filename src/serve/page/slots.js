@@ -14,7 +14,7 @@ let held = [];
 let boxes = [];
 /** When the pass under way began, and how it stood then. */
 let begun = null;
-/** Seconds that the last pass computed and waited. */
+/** Seconds that the last pass computed and waited, the bytes that it read, and the tokens that it brought. */
 let last = null;
 
 /** `53 · gate` for `block 53 (ffn_gate_exps.weight)`. */
@@ -69,9 +69,9 @@ export function take(now, busy, fastest, binds) {
     // Passes of a prompt, of which the last one brings a token, too, are longer than those of tokens.
     const writes = Boolean(begun) && now.tokens > begun.tokens;
     if (writes && begun.writes && now.passes === begun.passes + 1) {
-      last = { seconds: (at - begun.at) / 1000, waited: now.stall_seconds - begun.stall };
+      last = { seconds: (at - begun.at) / 1000, waited: now.stall_seconds - begun.stall, bytes: now.streamed_bytes - begun.bytes, tokens: now.tokens - begun.tokens };
     }
-    begun = { passes: now.passes, at, stall: now.stall_seconds, tokens: now.tokens, writes };
+    begun = { passes: now.passes, at, stall: now.stall_seconds, bytes: now.streamed_bytes, tokens: now.tokens, writes };
   }
   if (!plan || $("formula").hidden || $("blocks-more").hidden) return;
   const words = formula(now, fastest, binds);
@@ -83,10 +83,15 @@ export function take(now, busy, fastest, binds) {
  * faster than is computed, and its rate says nothing: `3.3 GB a token, read in time; 2.5 s to compute → 0.4 tokens/s, limited by computing`.
  */
 function formula(now, fastest, binds) {
-  const bytes = plan.streamed_bytes ?? plan.units.reduce((sum, unit) => sum + unit.bytes, 0);
+  // Of a mixture, a token reads those experts that it uses and that are not there.
+  const all = plan.streamed_bytes ?? plan.units.reduce((sum, unit) => sum + unit.bytes, 0);
+  const bytes = plan.experts ? last?.bytes ?? 0 : all;
+  if (!bytes) return "";
   const read = fastest > 0 ? bytes / fastest : 0;
   const inTime = binds === "computing" ? ", read in time" : read ? ` \u00f7 ${size(fastest, "/s")} = ${seconds(read)} to read` : "";
-  const parts = [`${size(bytes)} a token${inTime}`];
+  // With drafts, or for several requests, a pass brings more than one.
+  const tokens = last?.tokens > 1 ? `pass of ${last.tokens} tokens` : "token";
+  const parts = [`${size(bytes)} a ${tokens}${inTime}`];
   const compute = last ? Math.max(0, last.seconds - last.waited) : 0;
   if (compute > 0) parts.push(`${seconds(compute)} to compute`);
   const rate = now.tokens_per_second ?? 0;

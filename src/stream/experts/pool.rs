@@ -338,11 +338,12 @@ impl Pool {
         Ok(())
     }
 
-    /// Tells which experts are there, or will be soon.
+    /// Tells which experts are there, and which will be soon.
     fn tell(&self, at: usize) {
         let region = if at < self.kept.len() { &self.kept[at] } else { &self.passing };
         let held = (0..region.shelf.n_slots()).filter_map(|s| match region.shelf.slot(s) {
-            Held::Filling(e) | Held::Ready(e) => Some(e),
+            Held::Filling(e) => Some((e, true)),
+            Held::Ready(e) => Some((e, false)),
             Held::Empty => None,
         });
         if let Some(watch) = self.monitor.experts() {
@@ -450,6 +451,9 @@ impl Pool {
         let region = self.region(at);
         let held = region.shelf.slot(slot);
         region.arrived(slot, outcome.is_ok());
+        if let (Held::Ready(e), Some(watch)) = (region.shelf.slot(slot), monitor.experts()) {
+            watch.arrived(block, e);
+        }
         outcome.map_err(|error| {
             let expert = match held {
                 Held::Filling(e) | Held::Ready(e) => e,

@@ -26,6 +26,8 @@ struct Block {
     bytes: AtomicU64,
     /// A bit for each expert: whether it is there.
     present: Box<[AtomicU64]>,
+    /// A bit for each expert: whether it is on its way.
+    coming: Box<[AtomicU64]>,
     /// For each expert, the passes that used it.
     used: Box<[AtomicU32]>,
 }
@@ -55,7 +57,7 @@ pub struct BlockView {
     /// Its counters.
     #[serde(flatten)]
     pub counts: Counts,
-    /// A character for each expert. `.` is one that is not there; digits are how much those that are there are used, from `0`, not
+    /// A character for each expert. `.` is one that is not there, `+` one that is being read; digits are how much those that are there are used, from `0`, not
     /// yet, to `9`, most of all in this block.
     pub experts: String,
 }
@@ -86,7 +88,8 @@ impl Watch {
             uses: AtomicU64::new(0),
             misses: AtomicU64::new(0),
             bytes: AtomicU64::new(0),
-            present: (0..spec.count.div_ceil(64)).map(|_| AtomicU64::new(0)).collect(),
+            present: bits(spec.count),
+            coming: bits(spec.count),
             used: (0..spec.count).map(|_| AtomicU32::new(0)).collect(),
         };
         Watch { blocks: blocks.iter().map(block).collect(), record: Mutex::new(None) }
@@ -113,13 +116,24 @@ impl Watch {
         self.blocks[block].bytes.fetch_add(bytes.0, Ordering::Relaxed);
     }
 
-    /// These experts of a block are there, and no others.
-    pub(super) fn present(&self, block: usize, experts: impl Iterator<Item = u32>) {
-        let words = &self.blocks[block].present;
-        words.iter().for_each(|word| word.store(0, Ordering::Relaxed));
-        for e in experts {
+    /// These experts of a block are there, or on their way if it says so, and no others.
+    pub(super) fn present(&self, block: usize, experts: impl Iterator<Item = (u32, bool)>) {
+        let Block { present, coming, .. } = &self.blocks[block];
+        for word in present.iter().chain(coming) {
+            word.store(0, Ordering::Relaxed);
+        }
+        for (e, comes) in experts {
+            let words = if comes { coming } else { present };
             words[e as usize / 64].fetch_or(1 << (e % 64), Ordering::Relaxed);
         }
+    }
+
+    /// An expert that was on its way is there.
+    pub(super) fn arrived(&self, block: usize, expert: u32) {
+        let Block { present, coming, .. } = &self.blocks[block];
+        let (word, bit) = (expert as usize / 64, 1 << (expert % 64));
+        coming[word].fetch_and(!bit, Ordering::Relaxed);
+        present[word].fetch_or(bit, Ordering::Relaxed);
     }
 
     /// The counters of all blocks together.
@@ -152,6 +166,11 @@ impl Watch {
     }
 }
 
+/// A bit for each of `n`, none set.
+fn bits(n: usize) -> Box<[AtomicU64]> {
+    (0..n.div_ceil(64)).map(|_| AtomicU64::new(0)).collect()
+}
+
 impl Block {
     fn counts(&self) -> Counts {
         let get = |a: &AtomicU64| a.load(Ordering::Relaxed);
@@ -161,10 +180,15 @@ impl Block {
     fn view(&self) -> BlockView {
         let used: Vec<u32> = self.used.iter().map(|n| n.load(Ordering::Relaxed)).collect();
         let most = used.iter().copied().max().unwrap_or(0).max(1);
-        let is_there = |e: usize| self.present[e / 64].load(Ordering::Relaxed) >> (e % 64) & 1 == 1;
+        let has = |words: &[AtomicU64], e: usize| {
+            words[e / 64].load(Ordering::Relaxed) >> (e % 64) & 1 == 1
+        };
         let level = |n: u32| char::from_digit(u32::from(n > 0) + n * 8 / most, 10).unwrap_or('9');
-        let experts =
-            used.iter().enumerate().map(|(e, &n)| if is_there(e) { level(n) } else { '.' });
+        let experts = used.iter().enumerate().map(|(e, &n)| match () {
+            () if has(&self.present, e) => level(n),
+            () if has(&self.coming, e) => '+',
+            () => '.',
+        });
         BlockView { name: self.name.clone(), counts: self.counts(), experts: experts.collect() }
     }
 }
@@ -183,13 +207,14 @@ mod tests {
         let before = watch.counts();
         watch.routed(0, &[1, 2], 1);
         watch.read(0, Bytes(10));
-        watch.present(0, [1, 69].into_iter());
+        watch.present(0, [(1, false), (2, true), (69, true)].into_iter());
+        watch.arrived(0, 69);
         let since = watch.counts().since(before);
         assert_eq!((since.uses, since.misses, since.bytes), (2, 1, Bytes(10)));
         assert_eq!(watch.take_record(), Some(vec![vec![vec![1, 69], vec![1, 2]]]));
         assert_eq!(watch.take_record(), None);
         let view = &watch.blocks()[0];
-        assert_eq!(&view.experts[..3], ".9.");
+        assert_eq!(&view.experts[..3], ".9+");
         assert!(view.experts.ends_with('5') && view.experts.len() == 70);
     }
 }
