@@ -9,7 +9,7 @@ use clap::error::{ContextKind, ContextValue, ErrorKind};
 use crate::models;
 
 /// Flags of others, and what to say of them.
-const FLAGS: [(&[&str], &str); 22] = [
+const FLAGS: [(&[&str], &str); 23] = [
     (
         &["-ngl", "--n-gpu-layers", "--gpu-layers", "--num-gpu", "--gpu"],
         "airrun decides by itself what a GPU holds; --vram SIZE limits its memory, and --device cpu leaves it alone",
@@ -45,8 +45,12 @@ const FLAGS: [(&[&str], &str); 22] = [
         &["--mlock", "--no-mmap", "--mmap"],
         "airrun maps no weights: --ram SIZE is what they may take",
     ),
-    (&["-fa", "--flash-attn"], "there is no flag for flash attention"),
-    (&["-ctk", "-ctv", "--cache-type-k", "--cache-type-v"], "the KV cache has one type here: F16"),
+    (&["-fa", "--flash-attn"], "attention in one operation is --flash on, or off"),
+    (
+        &["-ctk", "-ctv", "--cache-type-k", "--cache-type-v"],
+        "keys and values have one type, which is --kv f16, q8_0 or q4_0",
+    ),
+    (&["--rope-freq-base"], "the base of rotary positions is --rope-base N"),
     (
         &["-dev", "--main-gpu", "-mg", "--tensor-split", "-ts", "-sm", "--split-mode"],
         "the device is --device NAME: `airrun devices` lists them",

@@ -39,6 +39,9 @@ pub(crate) fn run(args: &PlanArgs, printer: &Printer) -> anyhow::Result<ExitStat
         drafts: forecast.drafts.as_ref(),
         advice: forecast.advice,
         smaller: forecast.smaller,
+        kv: options.recall.kv.name(),
+        longer: forecast.longer,
+        smaller_kv: forecast.smaller_kv,
     };
     let text = if args.json {
         serde_json::to_string_pretty(&report.json())? + "\n"

@@ -55,6 +55,7 @@ pub(crate) fn load_options(args: &LoadArgs) -> LoadOptions {
             StreamArg::Never => StreamMode::Never,
         },
         ctx: args.ctx,
+        recall: args.recall.recall(),
         threads: args.threads,
         ubatch: args.ubatch,
         ram: bytes(args.ram),

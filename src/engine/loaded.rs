@@ -6,7 +6,7 @@ use super::Error;
 use super::error::{ggml_error, model_name};
 use super::open::planning::ContextRoom;
 use super::open::rates;
-use crate::ggml::{self, Device, Model, Threadpool};
+use crate::ggml::{self, Device, Model, Recall, Threadpool};
 use crate::gguf::Index;
 use crate::plan::{Foreseen, Plan, Rates, Tier};
 use crate::stream::{Monitor, StreamDevice};
@@ -36,6 +36,7 @@ pub(super) struct Loaded {
     pub(super) sequences: u32,
     pub(super) n_outputs: u32,
     pub(super) shares: u32,
+    pub(super) recall: Recall,
     pub(super) monitor: Arc<Monitor>,
     pub(super) plan: Plan,
     /// What the plan was judged by ...

@@ -11,6 +11,7 @@ use ggml_sys as sys;
 use super::backend::{BufferType, Device, Threadpool};
 use super::guard::guarded;
 use super::pooling::Pooling;
+use super::recall::Recall;
 use super::result::{Error, not_null};
 use super::texts::Texts;
 use super::vfile::VirtualFile;
@@ -331,6 +332,8 @@ pub struct ContextParams {
     pub n_threads: u32,
     /// Lets large batches bring weights from the CPU's memory to the device, instead of computing with them on the CPU.
     pub offload: bool,
+    /// How it keeps what it has read.
+    pub recall: Recall,
 }
 
 /// What a context and its model take of one kind of memory.
@@ -379,6 +382,7 @@ impl Context {
             // SAFETY: the pointer is that of the `Arc` kept in the context.
             unsafe { &*stop.cast::<AtomicBool>() }.load(Ordering::Relaxed)
         }
+        params.recall.check(model.has_encoder())?;
         // SAFETY: no arguments; returns plain data.
         let mut raw = unsafe { sys::llama_context_default_params() };
         raw.n_ctx = params.n_ctx;
@@ -388,6 +392,7 @@ impl Context {
         // libllama has room for an output of each sequence, whatever else is asked for, and asserts that it was.
         raw.n_outputs_max =
             if model.is_diffusion() { 0 } else { params.n_outputs.max(params.n_seqs).max(1) };
+        params.recall.apply(&mut raw);
         if let Some(pooling) = vectors {
             raw.embeddings = true;
             raw.n_outputs_max = 0;

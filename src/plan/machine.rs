@@ -73,6 +73,21 @@ impl Needs {
         let gpu = self.gpu.map(|gpu| GpuNeeds { shared: plus(gpu.shared), ..gpu });
         Needs { gpu, ..self }
     }
+
+    /// With a context that takes so much less where it is computed.
+    #[must_use]
+    pub fn with_less_context(self, saved: Bytes) -> Needs {
+        let less = |cost: ContextCost| {
+            let bytes = cost.bytes.map(|row| row.map(|bytes| bytes.saturating_sub(saved)));
+            ContextCost { bytes, ..cost }
+        };
+        match self.gpu {
+            Some(gpu) => {
+                Needs { gpu: Some(GpuNeeds { context: less(gpu.context), ..gpu }), ..self }
+            }
+            None => Needs { context: less(self.context), ..self },
+        }
+    }
 }
 
 /// What a model needs of a GPU besides its weights.

@@ -28,6 +28,12 @@ pub struct Report<'a> {
     pub advice: Option<Advice>,
     /// The type with which all of it would be resident, if quantising helped.
     pub smaller: Option<Smaller>,
+    /// What keys and values are.
+    pub kv: &'a str,
+    /// What twice the context would cost.
+    pub longer: Option<Trade>,
+    /// What smaller keys and values would bring.
+    pub smaller_kv: Option<Trade>,
 }
 
 /// What would help most.
@@ -53,6 +59,21 @@ pub struct Smaller {
     pub tokens_per_second: Option<f64>,
     /// Whether the weights are quantised already: then it is the original that should be.
     pub again: bool,
+}
+
+/// What another context would cost or bring.
+#[derive(Clone, Copy, Debug, PartialEq, serde::Serialize)]
+pub struct Trade {
+    /// Its length. (tokens)
+    pub ctx: u32,
+    /// What its keys and values are.
+    pub kv: &'static str,
+    /// What it takes.
+    pub context: Bytes,
+    /// Bytes of blocks that are resident beside it.
+    pub resident: Bytes,
+    /// Tokens per second of generation then.
+    pub tokens_per_second: f64,
 }
 
 /// How the picture of the blocks is drawn.
@@ -157,6 +178,12 @@ impl Report<'_> {
             let rate = rate.unwrap_or_default();
             line("quantised", format!("{name}{whose} would fit: {bytes}{rate}"));
         }
+        if let Some(trade) = self.longer {
+            line("longer", format!("a context of {} tokens {}", trade.ctx, self.trade(&trade)));
+        }
+        if let Some(trade) = self.smaller_kv {
+            line("--kv", format!("{} {}", trade.kv, self.trade(&trade)));
+        }
         out
     }
 
@@ -177,6 +204,26 @@ impl Report<'_> {
             ),
             format!("have some, and {right:.0} % of what is drafted comes"),
         ]
+    }
+
+    /// What another context takes, and what that means for blocks.
+    fn trade(&self, trade: &Trade) -> String {
+        let plan = self.plan;
+        let difference = |from: Bytes, to: Bytes| match to >= from {
+            true => format!("{} more", to.saturating_sub(from)),
+            false => format!("{} less", from.saturating_sub(to)),
+        };
+        let context = plan.gpu.map_or(plan.memory.context, |gpu| gpu.context);
+        let taken = difference(context, trade.context);
+        let resident = plan.bytes(Tier::Resident);
+        match resident == trade.resident {
+            true => format!("takes {taken}"),
+            false => format!(
+                "takes {taken}, {} of blocks stay: {}",
+                difference(resident, trade.resident),
+                tokens_per_second(trade.tokens_per_second)
+            ),
+        }
     }
 
     /// What a token reads where its experts come one by one.
@@ -223,7 +270,7 @@ impl Report<'_> {
                 };
                 shares.push(("slots", slots, what));
             }
-            let what = format!("{n_ctx} tokens, {n_ubatch} in a pass");
+            let what = format!("{n_ctx} tokens as {}, {n_ubatch} in a pass", self.kv);
             shares.push(("context", context, what));
         }
         if loading > context {
@@ -253,7 +300,7 @@ impl Report<'_> {
             ("output", outside, output.to_owned()),
             ("resident", blocks, resident),
             ("slots", slots, format!("{n_slots} of {slot}")),
-            ("context", context, format!("{n_ctx} tokens, {n_ubatch} in a pass")),
+            ("context", context, format!("{n_ctx} tokens as {}, {n_ubatch} in a pass", self.kv)),
             ("driver", driver, "libraries' and kernels' own".to_owned()),
             ("visiting", visiting, "a tensor of the CPU's, in prompts".to_owned()),
         ];
@@ -300,6 +347,9 @@ impl Report<'_> {
                 "bytes_per_token": plan.bytes_per_token(),
             })),
             "ctx": plan.n_ctx,
+            "kv": self.kv,
+            "longer": self.longer,
+            "smaller_kv": self.smaller_kv,
             "ubatch": plan.n_ubatch,
             "memory": memory,
             "gpu": gpu,
@@ -431,6 +481,9 @@ mod tests {
             drafts: None,
             advice,
             smaller: None,
+            kv: "f16",
+            longer: None,
+            smaller_kv: None,
         };
         let look = Look { blocks: ASCII, paint: [""; 6] };
         let want = "\
@@ -442,7 +495,7 @@ RAM           2.55 GiB of 2.55 GiB (--ram)
   embeddings  200 MiB   and the output matrix
   resident    1.95 GiB  20 blocks
   slots       200 MiB   2 of 100 MiB
-  context     156 MiB   4096 tokens, 512 in a pass
+  context     156 MiB   4096 tokens as f16, 512 in a pass
 disk          1.95 GiB read in each pass, at 2.00 GB/s
 generation    0.95 tokens/s, limited by disk
 prompt        119 tokens/s, limited by compute
@@ -479,6 +532,9 @@ faster        with 2.00 GiB more RAM: 2.35 tokens/s
             drafts: None,
             advice: None,
             smaller,
+            kv: "f16",
+            longer: None,
+            smaller_kv: None,
         };
         let text = report.text(Look { blocks: ASCII, paint: [""; 6] });
         let (n, parts) = (plan.count_partly(), plan.streamed.len());
@@ -512,6 +568,9 @@ faster        with 2.00 GiB more RAM: 2.35 tokens/s
             drafts: None,
             advice: None,
             smaller: None,
+            kv: "f16",
+            longer: None,
+            smaller_kv: None,
         };
         let text = report.text(Look { blocks: ASCII, paint: [""; 6] });
         assert!(text.lines().all(|line| line.len() <= 80), "{text}");

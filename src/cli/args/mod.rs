@@ -12,6 +12,7 @@ mod man;
 pub(crate) mod opposites;
 mod pull;
 mod quantize;
+mod recall;
 pub(crate) mod sampling;
 pub(crate) mod serve;
 
@@ -27,6 +28,7 @@ pub(crate) use list::ListArgs;
 pub(crate) use man::ManArgs;
 pub(crate) use pull::PullArgs;
 pub(crate) use quantize::{QuantizeArgs, TypeArg, WorkerArgs};
+pub(crate) use recall::RecallArgs;
 pub(crate) use sampling::SampleArgs;
 
 use crate::engine::DeviceChoice;
@@ -235,6 +237,8 @@ pub(crate) struct LoadArgs {
     /// Tokens of context; 0 is what the model was made for
     #[arg(short, long, value_name = "N", help_heading = "Computing")]
     pub(crate) ctx: Option<u32>,
+    #[command(flatten)]
+    pub(crate) recall: RecallArgs,
     /// Threads that compute
     #[arg(short, long, value_name = "N", help_heading = "Computing")]
     #[arg(value_parser = clap::value_parser!(u32).range(1..=512))]

@@ -176,6 +176,7 @@ impl Batcher {
             threads: loaded.threads.clone(),
             n_threads: loaded.n_threads,
             offload: plan.gpu.is_some() && !plan.by_cpu.is_empty(),
+            recall: loaded.recall,
         };
         let context = Context::new(loaded.model.clone(), &params, loaded.monitor.stop_flag());
         let context = context.map_err(ggml_error(&loaded.index))?;

@@ -7,7 +7,7 @@ use std::time::Instant;
 use crate::engine::Error;
 use crate::engine::error::ggml_error;
 use crate::engine::loaded::{Engine, Loaded};
-use crate::ggml::{Context, ContextParams, Token};
+use crate::ggml::{Context, ContextParams, KvType, Token};
 
 /// Makes vectors of texts.
 #[derive(Debug)]
@@ -80,6 +80,7 @@ fn make(loaded: &Loaded) -> Result<Context, Error> {
         threads: loaded.threads.clone(),
         n_threads: loaded.n_threads,
         offload: false,
+        recall: loaded.recall.with_kv(KvType::F16),
     };
     let stop = loaded.monitor.stop_flag();
     Context::for_vectors(loaded.model.clone(), &params, stop).map_err(ggml_error(&loaded.index))

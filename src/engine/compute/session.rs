@@ -45,6 +45,7 @@ impl Session {
             threads: loaded.threads.clone(),
             n_threads: loaded.n_threads,
             offload: plan.gpu.is_some() && !plan.by_cpu.is_empty(),
+            recall: loaded.recall,
         };
         let stop = loaded.monitor.stop_flag();
         let context = Context::new(loaded.model.clone(), &params, stop);

@@ -7,11 +7,12 @@ use super::layout::{lay_out, lay_out_experts};
 use super::options::LoadOptions;
 use super::planning::{Care, Planned};
 use super::rates;
+use super::trades::Trades;
 use crate::engine::error::ggml_error;
 use crate::engine::{Error, quantize, threads};
 use crate::ggml::Device;
 use crate::gguf::Index;
-use crate::plan::report::{Advice, Smaller};
+use crate::plan::report::{Advice, Smaller, Trade};
 use crate::plan::{self, Abilities, Estimate, Foreseen, Plan, Rates, StreamMode, Touched, Wish};
 use crate::probe::rates::Doubt;
 use crate::units::Bytes;
@@ -50,6 +51,10 @@ pub struct Forecast {
     pub advice: Option<Advice>,
     /// What quantising would bring, if it made all of it resident.
     pub smaller: Option<Smaller>,
+    /// What a context of twice the length would cost, if the model was made for more.
+    pub longer: Option<Trade>,
+    /// What keys and values of eight bits would bring, where blocks stream and they are none.
+    pub smaller_kv: Option<Trade>,
     /// What drafts will bring, where there are any.
     pub drafts: Option<Foreseen>,
     /// Why the rates may be other ones.
@@ -92,7 +97,9 @@ pub fn forecast(
     let advice = advice.filter(|a| a.tokens_per_second > now * 1.02);
     let smaller = smaller.filter(|s| s.tokens_per_second.is_none_or(|then| then > now * 1.02));
     let drafts = foresee(index, planned, &rates, options);
-    Ok(Forecast { rates, estimate, advice, smaller, drafts, doubt })
+    let trades = Trades { index, options, planned, rates: &rates, threads: &threads };
+    let (longer, smaller_kv) = (trades.longer(), trades.smaller());
+    Ok(Forecast { rates, estimate, advice, smaller, longer, smaller_kv, drafts, doubt })
 }
 
 /// The best type with which `more` memory would not be missing any more. `all` is the plan of the model as it is, with that memory.

@@ -10,6 +10,7 @@ pub(super) mod options;
 pub(super) mod planning;
 pub(super) mod rates;
 mod resident;
+mod trades;
 
 use std::sync::Arc;
 
@@ -100,6 +101,7 @@ impl Engine {
             sequences,
             n_outputs: options.outputs(&index),
             shares,
+            recall: options.recall,
             monitor,
             plan,
             rates,

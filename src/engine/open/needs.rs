@@ -113,6 +113,7 @@ pub(super) fn measured_needs(
             threads,
             n_threads: 1,
             offload: false,
+            recall: options.recall,
         };
         let context = Context::new(model.clone(), &params, monitor.stop_flag());
         let _context = context.map_err(ggml_error(index))?;
@@ -140,6 +141,32 @@ pub(super) fn measured_needs(
         _ => rough_needs(index, options, wish),
     });
     Ok((needs.collect(), seconds))
+}
+
+/// What a context of `n_ctx` tokens keeps of what it reads.
+pub(super) fn kept(
+    index: &Index,
+    options: &LoadOptions,
+    n_ctx: u32,
+    threads: &Arc<Threadpool>,
+) -> Result<Bytes, Error> {
+    let hollow = Plan::hollow(index, n_ctx);
+    let monitor = Arc::new(Monitor::default());
+    let loading = Loading { index, plan: &hollow, options, gpu: None, threads, monitor: &monitor };
+    let (model, _device) = loading.hollow()?;
+    let params = ContextParams {
+        n_ctx,
+        n_ubatch: SMALL_UBATCH.min(n_ctx),
+        n_seqs: options.n_seqs(&model),
+        n_outputs: options.outputs(index),
+        threads: threads.clone(),
+        n_threads: 1,
+        offload: false,
+        recall: options.recall,
+    };
+    let context = Context::new(Arc::new(model), &params, monitor.stop_flag());
+    let taken = context.map_err(ggml_error(index))?.taken();
+    Ok(taken.iter().map(|taken| taken.context).sum())
 }
 
 /// What the program took at most until now, and some more; `None` where the system does not tell. It differs by some pages from run
@@ -263,6 +290,7 @@ impl<'a> Describing<'a> {
             threads: self.threads.clone(),
             n_threads: 1,
             offload: self.shared,
+            recall: self.options.recall,
         };
         let context = Context::new(self.model.clone(), &params, self.monitor.stop_flag());
         let here = self.device.buffer_type();

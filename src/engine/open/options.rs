@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use crate::engine::devices::DeviceChoice;
-use crate::ggml::Model;
+use crate::ggml::{Model, Recall};
 use crate::gguf::Index;
 use crate::plan::StreamMode;
 use crate::stream::Monitor;
@@ -24,6 +24,8 @@ pub struct LoadOptions {
     pub sequences: u32,
     /// Who guesses how texts go on, for passes to check.
     pub draft: Draft,
+    /// How contexts keep what they have read.
+    pub recall: Recall,
     /// Compute threads; the machine's cores if nothing is said.
     pub threads: Option<u32>,
     /// Tokens per pass.
@@ -124,6 +126,8 @@ impl LoadOptions {
             vram: None,
             embedding: false,
             draft: Draft::None,
+            // The other model's choices need not suit this one.
+            recall: Recall::default(),
             monitor: None,
             ubatch: None,
             tokenizer: None,
@@ -157,6 +161,7 @@ impl Default for LoadOptions {
             ctx: None,
             sequences: 1,
             draft: Draft::None,
+            recall: Recall::default(),
             threads: None,
             ubatch: None,
             ram: None,

@@ -88,7 +88,7 @@ impl Planned {
     /// The context beside the one that the model was made for.
     pub(super) fn context(&self, index: &Index, options: &LoadOptions) -> ContextRoom {
         let shares = options.shares();
-        let trained = index.context_length().and_then(|n| u32::try_from(n).ok()).filter(|&n| n > 0);
+        let trained = trained(index, options);
         let n_ctx = self.plan.n_ctx;
         let bytes = |n_ctx| match self.needs.gpu {
             Some(gpu) => gpu.context.at(n_ctx, self.plan.n_ubatch),
@@ -394,8 +394,15 @@ impl Problem<'_> {
     }
 }
 
+/// What the model was made for, stretched as was asked; `None` if its file does not say.
+pub(super) fn trained(index: &Index, options: &LoadOptions) -> Option<u32> {
+    let length = index.context_length().and_then(|n| u32::try_from(n).ok()).filter(|&n| n > 0)?;
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "it saturates")]
+    Some((f64::from(length) * f64::from(options.recall.stretch())) as u32)
+}
+
 fn context_length(index: &Index, options: &LoadOptions) -> u32 {
-    let trained = index.context_length().and_then(|n| u32::try_from(n).ok()).filter(|&n| n > 0);
+    let trained = trained(index, options);
     match options.ctx {
         Some(0) => trained.unwrap_or(DEFAULT_CTX),
         Some(n) => n,

@@ -59,6 +59,7 @@ impl DraftModel {
             threads: loaded.threads.clone(),
             n_threads: loaded.n_threads,
             offload: false,
+            recall: loaded.recall,
         };
         let context = Context::new(loaded.model.clone(), &params, loaded.monitor.stop_flag());
         let context = context.map_err(ggml_error(&loaded.index))?;

@@ -23,6 +23,7 @@ pub(super) fn of(loaded: &Loaded) -> Option<String> {
     hash.update(&loaded.device);
     let repacked = loaded.plan.streamed.is_empty();
     hash.update(format!("{repacked} {:?}", loaded.plan.by_cpu.len()));
+    hash.update(format!("{:?}", loaded.recall));
     for file in &loaded.index.files {
         add(&mut hash, file).ok()?;
     }
