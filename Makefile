@@ -3,6 +3,7 @@
 #   make chat              set up, build, and chat with the small model in models/ (MODEL=path for another)
 #   make test              set up, build, and run all tests
 #   make vulkan            set up and build with Vulkan: target/release/airrun then knows such GPUs, too
+#   make portable          build for all processors of the kind since about 2015 (LEVEL=x86-64-v2 for older ones): target/portable/release/airrun
 #   make cuda              set up and build with CUDA (ARCH=90-real for one kind of GPU; an hour on 2 cores without a GPU to ask)
 #   make test-vulkan       run the tests of streaming on a Vulkan device made of the CPU
 #   make test-clients      test the server with others' clients from PyPI and npm, agents among them, where these can be installed
@@ -26,7 +27,7 @@ export CMAKE_CUDA_COMPILER_LAUNCHER ?= ccache
 export CCACHE_NOHASHDIR ?= 1
 endif
 
-.PHONY: chat test build vulkan cuda test-vulkan test-clients test-browser check setup help
+.PHONY: chat test build portable vulkan cuda test-vulkan test-clients test-browser check setup help
 
 chat: build
 	@$(TARGET)/release/airrun chat $(MODEL)
@@ -76,12 +77,18 @@ test-vulkan: setup
 		MESA_SHADER_CACHE_DIR="$(SHADERS)" MESA_SHADER_CACHE_DISABLE=false VK_DRIVER_FILES=$(LAVAPIPE) VK_ICD_FILENAMES=$(LAVAPIPE) \
 		cargo test --release --features vulkan --test it -- $(VULKAN_TESTS)
 
+# For other machines than this one. A processor that lacks something of it is told so.
+LEVEL ?= $(if $(filter x86_64,$(shell uname -m)),x86-64-v3,generic)
+portable: setup
+	RUSTFLAGS="-C target-cpu=$(LEVEL)" cargo build --release --target-dir $(TARGET)/portable
+
 # What CI adds to the tests.
 check: setup
 	cargo fmt --check
 	cargo clippy --release --workspace --all-targets -- -D warnings
 	RUSTDOCFLAGS="-D warnings" cargo doc --release --no-deps --document-private-items
 	cargo check --manifest-path fuzz/Cargo.toml
+	sh tools/check-targets.sh
 	@if cargo deny --version >/dev/null 2>&1; then cargo deny --log-level error check; \
 	else echo "skipped: cargo-deny is not here (cargo install cargo-deny --locked)" >&2; fi
 

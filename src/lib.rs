@@ -6,6 +6,7 @@
 //! - [`files`]: read without waiting, written completely or not at all
 //! - [`heap`]: what a single thread may take of the program's memory, and giving it back
 //! - [`memo`]: measurements that hold for a while
+//! - [`os`]: everything that depends on the operating system
 //! - [`gguf`]: what is in the file: an index of its blocks
 //! - [`models`]: the models that are on this machine already
 //! - [`hub`]: downloads models from the Hugging Face hub
@@ -27,6 +28,7 @@ pub mod heap;
 pub mod hub;
 pub mod memo;
 pub mod models;
+pub mod os;
 pub mod plan;
 pub mod probe;
 pub mod serve;

@@ -11,15 +11,25 @@ use crate::cli::printer::Printer;
 use crate::cli::progress::{Status, Watched};
 use crate::engine::devices::{self, Listed};
 use crate::probe::link::Link;
+use crate::probe::nvidia::Driver;
 
 /// Measures, and shows.
 pub(crate) fn run(args: &DevicesArgs, printer: &Printer) -> anyhow::Result<ExitStatus> {
     let _interrupt = Interrupt::new()?;
     let status = Status::start(printer, Watched::Step("measuring this machine".to_owned()));
     let list = devices::list()?;
+    let nvidia = Driver::ask();
     drop(status);
+    if !cfg!(feature = "cuda") && !args.json {
+        for card in nvidia.cards() {
+            let (name, memory) = (&card.name, card.memory);
+            printer.say(format_args!(
+                "there is a card ({name} with {memory}), and this build has no CUDA: make cuda"
+            ));
+        }
+    }
     let text = if args.json {
-        serde_json::to_string_pretty(&json!({ "devices": list }))? + "\n"
+        serde_json::to_string_pretty(&json!({ "devices": list, "nvidia": nvidia }))? + "\n"
     } else {
         list.iter().map(describe).collect()
     };

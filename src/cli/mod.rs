@@ -47,9 +47,17 @@ use exit::ExitStatus;
 use printer::Printer;
 
 use crate::engine::{Verbosity, set_verbosity};
+use crate::os::processor;
 
 /// Runs the program with the process's arguments.
 pub fn main() -> ExitCode {
+    if let Some(feature) = processor::missing() {
+        let hint =
+            "build it on this machine (make), or for all machines of the kind (make portable)";
+        let what =
+            format!("this program was built for a processor with {feature}, which this one lacks");
+        return exit::report(&exit::Failure::error(what, hint), &Printer::new(false, false)).into();
+    }
     let args = match config::arguments() {
         Ok(args) => args,
         Err(config::Stop::File(error)) => {

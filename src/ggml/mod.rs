@@ -5,7 +5,6 @@
 //! that of ggml-cpp.h and llama-cpp.h); devices, buffer types, vocabularies and tensors are plain `Copy` handles.
 #![allow(unsafe_code)]
 
-mod addresses;
 mod backend;
 mod batch;
 mod clear;
@@ -40,7 +39,6 @@ mod words;
 use std::ffi::{CStr, c_char};
 use std::sync::{Once, OnceLock};
 
-pub use addresses::AddressRange;
 pub use backend::{Backend, Buffer, BufferType, Capabilities, Device, Threadpool};
 pub use batch::BatchToken;
 pub use defer::{Deferred, Unfilled};

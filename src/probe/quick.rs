@@ -2,7 +2,6 @@
 //! model measures that model instead (`rates`), with more weights and more care.
 
 use std::collections::BTreeMap;
-use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -190,7 +189,7 @@ pub fn remember_disk(file: &Path, rate: Rate, busy: bool) {
 
 /// What the system calls the disk that holds `file`.
 fn disk_number(file: &Path) -> Option<String> {
-    Some(std::fs::metadata(file).ok()?.dev().to_string())
+    Some(crate::os::files::device(file).ok()?.to_string())
 }
 
 /// Whether two rates differ by no more than measurements of one disk do.

@@ -2,7 +2,6 @@
 //! half a second each time; computing takes about a second the first time, and is then remembered for a week.
 
 use std::collections::BTreeMap;
-use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,6 +10,7 @@ use super::load::Watch;
 use super::quick;
 use crate::ggml::{Device, DeviceKind, Matmul, Threadpool};
 use crate::memo;
+use crate::os::processor;
 use crate::plan::{Cost, Kind};
 use crate::source::sample::{Effort, Ground, sample};
 use crate::source::{self, WeightSource};
@@ -242,9 +242,7 @@ impl Measured {
 
 /// The processor's name: a home directory may be shared by machines.
 fn cpu() -> String {
-    let text = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
-    let line = text.lines().find_map(|l| l.strip_prefix("model name"));
-    line.map_or("", |l| l.trim_start_matches([' ', '\t', ':'])).to_owned()
+    processor::name().unwrap_or_default()
 }
 
 fn recall(memory: &Path) -> Option<BTreeMap<String, Measured>> {
@@ -265,7 +263,7 @@ mod tests {
         let known = BTreeMap::from([("a".to_owned(), one(1.0)), ("b".to_owned(), one(0.0))]);
         memo::remember(&memory, &known);
         assert_eq!(recall(&memory), Some([("a".to_owned(), one(1.0))].into()));
-        fs::write(&memory, "{").unwrap();
+        std::fs::write(&memory, "{").unwrap();
         assert_eq!(recall(&memory), None);
     }
 

@@ -4,22 +4,26 @@
 
 use std::any::Any;
 use std::fmt;
+use std::io;
 use std::ptr::NonNull;
 use std::slice;
 use std::sync::Arc;
 
+use memmap2::MmapMut;
+
+use crate::os::pages;
 use crate::units::Bytes;
 
 /// A stretch of host memory with one owner. It is aligned to a page when it was made by [`HostBuf::new`].
 pub struct HostBuf {
     start: NonNull<u8>,
     len: usize,
-    owner: Owner,
+    _owner: Owner,
 }
 
 enum Owner {
     /// An anonymous mapping of `len` bytes, unmapped on drop.
-    Mapping,
+    Mapping(#[expect(dead_code, reason = "kept only to be dropped")] MmapMut),
     /// A stretch of another buffer, alive as long as all of its parts.
     Part(#[expect(dead_code, reason = "kept only to be dropped")] Arc<HostBuf>),
     /// Memory of somebody else, alive as long as this box (pinned memory of a device, for example).
@@ -36,30 +40,11 @@ impl HostBuf {
     ///
     /// It asks for huge pages: a read past the page cache then needs one segment instead of one for each 4 KiB, which was
     /// measured to take a third of the processor time and, on a virtual disk, to be up to 1.7 times as fast.
-    pub fn new(len: Bytes) -> std::io::Result<HostBuf> {
+    pub fn new(len: Bytes) -> io::Result<HostBuf> {
         let len = len.align_up(super::DIRECT_ALIGN).usize().max(super::DIRECT_ALIGN as usize);
-        // SAFETY: an anonymous private mapping at an address of the kernel's choice touches no memory of ours.
-        let start = unsafe {
-            libc::mmap(
-                std::ptr::null_mut(),
-                len,
-                libc::PROT_READ | libc::PROT_WRITE,
-                libc::MAP_PRIVATE | libc::MAP_ANONYMOUS,
-                -1,
-                0,
-            )
-        };
-        if start == libc::MAP_FAILED {
-            return Err(std::io::Error::last_os_error());
-        }
-        #[cfg(target_os = "linux")]
-        // SAFETY: the mapping is ours and of this length. Advice: where huge pages are switched off nothing happens.
-        unsafe {
-            libc::madvise(start, len, libc::MADV_HUGEPAGE);
-        }
-        let start =
-            NonNull::new(start.cast()).ok_or_else(|| std::io::Error::other("mmap gave NULL"))?;
-        Ok(HostBuf { start, len, owner: Owner::Mapping })
+        let mut memory = pages::zeroed(len)?;
+        let start = NonNull::new(memory.as_mut_ptr()).ok_or(io::ErrorKind::OutOfMemory)?;
+        Ok(HostBuf { start, len, _owner: Owner::Mapping(memory) })
     }
 
     /// Wraps memory that somebody else allocated.
@@ -73,7 +58,7 @@ impl HostBuf {
         len: usize,
         owner: Box<dyn Any + Send>,
     ) -> HostBuf {
-        HostBuf { start, len, owner: Owner::Foreign(owner) }
+        HostBuf { start, len, _owner: Owner::Foreign(owner) }
     }
 
     /// The `len` bytes at `at` of `whole`, as a buffer of their own; `None` if they are not all inside.
@@ -88,7 +73,7 @@ impl HostBuf {
         }
         // SAFETY: `at` is at most the length, so the result stays inside the allocation.
         let start = unsafe { whole.start.add(Bytes(at).usize()) };
-        Some(HostBuf { start, len: Bytes(len).usize(), owner: Owner::Part(whole.clone()) })
+        Some(HostBuf { start, len: Bytes(len).usize(), _owner: Owner::Part(whole.clone()) })
     }
 
     /// Address of the first byte; stable for the life of the buffer, also while it moves between owners.
@@ -173,15 +158,6 @@ impl Window {
         // SAFETY: the bytes are initialised and inside the buffer that `_buf` keeps alive; windows of one buffer do not
         // overlap, the carver never gives the buffer out while one lives, and `&mut self` excludes other uses of this one.
         unsafe { slice::from_raw_parts_mut(self.start.as_ptr(), self.len) }
-    }
-}
-
-impl Drop for HostBuf {
-    fn drop(&mut self) {
-        if matches!(self.owner, Owner::Mapping) {
-            // SAFETY: `start` and `len` are those of the mapping that `new` made, and nobody else holds them.
-            unsafe { libc::munmap(self.start.as_ptr().cast(), self.len) };
-        }
     }
 }
 

@@ -15,7 +15,8 @@ use ggml_sys as sys;
 
 use self::queue::{Passed, Queue, Snapshot, Task, lock};
 use self::referee::{Access, HOST, Mark, Referee};
-use crate::ggml::{AddressRange, Device};
+use crate::ggml::Device;
+use crate::os::pages::AddressRange;
 use crate::units::Bytes;
 
 /// What kind of device to be.

@@ -13,7 +13,8 @@ use ggml_sys as sys;
 use super::exec::Exec;
 use super::{Config, Error};
 use crate::ggml::guard::{caught, guarded, quietly};
-use crate::ggml::{AddressRange, BufferType, Capabilities, Device, Graph, Tensor};
+use crate::ggml::{BufferType, Capabilities, Device, Graph, Tensor};
+use crate::os::pages::AddressRange;
 use crate::source::ReadError;
 use crate::units::Bytes;
 

@@ -34,6 +34,10 @@ fn main() {
         println!("cargo:rerun-if-changed={shim}.h");
         println!("cargo:rerun-if-changed={shim}.cpp");
     }
+    let out = PathBuf::from(env::var_os("OUT_DIR").expect("cargo sets OUT_DIR"));
+    if env::var_os("CARGO_CFG_BINDINGS_ONLY").is_some() {
+        return borrow_bindings(&out);
+    }
     let source = llama_source();
     cc::Build::new()
         .cpp(true)
@@ -62,8 +66,17 @@ fn main() {
         .generate_comments(false)
         .generate()
         .expect("bindgen failed on the headers of llama-cpp-sys-2");
-    let out = PathBuf::from(env::var_os("OUT_DIR").expect("cargo sets OUT_DIR"));
     bindings.write_to_file(out.join("bindings.rs")).expect("cannot write bindings.rs");
+}
+
+/// To check and not to run: nothing of ggml is compiled, and the bindings are those that were made for this machine, whose path is in
+/// AIRRUN_BINDINGS. On a system of the same word length they are right but for the sizes of C's `long`.
+fn borrow_bindings(out: &Path) {
+    println!("cargo:rerun-if-env-changed=AIRRUN_BINDINGS");
+    let from =
+        env::var_os("AIRRUN_BINDINGS").expect("AIRRUN_BINDINGS names bindings.rs of a build");
+    fs::copy(&from, out.join("bindings.rs"))
+        .unwrap_or_else(|e| panic!("cannot copy {}: {e}", Path::new(&from).display()));
 }
 
 /// The llama.cpp source tree inside the pinned crate, as recorded in the CMake cache of its build.

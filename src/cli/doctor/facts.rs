@@ -12,7 +12,7 @@ use crate::cli::exit;
 use crate::engine::devices::{self, Listed};
 use crate::models::Catalog;
 use crate::models::places::{self, Place};
-use crate::probe::{self, bandwidth, memory, rates, system};
+use crate::probe::{self, bandwidth, memory, nvidia, processor, rates, system};
 use crate::units::{Bytes, MIB, Rate};
 
 /// A file shorter than this says nothing of its disk.
@@ -29,6 +29,8 @@ pub(super) struct Facts {
     pub(super) devices: Vec<Listed>,
     /// Makers of the graphics cards that are there, whether this build knows them or not.
     pub(super) gpus: Vec<&'static str>,
+    /// What NVIDIA's driver says, whatever this program was built with.
+    pub(super) nvidia: nvidia::Driver,
     pub(super) config: Config,
     pub(super) folders: Vec<Folder>,
     /// Whether the administrator has switched io_uring off.
@@ -103,13 +105,13 @@ impl Facts {
             version: env!("AIRRUN_VERSION").to_owned(),
             build: Build { features: features(), native: is_native(&cpu_features), cpu_features },
             cpu: Cpu {
-                name: system::cpu_name().unwrap_or_else(|| env::consts::ARCH.to_owned()),
+                name: processor::name().unwrap_or_else(|| env::consts::ARCH.to_owned()),
                 cores,
                 quota: system::cpu_quota().filter(|&quota| quota < f64::from(cores)),
                 governor: system::governor(),
             },
             memory: Memory {
-                total: system::total_memory(),
+                total: memory::total_memory(),
                 available: probe::available_memory(),
                 group_limit: memory::group_limit(),
                 rate: measure.then(|| bandwidth::memory(cores)).flatten(),
@@ -119,6 +121,7 @@ impl Facts {
             },
             devices: devices::list().unwrap_or_default(),
             gpus: system::gpus(),
+            nvidia: nvidia::Driver::ask(),
             config: Config::look(config),
             folders: places::here().into_iter().map(|place| Folder::look(place, measure)).collect(),
             io_uring_off: system::io_uring_off(),

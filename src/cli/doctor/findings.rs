@@ -3,6 +3,7 @@
 use serde::Serialize;
 
 use super::facts::{Facts, Folder};
+use crate::probe::nvidia;
 use crate::units::{GIB, Rate};
 
 /// File systems that bring bytes over a network.
@@ -101,20 +102,40 @@ fn build(facts: &Facts, all: &mut Vec<Finding>) {
             "allow more memory to be locked (ulimit -l), and keep its driver up to date",
         );
     }
-    if facts.build.features.is_empty() && !facts.gpus.is_empty() {
-        let feature = match facts.gpus.contains(&"NVIDIA") {
-            true => "cuda",
-            false => "vulkan",
-        };
+    graphics(facts, all);
+}
+
+/// Cards that nobody uses.
+fn graphics(facts: &Facts, all: &mut Vec<Finding>) {
+    let has = |feature| facts.build.features.contains(&feature);
+    let cards: Vec<String> = facts
+        .nvidia
+        .cards()
+        .iter()
+        .map(|card| format!("{} with {}", card.name, card.memory))
+        .collect();
+    if !cards.is_empty() && !has("cuda") {
+        let what = format!("there is a card ({}), and this build has no CUDA", cards.join(", "));
+        // Vulkan computes on it, too, and slower.
+        let level = if has("vulkan") { Level::Note } else { Level::Slow };
+        say(all, level, what, "make cuda");
+    } else if let nvidia::Driver::Failed(why) = &facts.nvidia {
+        let what = format!("NVIDIA's driver does not work: {why}");
         say(
             all,
             Level::Slow,
-            format!(
-                "there is a GPU ({}), and this build computes on the CPU only",
-                facts.gpus.join(", ")
-            ),
-            format!("cargo build --release --features {feature}"),
+            what,
+            "nvidia-smi should list the cards; if it does not, mend the driver",
         );
+    } else if facts.gpus.contains(&"NVIDIA") && facts.nvidia == nvidia::Driver::Absent {
+        let what = "there is a GPU of NVIDIA's, and no driver for it";
+        say(all, Level::Slow, what, "install NVIDIA's driver, then: make cuda");
+    } else if facts.build.features.is_empty() && !facts.gpus.is_empty() {
+        let what = format!(
+            "there is a GPU ({}), and this build computes on the CPU only",
+            facts.gpus.join(", ")
+        );
+        say(all, Level::Slow, what, "make vulkan");
     }
 }
 
@@ -231,9 +252,19 @@ mod tests {
             },
             devices: vec![],
             gpus: vec![],
+            nvidia: nvidia::Driver::Absent,
             config: Config::default(),
             folders: vec![folder],
             io_uring_off: false,
+        }
+    }
+
+    fn card() -> nvidia::Card {
+        nvidia::Card {
+            name: "NVIDIA GeForce".to_owned(),
+            memory: GIB * 8,
+            capability: (8, 9),
+            pci_address: "0000:65:00.0".to_owned(),
         }
     }
 
@@ -260,9 +291,14 @@ mod tests {
     #[test]
     fn each_trouble_is_told_with_what_to_do() {
         type Trouble = (&'static str, fn(&mut Facts));
-        let troubles: [Trouble; 13] = [
+        let troubles: [Trouble; 16] = [
             ("vector", |f| f.build.native = false),
-            ("GPU", |f| f.gpus = vec!["NVIDIA"]),
+            ("GPU", |f| f.gpus = vec!["AMD"]),
+            ("no driver", |f| f.gpus = vec!["NVIDIA"]),
+            ("no CUDA", |f| {
+                f.nvidia = nvidia::Driver::Works { cuda: (12, 8), cards: vec![card()] }
+            }),
+            ("does not work", |f| f.nvidia = nvidia::Driver::Failed("no device".to_owned())),
             ("by itself", |f| f.devices = vec![gpu()]),
             ("huge pages", |f| f.memory.huge_pages = Some("never".to_owned())),
             ("swapped", |f| f.memory.swap = Swap { total: GIB * 9, used: GIB * 8 }),

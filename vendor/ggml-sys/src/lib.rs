@@ -7,6 +7,7 @@
 #![allow(clippy::all, clippy::pedantic, clippy::undocumented_unsafe_blocks, unnecessary_transmutes)]
 #![allow(unsafe_op_in_unsafe_fn, rustdoc::all)]
 
+#[cfg(not(bindings_only))]
 use llama_cpp_sys_2 as _; // links the libraries
 
 /// What may throw, under its own name: exceptions of C++ end inside.

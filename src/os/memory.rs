@@ -2,20 +2,53 @@
 
 use std::path::{Component, Path, PathBuf};
 
-use crate::plan::{Machine, Rates};
 use crate::units::{Bytes, GIB, MIB};
 
+/// What is taken to be free where no system tells: enough for a small model, and on any machine there.
+const PRUDENT: Bytes = Bytes(2 * GIB.0);
+
+/// What this process may use, what it has already included.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Share {
+    /// All of it.
+    pub ram: Bytes,
+    /// What of it should be left to others.
+    pub reserve: Bytes,
+}
+
 /// What this process may use, and what it should leave.
-pub fn machine() -> Machine {
-    let n_threads = super::physical_cores();
-    Machine { rates: Rates::usual(n_threads), ..System::real().machine() }
+pub fn share() -> Share {
+    System::real().share()
 }
 
 /// Memory that can be used without pushing anything out: the system's estimate, or what the control group leaves.
 pub fn available_memory() -> Bytes {
     let real = System::real();
-    let system = real.meminfo("MemAvailable").unwrap_or(Bytes(u64::MAX));
+    let system = real.available();
     real.group_headroom().map_or(system, |group| group.min(system))
+}
+
+/// All memory of the machine; 0 if it does not say.
+pub fn total_memory() -> Bytes {
+    System::real().meminfo("MemTotal").or_else(|| Some(asked()?.0)).unwrap_or_default()
+}
+
+/// What the system says when it is called and not read: all memory, and what is free of it.
+#[cfg(target_os = "linux")]
+fn asked() -> Option<(Bytes, Bytes)> {
+    let info = rustix::system::sysinfo();
+    let unit = u64::from(info.mem_unit.max(1));
+    #[expect(clippy::useless_conversion, reason = "their width is the system's")]
+    let bytes = |n| Bytes(u64::from(n).saturating_mul(unit));
+    (info.totalram > 0).then(|| (bytes(info.totalram), bytes(info.freeram) + bytes(info.bufferram)))
+}
+
+#[cfg(not(target_os = "linux"))]
+fn asked() -> Option<(Bytes, Bytes)> {
+    let mut system = sysinfo::System::new();
+    system.refresh_memory();
+    (system.total_memory() > 0)
+        .then(|| (Bytes(system.total_memory()), Bytes(system.available_memory())))
 }
 
 /// The most memory that this process has had so far; 0 if the system does not say.
@@ -44,8 +77,8 @@ impl System {
         System { root: PathBuf::from("/") }
     }
 
-    fn machine(&self) -> Machine {
-        let system = self.meminfo("MemAvailable").unwrap_or(Bytes(u64::MAX >> 1));
+    fn share(&self) -> Share {
+        let system = self.available();
         let own = self.status("VmRSS");
         // A machine needs room for what its other programs will want; a group has been given its share already, and only needs
         // some for what the kernel counts to it.
@@ -54,7 +87,16 @@ impl System {
             Some(group) if group < system => (group, Bytes(group.0 / 20).max(MIB * 32)),
             _ => (system, tenth.max(GIB.min(Bytes(system.0 / 4)))),
         };
-        Machine { ram: available + own, reserve, rates: Rates::usual(1), gpu: None }
+        Share { ram: available + own, reserve }
+    }
+
+    /// What the machine has free. Never more than somebody said, nor all there may be.
+    fn available(&self) -> Bytes {
+        let is_real = self.root == Path::new("/");
+        let asked = || if is_real { Some(asked()?.1) } else { None };
+        let free = || Some(self.meminfo("MemFree")? + self.meminfo("Cached").unwrap_or_default());
+        // Kernels before 3.14 estimate nothing.
+        self.meminfo("MemAvailable").or_else(free).or_else(asked).unwrap_or(PRUDENT)
     }
 
     fn read(&self, path: impl AsRef<Path>) -> Option<String> {
@@ -285,19 +327,20 @@ mod tests {
     #[test]
     fn a_machine_keeps_room_for_others_and_a_group_does_not() {
         let (_dir, free) = system("0::/\n", &[]);
-        let machine = free.machine();
-        assert_eq!(machine.ram, GIB * 64 + MIB);
-        assert!(machine.reserve > GIB * 6, "{}", machine.reserve);
+        let share = free.share();
+        assert_eq!(share.ram, GIB * 64 + MIB);
+        assert!(share.reserve > GIB * 6, "{}", share.reserve);
         let gib = GIB.0.to_string();
         let files =
             [("sys/fs/cgroup/memory.max", gib.as_str()), ("sys/fs/cgroup/memory.current", "0")];
         let (_dir, tight) = system("0::/\n", &files);
-        let machine = tight.machine();
-        assert_eq!((machine.ram, machine.reserve), (GIB + MIB, Bytes(GIB.0 / 20)));
+        let share = tight.share();
+        assert_eq!((share.ram, share.reserve), (GIB + MIB, Bytes(GIB.0 / 20)));
         // A system that says nothing.
         let silent = System { root: PathBuf::from("/nowhere") };
         assert_eq!(silent.status("VmHWM"), Bytes::ZERO);
-        assert!(silent.machine().ram > GIB * 64);
+        assert_eq!(silent.share(), Share { ram: PRUDENT, reserve: Bytes(PRUDENT.0 / 4) });
+        assert!(asked().is_some_and(|(all, free)| free <= all && all > MIB * 64));
     }
 
     #[test]

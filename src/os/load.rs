@@ -3,7 +3,7 @@
 use std::fs;
 use std::time::Instant;
 
-use super::physical_cores;
+use super::processor::physical_cores;
 
 /// Others may take so much of the cores before a measurement is doubted.
 const SHARE: f64 = 0.15;

@@ -2,7 +2,6 @@
 //! /proc and /sys; elsewhere, and where they are hidden, nothing is known and nothing is said. It does not judge.
 
 use std::fs;
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use crate::units::Bytes;
@@ -23,13 +22,6 @@ pub struct Swap {
     pub total: Bytes,
     /// What holds something.
     pub used: Bytes,
-}
-
-/// The processor's name.
-pub fn cpu_name() -> Option<String> {
-    let text = fs::read_to_string("/proc/cpuinfo").ok()?;
-    let line = text.lines().find_map(|l| l.strip_prefix("model name"))?;
-    Some(line.trim_start_matches([' ', '\t', ':']).to_owned())
 }
 
 /// The file system that `path`, which exists, is on.
@@ -60,7 +52,7 @@ fn unescaped(text: &str) -> String {
 
 /// Whether the disk below `path` turns; `None` where there is no disk, or nobody knows.
 pub fn rotational(path: &Path) -> Option<bool> {
-    let dev = fs::metadata(path).ok()?.dev();
+    let dev = super::files::device(path).ok()?;
     // The kernel's numbers of a device, as glibc's makedev packs them.
     let major = (dev >> 8 & 0xfff) | (dev >> 32 & !0xfff);
     let minor = (dev & 0xff) | (dev >> 12 & !0xff);
@@ -98,12 +90,6 @@ pub fn swap() -> Swap {
     let get = |key| super::memory::field(&text, key).unwrap_or_default();
     let total = get("SwapTotal");
     Swap { total, used: Bytes(total.0.saturating_sub(get("SwapFree").0)) }
-}
-
-/// All memory of the machine; 0 if it does not say.
-pub fn total_memory() -> Bytes {
-    let text = fs::read_to_string("/proc/meminfo").unwrap_or_default();
-    super::memory::field(&text, "MemTotal").unwrap_or_default()
 }
 
 /// How the first core chooses its clock: `performance`, `powersave`.
