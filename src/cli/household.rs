@@ -103,7 +103,9 @@ fn offer(args: &ServeArgs, chosen: Chosen, options: &LoadOptions, printer: Print
         let options = options.clone();
         move |ram| {
             let options = LoadOptions { ram: Some(ram), ..options.clone() };
-            Ok(talk::load_chosen(&chosen, options, &printer)?)
+            let engine = talk::load_chosen(&chosen, options, &printer)?;
+            engine.notes().iter().for_each(|note| printer.warn(note));
+            Ok(engine)
         }
     };
     Offer { preset, index, need: Arc::new(need), open: Arc::new(open) }

@@ -77,6 +77,7 @@ fn tell(news: &News<'_>, printer: &Printer) {
         News::Listening(address) => printer.say(format_args!("listening on http://{address}")),
         News::Ready(engine) => {
             printer.detail(engine.describe());
+            engine.notes().iter().for_each(|note| printer.warn(note));
             start::introduce(engine, " for each request", printer);
             printer
                 .dim("ready: a page for browsers at /, OpenAI's protocol at /v1, Ollama's at /api");

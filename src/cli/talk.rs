@@ -109,6 +109,9 @@ impl Talk {
         let draft = draft::choose(load, &chosen.index, &options)?;
         let engine = load_chosen(&chosen, LoadOptions { draft, ..options }, &printer)?;
         let settings = chosen.settings;
+        if let Some(note) = engine.index().note() {
+            printer.warn(note);
+        }
         if let Some(warning) = engine.tokenizer_warning() {
             printer.warn(warning);
         }

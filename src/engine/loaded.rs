@@ -125,6 +125,13 @@ impl Engine {
         Ok(ChatTemplate::choose_two(index.chat_template(), tool_use, tokens)?)
     }
 
+    /// What somebody who serves the model should know: parts that are left out, and a chat template that cannot be used.
+    pub fn notes(&self) -> Vec<String> {
+        let template = self.chat_template().ok();
+        let replaced = template.and_then(|template| template.warning().map(str::to_owned));
+        self.index().note().into_iter().chain(replaced).collect()
+    }
+
     /// What is odd about a tokenizer of the user's own, if one is used and something is.
     pub fn tokenizer_warning(&self) -> Option<String> {
         let own = self.0.vocab.own()?;

@@ -221,6 +221,14 @@ impl Index {
         }
     }
 
+    /// What somebody who uses the model should know of the file.
+    pub fn note(&self) -> Option<String> {
+        let parts = self.left_out;
+        (parts > 0).then(|| {
+            format!("{parts} tensors for images or sound are left out: the model takes text only")
+        })
+    }
+
     /// What every model file must say of itself: its architecture, and for a split one the number
     /// of its tensors.
     fn check_identity(&self) -> Result<(), Error> {

@@ -70,6 +70,7 @@ fn describe(served: &Served, preset: &Preset) -> Value {
         "bytes": index.bytes(),
         "where": engine.describe(),
         "defaults": defaults(preset),
+        "warnings": served.warnings,
         "plan": {
             "gpu": plan.gpu.is_some(),
             "n_ctx": plan.n_ctx,

@@ -92,6 +92,8 @@ pub(super) struct Served {
     pub(super) shown: Arc<HashSet<Token>>,
     /// Control tokens that nobody may quote.
     pub(super) marks: Marks,
+    /// What its users should know.
+    pub(super) warnings: Vec<String>,
     /// Requests that are computed together.
     pub(super) parallel: u32,
     /// Tokens of context that each of them has.
@@ -227,6 +229,7 @@ impl Served {
         Ok(Served {
             name: config.preset.name.clone().unwrap_or(stem),
             parallel,
+            warnings: engine.notes(),
             n_ctx: engine.n_ctx_each(),
             shown: Arc::new(shown),
             marks,

@@ -1,9 +1,11 @@
 //! Chat templates: which one a model gets, and what it accepts. Messages become text here; tokens
 //! are made in [`chat`](super::chat), and Jinja itself is in `jinja`.
 
+mod filters;
 mod fit;
 mod jinja;
 mod json;
+mod methods;
 mod percent;
 mod python;
 mod watch;

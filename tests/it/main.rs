@@ -20,6 +20,7 @@ mod gguf_types;
 mod gguf_writer;
 mod golden;
 mod home;
+mod jinja_table;
 mod kept;
 mod many;
 mod memory;

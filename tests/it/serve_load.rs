@@ -1,9 +1,9 @@
 //! The server under load and under attack: who left, who is slow, who sends too much, and what that costs the others.
 
 use std::fs;
-use std::io::{Read, Write};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use serde_json::{Value, json};
@@ -104,6 +104,28 @@ fn slow_grammars_hold_nobody_up() {
         server.ask("/v1/chat/completions", &question())["choices"][0]["message"]["content"],
         ANSWER
     );
+}
+
+/// What replaces a chat template is told where people look.
+#[test]
+fn a_template_that_fails_is_told() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = model_with_template(dir.path(), "{{ nothing() }}");
+    let server = Server::with_model(&file, &[]);
+    let told = "the file's chat template cannot be used";
+    let shown = server.ask("/api/show", &json!({"model": "other-template"}));
+    for answer in [shown, server.get("/props").json(), server.get("/api/airrun/status").json()] {
+        let warning = answer["warnings"][0].as_str().unwrap_or_default();
+        assert!(warning.contains(told), "{answer}");
+    }
+    let mut child = Command::new(env!("CARGO_BIN_EXE_airrun"));
+    child.args(["serve", &file, "--port", "0", "-t", "1"]).stdin(Stdio::null());
+    let mut child = child.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+    let lines = BufReader::new(child.stderr.take().unwrap()).lines().map_while(Result::ok);
+    let said: Vec<String> = lines.take_while(|line| !line.contains("ready: ")).collect();
+    child.kill().unwrap();
+    child.wait().unwrap();
+    assert!(said.iter().any(|line| line.contains(told)), "{said:?}");
 }
 
 #[test]

@@ -214,6 +214,7 @@ pub(super) async fn props(State(server): State<Arc<Server>>) -> Result<Json<Valu
         "chat_template_caps": {"supports_tools": served.takes_tools()},
         "bos_token": text(vocab.and_then(|v| v.bos())),
         "eos_token": text(vocab.and_then(|v| v.eos())),
+        "warnings": served.warnings,
         "modalities": {"vision": false, "audio": false},
         "build_info": concat!("airrun ", env!("AIRRUN_VERSION")),
         "is_sleeping": false,

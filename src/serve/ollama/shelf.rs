@@ -61,7 +61,9 @@ pub(in super::super) async fn show(
     server.named(served, Some(name.ok_or_else(|| fields.wrong("model", "there"))?))?;
     let knows = Some([served.takes_tools(), served.thinks()]);
     let index = served.engine.index();
-    Ok(Json(shown(&served.name, index, &server.config.preset, served.n_ctx, knows)))
+    let mut shown = shown(&served.name, index, &server.config.preset, served.n_ctx, knows);
+    shown["warnings"] = served.warnings.clone().into();
+    Ok(Json(shown))
 }
 
 /// What is told of a model that is served with `n_ctx` tokens of context; whether it knows tools and thinks is guessed where

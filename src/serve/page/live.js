@@ -6,6 +6,7 @@ import * as experts from "./experts.js";
 import { size } from "./size.js";
 import { accepted, askKey, isDeclined, untilGiven } from "./key.js";
 import { binds } from "./time.js";
+import { lasting } from "./notice.js";
 
 const $ = (id) => document.getElementById(id);
 
@@ -85,6 +86,7 @@ export async function watch({ tick, status: told }) {
       await offer();
       status = await get(forModel("/api/airrun/status"), again.signal);
       accepted();
+      lasting("model", (status.warnings ?? []).join(" "));
       now = status.now ?? null;
       blocks.show(status);
       experts.show(status, forModel("/api/airrun/experts"));

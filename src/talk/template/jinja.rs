@@ -125,7 +125,6 @@ fn environment() -> Environment<'static> {
         Err(Error::new(ErrorKind::InvalidOperation, "raised").with_source(Refusal(message)))
     });
     env.add_function("strftime_now", strftime_now);
-    env.add_filter("tojson", super::json::tojson);
     python::add_to(&mut env);
     env
 }

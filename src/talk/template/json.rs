@@ -28,8 +28,8 @@ pub(super) fn tojson(
         Some(i) => Some(" ".repeat(i.as_usize().unwrap_or(0).min(64))),
     };
     let separators: Option<Vec<String>> = options.get("separators")?;
-    let ensure_ascii: Option<bool> = options.get("ensure_ascii")?;
-    let sort_keys: Option<bool> = options.get("sort_keys")?;
+    let ensure_ascii: Option<Value> = options.get("ensure_ascii")?;
+    let sort_keys: Option<Value> = options.get("sort_keys")?;
     options.assert_all_used()?;
     let (comma, colon) = match separators.as_deref() {
         Some([comma, colon]) => (comma.clone(), colon.clone()),
@@ -41,8 +41,8 @@ pub(super) fn tojson(
         step,
         comma,
         colon,
-        ascii: ensure_ascii.unwrap_or(false),
-        sorted: sort_keys.unwrap_or(false),
+        ascii: ensure_ascii.is_some_and(|given| given.is_true()),
+        sorted: sort_keys.is_some_and(|given| given.is_true()),
     };
     dump.value(value, 0)?;
     Ok(Value::from(dump.out))

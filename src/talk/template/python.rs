@@ -1,20 +1,20 @@
-//! What Python and Jinja2 do and minijinja does otherwise or not at all: methods of texts and lists, filters, tests, the operator
-//! `%` on texts, and how numbers are printed. Widths and counts that a template asks for are bounded here.
+//! What Python and Jinja2 do and minijinja does otherwise or not at all: operators on texts, and how numbers are printed; `filters` and
+//! `methods` have those. Widths and counts that a template asks for are bounded here.
 
 use minijinja::formatting::FormatStyle;
-use minijinja::value::{Kwargs, Rest, StringInput, Tuple, ValueKind, from_args};
+use minijinja::value::{Kwargs, Rest, ValueKind};
 use minijinja::{Environment, Error, ErrorKind, State, Value};
-use minijinja_contrib::{filters, globals, pycompat};
+use minijinja_contrib::globals;
 
 use super::json::python_float;
 use super::percent;
 
 /// The widest field or indentation that a template may ask for, and the longest row.
-const MAX_WIDTH: usize = 9999;
+pub(super) const MAX_WIDTH: usize = 9999;
 
 /// Adds all of it.
 pub(super) fn add_to(env: &mut Environment<'static>) {
-    env.set_unknown_method_callback(method);
+    env.set_unknown_method_callback(super::methods::method);
     env.set_formatter(|out, state, value| {
         if value.kind() == ValueKind::Number && !value.is_integer() {
             let number = f64::try_from(value.clone()).unwrap_or(f64::NAN);
@@ -22,6 +22,7 @@ pub(super) fn add_to(env: &mut Environment<'static>) {
         }
         minijinja::escape_formatter(out, state, value)
     });
+    super::filters::add_to(env);
     env.add_function(percent::NAME, percent_operator);
     env.add_function(percent::PLUS, plus_operator);
     for name in ["escape", "e"] {
@@ -36,15 +37,7 @@ pub(super) fn add_to(env: &mut Environment<'static>) {
     for name in ["default", "d"] {
         env.add_filter(name, default);
     }
-    env.add_filter("int", int);
     env.add_filter("format", format);
-    env.add_filter("indent", indent);
-    env.add_filter("center", |text: &str, width: Option<usize>| {
-        padded(text, "center", width.unwrap_or(80), ' ')
-    });
-    env.add_filter("wordcount", |text: &str| words(text).count());
-    env.add_filter("truncate", filters::truncate);
-    env.add_filter("striptags", filters::striptags);
     env.add_filter("batch", |state: &State, value: Value, n: usize, fill: Option<Value>| {
         minijinja::filters::batch(state, value, row(n)?, fill)
     });
@@ -65,7 +58,7 @@ pub(super) fn add_to(env: &mut Environment<'static>) {
     });
 }
 
-fn invalid(why: &'static str) -> Error {
+pub(super) fn invalid(why: &'static str) -> Error {
     Error::new(ErrorKind::InvalidOperation, why)
 }
 
@@ -92,19 +85,6 @@ fn default(
     Ok(if stays { value.clone() } else { other.or(named).unwrap_or_else(|| Value::from("")) })
 }
 
-/// The filter `int`: what is no number is the default.
-fn int(
-    state: &State,
-    value: &Value,
-    default: Option<Value>,
-    base: Option<u32>,
-    options: Kwargs,
-) -> Result<Value, Error> {
-    let otherwise =
-        default.clone().or(options.peek("default").ok()).unwrap_or_else(|| Value::from(0));
-    Ok(minijinja::filters::int(state, value, default, base, options).unwrap_or(otherwise))
-}
-
 /// The operator `%`, where its left side may be a text.
 fn percent_operator(state: &State, left: Value, right: Value) -> Result<Value, Error> {
     let Some(text) = left.as_str() else {
@@ -126,7 +106,7 @@ fn plus_operator(state: &State, left: Value, right: Value) -> Result<Value, Erro
 }
 
 /// A value's text as HTML, as Python's markupsafe writes it.
-fn escaped(value: &Value) -> Value {
+pub(super) fn escaped(value: &Value) -> Value {
     let text = value.to_string();
     let mut out = String::with_capacity(text.len());
     for c in text.chars() {
@@ -148,22 +128,8 @@ fn format(text: &str, args: Rest<Value>) -> Result<String, Error> {
     minijinja::formatting::format(FormatStyle::Printf, text, &args)
 }
 
-/// The filter `indent`, of reasonable width.
-fn indent(
-    text: StringInput<'_>,
-    width: Option<usize>,
-    first: Option<bool>,
-    blank: Option<bool>,
-    options: Kwargs,
-) -> Result<Value, Error> {
-    if width.or(options.peek("width").ok()).is_some_and(|width| width > MAX_WIDTH) {
-        return Err(invalid("indent: too wide"));
-    }
-    minijinja::filters::indent(text, width, first, blank, options)
-}
-
 /// Refuses format strings with numbers of more digits than a width may have.
-fn check_widths(format: &str) -> Result<(), Error> {
+pub(super) fn check_widths(format: &str) -> Result<(), Error> {
     let wide = |run: &str| run.len() > MAX_WIDTH.ilog10() as usize + 1;
     if format.split(|c: char| !c.is_ascii_digit()).any(wide) {
         return Err(invalid("format: a field is too wide"));
@@ -172,104 +138,12 @@ fn check_widths(format: &str) -> Result<(), Error> {
 }
 
 /// Runs of letters, digits and underscores.
-fn words(text: &str) -> impl Iterator<Item = &str> {
+pub(super) fn words(text: &str) -> impl Iterator<Item = &str> {
     text.split(|c: char| !c.is_alphanumeric() && c != '_').filter(|word| !word.is_empty())
 }
 
-/// Python's methods: those of minijinja-contrib, and those that it lacks.
-fn method(state: &mut State, value: &Value, name: &str, args: &[Value]) -> Result<Value, Error> {
-    let known = match value.kind() {
-        ValueKind::String => text_method(value.as_str().unwrap_or_default(), name, args)?,
-        ValueKind::Seq => list_method(value, name, args)?,
-        ValueKind::Map if name == "copy" => Some(value.clone()),
-        _ => None,
-    };
-    match known {
-        Some(result) => Ok(result),
-        None => pycompat::unknown_method_callback(state, value, name, args),
-    }
-}
-
-fn list_method(list: &Value, name: &str, args: &[Value]) -> Result<Option<Value>, Error> {
-    Ok(match name {
-        "copy" => Some(list.clone()),
-        "index" => {
-            let (wanted,): (Value,) = from_args(args)?;
-            let at = list.try_iter()?.position(|item| item == wanted);
-            Some(Value::from(at.ok_or_else(|| invalid("index: it is not in the list"))?))
-        }
-        _ => None,
-    })
-}
-
-fn text_method(text: &str, name: &str, args: &[Value]) -> Result<Option<Value>, Error> {
-    let result = match name {
-        "removeprefix" => {
-            let (prefix,): (&str,) = from_args(args)?;
-            Value::from(text.strip_prefix(prefix).unwrap_or(text))
-        }
-        "removesuffix" => {
-            let (suffix,): (&str,) = from_args(args)?;
-            Value::from(text.strip_suffix(suffix).unwrap_or(text))
-        }
-        "partition" => {
-            let (at,): (&str,) = from_args(args)?;
-            text.split_once(at).map_or_else(|| triple(text, "", ""), |(a, c)| triple(a, at, c))
-        }
-        "rpartition" => {
-            let (at,): (&str,) = from_args(args)?;
-            text.rsplit_once(at).map_or_else(|| triple("", "", text), |(a, c)| triple(a, at, c))
-        }
-        "rsplit" => {
-            let (at, limit): (&str, Option<usize>) = from_args(args)?;
-            let limit = limit.map_or(usize::MAX, |n| n.saturating_add(1));
-            let mut parts: Vec<&str> = text.rsplitn(limit, at).collect();
-            parts.reverse();
-            parts.into_iter().map(Value::from).collect()
-        }
-        "index" => {
-            let (wanted,): (&str,) = from_args(args)?;
-            let at = text.find(wanted).ok_or_else(|| invalid("index: it is not in the text"))?;
-            Value::from(text[..at].chars().count())
-        }
-        "ljust" | "rjust" | "center" => {
-            let (width, fill): (usize, Option<char>) = from_args(args)?;
-            Value::from(padded(text, name, width, fill.unwrap_or(' '))?)
-        }
-        "zfill" => {
-            let (width,): (usize,) = from_args(args)?;
-            let digits = text.trim_start_matches(['-', '+']);
-            let sign = &text[..text.len() - digits.len()];
-            let width = width.saturating_sub(sign.len());
-            Value::from(format!("{sign}{}", padded(digits, "rjust", width, '0')?))
-        }
-        "swapcase" => {
-            let swap = |c: char| -> String {
-                if c.is_uppercase() {
-                    c.to_lowercase().collect()
-                } else {
-                    c.to_uppercase().collect()
-                }
-            };
-            Value::from(text.chars().map(swap).collect::<String>())
-        }
-        "casefold" => Value::from(text.to_lowercase().replace('ß', "ss")),
-        "format" => {
-            check_widths(text)?;
-            return Ok(None);
-        }
-        _ => return Ok(None),
-    };
-    Ok(Some(result))
-}
-
-/// A tuple of three texts.
-fn triple(a: &str, b: &str, c: &str) -> Value {
-    Value::from_object(Tuple::from([a, b, c].map(Value::from).to_vec()))
-}
-
 /// `text` in a field of `width` characters; in the middle, an odd one goes where Python puts it.
-fn padded(text: &str, side: &str, width: usize, fill: char) -> Result<String, Error> {
+pub(super) fn padded(text: &str, side: &str, width: usize, fill: char) -> Result<String, Error> {
     if width > MAX_WIDTH {
         return Err(invalid("a field is too wide"));
     }
