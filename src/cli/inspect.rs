@@ -8,7 +8,7 @@ use comfy_table::{CellAlignment, ContentArrangement, Table, presets};
 use serde_json::{Map, Value as Json, json};
 
 use super::args::InspectArgs;
-use crate::gguf::{Array, Block, Index, Place, TensorInfo, Value, printable};
+use crate::gguf::{Array, Block, Experts, Index, Place, TensorInfo, Value, printable};
 use crate::units::Bytes;
 
 /// Arrays up to this length are in the JSON in full: those with one value per block are,
@@ -70,7 +70,13 @@ fn summary(index: &Index) -> Table {
     fact("blocks", blocks(index));
     if let Some(n) = index.arch_uint("expert_count").filter(|&n| n > 0) {
         let used = index.arch_uint("expert_used_count");
-        fact("experts", used.map_or(format!("{n}"), |u| format!("{n}, {u} used per token")));
+        let of_token = |u: u64| {
+            let read = |e: Experts| e.each * u.min(e.count);
+            let bytes =
+                index.tensors.iter().filter_map(|t| index.experts(t)).map(read).sum::<Bytes>();
+            format!("{n}, {u} used per token: {bytes}")
+        };
+        fact("experts", used.map_or(format!("{n}"), of_token));
     }
     for place in [Place::Embedding, Place::Output] {
         fact(&place.to_string(), index.bytes_of(place).to_string());

@@ -4,8 +4,10 @@ use std::sync::Arc;
 
 use super::Error;
 use super::error::{ggml_error, model_name};
+use super::habits;
 use super::open::planning::ContextRoom;
 use super::open::rates;
+use super::warm::Warmer;
 use crate::ggml::{self, Device, Model, Recall, Threadpool};
 use crate::gguf::Index;
 use crate::plan::{Foreseen, Plan, Rates, Tier};
@@ -21,6 +23,8 @@ pub struct Engine(Arc<Loaded>);
 /// The order of the fields is the order of dropping: the model goes before the device that holds its streamed tensors.
 #[derive(Debug)]
 pub(super) struct Loaded {
+    /// It uses the stream device, and ends before anything is dropped.
+    pub(super) _warmer: Option<Warmer>,
     pub(super) draft: Option<Drafting>,
     /// What drafts are expected to bring.
     pub(super) foreseen: Option<Foreseen>,
@@ -30,7 +34,7 @@ pub(super) struct Loaded {
     pub(super) n_ways: u32,
     pub(super) vocab: Vocab,
     pub(super) model: Arc<Model>,
-    pub(super) stream: Option<StreamDevice>,
+    pub(super) stream: Option<Arc<StreamDevice>>,
     pub(super) threads: Arc<Threadpool>,
     pub(super) n_threads: u32,
     pub(super) sequences: u32,
@@ -77,7 +81,7 @@ impl Loaded {
 
     /// Why a computation failed: by the stream's word, if it has one.
     pub(super) fn explain(&self, error: ggml::Error) -> Error {
-        let stream_error = self.stream.as_ref().and_then(StreamDevice::take_error);
+        let stream_error = self.stream.as_ref().and_then(|stream| stream.take_error());
         match (error, stream_error) {
             (ggml::Error::Aborted, _) => Error::Interrupted,
             (_, Some(error)) => Error::Stream { model: model_name(&self.index), error },
@@ -185,9 +189,13 @@ impl Engine {
         self.0.monitor.clone()
     }
 
-    /// Corrects what is remembered of this machine by what the last passes took, where they were faster than it predicts.
+    /// Corrects what is remembered of this machine by what the last passes took, where they were faster than it predicts; and remembers
+    /// which experts were used.
     pub fn learn(&self) {
         let Loaded { index, plan, n_threads, monitor, .. } = &*self.0;
+        if let Some(watch) = monitor.experts() {
+            habits::remember(index, plan, watch);
+        }
         if let Some(pace) = monitor.pace() {
             rates::correct(index, plan, *n_threads, pace.as_secs_f64());
         }

@@ -4,11 +4,13 @@ pub mod bench;
 mod compute;
 pub mod devices;
 mod error;
+mod habits;
 mod loaded;
 mod open;
 mod pace;
 pub mod quantize;
 mod threads;
+mod warm;
 
 pub use compute::batch;
 pub use compute::batch::Finish;

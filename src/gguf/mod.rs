@@ -20,6 +20,7 @@ mod place;
 mod purpose;
 mod split;
 mod types;
+mod usual;
 mod value;
 
 pub use error::{Error, Flaw, Reason, SplitFlaw, TensorFlaw, printable};
@@ -30,4 +31,5 @@ pub use place::{Place, Stack};
 pub use purpose::Purpose;
 pub use split::part_path;
 pub use types::GgmlType;
+pub use usual::usual_hits;
 pub use value::{Array, ElementType, Metadata, Value};

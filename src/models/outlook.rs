@@ -4,6 +4,7 @@
 use serde::Serialize;
 
 use super::Facts;
+use crate::gguf::usual_hits;
 use crate::units::{Bytes, MIB, Rate};
 
 /// The program, its vocabulary and its compute buffers. (bytes)
@@ -59,8 +60,15 @@ impl Facts {
             return Outlook { how: How::TooLarge, tokens_per_second: None };
         }
         let reading = room.disk.filter(|r| r.0 > 0.0);
-        let reading = reading.map(|r| r.seconds(streamed.min(Bytes(self.blocks))));
-        let seconds = computing.zip(reading).map(|(a, b)| a.max(b));
+        let seconds = if self.touched < 1.0 {
+            // Slots and kept experts are the same memory, and what a token lacks is known when its router was computed: it waits for it.
+            let lacking = (missing.f64() / Bytes(self.blocks).f64().max(1.0)).min(1.0);
+            let read = Bytes(self.blocks).f64() * self.touched * (1.0 - usual_hits(1.0 - lacking));
+            computing.zip(reading).map(|(compute, disk)| compute + read / disk.0)
+        } else {
+            let reading = reading.map(|r| r.seconds(streamed.min(Bytes(self.blocks))));
+            computing.zip(reading).map(|(a, b)| a.max(b))
+        };
         Outlook { how: How::StreamsFromDisk, tokens_per_second: seconds.map(f64::recip) }
     }
 }
@@ -87,6 +95,19 @@ mod tests {
             types: Vec::new(),
             refused: None,
         }
+    }
+
+    #[test]
+    fn a_mixture_reads_what_its_tokens_lack() {
+        let rate = Some(Rate(GIB.f64()));
+        let at = |memory, touched| {
+            let facts = Facts { touched, ..facts() };
+            facts.outlook(&Room { memory, disk: rate }, Some(Rate(1e12))).tokens_per_second.unwrap()
+        };
+        // A sixteenth of it, of which some four fifths are there.
+        let (all, some) = (at(GIB * 4, 1.0), at(GIB * 4, 1.0 / 16.0));
+        assert!(some > 16.0 * 2.0 * all && some < 16.0 * 16.0 * all, "{all} {some}");
+        assert!(at(GIB * 6, 1.0 / 16.0) > some);
     }
 
     #[test]

@@ -110,8 +110,10 @@ struct Step {
     compute: f64,
     /// Whether it is a unit that streams.
     streams: bool,
-    /// What is read of it when it is known what is needed: not before the step before it is computed.
+    /// What is read of it when it is known what is needed: not before the step before it is computed ...
     asked: f64,
+    /// ... and what of it is computed meanwhile, with what is there.
+    meanwhile: f64,
 }
 
 impl Step {
@@ -274,8 +276,9 @@ fn steps(plan: &Plan, rates: &Rates, touched: Touched, tokens: u32) -> Vec<Step>
                     let read = disk.max(link);
                     let disk = if disk_is_slower { disk } else { 0.0 };
                     let latency = if on_disk { LATENCY } else { 0.0 };
-                    let asked = 0.0;
-                    steps.push(Step { read, disk, latency, compute, asked, streams: true });
+                    let (asked, meanwhile) = (0.0, 0.0);
+                    let streams = true;
+                    steps.push(Step { read, disk, latency, compute, streams, asked, meanwhile });
                     kept = kept.saturating_sub(unit.len + unit.before);
                 }
                 // What comes after the last of them, and small tensors wherever they are.
@@ -329,7 +332,13 @@ impl<'a> OneByOne<'a> {
     /// A unit's step, if it consists of stacks.
     fn step(&self, unit: &Unit, rates: &Rates, compute: f64) -> Option<Step> {
         let asked = rates.disk.seconds(share(unit.len, self.share_of(&unit.tensors)?));
-        Some(Step { asked, disk: asked, latency: LATENCY, compute, streams: true, read: 0.0 })
+        // All but the last product, of the experts that are there.
+        let hits = if self.tokens == 1 { self.experts.expected_hits() } else { 0.0 };
+        let n = unit.tensors.len().max(1);
+        #[expect(clippy::cast_precision_loss, reason = "few tensors")]
+        let meanwhile = compute * hits * (n - 1) as f64 / n as f64;
+        let (latency, streams, read) = (LATENCY, true, 0.0);
+        Some(Step { asked, disk: asked, latency, compute, streams, read, meanwhile })
     }
 
     /// The share of a unit's bytes that is read, if it consists of stacks.
@@ -385,7 +394,8 @@ fn play(steps: &[Step], n_slots: usize) -> (f64, Vec<(f64, f64)>) {
         for step in steps {
             if step.asked > 0.0 {
                 // All stacks are asked for at once, and arrive nearly together.
-                cores += step.latency + step.asked + step.compute;
+                let waits = (step.latency + step.asked - step.meanwhile).max(0.0);
+                cores += waits + step.compute;
             } else if step.read > 0.0 {
                 let slot = freed.pop_front().unwrap_or_default();
                 reader = reader.max(slot) + step.read;

@@ -2,7 +2,7 @@
 //! it runs.
 
 use super::{Abilities, Unit};
-use crate::gguf::{Index, TensorInfo};
+use crate::gguf::{Index, TensorInfo, usual_hits};
 use crate::units::Bytes;
 
 /// A block whose experts stream one by one.
@@ -29,6 +29,28 @@ pub struct Experts {
     pub pool: Bytes,
     /// Whether the slots of units are in the same memory: then prompts borrow it.
     pub shares_slots: bool,
+    /// What was seen of this very model.
+    pub seen: Option<Seen>,
+}
+
+/// Hits that were seen, in ten thousandths.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Seen {
+    share: u32,
+    hits: u32,
+}
+
+impl Seen {
+    /// That so many uses found their expert there while this share of the experts was kept. (0 to 1) `None` for other numbers.
+    pub fn new(share: f64, hits: f64) -> Option<Seen> {
+        #[expect(
+            clippy::cast_possible_truncation,
+            clippy::cast_sign_loss,
+            reason = "at most 10000"
+        )]
+        let number = |n: f64| (0.0..=1.0).contains(&n).then(|| (n * 1e4).round() as u32);
+        Some(Seen { share: number(share).filter(|&n| n > 0)?, hits: number(hits)? })
+    }
 }
 
 /// Whether a tensor is a stack: one matrix for each expert.
@@ -64,8 +86,8 @@ impl Experts {
         let is_down = |t: usize| index.tensors[t].role().starts_with("ffn_down");
         blocks.iter_mut().for_each(|b| b.stacks.sort_by_key(|&t| (is_down(t), t)));
         (abilities.expert_region)(&blocks.first()?.stacks, 1)?;
-        let (n_slots, pool, shares_slots) = (0, Bytes::ZERO, false);
-        (used > 0).then_some(Experts { blocks, used, n_slots, pool, shares_slots })
+        let (n_slots, pool, shares_slots, seen) = (0, Bytes::ZERO, false, None);
+        (used > 0).then_some(Experts { blocks, used, n_slots, pool, shares_slots, seen })
     }
 
     /// The memory of `n` experts of each block.
@@ -125,22 +147,40 @@ impl Experts {
         (self.n_slots as f64 / count as f64).min(1.0)
     }
 
-    /// The share of a token's experts that is expected to be there: what was measured of large mixtures with one text.
+    /// The share of a token's experts that is expected to be there: as usual, or as it was seen of this model, its misses more or fewer
+    /// than usual at any size by as much as they were at one.
     pub fn expected_hits(&self) -> f64 {
-        const SEEN: [(f64, f64); 8] = [
-            (0.0, 0.0),
-            (0.06, 0.4),
-            (0.12, 0.64),
-            (0.19, 0.75),
-            (0.25, 0.82),
-            (0.35, 0.89),
-            (0.5, 0.95),
-            (1.0, 1.0),
-        ];
-        let at = self.share();
-        let between =
-            SEEN.windows(2).find(|w| at <= w[1].0).map_or((SEEN[6], SEEN[7]), |w| (w[0], w[1]));
-        let ((x0, y0), (x1, y1)) = between;
-        y0 + (y1 - y0) * (at - x0) / (x1 - x0)
+        let misses = |share: f64| 1.0 - usual_hits(share);
+        let factor = self.seen.map_or(1.0, |seen| {
+            let [share, hits] = [seen.share, seen.hits].map(|n| f64::from(n) / 1e4);
+            if share < 1.0 { (1.0 - hits) / misses(share).max(1e-4) } else { 1.0 }
+        });
+        if self.n_slots == 0 { 0.0 } else { 1.0 - (misses(self.share()) * factor).clamp(0.0, 1.0) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn hits_are_as_usual_or_as_seen() {
+        let of = |n_slots, seen| Experts {
+            blocks: vec![ExpertBlock { block: 0, count: 100, stacks: vec![0] }],
+            used: 8,
+            n_slots,
+            pool: Bytes::ZERO,
+            shares_slots: false,
+            seen,
+        };
+        assert!((of(25, None).expected_hits() - 0.77).abs() < 1e-9);
+        let seen = Seen::new(0.25, 0.7);
+        assert!((of(25, seen).expected_hits() - 0.7).abs() < 1e-4);
+        let more = of(50, seen).expected_hits();
+        assert!(more > 0.9 && more < 0.935, "{more}");
+        assert_eq!((of(0, seen).expected_hits(), of(100, seen).expected_hits()), (0.0, 1.0));
+        for (share, hits) in [(0.0, 0.5), (f64::NAN, 0.5), (0.5, 1.5)] {
+            assert_eq!(Seen::new(share, hits), None);
+        }
     }
 }

@@ -23,7 +23,7 @@ pub use estimate::{
     Bottleneck, Course, Estimate, Speed, Touched, computing_seconds, conversation, course,
     estimate, pass_seconds,
 };
-pub use experts::{ExpertBlock, Experts};
+pub use experts::{ExpertBlock, Experts, Seen};
 pub use machine::{Beside, ContextCost, Cost, Gpu, GpuNeeds, Kind, Machine, Needs, Rates, Wish};
 pub use refusal::{Pool, Refusal};
 pub use solve::solve;

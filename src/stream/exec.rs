@@ -11,8 +11,8 @@ use std::time::Instant;
 
 use self::by_expert::ByExpert;
 use super::device::DeviceMemory;
-use super::experts::Mode;
 use super::experts::pool::Product;
+use super::experts::{Habit, Mode};
 use super::host::HostMemory;
 use super::memory::{SlotMemory, Supply};
 use super::slots::{Slots, State};
@@ -151,6 +151,16 @@ impl Exec {
         let n = Unit::try_from(self.supply.units.len().min(self.slots.len())).unwrap_or(0);
         self.upcoming.extend(0..n);
         self.begin_fills();
+    }
+
+    /// How often experts are used, by what is known before the first pass. Whether any can be read ahead.
+    pub(super) fn expect(&mut self, habits: &[Habit]) -> bool {
+        self.experts.as_mut().is_some_and(|experts| experts.pool.expect(habits))
+    }
+
+    /// Reads some of them ahead. Whether there is more to do.
+    pub(super) fn warm(&mut self) -> bool {
+        self.experts.as_mut().is_some_and(|experts| experts.pool.warm())
     }
 
     /// Computes a graph, streaming the weights that it needs.

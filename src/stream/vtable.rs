@@ -11,6 +11,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use ggml_sys as sys;
 
 use super::exec::Exec;
+use super::experts::Habit;
 use super::{Config, Error};
 use crate::ggml::guard::{caught, guarded, quietly};
 use crate::ggml::{BufferType, Capabilities, Device, Graph, Tensor};
@@ -106,6 +107,16 @@ impl StreamDevice {
     /// Starts reading what the first pass begins with, so that it is there when the model is loaded.
     pub fn prefetch(&self) {
         self.0.exec().prefetch();
+    }
+
+    /// How often experts are used, from what was seen of the model before. Whether any can be read ahead by [`StreamDevice::warm`].
+    pub fn expect(&self, habits: &[Habit]) -> bool {
+        self.0.exec().expect(habits)
+    }
+
+    /// Reads some of what is used most, while nobody computes. False when there is nothing left to do.
+    pub fn warm(&self) -> bool {
+        self.0.exec().warm()
     }
 
     /// libllama has loaded the model.

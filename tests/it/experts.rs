@@ -77,7 +77,10 @@ fn is_alone(test: &str) -> bool {
         return true;
     }
     let mut command = Command::new(std::env::current_exe().unwrap());
-    let output = command.args([test, "--exact", "--nocapture"]).env(ALONE, "1").output().unwrap();
+    // What others have remembered of this machine and of models is not theirs to see.
+    let cache = tempfile::tempdir().unwrap();
+    command.args([test, "--exact", "--nocapture"]).env("XDG_CACHE_HOME", cache.path());
+    let output = command.env(ALONE, "1").output().unwrap();
     let said = String::from_utf8_lossy(&output.stdout);
     let told = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success() && said.contains("1 passed"), "{said}{told}");
@@ -224,5 +227,48 @@ fn slow_and_reordered_reads_change_nothing() {
         slow.eval(&tokens(1 + next % 2, next)).unwrap();
         resident.eval(&tokens(1 + next % 2, next)).unwrap();
         assert!(bits(&slow) == bits(&resident), "step {next}");
+    }
+}
+
+#[test]
+fn habits_are_remembered_and_change_no_answer() {
+    if !is_alone("experts::habits_are_remembered_and_change_no_answer") {
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let path = model("qwen3moe-many", dir.path());
+    let index = index(&path);
+    let options = options(StreamMode::Auto, Some(budget(&index, StreamMode::Auto, 0.4)));
+    let answer = || {
+        let engine = Engine::open(index.clone(), &options).unwrap();
+        let mut session = engine.session().unwrap();
+        // Time to read ahead, for whoever has something to.
+        std::thread::sleep(std::time::Duration::from_millis(50));
+        let mut all = Vec::new();
+        for next in 0..100 {
+            session.eval(&tokens(1, next)).unwrap();
+            all.extend(bits(&session));
+        }
+        engine.learn();
+        (all, session.monitor().experts().unwrap().counts().misses)
+    };
+    let (first, cold) = answer();
+    let remembered = PathBuf::from(std::env::var_os("XDG_CACHE_HOME").unwrap());
+    let habits: Vec<PathBuf> = std::fs::read_dir(remembered.join("airrun/experts"))
+        .expect("something was remembered")
+        .map(|entry| entry.unwrap().path())
+        .collect();
+    let [file] = &habits[..] else { panic!("{habits:?}") };
+    let text = std::fs::read_to_string(file).unwrap();
+    assert!(text.contains("hits") && text.len() < 20_000, "{text}");
+    let (again, warm) = answer();
+    assert!(again == first, "warmed");
+    assert!(warm <= cold + cold / 20, "{warm} misses, {cold} before");
+    // Whatever lies there: rubbish, or what was seen of another model.
+    let shorter = text.replacen("\",\n", "\"\n", 1);
+    let wilder = text.replace("0.", "7.").replace(['~', '/', '0'], "\u{7f}");
+    for other in ["{", "[]", "null", &shorter, &wilder] {
+        std::fs::write(file, other).unwrap();
+        assert!(answer().0 == first, "{other}");
     }
 }

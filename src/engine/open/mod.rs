@@ -21,7 +21,8 @@ use planning::{Care, Planned};
 
 use super::error::model_name;
 use super::loaded::{Drafting, Engine, Loaded};
-use super::{Error, devices, threads};
+use super::warm::Warmer;
+use super::{Error, devices, habits, threads};
 use crate::ggml::{self, Device, Model};
 use crate::gguf::{Index, Purpose};
 use crate::plan::{self, Plan, Rates, Touched};
@@ -79,6 +80,10 @@ impl Engine {
         };
         let (model, stream, reader) = loading.load(wrap)?;
         let model = Arc::new(model);
+        let stream = stream.map(Arc::new);
+        let habits = stream.as_ref().and_then(|_| habits::of(&index, &plan));
+        let warmer = stream.as_ref().zip(habits);
+        let warmer = warmer.and_then(|(stream, habits)| Warmer::start(stream, &monitor, &habits));
         let (sequences, shares) = match model.batches() {
             true => (options.sequences.max(1), options.shares()),
             false => (1, 1),
@@ -89,6 +94,7 @@ impl Engine {
         let n_ways = options.n_ways(&model);
         let draft = draft(options, &plan, shares, &model)?;
         Ok(Engine::of(Loaded {
+            _warmer: warmer,
             draft,
             foreseen,
             passes,

@@ -11,7 +11,7 @@ use super::options::{Draft, LoadOptions};
 use super::{needs, rates};
 use crate::engine::devices::{self, DeviceChoice};
 use crate::engine::error::{ggml_error, model_name};
-use crate::engine::{Error, threads};
+use crate::engine::{Error, habits, threads};
 use crate::ggml::{Device, DeviceKind, Threadpool};
 use crate::gguf::Index;
 use crate::plan::{self, Abilities, Needs, Plan, Rates, StreamMode, Touched, Wish};
@@ -139,14 +139,18 @@ pub(super) fn plan_with(
     let gpu = devices::choose(options.device)?;
     let beside = beside(options, threads)?;
     let problem = Problem { index, options, threads, care, beside, asked };
-    let Some(gpu) = gpu else { return problem.for_cpu() };
     let nobody_named_it = options.device == DeviceChoice::Auto && options.vram.is_none();
-    match problem.for_gpu(gpu) {
+    let planned = match gpu.map(|gpu| problem.for_gpu(gpu)) {
         // A GPU that nobody named, and that is too small or too busy for anything.
-        Err(Error::Plan { .. }) if nobody_named_it => problem.for_cpu(),
-        Ok(planned) if nobody_named_it => Ok(problem.or_cpu(planned)),
-        planned => planned,
-    }
+        Some(Err(Error::Plan { .. })) if nobody_named_it => problem.for_cpu(),
+        Some(Ok(planned)) if nobody_named_it => Ok(problem.or_cpu(planned)),
+        Some(planned) => planned,
+        None => problem.for_cpu(),
+    };
+    planned.map(|mut planned| {
+        habits::inform(index, &mut planned.plan);
+        planned
+    })
 }
 
 /// What a plan is asked for.

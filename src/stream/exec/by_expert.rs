@@ -58,7 +58,8 @@ pub(super) fn new(
     })?;
     let arena = Arc::new(arena);
     supply.monitor.name_experts(&spec.blocks);
-    let pool = Pool::new(spec, arena.clone(), supply.source.clone(), supply.monitor.clone())?;
+    let lent = if shares { slots.0 } else { 0 };
+    let pool = Pool::new(spec, arena.clone(), lent, supply.source.clone(), supply.monitor.clone())?;
     let by_expert = ByExpert {
         pool,
         names,

@@ -18,6 +18,9 @@ pub use policy::Decay;
 pub use regions::region_size;
 pub use watch::{BlockView, Counts, Watch};
 
+/// For each expert of a block, the share of passes that use it. (0 to 1)
+pub type Habit = Vec<f64>;
+
 use crate::source::Slice;
 use crate::units::Bytes;
 

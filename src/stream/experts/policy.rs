@@ -57,6 +57,17 @@ impl Shelf {
         }
     }
 
+    /// Begins as if each expert had always been used in this share of the passes. Those that are never used are as before.
+    pub fn expect(&mut self, shares: &[f64]) {
+        // A share of 1 sums up to this: a half-life of passes, over the logarithm of 2.
+        let most = (self.decay.0 / std::f64::consts::LN_2).max(1.0).log2();
+        for (worth, &share) in self.worth.iter_mut().zip(shares) {
+            if share > 0.0 && *worth == f64::NEG_INFINITY {
+                *worth = share.min(1.0).log2() + most;
+            }
+        }
+    }
+
     /// Number of slots.
     pub fn n_slots(&self) -> usize {
         self.slots.len()
@@ -128,10 +139,10 @@ impl Shelf {
         self.places.fill(None);
     }
 
-    /// The experts that were used, those of most worth first; for filling a pool before anybody asks.
+    /// The experts that were used or are expected to be, those of most worth first; for filling a pool before anybody asks.
     pub fn hottest(&self) -> Vec<u32> {
         let mut all: Vec<u32> = (0..).take(self.worth.len()).collect();
-        all.retain(|&e| self.wanted[e as usize] > 0);
+        all.retain(|&e| self.worth[e as usize] > f64::NEG_INFINITY);
         all.sort_by(|&a, &b| self.worth[b as usize].total_cmp(&self.worth[a as usize]));
         all
     }
@@ -231,6 +242,19 @@ mod tests {
                 }
             }
         }
+    }
+
+    #[test]
+    fn what_is_expected_stays_until_others_are_used_more() {
+        let mut shelf = Shelf::new(2, 4, Decay(8.0));
+        shelf.expect(&[0.9, 0.0, 0.5, 1e-6]);
+        assert_eq!(shelf.hottest(), [0, 2, 3]);
+        play(&mut shelf, &[vec![0], vec![2], vec![1]]);
+        let left = |shelf: &Shelf| (0..4).filter(|&e| shelf.place(e).is_none()).collect::<Vec<_>>();
+        assert_eq!(left(&shelf), [2, 3], "once used is worth less than used in nearly every pass");
+        let others: Vec<Vec<u32>> = (0..40).map(|i| vec![1 + 2 * (i % 2)]).collect();
+        play(&mut shelf, &others);
+        assert_eq!(left(&shelf), [0, 2]);
     }
 
     #[test]

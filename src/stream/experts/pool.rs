@@ -1,6 +1,8 @@
 //! The experts of a machine whose CPU computes: read straight into slots of host memory, from which the products take them.
 #![allow(unsafe_code)]
 
+mod warm;
+
 use std::ops::Range;
 use std::ptr::NonNull;
 use std::sync::Arc;
@@ -26,9 +28,13 @@ pub(in crate::stream) struct Pool {
     kept: Vec<Region>,
     /// What all blocks share, of the block that used it last.
     passing: Region,
-    /// So many bytes from the beginning of the memory hold something else than `kept` says.
+    /// So many bytes from the beginning of the memory hold something else than `kept` says ...
     overwritten: u64,
+    /// ... and so many may at most while whole stacks stream.
+    lent: u64,
     mode: Mode,
+    /// What is to be read before anybody asks, the last one first: regions and experts.
+    ahead: Vec<(usize, u32)>,
     /// Whose route the numbers are.
     routed: Option<(usize, Tensor)>,
     /// What the router wrote, and what the pool makes of it.
@@ -99,10 +105,11 @@ impl Region {
 }
 
 impl Pool {
-    /// Memory of `spec.pool`, or `arena` where the slots of units are in it, too.
+    /// Over `arena`, of whose first bytes `lent` are the slots of units, too.
     pub(in crate::stream) fn new(
         spec: ExpertsSpec,
         arena: Arc<HostBuf>,
+        lent: u64,
         source: Arc<dyn WeightSource>,
         monitor: Arc<Monitor>,
     ) -> Result<Pool, Error> {
@@ -125,7 +132,9 @@ impl Pool {
             kept,
             passing,
             overwritten: 0,
+            lent,
             mode: Mode::Whole,
+            ahead: Vec::new(),
             routed: None,
             ids: Vec::new(),
             wanted: Vec::new(),

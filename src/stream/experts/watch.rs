@@ -4,12 +4,15 @@
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use super::BlockSpec;
 use super::simulate::Routes;
+use super::{BlockSpec, Habit};
 use crate::units::Bytes;
 
 /// Numbers of experts that a record holds at most: some 4000 tokens of a model of 48 blocks that uses 10.
 const MAX_RECORDED: usize = 2 << 20;
+
+/// A pool fills in so many passes; what they miss says nothing of those that follow.
+const FILLING: u64 = 32;
 
 /// Counters of all blocks with experts.
 #[derive(Debug)]
@@ -24,6 +27,10 @@ struct Block {
     uses: AtomicU64,
     misses: AtomicU64,
     bytes: AtomicU64,
+    /// Passes that used any ...
+    passes: AtomicU64,
+    /// ... and the uses and misses of all but the first of them.
+    settled: [AtomicU64; 2],
     /// A bit for each expert: whether it is there.
     present: Box<[AtomicU64]>,
     /// A bit for each expert: whether it is on its way.
@@ -88,6 +95,8 @@ impl Watch {
             uses: AtomicU64::new(0),
             misses: AtomicU64::new(0),
             bytes: AtomicU64::new(0),
+            passes: AtomicU64::new(0),
+            settled: [AtomicU64::new(0), AtomicU64::new(0)],
             present: bits(spec.count),
             coming: bits(spec.count),
             used: (0..spec.count).map(|_| AtomicU32::new(0)).collect(),
@@ -100,6 +109,10 @@ impl Watch {
         let of = &self.blocks[block];
         of.uses.fetch_add(experts.len() as u64, Ordering::Relaxed);
         of.misses.fetch_add(misses as u64, Ordering::Relaxed);
+        if of.passes.fetch_add(1, Ordering::Relaxed) >= FILLING {
+            of.settled[0].fetch_add(experts.len() as u64, Ordering::Relaxed);
+            of.settled[1].fetch_add(misses as u64, Ordering::Relaxed);
+        }
         for &e in experts {
             of.used[e as usize].fetch_add(1, Ordering::Relaxed);
         }
@@ -143,6 +156,24 @@ impl Watch {
             misses: a.misses + b.misses,
             bytes: a.bytes + b.bytes,
         })
+    }
+
+    /// The counters of all blocks, without the passes in which the pool filled, and without bytes.
+    pub fn settled(&self) -> Counts {
+        let sum = |i: usize| self.blocks.iter().map(|b| b.settled[i].load(Ordering::Relaxed)).sum();
+        Counts { uses: sum(0), misses: sum(1), bytes: Bytes::ZERO }
+    }
+
+    /// How many passes used experts, and of each block, which share of them used each.
+    #[expect(clippy::cast_precision_loss, reason = "a share")]
+    pub fn habits(&self) -> (u64, Vec<Habit>) {
+        let passes = |block: &Block| block.passes.load(Ordering::Relaxed);
+        let habit = |block: &Block| {
+            let n = passes(block).max(1) as f64;
+            block.used.iter().map(|used| f64::from(used.load(Ordering::Relaxed)) / n).collect()
+        };
+        let fewest = self.blocks.iter().map(passes).min().unwrap_or(0);
+        (fewest, self.blocks.iter().map(habit).collect())
     }
 
     /// Every block.
