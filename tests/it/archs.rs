@@ -24,7 +24,7 @@ const PROMPTS: [Prompt; 3] = [prompt(1, 1), prompt(7, 1), prompt(64, 1)];
 const MORE_PROMPTS: [Prompt; 2] = [prompt(64, 2), prompt(600, 2)];
 /// A model of each kind: dense, of experts, recurrent, hybrid, with latent attention, with a cache that blocks share, with scaled
 /// embeddings, with tied ones. Every sample has them.
-const KINDS: [&str; 13] = [
+pub(crate) const KINDS: [&str; 13] = [
     "llama",
     "llama-tied",
     "chameleon",

@@ -7,6 +7,7 @@ mod bench;
 mod circles;
 mod cli;
 mod comfort;
+mod compat;
 mod context;
 mod devices;
 mod drafts;

@@ -9,32 +9,45 @@ use airrun::gguf::{Index, Value};
 
 use crate::tiny_models;
 
-/// A tensor: type, shape, first byte in the file and length in bytes.
+/// A tensor: type, shape, first byte in the file and length in bytes with its padding.
 type Tensor = (u32, Vec<u64>, u64, u64);
 
-/// ggml's numbers of its plain types that the other reader takes for blocks, and the bytes of one: whole numbers, F64, BF16.
-const PLAIN: [(u32, u64); 6] = [(24, 1), (25, 2), (26, 4), (27, 8), (28, 8), (30, 2)];
+/// Whether its lengths of a type are right, by ggml's number of it: it takes IQ4_NL and plain numbers but F32 and F16 for blocks of 256.
+/// Of the others, places tell: a tensor ends where the next one begins, but for the padding.
+fn has_lengths(kind: u32) -> bool {
+    matches!(kind, 0..=19 | 21..=23 | 29)
+}
 
 fn theirs(path: &Path) -> Result<(BTreeMap<String, Tensor>, gguf_rs::GGUFModel), String> {
+    let len = std::fs::metadata(path).map_err(|error| error.to_string())?.len();
     let path = path.to_str().expect("a test's path is text");
     let container = gguf_rs::get_gguf_container_array_size(path, u64::MAX);
     let decode = || container.and_then(|mut c| c.decode());
     // Types that it does not know end in panics.
     let decoded = panic::catch_unwind(AssertUnwindSafe(decode)).map_err(|_| "it panics")?;
     let model = decoded.map_err(|error| format!("{error:#}"))?;
+    let alignment = model.alignment();
+    let place = |t: &gguf_rs::Tensor| model.data_offset() + t.offset;
+    let mut places: Vec<u64> = model.tensors().iter().map(place).collect();
+    places.push(len.next_multiple_of(alignment));
+    places.sort_unstable();
     let tensors = model.tensors().iter().map(|t| {
-        let at = model.data_offset() + t.offset;
-        // It takes some plain numbers for blocks of 256, and is wrong by that: their lengths are not its to say.
-        let plain = PLAIN.iter().find(|(kind, _)| *kind == t.kind);
-        let len = plain.map_or(t.size, |(_, bytes)| t.shape.iter().product::<u64>() * bytes);
+        let at = place(t);
+        let next = places[places.partition_point(|&other| other <= at)];
+        let len = if has_lengths(t.kind) { t.size.next_multiple_of(alignment) } else { next - at };
         (t.name.clone(), (t.kind, t.shape.clone(), at, len))
     });
-    Ok((tensors.collect(), model))
+    let tensors = tensors.collect();
+    Ok((tensors, model))
 }
 
 fn ours(index: &Index) -> BTreeMap<String, Tensor> {
+    let alignment = index.metadata.uint("general.alignment").unwrap_or(32);
+    let padded = |len: u64| len.next_multiple_of(alignment);
     let tensors = index.tensors.iter();
-    tensors.map(|t| (t.name.clone(), (t.ty.0, t.shape.clone(), t.offset, t.len.0))).collect()
+    tensors
+        .map(|t| (t.name.clone(), (t.ty.0, t.shape.clone(), t.offset, padded(t.len.0))))
+        .collect()
 }
 
 /// Whether a value is the same as JSON says it; arrays by their lengths.
