@@ -28,6 +28,7 @@ mod plan;
 mod printer;
 mod progress;
 mod pull;
+mod pulling;
 mod quantize;
 mod resolve;
 mod run;

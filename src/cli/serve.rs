@@ -9,10 +9,11 @@ use crate::cli::draft;
 use crate::cli::exit::{self, ExitStatus, Failure};
 use crate::cli::offer::{aside, preset};
 use crate::cli::printer::Printer;
+use crate::cli::pulling;
 use crate::cli::resolve;
 use crate::cli::{household, start, talk};
 use crate::engine::LoadOptions;
-use crate::serve::{self, Config, Line, Log, News, Preset};
+use crate::serve::{self, Config, Line, Log, News, Preset, ResponseStore};
 
 /// Serves until told to stop.
 pub(crate) fn run(args: &ServeArgs, printer: &Printer) -> anyhow::Result<ExitStatus> {
@@ -104,6 +105,8 @@ fn config(
         preset,
         grammars: args.grammars,
         prompt_cache: args.keep.most(),
+        responses: ResponseStore::new(args.store),
+        pull: args.pull.then(pulling::puller),
         max_body: args.max_body,
         memory: aside(args),
         grace: Duration::from_secs(u64::from(args.grace)),

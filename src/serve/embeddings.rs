@@ -112,7 +112,7 @@ fn check_dimensions(served: &Served, fields: Fields<'_>) -> Result<(), ApiError>
     Err(fields.wrong("dimensions", &format!("{given}, as the model makes them")))
 }
 
-async fn vectors(
+pub(super) async fn vectors(
     server: &Arc<Server>,
     served: &Served,
     admitted: Admitted,

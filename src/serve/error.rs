@@ -82,6 +82,14 @@ impl ApiError {
         )
     }
 
+    /// 404: a response that is not remembered.
+    pub(super) fn no_response(id: &str) -> ApiError {
+        let message = format!("Previous response with id '{id}' not found.");
+        let code = Some("previous_response_not_found");
+        let error = ApiError::new(StatusCode::NOT_FOUND, code, message);
+        ApiError { param: Some("previous_response_id".to_owned()), ..error }
+    }
+
     /// 404: no such stream, or not from there on.
     pub(super) fn no_stream() -> ApiError {
         let message = "this stream is not kept here, or not from there on";

@@ -31,6 +31,7 @@ mod page;
 mod preset;
 mod prompt;
 mod queue;
+mod rerank;
 mod responses;
 mod resume;
 mod routes;
@@ -54,7 +55,9 @@ use crate::units::Bytes;
 use error::Protocol;
 pub use house::{Household, Offer};
 pub use log::{Line, Log};
+pub use ollama::{Download, Puller};
 pub use preset::Preset;
+pub use responses::Store as ResponseStore;
 use server::Server;
 
 /// How to serve.
@@ -80,6 +83,10 @@ pub struct Config {
     pub grammars: bool,
     /// How much of long prompts is kept on disk, at most.
     pub prompt_cache: Bytes,
+    /// Downloads models, if clients may have that done.
+    pub pull: Option<Puller>,
+    /// Where responses are remembered that others go on from.
+    pub responses: ResponseStore,
     /// The largest request.
     pub max_body: Bytes,
     /// What all requests together may take while they are read.

@@ -6,15 +6,15 @@ use axum::extract::{Request, State};
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::middleware;
 use axum::response::{IntoResponse, Response};
-use axum::routing::{get, post};
+use axum::routing::{any, delete, get, post};
 use axum::{Json, Router};
 use serde_json::json;
 
 use super::error::ApiError;
 use super::server::Server;
 use super::{
-    anthropic, embeddings, fit, guard, live, log, metrics, native, ollama, openai, page, responses,
-    resume,
+    anthropic, embeddings, fit, guard, live, log, metrics, native, ollama, openai, page, rerank,
+    responses, resume,
 };
 
 /// All paths.
@@ -28,9 +28,14 @@ pub(super) fn router(server: Arc<Server>) -> Router {
         .route("/v1/completions", post(openai::completions))
         .route("/v1/responses", post(responses::create))
         .route("/v1/responses/input_tokens", post(responses::input_tokens))
+        .route("/v1/responses/{id}", get(responses::look_up).delete(responses::forget))
         .route("/v1/messages", post(anthropic::messages))
         .route("/v1/messages/count_tokens", post(anthropic::count_tokens))
         .route("/v1/embeddings", post(embeddings::openai))
+        .route("/v1/rerank", post(rerank::rerank))
+        .route("/v1/reranking", post(rerank::rerank))
+        .route("/rerank", post(rerank::rerank))
+        .route("/reranking", post(rerank::rerank))
         .route("/tokenize", post(native::tokenize))
         .route("/detokenize", post(native::detokenize))
         .route("/apply-template", post(native::apply_template))
@@ -50,6 +55,12 @@ pub(super) fn router(server: Arc<Server>) -> Router {
         .route("/api/show", post(ollama::show))
         .route("/api/ps", get(ollama::ps))
         .route("/api/version", get(ollama::version))
+        .route("/api/pull", post(ollama::pull))
+        .route("/api/push", post(ollama::not_here))
+        .route("/api/create", post(ollama::not_here))
+        .route("/api/copy", post(ollama::not_here))
+        .route("/api/delete", delete(ollama::not_here))
+        .route("/api/blobs/{digest}", any(ollama::not_here))
         .route("/api/airrun/status", get(live::status))
         .route("/api/airrun/events", get(live::events))
         .route("/api/airrun/experts", get(live::experts))

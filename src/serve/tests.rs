@@ -29,6 +29,8 @@ pub(super) fn config() -> Config {
         preset: Preset::default(),
         grammars: false,
         prompt_cache: Bytes::ZERO,
+        responses: ResponseStore::new(Bytes::ZERO),
+        pull: None,
         max_body: Bytes(1 << 20),
         memory: Bytes(8 << 20),
         grace: Duration::from_secs(60),

@@ -104,6 +104,17 @@ fn texts_become_vectors_as_the_file_says() {
             let asked = json!({"model": format!("{arch}-{pooling}"), "input": TEXTS[0]});
             let same = server.ask("/api/embed", &asked);
             assert!(dot(&vector(&same["embeddings"][0]), &all[0]) > 0.9999, "{arch} {pooling}");
+            let body = json!({"query": TEXTS[0], "documents": [TEXTS[1], {"text": TEXTS[2]}], "return_documents": true});
+            let ranks = server.ask("/v1/rerank", &body)["results"].clone();
+            let likeness = |i: usize| ranks[i]["relevance_score"].as_f64().unwrap();
+            assert_eq!(
+                (&ranks[0]["index"], &ranks[0]["document"]["text"]),
+                (&json!(1), &json!(TEXTS[2]))
+            );
+            assert!(
+                (likeness(1) - dot(&all[0], &all[1])).abs() < 1e-3 && likeness(0) > 0.9999,
+                "{ranks}"
+            );
             by_pooling.push(all[0].clone());
         }
         for (i, a) in by_pooling.iter().enumerate() {

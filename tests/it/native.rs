@@ -123,3 +123,21 @@ fn ollamas_clients_find_what_they_look_for() {
     let show = server.ask("/api/show", &json!({"model": "tiny-chat-q8_0"}));
     assert_eq!(show["model_info"]["llama.context_length"], 512, "{show}");
 }
+
+#[test]
+fn models_files_are_nobodys_to_change() {
+    let server = Server::with_model(&tiny(), &["-c", "256"]);
+    let name = json!({"model": "tiny-chat-q8_0"});
+    // Scripts pull before they ask.
+    let pulled = server.post("/api/pull", &name);
+    assert_eq!((pulled.status, pulled.text.as_str()), (200, "{\"status\":\"success\"}\n"));
+    let other = server.post("/api/pull", &json!({"model": "org/other"}));
+    assert!(other.status == 403 && other.text.contains("--pull"), "{other:?}");
+    for path in ["/api/create", "/api/copy", "/api/push"] {
+        let answer = server.post(path, &name);
+        assert!(answer.status == 403 && answer.text.contains("changes no models"), "{answer:?}");
+    }
+    assert_eq!(server.delete("/api/delete"), 403);
+    let rank = server.post("/v1/rerank", &json!({"query": "x", "documents": ["y"]}));
+    assert!(rank.status == 400 && rank.text.contains("does not support reranking"), "{rank:?}");
+}

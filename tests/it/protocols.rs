@@ -173,3 +173,111 @@ fn bad_requests_are_refused_in_the_protocols_words() {
         assert_eq!(answer.json()["error"]["type"], "invalid_request_error");
     }
 }
+
+#[test]
+fn responses_go_on_from_those_that_are_remembered() {
+    let server = Server::with_model(&tiny(), &["-c", "1024", "--store", "1M"]);
+    let ask = |body: Value| server.post("/v1/responses", &body);
+    let first = ask(json!({"input": "My name is Rosa.", "temperature": 0})).json();
+    let id = first["id"].as_str().unwrap().to_owned();
+    let body = json!({"input": "What is my name?", "temperature": 0, "previous_response_id": id});
+    let second = ask(body.clone()).json();
+    assert_eq!(second["output"][0]["content"][0]["text"], "Your name is Rosa.", "{second}");
+    assert_eq!(second["previous_response_id"], id.as_str());
+    // Streamed, it is remembered, too; and two may go on from the same.
+    let mut streamed = body.clone();
+    streamed["stream"] = true.into();
+    let all = events(&ask(streamed));
+    let third = all[all.len() - 1]["response"]["id"].as_str().unwrap().to_owned();
+    assert_eq!(texts(&all, "response.output_text.delta", "/delta"), "Your name is Rosa.");
+    let mut fourth = body;
+    fourth["previous_response_id"] = third.as_str().into();
+    let fourth = ask(fourth).json();
+    assert!(
+        fourth["usage"]["input_tokens"].as_u64() > second["usage"]["input_tokens"].as_u64(),
+        "{fourth}"
+    );
+    assert_eq!(server.get(&format!("/v1/responses/{id}")).json()["output"], first["output"]);
+    assert_eq!(server.delete(&format!("/v1/responses/{id}")), 200);
+    assert_eq!(server.delete(&format!("/v1/responses/{id}")), 404);
+    assert_eq!(server.get(&format!("/v1/responses/{id}")).status, 404);
+    let lost = ask(json!({"input": "x", "previous_response_id": id}));
+    assert_eq!(
+        (lost.status, &lost.json()["error"]["code"]),
+        (404, &json!("previous_response_not_found"))
+    );
+    // Who does not want to be remembered is not.
+    let unkept = ask(json!({"input": "x", "store": false, "max_output_tokens": 2})).json();
+    let id = unkept["id"].as_str().unwrap();
+    assert_eq!(server.get(&format!("/v1/responses/{id}")).status, 404);
+}
+
+/// Every path that takes a body, with bodies that make no sense: its protocol's error object, a status of the client's fault, and a
+/// server that is none the worse.
+#[test]
+fn bad_bodies_are_refused_in_every_protocols_words() {
+    let server = Server::with_model(&tiny(), &["-c", "256"]);
+    let deep = format!("{{\"messages\":{}1{}}}", "[".repeat(5000), "]".repeat(5000));
+    let bodies = [
+        "",
+        "null",
+        "[]",
+        "\"x\"",
+        "{",
+        "{\"a\":}",
+        "\u{0}",
+        &deep,
+        "{\"messages\": {}}",
+        "{\"messages\": [null]}",
+        "{\"messages\": [[]], \"input\": [[[]]], \"prompt\": {}, \"content\": 7, \"tokens\": [1e99]}",
+        "{\"model\": 7}",
+        "{\"messages\": [{\"role\": 1, \"content\": {}}], \"input\": {}, \"prompt\": [-1], \"query\": [], \"tokens\": [-1], \"input_prefix\": 1, \"content\": [1]}",
+    ];
+    let object = |path: &str, error: &Value| match path {
+        _ if path.starts_with("/api/") => error["error"].is_string(),
+        _ if path.starts_with("/v1/messages") => {
+            error["type"] == "error" && error["error"]["message"].is_string()
+        }
+        _ => error["error"]["message"].is_string() && error["error"]["type"].is_string(),
+    };
+    for path in [
+        "/v1/chat/completions",
+        "/v1/completions",
+        "/v1/responses",
+        "/v1/responses/input_tokens",
+        "/v1/messages",
+        "/v1/messages/count_tokens",
+        "/v1/embeddings",
+        "/v1/rerank",
+        "/tokenize",
+        "/detokenize",
+        "/apply-template",
+        "/completion",
+        "/infill",
+        "/api/chat",
+        "/api/generate",
+        "/api/embed",
+        "/api/embeddings",
+        "/api/show",
+        "/api/pull",
+        "/api/create",
+        "/api/copy",
+    ] {
+        for body in bodies {
+            let answer = server.post_text(path, body);
+            // Some of them ask for nothing, which is answered.
+            if answer.status != 200 {
+                assert!((400..500).contains(&answer.status), "{path} {body:.40}: {answer:?}");
+                assert!(object(path, &answer.json()), "{path} {body:.40}: {answer:?}");
+            }
+        }
+        let halves = r#"{"model": "tiny-chat-q8_0", "messages": [{"role": "user", "content": "hi \ud83d"}], "max_tokens": 2,
+            "input": "hi \ud83d", "prompt": "hi \udc00", "content": "\ud83dx", "query": "\ud83d", "documents": ["\udc00"],
+            "input_prefix": "\ud83d", "input_suffix": "", "n_predict": 2, "options": {"num_predict": 2}, "stream": false}"#;
+        let answer = server.post_text(path, halves);
+        assert!(!answer.text.contains("not JSON") && answer.status < 500, "{path}: {answer:?}");
+    }
+    let body = json!({"messages": [{"role": "user", "content": QUESTION}], "temperature": 0});
+    let answer = server.ask("/v1/chat/completions", &body);
+    assert_eq!(answer["choices"][0]["message"]["content"], ANSWER);
+}

@@ -428,3 +428,25 @@ fn an_interrupt_leaves_what_can_be_resumed() {
     check_pulled(&pull(&hub, home.path(), "o/r"), &file);
     assert!(hub.requests("/cdn/")[0].contains(&format!("bytes={}-", file.len() / 2)));
 }
+
+#[test]
+fn a_server_downloads_where_it_was_told_to() {
+    let home = tempfile::tempdir().unwrap();
+    let file = draft();
+    let hub = Hub::start(Fault::None, &[("Tiny-Q4_K_M.gguf", &file)]);
+    let model = format!("{}/models/tiny-chat-q8_0.gguf", env!("CARGO_MANIFEST_DIR"));
+    let args = ["serve", &model, "--port", "0", "-t", "1", "-c", "256", "--pull"];
+    let server = crate::serve::Server::run(&mut airrun(&hub, home.path(), &args));
+    let lines = server.post("/api/pull", &serde_json::json!({"model": "o/r"})).text;
+    let lines: Vec<serde_json::Value> =
+        lines.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert_eq!(lines[lines.len() - 1], serde_json::json!({"status": "success"}), "{lines:?}");
+    assert!(lines[lines.len() - 2]["status"].as_str().unwrap().contains("o/r:Q4_K_M"), "{lines:?}");
+    let path = home.path().join("hf/hub/models--o--r/snapshots").join(COMMIT);
+    assert_eq!(fs::read(path.join("Tiny-Q4_K_M.gguf")).unwrap(), file);
+    let body = serde_json::json!({"model": "o/r:Q2_K", "stream": false});
+    let missing = server.post("/api/pull", &body);
+    assert!(missing.status == 500 && missing.json()["error"].is_string(), "{missing:?}");
+    let odd = server.post("/api/pull", &serde_json::json!({"model": "llama3.2"}));
+    assert!(odd.status == 400 && odd.text.contains("ORG/REPO"), "{odd:?}");
+}

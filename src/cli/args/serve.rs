@@ -60,6 +60,13 @@ pub(crate) struct ServeArgs {
     /// The system message for conversations without one
     #[arg(long, value_name = "TEXT", help_heading = "Serving")]
     pub(crate) system: Option<String>,
+    /// Remember so much of responses, for previous_response_id
+    #[arg(long, value_name = "SIZE", default_value = "0", hide_default_value = true)]
+    #[arg(help_heading = "Serving")]
+    pub(crate) store: Bytes,
+    /// Let clients download models from the hub (/api/pull)
+    #[arg(long, help_heading = "Serving")]
+    pub(crate) pull: bool,
     /// Take grammars (GBNF) in requests: one can be written that never ends
     #[arg(long, help_heading = "Serving")]
     pub(crate) grammars: bool,

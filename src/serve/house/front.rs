@@ -10,7 +10,7 @@ use axum::extract::{Request, State};
 use axum::http::{HeaderValue, Method, StatusCode, header};
 use axum::middleware;
 use axum::response::{IntoResponse, Response};
-use axum::routing::{get, post};
+use axum::routing::{any as any_method, get, post};
 use hyper::service::Service as _;
 use hyper_util::service::TowerToHyperService;
 use serde_json::{Map, Value};
@@ -24,7 +24,7 @@ use super::rooms::Guest;
 use super::stay::{self, Stay};
 use crate::serve::error::{ApiError, Protocol};
 use crate::serve::fields::{self, Fields};
-use crate::serve::{guard, routes};
+use crate::serve::{guard, ollama, routes};
 
 /// Pieces of an answer that may wait for a client.
 const BUFFER: usize = 16;
@@ -39,9 +39,18 @@ pub(super) fn router(house: &Arc<House>) -> Router {
         .route("/api/tags", get(list::tags))
         .route("/api/ps", get(list::ps))
         .route("/api/show", post(list::show))
+        .route("/api/pull", post(pull))
+        .route("/api/push", post(ollama::not_here))
+        .route("/api/create", post(ollama::not_here))
+        .route("/api/copy", post(ollama::not_here))
+        .route("/api/blobs/{digest}", any_method(ollama::not_here))
         .fallback(any)
         .layer(middleware::from_fn_with_state(house.front.clone(), guard::guard))
         .with_state(house.clone())
+}
+
+async fn pull(State(house): State<Arc<House>>, request: Request) -> Result<Response, ApiError> {
+    ollama::pulled(&house.front, request, |name| house.named(name).is_some()).await
 }
 
 async fn health() -> Response {

@@ -1,6 +1,7 @@
 //! Ollama's protocol: chat, generate, and what its clients ask about models. Answers are lines of JSON.
 
 mod fit;
+mod pull;
 mod reply;
 mod shelf;
 
@@ -27,6 +28,8 @@ use crate::engine::batch::Course;
 use crate::engine::{SamplerSettings, Token};
 use crate::talk::ask::{Ask, Prompt};
 use crate::talk::first::prompt_tokens;
+pub use pull::{Download, Puller};
+pub(super) use pull::{not_here, pull, pulled};
 use reply::{Kind, Reply};
 pub(super) use shelf::{described, ps, show, shown, tags, version};
 

@@ -1,8 +1,9 @@
-//! OpenAI's Responses. Requests are made into chats (`request`), answers are a row of items (`reply`). Nothing is remembered: clients
-//! send the whole conversation each time, as those that run on their own machine do.
+//! OpenAI's Responses. Requests are made into chats (`request`), answers are a row of items (`reply`). Clients send the whole
+//! conversation each time, as those that run on their own machine do, unless the server remembers (`store`).
 
 mod reply;
 mod request;
+mod store;
 
 use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
@@ -10,7 +11,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use axum::Json;
 use axum::body::Body;
-use axum::extract::{Request, State};
+use axum::extract::{Path, Request, State};
 use axum::response::{IntoResponse, Response};
 use serde_json::{Map, Value, json};
 use tokio_stream::{StreamExt, once};
@@ -24,6 +25,7 @@ use super::server::Server;
 use crate::engine::Finish;
 use crate::talk::speech::Reader;
 use reply::Reply;
+pub use store::Store;
 
 /// `/v1/responses`.
 pub(super) async fn create(
@@ -33,9 +35,19 @@ pub(super) async fn create(
     let served = server.model()?;
     let body = fields::read(&server, request).await?;
     let stream = Fields::of(&body).flag("stream")?.unwrap_or(false);
-    let chat = request::chat(&body)?;
+    let store = server.config.responses.clone();
+    let whole = request::whole(&body, &store)?;
+    let chat = request::chat(&whole)?;
     let admitted = server.admit().await?;
     let Opened { order, mut reader, warnings } = openai::open(&server, served, &chat)?;
+    let keeps = store.is_on() && Fields::of(&whole).flag("store")?.unwrap_or(true);
+    let keep = move |reply: &Reply| {
+        if keeps && reply.has_ended() {
+            let response = reply.whole();
+            let said = response["output"].as_array().cloned().unwrap_or_default();
+            store.put(request::items(&whole).into_iter().chain(said).collect(), response);
+        }
+    };
     let unique = format!("{:016x}", RandomState::new().hash_one(0));
     let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs());
     let mut reply = Reply::new(unique, &served.name, now, &body);
@@ -43,7 +55,10 @@ pub(super) async fn create(
     if stream {
         let first = once(reply.begin());
         let events = answers.map(move |message| match told(&mut reply, &mut reader, message) {
-            Ok(events) => events,
+            Ok(events) => {
+                keep(&reply);
+                events
+            }
             Err(error) => reply.fail(&error),
         });
         let sign = ": still waiting\n\n".to_owned();
@@ -56,7 +71,28 @@ pub(super) async fn create(
     if !reply.has_ended() {
         return Err(ApiError::internal("the answer was lost"));
     }
+    keep(&reply);
     Ok(warned(Json(reply.whole()).into_response(), &warnings))
+}
+
+/// `GET /v1/responses/ID`: one that is remembered.
+pub(super) async fn look_up(
+    State(server): State<Arc<Server>>,
+    Path(id): Path<String>,
+) -> Result<Json<Value>, ApiError> {
+    let found = server.config.responses.response(&id);
+    found.map(Json).ok_or_else(|| ApiError::no_response(&id))
+}
+
+/// `DELETE /v1/responses/ID`: it is not remembered any more.
+pub(super) async fn forget(
+    State(server): State<Arc<Server>>,
+    Path(id): Path<String>,
+) -> Result<Json<Value>, ApiError> {
+    match server.config.responses.remove(&id) {
+        true => Ok(Json(json!({"id": id, "object": "response", "deleted": true}))),
+        false => Err(ApiError::no_response(&id)),
+    }
 }
 
 /// Takes what the worker says; its events.
@@ -83,7 +119,7 @@ pub(super) async fn input_tokens(
 ) -> Result<Json<Value>, ApiError> {
     let served = server.model()?;
     let body = fields::read(&server, request).await?;
-    let chat = request::chat(&body)?;
+    let chat = request::chat(&request::whole(&body, &server.config.responses)?)?;
     // Its turn; nothing of the queue.
     let _admitted = server.admit().await?;
     let Opened { order, .. } = openai::open(&server, served, &chat)?;

@@ -42,7 +42,8 @@ fn echo(body: &Map<String, Value>) -> Map<String, Value> {
         let said = body.get(name).filter(|value| !value.is_null());
         echo.insert(name.to_owned(), said.cloned().unwrap_or(default));
     }
-    echo.insert("previous_response_id".to_owned(), Value::Null);
+    let before = body.get("previous_response_id").cloned();
+    echo.insert("previous_response_id".to_owned(), before.unwrap_or_default());
     echo.insert("store".to_owned(), false.into());
     echo
 }

@@ -2,8 +2,39 @@
 
 use serde_json::{Map, Value, json};
 
+use super::store::Store;
 use crate::serve::error::ApiError;
 use crate::serve::fields::Fields;
+
+/// `body` with all that led to it: what its `previous_response_id` stands for comes before its own input.
+///
+/// # Errors
+///
+/// A name that nothing is remembered by; nothing is, if that is off.
+pub(super) fn whole(
+    body: &Map<String, Value>,
+    store: &Store,
+) -> Result<Map<String, Value>, ApiError> {
+    let Some(id) = Fields::of(body).text("previous_response_id")? else { return Ok(body.clone()) };
+    if !store.is_on() {
+        return Ok(body.clone());
+    }
+    let mut before = store.items(id).ok_or_else(|| ApiError::no_response(id))?;
+    before.extend(items(body));
+    let mut whole = body.clone();
+    whole.remove("previous_response_id");
+    whole.insert("input".to_owned(), before.into());
+    Ok(whole)
+}
+
+/// The input of a request as items.
+pub(super) fn items(body: &Map<String, Value>) -> Vec<Value> {
+    match body.get("input") {
+        Some(Value::Array(items)) => items.clone(),
+        Some(Value::String(text)) => vec![json!({"role": "user", "content": text})],
+        other => other.into_iter().cloned().collect(),
+    }
+}
 
 /// What a chat request says for `body`.
 ///
@@ -13,7 +44,7 @@ use crate::serve::fields::Fields;
 pub(super) fn chat(body: &Map<String, Value>) -> Result<Map<String, Value>, ApiError> {
     let fields = Fields::of(body);
     if fields.any("previous_response_id").is_some() || fields.any("conversation").is_some() {
-        let what = "left out: nothing is remembered here, so send the whole conversation as input";
+        let what = "left out: nothing is remembered here (airrun's --store does), so send the whole conversation as input";
         return Err(fields.wrong("previous_response_id", what));
     }
     let mut chat = Map::new();
