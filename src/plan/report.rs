@@ -164,25 +164,8 @@ impl Report<'_> {
             "first token",
             format!("after {}, {load} of it loading", seconds(estimate.first_token_seconds)),
         );
-        if let Some(advice) = self.advice {
-            let rate = tokens_per_second(advice.tokens_per_second);
-            let more = match advice.more_ram {
-                Bytes::ZERO => format!("{} more memory of the GPU", advice.more_vram),
-                ram => format!("{ram} more RAM"),
-            };
-            line("faster", format!("with {more}: {rate}"));
-        }
-        if let Some(Smaller { name, bytes, tokens_per_second: rate, again }) = self.smaller {
-            let whose = if again { " of the original" } else { "" };
-            let rate = rate.map(|r| format!(", about {}", tokens_per_second(r)));
-            let rate = rate.unwrap_or_default();
-            line("quantised", format!("{name}{whose} would fit: {bytes}{rate}"));
-        }
-        if let Some(trade) = self.longer {
-            line("longer", format!("a context of {} tokens {}", trade.ctx, self.trade(&trade)));
-        }
-        if let Some(trade) = self.smaller_kv {
-            line("--kv", format!("{} {}", trade.kv, self.trade(&trade)));
+        for (name, text) in self.other_ways() {
+            line(name, text);
         }
         out
     }
@@ -204,6 +187,35 @@ impl Report<'_> {
             ),
             format!("have some, and {right:.0} % of what is drafted comes"),
         ]
+    }
+
+    /// What would help, and what another context would cost.
+    fn other_ways(&self) -> Vec<(&'static str, String)> {
+        let mut ways = Vec::new();
+        if let Some(advice) = self.advice {
+            let rate = tokens_per_second(advice.tokens_per_second);
+            let more = match advice.more_ram {
+                Bytes::ZERO => format!("{} more memory of the GPU", advice.more_vram),
+                ram => format!("{ram} more RAM"),
+            };
+            ways.push(("faster", format!("with {more}: {rate}")));
+        }
+        if let Some(Smaller { name, bytes, tokens_per_second: rate, again }) = self.smaller {
+            let whose = if again { " of the original" } else { "" };
+            let rate = rate.map(|r| format!(", about {}", tokens_per_second(r)));
+            let rate = rate.unwrap_or_default();
+            ways.push(("quantised", format!("{name}{whose} would fit: {bytes}{rate}")));
+        }
+        if let Some(trade) = self.longer {
+            ways.push((
+                "longer",
+                format!("a context of {} tokens {}", trade.ctx, self.trade(&trade)),
+            ));
+        }
+        if let Some(trade) = self.smaller_kv {
+            ways.push(("--kv", format!("{} {}", trade.kv, self.trade(&trade))));
+        }
+        ways
     }
 
     /// What another context takes, and what that means for blocks.

@@ -12,7 +12,6 @@ use super::error::ApiError;
 use super::fields::{self, Fields};
 use super::prompt;
 use super::server::{Served, Server};
-use crate::gguf::Purpose;
 
 /// The most texts of one request.
 const MAX_DOCUMENTS: usize = 2048;
@@ -82,9 +81,9 @@ fn documents(fields: Fields<'_>) -> Result<Vec<&str>, ApiError> {
 
 /// Whether the model was made to compare texts.
 fn ranks(served: &Served) -> Result<(), ApiError> {
-    match served.engine.index().purpose() {
-        Purpose::Embedding => Ok(()),
-        _ => Err(ApiError::bad(format!(
+    match served.engine.writes_text() {
+        false => Ok(()),
+        true => Err(ApiError::bad(format!(
             "model '{}' does not support reranking: an embedding model does",
             served.name
         ))),
