@@ -7,9 +7,11 @@
 // tests that want one.
 
 import assert from "node:assert/strict";
-import { spawn } from "node:child_process";
-import { readFileSync } from "node:fs";
+import { execFileSync, spawn } from "node:child_process";
+import { mkdtempSync, readFileSync } from "node:fs";
 import { createRequire } from "node:module";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
 import { start } from "./fake.mjs";
 
 const client = createRequire(`${process.env.AIRRUN_CLIENT ?? process.cwd()}/`);
@@ -999,6 +1001,65 @@ test("the real server's answer outlives a reload, and its context goes on", asyn
   assert.match(await page.locator(".divider").innerText(), /left out/);
   assert.match(await page.locator(".left-out:visible").last().innerText(), /oldest/);
 }, { real: true });
+
+for (const [name, options] of [["a desk", DESK], ["a phone", PHONE]]) {
+  test(`the timeline of a run begins with the life of a block, on ${name}`, async ({ context, quiet }) => {
+    quiet(/503/);
+    const file = join(mkdtempSync(join(tmpdir(), "airrun-")), "run.html");
+    const args = ["run", process.env.AIRRUN_MODEL, "Tell me a story.", "-n", "6", "--temp", "0", "--stream", "always", "--draft", "none", "-t", "1", "--trace", file];
+    execFileSync(process.env.AIRRUN_BIN, args, { stdio: "ignore", env: { ...process.env, AIRRUN_CONFIG: "" } });
+    const page = await context.newPage();
+    const wrong = [];
+    page.on("pageerror", (error) => wrong.push(error.stack));
+    page.on("request", (request) => { if (!request.url().startsWith("file:")) wrong.push(request.url()); });
+    await page.goto(`file://${file}`);
+    await page.waitForSelector("#main:not([hidden])");
+    assert.match(await page.locator("#so").innerText(), /^(Limited by|Computing and reading|Nothing was)[^.]*\d+ % of the time/);
+    // A few blocks of the second pass, of which one is told; then the whole run, and back.
+    const seen = () => page.evaluate(() => {
+      const there = (name) => rows.filter((row) => row.name.startsWith(name)).flatMap((row) => row.events).filter((e) => e.to > view[0] && e.from < view[1]);
+      return { titles: rows.map(({ title }) => title), reads: there("reader").length, computed: there("compute").length, told: example?.name ?? "", all: view[1] - view[0] >= end };
+    });
+    const first = await seen();
+    assert.deepEqual(first.titles.filter((title) => title.startsWith("slot")).slice(0, 2), ["slot 1", "slot 2"]);
+    for (const title of ["being read", "computing", "processor waits", "passes"]) assert.ok(first.titles.some((one) => one.startsWith(title)), `${title} in ${first.titles}`);
+    assert.ok(first.computed >= 2 && first.computed <= 24 && first.reads <= 24, JSON.stringify(first));
+    assert.match(first.told, /^block \d+/);
+    assert.equal(first.all, false);
+    // Where it was drawn, there is something, and each lane has colours of its own.
+    const colours = () => page.evaluate(() => rows.map((row, k) => {
+      const canvas = document.getElementById("view");
+      const scale = canvas.width / canvas.clientWidth;
+      const { data } = canvas.getContext("2d").getImageData(118 * scale, (upper(k) + row.height / 2) * scale, canvas.width - 128 * scale, 1);
+      return new Set(Array.from({ length: data.length / 4 }, (_, i) => data.slice(4 * i, 4 * i + 3).join())).size;
+    }));
+    const lanes = await colours();
+    first.titles.forEach((title, k) => { if (title.startsWith("slot") || title === "computing") assert.ok(lanes[k] > 2, `${title}: ${lanes}`); });
+    const names = await page.evaluate(() => events_of("compute").map((e) => e.name));
+    for (const one of names) assert.match(one, /^(block \d+|blocks (\d+|after|before)|embedding|output)/);
+    await page.getByRole("button", { name: "Whole run" }).click();
+    assert.ok((await seen()).all);
+    await page.getByRole("button", { name: "A few blocks" }).click();
+    assert.deepEqual(await seen(), first);
+    // By keyboard.
+    await page.focus("#view");
+    const wide = () => page.evaluate(() => view[1] - view[0]);
+    const before = await wide();
+    await page.keyboard.press("+");
+    assert.ok(await wide() < before);
+    await page.keyboard.press("0");
+    assert.ok((await seen()).all);
+    // Without seeing it.
+    await page.getByText("As a table").click();
+    assert.equal(await page.locator("#table tr").count(), 1 + await page.evaluate(() => passes.length));
+    await page.evaluate(readFileSync(client.resolve("axe-core/axe.min.js"), "utf8"));
+    const found = await page.evaluate(() => window.axe.run(document, { runOnly: ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"] }));
+    assert.deepEqual(found.violations.map(({ id, nodes }) => `${id}: ${nodes.map((node) => node.html).join(" ").slice(0, 300)}`), []);
+    const sideways = await page.evaluate(() => document.documentElement.scrollWidth - innerWidth);
+    assert.ok(sideways <= 0, `the timeline scrolls sideways by ${sideways}`);
+    assert.deepEqual(wrong, []);
+  }, { real: true, options });
+}
 
 // --- running them
 
