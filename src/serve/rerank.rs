@@ -65,18 +65,9 @@ fn documents(fields: Fields<'_>) -> Result<Vec<&str>, ApiError> {
     if list.is_empty() || list.len() > MAX_DOCUMENTS {
         return Err(fields.wrong(name, &want));
     }
-    let text = |value: &'_ Value| match value {
-        Value::String(_) => true,
-        object => object["text"].is_string(),
-    };
-    if !list.iter().all(text) {
-        return Err(fields.wrong(name, &want));
-    }
-    let text = |value| match value {
-        &Value::String(ref text) => text.as_str(),
-        object => object["text"].as_str().unwrap_or_default(),
-    };
-    Ok(list.iter().map(text).collect())
+    let texts: Option<Vec<&str>> =
+        list.iter().map(|value| value.as_str().or_else(|| value["text"].as_str())).collect();
+    texts.ok_or_else(|| fields.wrong(name, &want))
 }
 
 /// Whether the model was made to compare texts.
