@@ -1,6 +1,8 @@
 //! Drafts change nothing about an answer: whoever drafts, right or wrong, in chains or trees, for one text or several, on weights that
 //! stream or not, with grammars, at the end of the context, and when a pass is stopped.
 
+mod accept;
+
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
