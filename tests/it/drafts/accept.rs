@@ -4,8 +4,8 @@
 use std::collections::BTreeMap;
 use std::sync::atomic::AtomicBool;
 
-use airrun::ggml::{BatchToken, Context, ContextParams, Model, ModelParams, Threadpool};
-use airrun::ggml::{Segment, SegmentKind, VirtualFile};
+use airrun::ggml::{BatchToken, Context, ContextParams, Model, ModelParams, Recall};
+use airrun::ggml::{Segment, SegmentKind, Threadpool, VirtualFile};
 use airrun::source::WeightSource;
 use airrun::source::fault::{Behaviour, Fault, FaultySource};
 
@@ -108,6 +108,7 @@ fn context(path: &Path) -> Context {
         threads,
         n_threads: 1,
         offload: false,
+        recall: Recall::default(),
     };
     Context::new(model, &params, Arc::new(AtomicBool::new(false))).unwrap()
 }
