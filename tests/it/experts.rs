@@ -250,9 +250,9 @@ fn habits_are_remembered_and_change_no_answer() {
             all.extend(bits(&session));
         }
         engine.learn();
-        (all, session.monitor().experts().unwrap().counts().misses)
+        all
     };
-    let (first, cold) = answer();
+    let first = answer();
     let remembered = PathBuf::from(std::env::var_os("XDG_CACHE_HOME").unwrap());
     let habits: Vec<PathBuf> = std::fs::read_dir(remembered.join("airrun/experts"))
         .expect("something was remembered")
@@ -261,14 +261,67 @@ fn habits_are_remembered_and_change_no_answer() {
     let [file] = &habits[..] else { panic!("{habits:?}") };
     let text = std::fs::read_to_string(file).unwrap();
     assert!(text.contains("hits") && text.len() < 20_000, "{text}");
-    let (again, warm) = answer();
-    assert!(again == first, "warmed");
-    assert!(warm <= cold + cold / 20, "{warm} misses, {cold} before");
+    assert!(answer() == first, "warmed");
     // Whatever lies there: rubbish, or what was seen of another model.
     let shorter = text.replacen("\",\n", "\"\n", 1);
     let wilder = text.replace("0.", "7.").replace(['~', '/', '0'], "\u{7f}");
     for other in ["{", "[]", "null", &shorter, &wilder] {
         std::fs::write(file, other).unwrap();
-        assert!(answer().0 == first, "{other}");
+        assert!(answer() == first, "{other}");
     }
+}
+
+#[test]
+fn a_pass_that_is_stopped_while_experts_come_harms_none_after_it() {
+    if !is_alone("experts::a_pass_that_is_stopped_while_experts_come_harms_none_after_it") {
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let path = model("qwen3moe-many", dir.path());
+    let latency = std::time::Duration::from_millis(5);
+    let mut slow = faulty(&path, Behaviour { latency, ..Behaviour::default() });
+    let mut resident =
+        Engine::open(index(&path), &options(StreamMode::Never, None)).unwrap().session().unwrap();
+    let monitor = slow.monitor();
+    let mut stopped = 0;
+    for next in 0..30 {
+        let all: Vec<Token> = (0..=next).flat_map(|k| tokens(1, k)).collect();
+        let stopper = std::thread::spawn({
+            let monitor = monitor.clone();
+            move || {
+                std::thread::sleep(latency * (next as u32 % 5) / 2);
+                monitor.stop();
+            }
+        });
+        let done = slow.sync(&all);
+        stopper.join().unwrap();
+        monitor.clear_stop();
+        if let Err(error) = done {
+            stopped += 1;
+            assert!(matches!(error, Error::Interrupted), "{error}");
+            slow.sync(&all).unwrap();
+        }
+        resident.sync(&all).unwrap();
+        assert_eq!(slow.tokens(), resident.tokens());
+        assert!(bits(&slow) == bits(&resident), "token {next}");
+    }
+    assert!(stopped > 3, "{stopped} were stopped");
+}
+
+#[test]
+fn a_file_that_shrinks_is_an_error_and_never_a_wrong_answer() {
+    if !is_alone("experts::a_file_that_shrinks_is_an_error_and_never_a_wrong_answer") {
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let path = model("qwen3moe-many", dir.path());
+    let index = index(&path);
+    let open = |options: &LoadOptions| Engine::open(index.clone(), options);
+    let mut session = open_within(&index, StreamMode::Auto, 0.3, &open);
+    session.eval(&tokens(1, 0)).unwrap();
+    let file = std::fs::OpenOptions::new().write(true).open(&path).unwrap();
+    file.set_len(file.metadata().unwrap().len() / 8).unwrap();
+    let failed = (1..60).find_map(|next| session.eval(&tokens(1, next)).err());
+    let error = failed.expect("not all experts are kept");
+    assert!(matches!(error, Error::Stream { .. }), "{error}");
 }

@@ -27,6 +27,7 @@ use crate::ggml::{self, Device, Model};
 use crate::gguf::{Index, Purpose};
 use crate::plan::{self, Plan, Rates, Touched};
 use crate::source::WeightSource;
+use crate::stream::{Monitor, StreamDevice};
 use crate::talk::Vocab;
 use crate::talk::tokenizer::OwnTokenizer;
 
@@ -79,11 +80,7 @@ impl Engine {
             monitor: &monitor,
         };
         let (model, stream, reader) = loading.load(wrap)?;
-        let model = Arc::new(model);
-        let stream = stream.map(Arc::new);
-        let habits = stream.as_ref().and_then(|_| habits::of(&index, &plan));
-        let warmer = stream.as_ref().zip(habits);
-        let warmer = warmer.and_then(|(stream, habits)| Warmer::start(stream, &monitor, &habits));
+        let (model, stream) = (Arc::new(model), stream.map(Arc::new));
         let (sequences, shares) = match model.batches() {
             true => (options.sequences.max(1), options.shares()),
             false => (1, 1),
@@ -94,7 +91,7 @@ impl Engine {
         let n_ways = options.n_ways(&model);
         let draft = draft(options, &plan, shares, &model)?;
         Ok(Engine::of(Loaded {
-            _warmer: warmer,
+            _warmer: stream.as_ref().and_then(|s| warmer(&index, &plan, s, &monitor)),
             draft,
             foreseen,
             passes,
@@ -119,6 +116,16 @@ impl Engine {
             gpu: before,
         }))
     }
+}
+
+/// Who reads ahead what was used most when the model was loaded before, if that is known.
+fn warmer(
+    index: &Index,
+    plan: &Plan,
+    stream: &Arc<StreamDevice>,
+    monitor: &Arc<Monitor>,
+) -> Option<Warmer> {
+    Warmer::start(stream, monitor, &habits::of(index, plan)?)
 }
 
 /// Who drafts, where somebody does.
