@@ -113,8 +113,12 @@ pub(super) fn schema_grammar(param: &str, schema: &Value) -> Result<Grammar, Api
 
 /// `json_schema` and `grammar`, as llama-server takes them.
 pub(super) fn own_grammar(fields: Fields<'_>) -> Result<Option<Grammar>, ApiError> {
-    if let Some(schema) = fields.any("json_schema").filter(|schema| schema.is_object()) {
-        return schema_grammar("json_schema", schema).map(Some);
+    match fields.any("json_schema") {
+        Some(schema) if schema.is_object() => {
+            return schema_grammar("json_schema", schema).map(Some);
+        }
+        Some(_) => return Err(fields.wrong("json_schema", "a JSON schema, which is an object")),
+        None => {}
     }
     let Some(text) = fields.text("grammar")?.filter(|text| !text.trim().is_empty()) else {
         return Ok(None);

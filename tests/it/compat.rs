@@ -8,7 +8,7 @@ use std::fs;
 use serde_json::{Value, json};
 
 use crate::archs::KINDS;
-use crate::serve::{Server, with};
+use crate::serve::{Server, model_with_tools, with};
 use crate::tiny_models::{self, Outcome};
 
 /// A protocol's path, a request that works, and fields with right values. The wrong ones follow from them.
@@ -16,23 +16,29 @@ type Endpoint = (&'static str, Value, Value);
 
 /// What clients send.
 fn endpoints() -> Vec<Endpoint> {
-    let messages = json!([{"role": "user", "content": "Hello"}]);
-    let tool = json!({"name": "f", "description": "d", "parameters": {"type": "object"}});
-    let schema = json!({"type": "object", "properties": {"a": {"type": "integer"}}});
+    [openai(), others(), own()].concat()
+}
+
+fn messages() -> Value {
+    json!([{"role": "user", "content": "Hello"}])
+}
+
+fn tool() -> Value {
+    json!({"name": "f", "description": "d", "parameters": {"type": "object"}})
+}
+
+fn schema() -> Value {
+    json!({"type": "object", "properties": {"a": {"type": "integer"}}})
+}
+
+/// Chats and texts as OpenAI has them.
+fn openai() -> Vec<Endpoint> {
+    let (messages, tool, schema) = (messages(), tool(), schema());
     let sampling = json!({
         "temperature": 0.5, "top_p": 0.9, "seed": 7, "stop": ["###"], "presence_penalty": 0.1,
         "frequency_penalty": 0.1, "top_k": 20, "min_p": 0.05, "repeat_penalty": 1.1, "logit_bias": {"5": -1},
         "n": 2, "user": "somebody", "stream": true, "stream_options": {"include_usage": true},
     });
-    let options = json!({
-        "temperature": 0.5, "top_p": 0.9, "top_k": 20, "min_p": 0.05, "seed": 7, "stop": ["###"], "num_predict": 1,
-        "repeat_penalty": 1.1, "repeat_last_n": 32, "num_ctx": 512, "num_gpu": 1, "mirostat": 0, "tfs_z": 1.0,
-        "presence_penalty": 0.1, "frequency_penalty": 0.1, "num_keep": 4,
-    });
-    let inside = |options: &Value| -> Value {
-        let fields = options.as_object().unwrap().iter();
-        fields.map(|(name, value)| (format!("options.{name}"), value.clone())).collect()
-    };
     vec![
         (
             "/v1/chat/completions",
@@ -53,6 +59,13 @@ fn endpoints() -> Vec<Endpoint> {
             json!({"prompt": "Hello", "max_tokens": 1}),
             with(sampling, json!({"logprobs": 2, "echo": true, "suffix": ".", "best_of": 2})),
         ),
+    ]
+}
+
+/// Responses, and Anthropic's messages.
+fn others() -> Vec<Endpoint> {
+    let (messages, tool) = (messages(), tool());
+    vec![
         (
             "/v1/responses",
             json!({"input": "Hello", "max_output_tokens": 1}),
@@ -74,6 +87,22 @@ fn endpoints() -> Vec<Endpoint> {
                 "service_tier": "auto", "container": "x",
             }),
         ),
+    ]
+}
+
+/// Ollama's, embeddings, and llama-server's.
+fn own() -> Vec<Endpoint> {
+    let (messages, tool, schema) = (messages(), tool(), schema());
+    let options = json!({
+        "temperature": 0.5, "top_p": 0.9, "top_k": 20, "min_p": 0.05, "seed": 7, "stop": ["###"], "num_predict": 1,
+        "repeat_penalty": 1.1, "repeat_last_n": 32, "num_ctx": 512, "num_gpu": 1, "mirostat": 0, "tfs_z": 1.0,
+        "presence_penalty": 0.1, "frequency_penalty": 0.1, "num_keep": 4,
+    });
+    let inside = |options: &Value| -> Value {
+        let fields = options.as_object().unwrap().iter();
+        fields.map(|(name, value)| (format!("options.{name}"), value.clone())).collect()
+    };
+    vec![
         (
             "/api/chat",
             json!({"messages": messages, "stream": false, "options": {"num_predict": 1}}),
@@ -113,15 +142,17 @@ fn endpoints() -> Vec<Endpoint> {
 }
 
 /// Something of another kind than `value`, which whoever reads it must refuse.
-fn wrong(value: &Value) -> Value {
+fn wrong(name: &str, value: &Value) -> Value {
     match value {
+        // An object is a schema, too.
+        _ if name == "format" || name == "json_schema" => json!("no schema"),
         Value::Object(_) | Value::Array(_) => json!(5.5),
         _ => json!({"no": [1]}),
     }
 }
 
 /// A request with one field more; `options.x` is inside.
-fn field(base: &Value, name: &str, value: Value) -> Value {
+fn field(base: &Value, tried: &Value, name: &str, value: Value) -> Value {
     let mut request = base.clone();
     match name.split_once('.') {
         Some((outer, inner)) => request[outer][inner] = value,
@@ -131,6 +162,7 @@ fn field(base: &Value, name: &str, value: Value) -> Value {
     match name {
         "stream_options" => request["stream"] = json!(true),
         "top_logprobs" => request["logprobs"] = json!(true),
+        "tool_choice" | "parallel_tool_calls" => request["tools"] = tried["tools"].clone(),
         "n" | "best_of" => request["temperature"] = json!(0.5),
         _ => {}
     }
@@ -139,14 +171,16 @@ fn field(base: &Value, name: &str, value: Value) -> Value {
 
 /// How many fields are what, and their table.
 fn fields() -> (BTreeMap<&'static str, usize>, String) {
-    let server = Server::start(&["--grammars", "-c", "512"]);
+    let dir = tempfile::tempdir().unwrap();
+    let model = model_with_tools(dir.path());
+    let server = Server::with_model(&model, &["--grammars", "-c", "512"]);
     let (mut counts, mut out) = (BTreeMap::new(), String::new());
     for (path, base, tried) in endpoints() {
         assert_eq!(server.post(path, &base).status, 200, "{path} {base}");
         let _ = writeln!(out, "\n### `{path}`\n\n| field | |\n|---|---|");
         for (name, value) in tried.as_object().unwrap() {
-            let right = server.post(path, &field(&base, name, value.clone()));
-            let wrong = server.post(path, &field(&base, name, wrong(value)));
+            let right = server.post(path, &field(&base, &tried, name, value.clone()));
+            let wrong = server.post(path, &field(&base, &tried, name, wrong(name, value)));
             assert!(right.status < 500 && wrong.status < 500, "{path} {name}: {right:?} {wrong:?}");
             let status = match (right.status, wrong.status) {
                 (200, 200) => "ignored",
@@ -189,7 +223,7 @@ fn the_table_of_what_works_is_true() {
     let text = format!(
         "# What works\n\nWritten by the tests that try it: `AIRRUN_TEST_WRITE=1 cargo test --test it the_table_of_what_works`.\n\n\
          ## Fields of requests\n\nOf {all} fields that clients send, {} work: a right value is taken and one of a wrong kind is refused. \
-         {} are ignored, whatever they say. {} are refused in words with the model of the test, which has no tools, thoughts or pictures of its own.\n{fields}\n\
+         {} are ignored, whatever they say. {} are refused in words with the model of the test, which takes tools, and has no thoughts, pictures or gaps to be filled.\n{fields}\n\
          ## Architectures\n\nA tiny model of each is computed with all blocks in memory and with all blocks streamed, with prompts of several \
          lengths (`make test`, `archs`). Those of the last column are computed on a GPU as well (`make test-vulkan`; `VULKAN_EVERY=1` tries \
          all). Models without logits of next tokens are refused.\n\n{}",
