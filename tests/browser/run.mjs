@@ -1090,7 +1090,7 @@ async function attempt(browser, { body, options = DESK, real: wantsReal, quiet: 
   const page = await context.newPage();
   const said = [];
   // What is asked while the real one loads its model is refused.
-  const quieted = [...(expected ? [expected] : []), ...(wantsReal ? [/503.*status/] : [])];
+  const quieted = [...(expected ? [expected] : []), ...(wantsReal ? [/503.*\/(status|models)$/] : [])];
   page.on("console", (message) => { if (["error", "warning"].includes(message.type())) said.push(`${message.text()} ${message.location().url}`); });
   page.on("pageerror", (error) => said.push(error.stack));
   try {
