@@ -135,7 +135,7 @@ fn read_whole(
 ) -> std::io::Result<()> {
     while !out.is_empty() {
         match rustix::io::pread(file, &mut *out, offset) {
-            Ok((read, _)) if read.is_empty() => {
+            Ok(([], _)) => {
                 return Err(std::io::ErrorKind::UnexpectedEof.into());
             }
             Ok((read, _)) => {

@@ -2,7 +2,7 @@
 //! threads do it in slices of time, those first that had the least. They know nothing of batches.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -88,10 +88,7 @@ impl Pool {
 
     /// What was chosen, if there is something before `until`.
     pub(super) fn thought(&self, until: Instant) -> Option<Thought> {
-        match self.done.recv_timeout(until.saturating_duration_since(Instant::now())) {
-            Ok(thought) => Some(thought),
-            Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => None,
-        }
+        self.done.recv_timeout(until.saturating_duration_since(Instant::now())).ok()
     }
 }
 
