@@ -31,9 +31,11 @@ pub(super) fn make_plan(
     }
     let asked = Asked::of(vec![with(&Draft::None), options.clone()]);
     let of = |draft: &Draft| plan_with(index, &with(draft), threads, care, &asked);
-    if !certainly_streams(index, options) {
+    let has_experts = index.tensors.iter().any(|tensor| index.experts(tensor).is_some());
+    if has_experts || !certainly_streams(index, options) {
         let without = of(&Draft::None)?;
-        if without.plan.streamed.is_empty() {
+        // Each token of a pass chooses experts of its own: many tokens read more, and push out what the pool has kept for the next.
+        if without.plan.streamed.is_empty() || without.plan.experts.is_some() {
             return Ok(without);
         }
     }
