@@ -373,12 +373,15 @@ pub(crate) fn summary(answer: &Answer) -> String {
     line
 }
 
-/// Tokens of an answer that were computed after its first, which comes with the prompt, and the seconds that they took: what its
-/// speed is. None where there are none.
+/// Tokens of an answer that were computed after those that come with the prompt, and the seconds that they took: what its speed is.
+/// None where there are none.
 pub(crate) fn computed(answer: &Answer) -> Option<(usize, f64)> {
-    // The token that ends an answer is computed, and not one of its own.
-    let ended = usize::from(answer.finish == Finish::Stop);
-    let n = (answer.tokens.len() + ended).saturating_sub(1);
+    let after = answer.tokens.len().saturating_sub(answer.n_first);
+    // The token that ends an answer is computed, and not one of its own. Where drafts brought all of it, it came with them.
+    let said = !answer.tokens.is_empty();
+    let ended =
+        said && answer.finish == Finish::Stop && (after > 0 || answer.drafted.accepted == 0);
+    let n = after + usize::from(ended);
     (n > 0).then_some((n, answer.generate_seconds))
 }
 

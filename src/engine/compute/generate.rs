@@ -25,6 +25,8 @@ pub struct Answer {
     pub n_prompt: usize,
     /// ... of which so many were there from before.
     pub n_reused: usize,
+    /// Tokens of it that came with the prompt's last pass.
+    pub n_first: usize,
     /// What was drafted of it, and what of that came.
     pub drafted: Drafted,
     /// Seconds from the start to the first logits.
@@ -136,6 +138,7 @@ pub fn generate(
         finish: ended.finish,
         n_prompt: ended.n_prompt,
         n_reused: ended.n_reused,
+        n_first: ended.n_first,
         drafted: ended.drafted,
         prompt_seconds: ended.seconds[0],
         generate_seconds: ended.seconds[1],

@@ -155,6 +155,7 @@ mod tests {
             n_prompt: 10,
             n_reused: 4,
             n_generated: 3,
+            n_first: 1,
             tokens: Vec::new(),
             written: Vec::new(),
             drafted: Default::default(),

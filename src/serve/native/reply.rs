@@ -95,7 +95,7 @@ impl Reply {
             "prompt_n": computed, "prompt_ms": before * 1e3,
             "prompt_per_second": rate(computed, before),
             "predicted_n": ended.n_generated, "predicted_ms": after * 1e3,
-            "predicted_per_second": rate(ended.n_generated, after),
+            "predicted_per_second": rate(ended.n_generated.saturating_sub(ended.n_first), after),
         });
         Some(last)
     }

@@ -128,6 +128,8 @@ pub struct Ended {
     pub n_reused: usize,
     /// Tokens that were added.
     pub n_generated: usize,
+    /// How many of them came with the prompt's last pass: one, or more with drafts.
+    pub n_first: usize,
     /// They themselves.
     pub written: Vec<Token>,
     /// What was drafted of them.
@@ -162,6 +164,8 @@ pub(super) struct Running {
     n_prompt: usize,
     n_reused: usize,
     written: Vec<Token>,
+    /// How many of them came with the prompt's last pass, once it is over.
+    n_first: Option<usize>,
     drafted: Drafted,
     /// Its number among all texts.
     pub(super) born: u64,
@@ -223,6 +227,7 @@ impl Running {
             born,
             parked: false,
             begun: Instant::now(),
+            n_first: None,
             first: None,
             blocked: None,
             sink: request.sink,
@@ -261,8 +266,9 @@ impl Running {
         self.sampler.as_ref().is_some_and(|s| s.would_allow(tokens) == tokens.len())
     }
 
-    /// So much was drafted for it.
+    /// A pass that brought it tokens is over, and so much was drafted for it.
     pub(super) fn count(&mut self, drafted: Drafted) {
+        self.n_first.get_or_insert(self.written.len());
         self.drafted.tried += drafted.tried;
         self.drafted.accepted += drafted.accepted;
     }
@@ -384,6 +390,7 @@ impl Running {
             n_prompt: self.n_prompt,
             n_reused: self.n_reused,
             n_generated: self.written.len(),
+            n_first: self.n_first.unwrap_or_default(),
             written: self.written,
             drafted: self.drafted,
             tokens,
