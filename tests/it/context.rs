@@ -82,10 +82,13 @@ fn a_plan_weighs_contexts() {
     let longer = &halves["longer"];
     assert_eq!((&halves["kv"], &longer["ctx"]), (&"f16".into(), &1024.into()));
     assert!(longer["context"].as_u64().unwrap() > context(&halves), "{longer}");
-    let whole = plan(&["-c", "1024"]);
+    assert_eq!(plan(&["-c", "1024"])["longer"], Value::Null);
+    // Long enough for the difference to be more than what the heap makes of it.
+    let long = ["-c", "4096", "--rope-scale", "4"];
+    let whole = plan(&long);
     assert_eq!(whole["longer"], Value::Null);
     let smaller = whole["smaller_kv"]["context"].as_u64().unwrap();
-    let bytes = plan(&["-c", "1024", "--kv", "q8_0"]);
+    let bytes = plan(&[&long[..], &["--kv", "q8_0"]].concat());
     assert!(context(&bytes) < context(&whole) && smaller < context(&whole));
     assert_eq!(bytes["smaller_kv"], Value::Null);
     // Stretched, the model is made for more.

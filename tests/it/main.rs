@@ -33,7 +33,6 @@ mod protocols;
 mod pull;
 mod quantize;
 mod samplers;
-mod second_opinion;
 mod serve;
 mod serve_load;
 mod serve_resume;

@@ -817,7 +817,8 @@ fn bad_requests_are_refused_and_the_server_stays() {
         "text only",
     );
     check_refused(&server, "/api/show", r#"{"model":"other"}"#, 404, "other");
-    check_refused(&server, "/api/pull", "{}", 404, "/api/pull");
+    check_refused(&server, "/api/pull", "{}", 400, "model");
+    check_refused(&server, "/api/pull", r#"{"model":"other"}"#, 403, "--pull");
     check_refused(&server, "/health", "{}", 405, "POST");
     let answer = server.ask("/v1/chat/completions", &question());
     assert_eq!(answer["choices"][0]["message"]["content"], ANSWER);
