@@ -197,11 +197,12 @@ fn a_template_that_runs_away_does_it_once() {
     };
     assert_eq!(ask("boom").status, 400);
     let (threads, memory) = (status(&server, "Threads"), status(&server, "VmRSS"));
-    for text in ["boom", "boom", "Hi"] {
+    for text in ["boom", "boom", "Hi"].repeat(4) {
         let answer = ask(text);
         assert!(answer.status == 400 && answer.text.contains("without end"), "{answer:?}");
     }
-    assert!(status(&server, "Threads") <= threads + 1);
+    // One for each of them would be twelve; the server's own come and go.
+    assert!(status(&server, "Threads") <= threads + 3);
     assert!(status(&server, "VmRSS") < memory + (64 << 10));
     assert!(memory < 900 << 10, "{memory} KiB");
     // What needs no template goes on.
