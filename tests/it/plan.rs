@@ -87,7 +87,7 @@ fn too_little_memory_is_refused_with_what_would_do() {
 fn a_plan_does_not_change_from_run_to_run() {
     let path = model("tiny-chat-q8_0.gguf");
     let ram = format!("{}M", least(&["plan", &path]) + 3);
-    // What the program and its contexts take differs by some pages, which may be a block of a model this small, and not more.
+    // What the program takes is rounded to MiB, and what its contexts take differs by some pages: two blocks of a model this small.
     let mut by_streamed = std::collections::BTreeMap::new();
     for _ in 0..6 {
         let mut plan =
@@ -97,7 +97,7 @@ fn a_plan_does_not_change_from_run_to_run() {
         assert_eq!(by_streamed.entry(streamed).or_insert_with(|| plan.clone()), &plan);
     }
     let (least, most) = (*by_streamed.keys().min().unwrap(), *by_streamed.keys().max().unwrap());
-    assert!(most - least <= 1, "{by_streamed:?}");
+    assert!(most - least <= 2, "{by_streamed:?}");
     let bench =
         ["bench", &path, "--ram", &ram, "-c", "512", "-p", "0", "-n", "1", "-r", "1", "--json"];
     let run = json(&bench)["plan"].take();
