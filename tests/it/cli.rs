@@ -508,10 +508,23 @@ impl Terminal {
         self.expect(answer);
     }
 
+    /// Ends the input, and waits for the program to end. What is typed between two prompts may be lost, and a conversation that is
+    /// shown looks like a prompt: then once more.
+    #[track_caller]
     pub(crate) fn close(mut self) -> Option<i32> {
         self.expect(">>> ");
-        self.press("\x04");
-        self.child.wait().unwrap().code()
+        let deadline = Instant::now() + Duration::from_secs(60);
+        while Instant::now() < deadline {
+            // It may have ended just now.
+            let _ = self.keys.write_all(b"\x04").and_then(|()| self.keys.flush());
+            for _ in 0..20 {
+                if let Some(status) = self.child.try_wait().unwrap() {
+                    return status.code();
+                }
+                std::thread::sleep(Duration::from_millis(50));
+            }
+        }
+        panic!("it does not end; there is {:?}", self.seen)
     }
 }
 

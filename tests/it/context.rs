@@ -78,12 +78,12 @@ fn plan(more: &[&str]) -> Value {
 #[test]
 fn a_plan_weighs_contexts() {
     let context = |plan: &Value| plan["memory"]["context"].as_u64().unwrap();
-    let halves = plan(&["-c", "512"]);
+    // Long enough for the difference to be more than what the heap makes of it.
+    let halves = plan(&["-c", "2048", "--rope-scale", "4"]);
     let longer = &halves["longer"];
-    assert_eq!((&halves["kv"], &longer["ctx"]), (&"f16".into(), &1024.into()));
+    assert_eq!((&halves["kv"], &longer["ctx"]), (&"f16".into(), &4096.into()));
     assert!(longer["context"].as_u64().unwrap() > context(&halves), "{longer}");
     assert_eq!(plan(&["-c", "1024"])["longer"], Value::Null);
-    // Long enough for the difference to be more than what the heap makes of it.
     let long = ["-c", "4096", "--rope-scale", "4"];
     let whole = plan(&long);
     assert_eq!(whole["longer"], Value::Null);
