@@ -406,6 +406,14 @@ pub(crate) struct Terminal {
     seen: String,
 }
 
+/// A test that fails leaves no program behind: without script(1) the terminal hangs up.
+impl Drop for Terminal {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
 impl Terminal {
     /// None, with a word, where there is no script(1) of util-linux.
     fn open(args: &[&str], state: &Path) -> Option<Terminal> {
@@ -629,11 +637,15 @@ fn a_conversation_can_be_mended() {
 fn a_prompt_says_how_long_it_takes() {
     let state = tempfile::tempdir().unwrap();
     let file = tiny();
-    let args = ["chat", &file, "--temp", "0", "--stream", "always", "--ubatch", "1", "-n", "4"];
+    // So long that no processor reads it in the time that passes before anything is said.
+    std::fs::write(state.path().join("long.txt"), "Think well. ".repeat(450)).unwrap();
+    let args = ["chat", &file, "--temp", "0", "--stream", "always", "--ubatch", "1", "-c", "4096"];
+    let args = [&args[..], &["-n", "4"]].concat();
     let Some(mut terminal) = Terminal::open(&args, state.path()) else { return };
     terminal.expect(" from disk for each token; about ");
+    terminal.ask("/read long.txt", "it goes with the next question");
     terminal.expect(">>> ");
-    terminal.press(&format!("{}\r", "Think well. ".repeat(60)));
+    terminal.press("What now?\r");
     terminal.expect("reading the prompt: ");
     terminal.expect(" left (pass ");
     terminal.expect(", block ");
