@@ -454,6 +454,19 @@ impl Context {
         rows[..n.min(ROWS)].iter().filter_map(taken).collect()
     }
 
+    /// What it keeps besides buffers of ggml's: graphs, the scheduler's tables, and what is noted of each token. No allocation of it
+    /// is reported; what is said here is a bound of what gets memory, by the sizes of their structures. (A scheduler also takes
+    /// addresses for as many copies of tensors as a graph could need, which get no memory.)
+    pub fn bookkeeping(&self) -> Bytes {
+        // Three graphs with a tensor and places in three tables for each, and the scheduler's and the allocator's tables.
+        const NODE: Bytes = Bytes(2048);
+        // Its position, its sequences as bits, and its place in the order of each of them; twice where windows have a cache of their own.
+        const TOKEN: Bytes = Bytes(2 * 128);
+        // SAFETY: a valid context.
+        let nodes = unsafe { sys::ggml_sys_graph_nodes(self.ptr.as_ptr()) };
+        NODE * nodes as u64 + TOKEN * u64::from(self.n_ctx())
+    }
+
     /// Runs `tokens` through the model, behind what it has seen; afterwards the last one's logits are there.
     pub fn decode(&mut self, tokens: &[Token]) -> Result<(), Error> {
         // SAFETY: see `run`.

@@ -8,6 +8,8 @@
 mod backend;
 mod batch;
 mod clear;
+#[cfg(target_os = "linux")]
+mod cookie;
 mod defer;
 mod devices;
 mod event;

@@ -1,22 +1,16 @@
 //! C's `stderr`: where libllama prints what it does not give to its log, as a whole grammar that it refuses. It goes where the log goes.
 
 #[cfg(all(target_os = "linux", target_env = "gnu"))]
-use std::ffi::{c_char, c_int, c_void};
+use std::ffi::{c_char, c_void};
+
+#[cfg(all(target_os = "linux", target_env = "gnu"))]
+use super::cookie::{CookieIo, fopencookie};
 
 /// Takes the place of what C prints to from now on.
 #[cfg(all(target_os = "linux", target_env = "gnu"))]
 pub(super) fn install() {
-    /// glibc's `cookie_io_functions_t`.
-    #[repr(C)]
-    struct CookieIo {
-        read: Option<unsafe extern "C" fn(*mut c_void, *mut c_char, usize) -> isize>,
-        write: Option<unsafe extern "C" fn(*mut c_void, *const c_char, usize) -> isize>,
-        seek: Option<unsafe extern "C" fn(*mut c_void, *mut i64, c_int) -> c_int>,
-        close: Option<unsafe extern "C" fn(*mut c_void) -> c_int>,
-    }
     unsafe extern "C" {
         static mut stderr: *mut libc::FILE;
-        fn fopencookie(cookie: *mut c_void, mode: *const c_char, io: CookieIo) -> *mut libc::FILE;
     }
     unsafe extern "C" fn write(_: *mut c_void, text: *const c_char, n: usize) -> isize {
         super::guard::quietly(|| {

@@ -184,17 +184,7 @@ unsafe fn seek_callback(cookie: *mut c_void, offset: i64, whence: c_int) -> Opti
 
 #[cfg(target_os = "linux")]
 fn open_stream(file: &mut VirtualFile) -> Result<NonNull<libc::FILE>, Error> {
-    /// glibc's and musl's `cookie_io_functions_t`.
-    #[repr(C)]
-    struct CookieIo {
-        read: Option<unsafe extern "C" fn(*mut c_void, *mut c_char, usize) -> isize>,
-        write: Option<unsafe extern "C" fn(*mut c_void, *const c_char, usize) -> isize>,
-        seek: Option<unsafe extern "C" fn(*mut c_void, *mut i64, c_int) -> c_int>,
-        close: Option<unsafe extern "C" fn(*mut c_void) -> c_int>,
-    }
-    unsafe extern "C" {
-        fn fopencookie(cookie: *mut c_void, mode: *const c_char, io: CookieIo) -> *mut libc::FILE;
-    }
+    use super::cookie::{CookieIo, fopencookie};
     unsafe extern "C" fn read(cookie: *mut c_void, out: *mut c_char, n: usize) -> isize {
         // SAFETY: passed on under the same contract.
         unsafe { read_callback(cookie, out, n) }.map_or(-1, |n| n as isize)

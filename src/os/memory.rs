@@ -56,12 +56,6 @@ pub fn peak_memory() -> Bytes {
     System::real().status("VmHWM")
 }
 
-/// The addresses that this process may write to, with memory behind them yet or without; 0 if the system does not say. (All
-/// addresses would count what the C library sets aside for a thread that allocates for the first time, at any moment.)
-pub fn address_space() -> Bytes {
-    System::real().status("VmData")
-}
-
 /// The memory that the control groups above this process allow in all; `None` without limits.
 pub fn group_limit() -> Option<Bytes> {
     System::real().group_limit()

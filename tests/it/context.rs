@@ -78,7 +78,6 @@ fn plan(more: &[&str]) -> Value {
 #[test]
 fn a_plan_weighs_contexts() {
     let context = |plan: &Value| plan["memory"]["context"].as_u64().unwrap();
-    // Long enough for the difference to be more than what the heap makes of it.
     let halves = plan(&["-c", "2048", "--rope-scale", "4"]);
     let longer = &halves["longer"];
     assert_eq!((&halves["kv"], &longer["ctx"]), (&"f16".into(), &4096.into()));

@@ -169,7 +169,7 @@ fn vectors_keep_within_the_budget() {
     let tiny = crate::home::model("tiny-chat-q8_0.gguf").display().to_string();
     for parallel in ["1", "3"] {
         let server =
-            Server::with_model(&tiny, &["--ram", "112M", "-c", "512", "--parallel", parallel]);
+            Server::with_model(&tiny, &["--ram", "96M", "-c", "512", "--parallel", parallel]);
         let answer = server
             .ask("/v1/embeddings", &json!({"input": ["word ".repeat(400), "cat".to_owned()]}));
         let long = vector(&answer["data"][0]["embedding"]);

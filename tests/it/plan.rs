@@ -88,7 +88,7 @@ fn a_plan_does_not_change_from_run_to_run() {
     let path = model("tiny-chat-q8_0.gguf");
     let ram = format!("{}M", least(&["plan", &path, "-c", "512", "--ubatch", "512"]) + 3);
     // How many tokens go in a pass is weighed with the machine's speed, which differs from run to run beside other tests.
-    // What the program takes is rounded to MiB, and what its contexts take differs by some pages: two blocks of a model this small.
+    // What the program takes differs by some pages and is rounded to MiB, which may be two blocks of a model this small.
     let mut by_streamed = std::collections::BTreeMap::new();
     for _ in 0..6 {
         let mut plan = json(&[

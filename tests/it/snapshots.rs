@@ -98,7 +98,6 @@ fn a_model_reads_like_this() {
     );
     let plan = check_success(&utf8(&home, &["plan", "tiny.gguf", "--device", "cpu"]));
     assert_snapshot!("plan", without_speed(&plan));
-    // Long enough for contexts to differ by more than what the heap makes of them.
     let long = ["--stream", "always", "-c", "2048", "--rope-scale", "4", "--ubatch", "256"];
     let always = [&["plan", "tiny.gguf", "--device", "cpu"], &long[..]].concat();
     let plan = check_success(&utf8(&home, &always));

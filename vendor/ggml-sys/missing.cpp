@@ -2,6 +2,7 @@
 #include "missing.h"
 
 #include "llama-arch.h"
+#include "llama-context.h"
 #include "llama-ext.h"
 #include "llama-model.h"
 
@@ -14,6 +15,10 @@ size_t ggml_sys_breakdown(const struct llama_context * context, struct ggml_sys_
         i++;
     }
     return i;
+}
+
+size_t ggml_sys_graph_nodes(const struct llama_context * context) {
+    return context->get_gf_res_reserve()->get_max_nodes();
 }
 
 size_t ggml_sys_model_tensors(const struct llama_model * model, const struct ggml_tensor ** tensors, size_t n) {

@@ -16,6 +16,9 @@ struct ggml_sys_breakdown_row {
 // What a context takes: writes up to `n` rows, one for each buffer type; returns how many there are.
 size_t ggml_sys_breakdown(const struct llama_context * context, struct ggml_sys_breakdown_row * rows, size_t n);
 
+// The most operations and tensors of one graph of this context.
+size_t ggml_sys_graph_nodes(const struct llama_context * context);
+
 // A model's tensors: writes up to `n` of them; returns how many there are.
 size_t ggml_sys_model_tensors(const struct llama_model * model, const struct ggml_tensor ** tensors, size_t n);
 

@@ -98,7 +98,6 @@ pub(super) fn measured_needs(
     let (model, _device) = loading.hollow()?;
     let model = Arc::new(model);
     let seconds = begin.elapsed().as_secs_f64();
-    let before = probe::address_space();
     let (ctx, mut ubatch) = corners(wish);
     if reads_at_once(index, &model) {
         ubatch = [ctx[1]; 2];
@@ -116,13 +115,13 @@ pub(super) fn measured_needs(
             recall: options.recall,
         };
         let context = Context::new(model.clone(), &params, monitor.stop_flag());
-        let _context = context.map_err(ggml_error(index))?;
+        let context = context.map_err(ggml_error(index))?;
+        let buffers: Bytes = context.taken().iter().map(|t| t.context + t.compute).sum();
         let beside = work(index, n_ubatch) + results(index, options);
-        Ok(probe::address_space().saturating_sub(before) + beside)
+        Ok(buffers + context.bookkeeping() + beside)
     };
     let mut costs = Vec::with_capacity(variants.len());
     for options in variants {
-        // The smallest first: what the heap keeps of one context is part of the next.
         let small = need(options, ctx[0], ubatch[0].min(ctx[0]))?;
         let long = need(options, ctx[1], ubatch[0])?;
         let large = need(options, ctx[1], ubatch[1])?;
@@ -130,15 +129,14 @@ pub(super) fn measured_needs(
         let bytes = [[small, small + large.saturating_sub(long)], [long, large]];
         costs.push(ContextCost { ctx, ubatch, bytes });
     }
-    // What other models have taken is no need of this one.
-    let process =
-        if options.alone { process() } else { Some(rough_needs(index, options, wish).process) };
-    let needs = variants.iter().zip(costs).map(|(options, context)| match process {
-        Some(process) if before > Bytes::ZERO => {
-            Needs { process, context, read_ahead: READ_AHEAD, gpu: None }
-        }
-        // A system that does not tell; the bounds have to do.
-        _ => rough_needs(index, options, wish),
+    // What other models have taken is no need of this one, and some systems do not tell.
+    let process = if options.alone { process() } else { None };
+    let process = process.unwrap_or_else(|| rough_needs(index, options, wish).process);
+    let needs = costs.into_iter().map(|context| Needs {
+        process,
+        context,
+        read_ahead: READ_AHEAD,
+        gpu: None,
     });
     Ok((needs.collect(), seconds))
 }
@@ -295,8 +293,9 @@ impl<'a> Describing<'a> {
         let context = Context::new(self.model.clone(), &params, self.monitor.stop_flag());
         let here = self.device.buffer_type();
         let beside = work(self.index, n_ubatch) + results(self.index, self.options);
-        let mut sums = [beside, Bytes::ZERO];
-        for taken in context.map_err(ggml_error(self.index))?.taken() {
+        let context = context.map_err(ggml_error(self.index))?;
+        let mut sums = [beside + context.bookkeeping(), Bytes::ZERO];
+        for taken in context.taken() {
             sums[usize::from(taken.kind == here)] += taken.context + taken.compute;
         }
         Ok(sums)

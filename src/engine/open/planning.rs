@@ -257,10 +257,30 @@ impl Problem<'_> {
         Error::Plan { model: model_name(self.index), refusal }
     }
 
+    /// A plan that was made by bounds: libllama was asked nothing, and nothing was measured.
+    fn planned(
+        &self,
+        plan: Plan,
+        gpu: Option<Device>,
+        machine: plan::Machine,
+        needs: Needs,
+    ) -> Planned {
+        Planned {
+            plan,
+            gpu,
+            machine,
+            wish: self.wish(),
+            needs,
+            left: HashSet::new(),
+            open_seconds: None,
+            measured: None,
+            beside: self.beside.clone(),
+        }
+    }
+
     /// The plan of a machine whose CPU computes.
     fn for_cpu(&self) -> Result<Planned, Error> {
         let Problem { index, options, threads, care, .. } = *self;
-        let beside = self.beside.clone();
         let known = || rates::known(index, threads::count(options.threads), options.repack);
         let here = self.machine();
         let mut machine = plan::Machine { rates: known(), ..here };
@@ -274,7 +294,6 @@ impl Problem<'_> {
             plan::solve(index, machine, &self.with_aside(needs), &wish, abilities)
         };
         let rough = needs::rough_needs(index, options, &wish);
-        let gpu = None;
         // Streaming everything takes the least there is; without a budget, it is not worth the time to measure how little.
         let always = wish.stream == StreamMode::Always && wish.ram.is_none();
         if care == Care::Quick
@@ -282,18 +301,7 @@ impl Problem<'_> {
             && plan.n_ctx == wish.ctx
             && (always || plan.streamed.is_empty())
         {
-            let (needs, open_seconds, measured) = (rough, None, None);
-            return Ok(Planned {
-                plan,
-                gpu,
-                machine,
-                wish,
-                needs,
-                left,
-                open_seconds,
-                measured,
-                beside,
-            });
+            return Ok(self.planned(plan, None, machine, rough));
         }
         let (needs, seconds) = self.asked.needs(self, &wish)?;
         // After that: what the measurements take is not the model's.
@@ -307,15 +315,14 @@ impl Problem<'_> {
         // Not what was just measured, but what whoever opens the model will know of it.
         machine.rates = known();
         let plan = solve(&machine, &needs).map_err(|refusal| self.refused(refusal))?;
-        let open_seconds = Some(seconds);
-        Ok(Planned { plan, gpu, machine, wish, needs, left, open_seconds, measured, beside })
+        let planned = self.planned(plan, None, machine, needs);
+        Ok(Planned { open_seconds: Some(seconds), measured, ..planned })
     }
 
     /// The plan of a machine whose GPU computes. What nothing fits by bounds is asked of ggml; what does not fit the GPU is
     /// weighed by what was measured.
     fn for_gpu(&self, device: Device) -> Result<Planned, Error> {
         let Problem { index, options, threads, care, .. } = *self;
-        let beside = self.beside.clone();
         let memory = device.memory();
         let gpu = plan::Gpu {
             free: memory.free.saturating_sub(self.beside.vram),
@@ -339,18 +346,7 @@ impl Problem<'_> {
             && plan.n_ctx == wish.ctx
             && all_here(&plan)
         {
-            let (needs, left, open_seconds, measured) = (rough, HashSet::new(), None, None);
-            return Ok(Planned {
-                plan,
-                gpu,
-                machine,
-                wish,
-                needs,
-                left,
-                open_seconds,
-                measured,
-                beside,
-            });
+            return Ok(self.planned(plan, gpu, machine, rough));
         }
         let Described { mut needs, left, seconds } =
             needs::described_needs(index, options, &wish, threads, device, &self.asked.taken)?;
@@ -380,8 +376,8 @@ impl Problem<'_> {
             needs = needs.plus(more);
             plan = solve(&machine, &needs)?;
         }
-        let open_seconds = Some(seconds);
-        Ok(Planned { plan, gpu, machine, wish, needs, left, open_seconds, measured, beside })
+        let planned = self.planned(plan, gpu, machine, needs);
+        Ok(Planned { left, open_seconds: Some(seconds), measured, ..planned })
     }
 
     /// A GPU that nobody named, and that is too small for all of the model, computes only if the CPU alone would not be faster.
