@@ -71,6 +71,8 @@ def parse(argv):
         sub.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
         sub.add_argument("--ctx", type=int, default=512)
         sub.add_argument("--tokens", type=int, default=tokens, help="tokens to generate")
+        sub.add_argument("--peer-tokens", type=int, help="tokens that llama.cpp generates, where it would not end otherwise; as many")
+        sub.add_argument("--text", type=pathlib.Path, help="compute the tokens of this text, not fixed ones: experts are chosen by them")
         sub.add_argument("--repeat", type=int, default=repeat)
         sub.add_argument("--timeout", type=float, default=300, help="seconds until a run is given up")
     sub.add_argument("--prompt", type=int, default=512, help="tokens of the prompt test")
@@ -135,7 +137,7 @@ def run_limited(args, setting, limit):
         if setting == "airrun":
             rows = run_airrun(args, 0, args.tokens, ["--ram", str(int(limit / args.headroom))], group)
         else:
-            rows = [run_peer(args, peer_setting(setting), f"tg{args.tokens}", group)]
+            rows = [run_peer(args, peer_setting(setting), f"tg{args.peer_tokens or args.tokens}", group)]
         peak = group.peak()
     return [{**row, "group_peak_bytes": peak} for row in rows]
 
@@ -199,6 +201,8 @@ def run_airrun(args, n_prompt, n_tokens, options, group):
     """`airrun bench --json`, once. A list of rows."""
     command = [str(args.airrun), "bench", str(args.model), "--json", "-r", "1", "-p", str(n_prompt), "-n", str(n_tokens),
                "-t", str(args.threads), "-c", str(args.ctx), *options, *args.airrun_args.split()]
+    if args.text:
+        command += ["--text", str(args.text)]
     row = {"engine": "airrun", "setting": " ".join(options + args.airrun_args.split()), "tokens_per_second": 0.0,
            "version": args.airrun_version,
            "test": f"pp{n_prompt}" if n_prompt else f"tg{n_tokens}"}
@@ -214,6 +218,8 @@ def run_airrun(args, n_prompt, n_tokens, options, group):
 def run_peer(args, setting, test, group):
     """llama.cpp in a process of its own, once. A row; what did not finish has 0 tokens/s and a note."""
     job = {"model": str(args.model), "test": test, "threads": args.threads, "ctx": args.ctx, **PEER_SETTINGS[setting]}
+    if args.text:
+        job["text"] = str(args.text)
     worker = pathlib.Path(__file__).with_name("peer.py")
     row = {"engine": "llama.cpp", "setting": setting, "test": test, "tokens_per_second": 0.0, "version": args.peer_version}
     out, note = finish([args.peer_python, str(worker), json.dumps(job)], args.timeout, group)

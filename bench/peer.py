@@ -25,10 +25,11 @@ def main():
     context = llama.llama_init_from_model(model, context_params(llama, job))
     if not context:
         sys.exit("llama.cpp could not make a context")
-    n_vocab = llama.llama_vocab_n_tokens(llama.llama_model_get_vocab(model))
     kind, n = job["test"][:2], int(job["test"][2:])
+    vocab = llama.llama_model_get_vocab(model)
+    tokens = text_tokens(llama, vocab, job["text"], n + 1) if "text" in job else fixed_tokens(n + 1, llama.llama_vocab_n_tokens(vocab))
     say(stage="warming up")
-    seconds = {"pp": prompt, "tg": generation}[kind](llama, context, n, n_vocab)
+    seconds = {"pp": prompt, "tg": generation}[kind](llama, context, n, tokens)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     say(tokens=n, seconds=seconds, tokens_per_second=n / seconds, peak_rss_bytes=peak, note=note)
 
@@ -66,6 +67,16 @@ def fixed_tokens(n, n_vocab):
     return [((i + 1) * 0x9E3779B97F4A7C15 % (1 << 64) >> 32) % n_vocab for i in range(n)]
 
 
+def text_tokens(llama, vocab, path, n):
+    """The first `n` tokens of a text, again and again if it is short, as `airrun bench --text` computes them."""
+    text = open(path, "rb").read()
+    room = (llama.llama_token * (len(text) + 8))()
+    found = llama.llama_tokenize(vocab, text, len(text), room, len(room), True, False)
+    if found <= 0:
+        sys.exit("llama.cpp found no tokens in the text")
+    return [room[i % found] for i in range(n)]
+
+
 def decode(llama, context, tokens):
     array = (llama.llama_token * len(tokens))(*tokens)
     if llama.llama_decode(context, llama.llama_batch_get_one(array, len(tokens))) != 0:
@@ -78,8 +89,8 @@ def forget(llama, context):
     llama.llama_memory_clear(llama.llama_get_memory(context), True)
 
 
-def prompt(llama, context, n, n_vocab):
-    tokens = fixed_tokens(n, n_vocab)
+def prompt(llama, context, n, tokens):
+    tokens = tokens[:n]
     decode(llama, context, tokens[: min(n, 32)])
     forget(llama, context)
     begin = time.monotonic()
@@ -89,8 +100,7 @@ def prompt(llama, context, n, n_vocab):
     return time.monotonic() - begin
 
 
-def generation(llama, context, n, n_vocab):
-    tokens = fixed_tokens(n + 1, n_vocab)
+def generation(llama, context, n, tokens):
     for token in tokens[:2]:
         decode(llama, context, [token])
     forget(llama, context)
