@@ -5,7 +5,8 @@
 Good clients ask what they asked before, streamed or not, in both protocols, with schemas and for vectors, and must get what they got
 before, or be told to come later. Bad ones leave in the middle or before the first word, send half of a body, rubbish, or too much, read a
 few bytes at a time, or say nothing. Of the process PID, the server's, memory, descriptors and threads are looked at meanwhile: after the
-first quarter of the time, none of them may grow. The exit code is 1 if they do, or if a good client was let down.
+first quarter of the time, memory and threads may not grow, and descriptors, of which each connection is one, must be as few afterwards as
+before. The exit code is 1 if they do, or if a good client was let down.
 """
 
 import argparse
@@ -120,7 +121,8 @@ class Soak:
         text = "word " * dice.randrange(200_000, 1_400_000)
         body = {"messages": [{"role": "user", "content": text}]} if dice.random() < 0.7 else {"messages": [1] * (len(text) // 4)}
         status, text = self.ask("/v1/chat/completions", body)
-        if status not in (400, 413, 429, 503):
+        # On a machine that is busy enough, it does not arrive in time.
+        if status not in (400, 408, 413, 429, 503):
             self.wrong(f"a body that is too large: {status} {text[:200]!r}")
 
     def slow(self, dice):
@@ -218,6 +220,7 @@ def main():
     parser.add_argument("--clients", type=int, default=20)
     parser.add_argument("--seconds", type=float, default=600)
     args = parser.parse_args()
+    idle = look(args.pid)
     soak = Soak(args)
     threads = [threading.Thread(target=soak.client, args=(i,)) for i in range(args.clients)]
     for thread in threads:
@@ -233,11 +236,14 @@ def main():
     for name in samples[0]:
         early, late = ([s[name] for s in part] for part in (samples[quarter : 2 * quarter], samples[-quarter:]))
         before, after = statistics.median(early), statistics.median(late)
-        grows = after > before * 1.05 + 1
+        grows = after > before * 1.05 + 1 and name != "descriptors"
         failed |= grows
         print(f"{name:12} {before:8.1f} in the second quarter, {after:8.1f} in the last, at most {max(s[name] for s in samples):.1f}{' GROWS' if grows else ''}")
     time.sleep(3)
-    print("afterwards:", ", ".join(f"{name} {value:.0f}" for name, value in look(args.pid).items()))
+    for when, seen in (("before:", idle), ("afterwards:", last := look(args.pid))):
+        print(when, ", ".join(f"{name} {value:.0f}" for name, value in seen.items()))
+    # A connection or two may be on its way out.
+    failed |= last["descriptors"] > idle["descriptors"] + 2
     print(f"{soak.answers} good answers, {soak.later} told to come later, {soak.bad} bad clients, {len(soak.errors)} let down")
     for error in soak.errors[:10]:
         print("error:", error)

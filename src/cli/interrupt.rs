@@ -17,8 +17,8 @@ use crate::engine::Monitor;
 enum Mode {
     /// Ends the program: nothing is under way that could end well by itself.
     Exit,
-    /// Nothing: the line editor reads the key itself.
-    Ignore,
+    /// Nothing at once: the line editor reads the key itself. Once it has let go of the keyboard, the key is for what begins then.
+    Wait { pressed: bool },
     /// Stops an answer.
     Stop(Arc<Monitor>),
     /// Puts something in order, and ends the program.
@@ -55,9 +55,18 @@ impl Interrupt {
         Ok(interrupt)
     }
 
-    /// From now on Ctrl-C stops what `monitor` watches.
+    /// From now on Ctrl-C stops what `monitor` watches. It is stopped at once where the key came since the line editor had the keyboard;
+    /// what came too late for something before does not count.
     pub(crate) fn stops(&self, monitor: Arc<Monitor>) {
-        *self.lock() = Mode::Stop(monitor);
+        let mut mode = self.lock();
+        monitor.clear_stop();
+        *mode = match *mode {
+            Mode::Wait { pressed: true } => {
+                monitor.stop();
+                Mode::Stopping
+            }
+            _ => Mode::Stop(monitor),
+        };
     }
 
     /// From now on Ctrl-C calls `clean_up`, and ends the program.
@@ -70,9 +79,9 @@ impl Interrupt {
         *self.lock() = Mode::Exit;
     }
 
-    /// From now on Ctrl-C does nothing.
-    pub(crate) fn ignore(&self) {
-        *self.lock() = Mode::Ignore;
+    /// The line editor has the keyboard, or will have it next.
+    pub(crate) fn waits(&self) {
+        *self.lock() = Mode::Wait { pressed: false };
     }
 
     /// Whether the answer was told to stop.
@@ -82,8 +91,8 @@ impl Interrupt {
 
     fn hear(&self) {
         let mut mode = self.lock();
-        match &*mode {
-            Mode::Ignore => {}
+        match &mut *mode {
+            Mode::Wait { pressed } => *pressed = true,
             Mode::Stop(monitor) => {
                 monitor.stop();
                 *mode = Mode::Stopping;
@@ -103,7 +112,7 @@ impl Interrupt {
     fn end(&self, signal: i32, terminal: Option<&Termios>) {
         let mode = std::mem::replace(&mut *self.lock(), Mode::Exit);
         if let Some(terminal) = terminal {
-            put_back(terminal, matches!(mode, Mode::Ignore));
+            put_back(terminal, matches!(mode, Mode::Wait { .. }));
         }
         if let Mode::CleanUp(clean_up) = mode {
             clean_up();
@@ -139,4 +148,38 @@ fn ignored() -> u64 {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
     mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).unwrap_or(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_key_between_the_editor_and_the_answer_stops_it() {
+        let interrupt = Interrupt { mode: Arc::new(Mutex::new(Mode::Exit)) };
+        let monitor = Arc::new(Monitor::default());
+        let begins = |is_stopped| {
+            interrupt.stops(monitor.clone());
+            assert_eq!((monitor.is_stopped(), interrupt.stopping()), (is_stopped, is_stopped));
+        };
+        interrupt.waits();
+        begins(false);
+        // In time for this one.
+        interrupt.hear();
+        assert!(monitor.is_stopped() && interrupt.stopping());
+        // Too late for it, and none for the next.
+        interrupt.waits();
+        begins(false);
+        // As the editor's last look at the line, then Enter, then the key.
+        interrupt.waits();
+        interrupt.hear();
+        interrupt.waits();
+        interrupt.hear();
+        begins(true);
+        // Before the editor had the keyboard.
+        interrupt.waits();
+        interrupt.hear();
+        interrupt.waits();
+        begins(false);
+    }
 }

@@ -48,10 +48,12 @@ use exit::ExitStatus;
 use printer::Printer;
 
 use crate::engine::{Verbosity, set_verbosity};
+use crate::heap;
 use crate::os::processor;
 
 /// Runs the program with the process's arguments.
 pub fn main() -> ExitCode {
+    heap::keep_small();
     if let Some(feature) = processor::missing() {
         let hint =
             "build it on this machine (make), or for all machines of the kind (make portable)";

@@ -190,8 +190,6 @@ impl Talk {
         asked: Option<&ask::Prompt>,
     ) -> anyhow::Result<Reply> {
         let monitor = self.batcher.monitor();
-        // What came too late for the answer before does not stop this one.
-        monitor.clear_stop();
         self.interrupt.stops(Arc::clone(&monitor));
         let status = Status::start(&self.printer, Work::of(&self.engine, None));
         let echo = echo::off();

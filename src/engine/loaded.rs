@@ -20,7 +20,7 @@ use crate::units::Bytes;
 #[derive(Clone, Debug)]
 pub struct Engine(Arc<Loaded>);
 
-/// The order of the fields is the order of dropping: the model goes before the device that holds its streamed tensors.
+/// The order of the fields is the order of dropping. The model holds the device that its streamed tensors are on.
 #[derive(Debug)]
 pub(super) struct Loaded {
     /// It uses the stream device, and ends before anything is dropped.
@@ -262,5 +262,55 @@ fn of(part: Bytes, all: Bytes) -> String {
     match (part.split_once(' '), all.split_once(' ')) {
         (Some((number, unit)), Some((_, same))) if unit == same => format!("{number} of {all}"),
         _ => format!("{part} of {all}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+    use std::thread;
+
+    use super::*;
+    use crate::engine::{LoadOptions, StreamMode};
+
+    fn streamed() -> Engine {
+        let model = Path::new(env!("CARGO_MANIFEST_DIR")).join("models/tiny-chat-q4_k_m.gguf");
+        let stream = StreamMode::Always;
+        let options =
+            LoadOptions { threads: Some(2), ctx: Some(64), stream, ..LoadOptions::default() };
+        Engine::open(Arc::new(Index::open(&model).unwrap()), &options).unwrap()
+    }
+
+    #[test]
+    fn a_vocabulary_holds_what_its_model_streams_through() {
+        let engine = streamed();
+        let device = Arc::downgrade(engine.0.stream.as_ref().unwrap());
+        let vocab = engine.vocab().unwrap().clone();
+        drop(engine);
+        assert!(device.upgrade().is_some());
+        assert!(!vocab.tokenize("Hello", false, false).unwrap().is_empty());
+        drop(vocab);
+        assert!(device.upgrade().is_none());
+    }
+
+    /// They share the compute threads, which know one graph at a time.
+    #[test]
+    fn two_timelines_compute_on_two_threads() {
+        let engine = streamed();
+        let write = |first: i32| {
+            let mut session = engine.session().unwrap();
+            let mut all = Vec::new();
+            for token in first..first + 5 {
+                session.eval(&[token]).unwrap();
+                all.extend(session.logits().unwrap().iter().map(|x| x.to_bits()));
+            }
+            all
+        };
+        let alone = [write(300), write(400)];
+        let together = thread::scope(|scope| {
+            let other = scope.spawn(|| write(400));
+            [write(300), other.join().unwrap()]
+        });
+        assert!(alone == together);
     }
 }

@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use ggml_sys as sys;
 
 use super::graph::Graph;
+use super::lease::{Held, Lease};
 use super::result::{Error, check, not_null};
 use super::tensors::Tensors;
 use crate::units::Bytes;
@@ -169,9 +170,11 @@ impl BufferType {
 pub struct Threadpool {
     ptr: NonNull<sys::ggml_threadpool>,
     n_threads: i32,
+    /// Has whoever computes with them: a pool knows one graph at a time.
+    lease: Lease,
 }
 
-// SAFETY: ggml guards the pool's state by its own mutex and atomics; one graph at a time uses it (see `Backend::compute`).
+// SAFETY: ggml guards the pool's state by its own mutex and atomics; the lease lets one graph at a time use it.
 unsafe impl Send for Threadpool {}
 // SAFETY: as above.
 unsafe impl Sync for Threadpool {}
@@ -190,7 +193,7 @@ impl Threadpool {
             sys::ggml_threadpool_new(&raw mut params)
         };
         let ptr = not_null("starting the compute threads", pool)?;
-        Ok(Threadpool { ptr, n_threads: n })
+        Ok(Threadpool { ptr, n_threads: n, lease: Lease::default() })
     }
 
     /// Its threads.
@@ -200,6 +203,11 @@ impl Threadpool {
 
     pub(super) fn as_ptr(&self) -> *mut sys::ggml_threadpool {
         self.ptr.as_ptr()
+    }
+
+    /// Waits until no other thread computes with them. To be held while something is computed.
+    pub(super) fn lease(&self) -> Held<'_> {
+        self.lease.take()
     }
 }
 
@@ -215,7 +223,7 @@ impl Drop for Threadpool {
 pub struct Backend {
     ptr: NonNull<sys::ggml_backend>,
     /// Kept alive: the backend holds a pointer to it.
-    _threads: Option<Arc<Threadpool>>,
+    threads: Option<Arc<Threadpool>>,
 }
 
 // SAFETY: a backend may be used from any thread, by one at a time; methods that compute take `&mut self`.
@@ -230,13 +238,13 @@ impl Backend {
         // SAFETY: `ptr` is a valid backend.
         let is_cpu = unsafe { sys::ggml_backend_is_cpu(ptr.as_ptr()) };
         if let (true, Some(pool)) = (is_cpu, &threads) {
-            // SAFETY: a CPU backend and a live pool, which `_threads` keeps alive as long as the backend.
+            // SAFETY: a CPU backend and a live pool, which `threads` keeps alive as long as the backend.
             unsafe {
                 sys::ggml_backend_cpu_set_n_threads(ptr.as_ptr(), pool.n_threads);
                 sys::ggml_backend_cpu_set_threadpool(ptr.as_ptr(), pool.as_ptr());
             }
         }
-        Ok(Backend { ptr, _threads: threads })
+        Ok(Backend { ptr, threads: threads.filter(|_| is_cpu) })
     }
 
     /// Computes nodes `range` of `graph`, and waits for the result.
@@ -257,10 +265,16 @@ impl Backend {
         range: std::ops::Range<usize>,
     ) -> Result<(), Error> {
         let mut view = graph.view(range);
+        let _leased = self.lease();
         // SAFETY: the view borrows `graph`, whose nodes are valid, and the backend is ours alone during the call.
         let status =
             unsafe { sys::ggml_backend_graph_compute_async(self.ptr.as_ptr(), &raw mut view) };
         check("computing a part of the graph", status)
+    }
+
+    /// Its threads for what it computes next. The CPU is done when the call returns.
+    pub(super) fn lease(&self) -> Option<Held<'_>> {
+        self.threads.as_deref().map(Threadpool::lease)
     }
 
     pub(crate) fn as_ptr(&self) -> *mut sys::ggml_backend {

@@ -1,5 +1,6 @@
 //! libllama: models, contexts, vocabularies.
 
+use std::any::Any;
 use std::collections::HashSet;
 use std::ffi::{CString, c_void};
 use std::ptr::NonNull;
@@ -20,6 +21,9 @@ use crate::units::Bytes;
 /// A token's number in the vocabulary.
 pub type Token = i32;
 
+/// What must live as long as something does that C has pointers into.
+pub type Keep = Option<Arc<dyn Any + Send + Sync>>;
+
 /// How a model is loaded.
 #[derive(Clone, Debug, Default)]
 pub struct ModelParams {
@@ -31,14 +35,20 @@ pub struct ModelParams {
     pub repack: bool,
     /// Describes the model only: nothing of it, nor of its contexts, gets memory, and nothing can be computed.
     pub describe_only: bool,
+    /// What the device and the buffer types are part of, where they do not live for ever: the model holds it.
+    pub keep: Keep,
 }
 
 /// Told how much of a model's bytes libllama has loaded (0 to 1); says whether it is to go on.
 pub type OnProgress<'a> = &'a dyn Fn(f32) -> bool;
 
-/// A loaded model.
+/// A loaded model, and what it lives on.
 #[derive(Debug)]
-pub struct Model(NonNull<sys::llama_model>, pub(super) Texts);
+pub struct Model(
+    NonNull<sys::llama_model>,
+    pub(super) Texts,
+    #[expect(dead_code, reason = "dropped after the model")] Keep,
+);
 
 // SAFETY: a model is read-only after loading; libllama allows its use from several threads.
 unsafe impl Send for Model {}
@@ -58,7 +68,8 @@ impl Model {
                 // SAFETY: a valid stream, and parameters whose pointers live during the call.
                 let model =
                     unsafe { sys::llama_model_load_from_file_ptr(stream.as_ptr().cast(), raw) };
-                not_null("loading the model", model).map(|model| Model(model, Texts::default()))
+                let model = not_null("loading the model", model)?;
+                Ok(Model(model, Texts::default(), params.keep.clone()))
             })
         })
     }
@@ -354,7 +365,7 @@ pub struct Context {
     model: Arc<Model>,
     n_seqs: u32,
     n_outputs: usize,
-    _threads: Arc<Threadpool>,
+    pub(super) threads: Arc<Threadpool>,
     /// Read by compute threads through a pointer given to ggml.
     stop: Arc<AtomicBool>,
 }
@@ -417,7 +428,8 @@ impl Context {
         // SAFETY: a valid context and a pool that is kept alive with it.
         unsafe { sys::llama_attach_threadpool(ptr.as_ptr(), pool, pool) };
         let (n_seqs, n_outputs) = (raw.n_seq_max, raw.n_outputs_max as usize);
-        Ok(Context { ptr, model, n_seqs, n_outputs, _threads: params.threads.clone(), stop })
+        let threads = params.threads.clone();
+        Ok(Context { ptr, model, n_seqs, n_outputs, threads, stop })
     }
 
     /// Sequences it has room for.
@@ -505,7 +517,9 @@ impl Context {
         // SAFETY: libllama only reads the tokens, although its type says otherwise.
         let batch = unsafe { sys::llama_batch_get_one(tokens.as_ptr().cast_mut(), n) };
         super::log::forget_errors();
+        let leased = self.threads.lease();
         let code = call(self.ptr.as_ptr(), batch);
+        drop(leased);
         self.outcome(what, code)
     }
 

@@ -18,6 +18,7 @@ mod grammar;
 mod graph;
 pub mod guard;
 mod keep;
+mod lease;
 mod llama;
 mod log;
 mod made;
@@ -50,7 +51,7 @@ pub use gauge::Matmul;
 pub use grammar::{check_grammar_text, grammar_of_schema};
 pub use graph::{Graph, Tensor};
 pub use llama::{
-    Context, ContextParams, Model, ModelParams, OnProgress, Special, Taken, Token, Vocab,
+    Context, ContextParams, Keep, Model, ModelParams, OnProgress, Special, Taken, Token, Vocab,
 };
 pub use log::{Verbosity, set_verbosity, take_messages, warn};
 pub use memory::{Area, Pinned};

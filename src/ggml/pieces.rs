@@ -87,6 +87,7 @@ impl Backend {
         pieces.nodes.extend(range.map(|i| graph.node(i).as_ptr()));
         view.nodes = pieces.nodes.as_mut_ptr();
         view.n_nodes = i32::try_from(pieces.nodes.len()).unwrap_or(i32::MAX);
+        let _leased = self.lease();
         // SAFETY: valid nodes, those of the pieces by the contract of `add`; the list lives until the call returns, and the CPU, which
         // alone computes pieces, is done by then.
         let status = unsafe { sys::ggml_backend_graph_compute_async(self.as_ptr(), &raw mut view) };

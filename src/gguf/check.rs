@@ -39,7 +39,43 @@ fn has_no_kernel(tensor: &TensorInfo) -> bool {
     NO_KERNEL.contains(&tensor.ty.0) && !is_table
 }
 
+/// F32, F16, BF16.
+const PLAIN: [u32; 3] = [0, 1, 30];
+
+/// Whether it is added to activations, or scales them: ggml does that with plain numbers, and ends the program for others.
+fn is_elementwise(tensor: &TensorInfo) -> bool {
+    let role = tensor.role();
+    role.ends_with("norm.weight") || role.ends_with(".bias")
+}
+
+fn flaw_of(tensor: &TensorInfo) -> Option<TensorFlaw> {
+    if has_no_kernel(tensor) {
+        return Some(TensorFlaw::NoKernel(tensor.ty));
+    }
+    let of_matrices = is_elementwise(tensor) && !PLAIN.contains(&tensor.ty.0);
+    of_matrices.then_some(TensorFlaw::NoMatrix(tensor.ty))
+}
+
 impl Index {
+    /// Refuses what a GPU may compute with and the CPU does not: norms and biases of half precision.
+    ///
+    /// # Errors
+    ///
+    /// Names the tensor.
+    pub fn check_for_cpu(&self) -> Result<(), Error> {
+        let half = |tensor: &&TensorInfo| is_elementwise(tensor) && tensor.ty.0 != PLAIN[0];
+        match self.tensors.iter().find(half).filter(|_| self.architecture() != "clip") {
+            None => Ok(()),
+            Some(tensor) => Err(self.refused(tensor, TensorFlaw::NoMatrix(tensor.ty))),
+        }
+    }
+
+    fn refused(&self, tensor: &TensorInfo, flaw: TensorFlaw) -> Error {
+        let name = printable(tensor.name.as_bytes());
+        let reason = Reason::Tensor { tensor: name, offset: tensor.offset, flaw };
+        Error::new(&self.files[0].path, reason)
+    }
+
     /// Refuses a model that libllama cannot load without aborting.
     ///
     /// # Errors
@@ -54,10 +90,8 @@ impl Index {
         if self.architecture() == "clip" {
             return Ok(());
         }
-        if let Some(tensor) = self.tensors.iter().find(|tensor| has_no_kernel(tensor)) {
-            let flaw = TensorFlaw::NoKernel(tensor.ty);
-            let name = printable(tensor.name.as_bytes());
-            return refuse(Reason::Tensor { tensor: name, offset: tensor.offset, flaw });
+        if let Some((tensor, flaw)) = self.tensors.iter().find_map(|t| Some((t, flaw_of(t)?))) {
+            return Err(self.refused(tensor, flaw));
         }
         let checks = [
             Index::check_sizes,
@@ -68,6 +102,7 @@ impl Index {
             Index::check_numbers,
             Index::check_recurrent,
             Index::check_attention_tensors,
+            Index::check_queries,
             Index::check_own_keys,
             Index::check_vocabulary,
             Index::check_special_tokens,

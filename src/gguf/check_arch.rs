@@ -53,7 +53,70 @@ const MAX_GATING: u64 = 4;
 /// Architectures whose blocks of linear attention have query weights, and no heads of the other kind.
 const QUERIES_WITHOUT_HEADS: [&str; 3] = ["bailingmoe3", "kimi-k3", "kimi-linear"];
 
+/// Architectures whose queries are as long as the embedding, whatever their heads: libllama cuts them into heads, and asserts that
+/// nothing is left.
+const QUERIES_AS_EMBEDDING: [&str; 36] = [
+    "arctic",
+    "baichuan",
+    "bert",
+    "chameleon",
+    "codeshell",
+    "cohere2",
+    "command-r",
+    "deepseek",
+    "deepseek2-ocr",
+    "dream",
+    "eurobert",
+    "grok",
+    "internlm2",
+    "jamba",
+    "jina-bert-v2",
+    "jina-bert-v3",
+    "lfm2",
+    "lfm2moe",
+    "llada-moe",
+    "nemotron",
+    "nomic-bert",
+    "nomic-bert-moe",
+    "olmo",
+    "olmo2",
+    "olmoe",
+    "orion",
+    "phi2",
+    "phi3",
+    "phimoe",
+    "plamo",
+    "qwen2",
+    "qwen2moe",
+    "qwen2vl",
+    "stablelm",
+    "starcoder2",
+    "xverse",
+];
+
 impl Index {
+    /// Queries that are as long as the embedding are cut into whole heads, in blocks that have some.
+    pub(super) fn check_queries(&self) -> Checked {
+        if !QUERIES_AS_EMBEDDING.contains(&self.architecture()) {
+            return Ok(());
+        }
+        let n_blocks = self.block_count().unwrap_or(0);
+        let heads = self.per_block("attention.head_count", n_blocks)?.unwrap_or_default();
+        let kv = self.per_block("attention.head_count_kv", n_blocks)?;
+        let width = self.arch_uint("embedding_length").unwrap_or(0);
+        // Without heads in the first block libllama does not read their length.
+        let Some(&first) = heads.first().filter(|&&n| n > 0) else { return Ok(()) };
+        let each = self.arch_uint("attention.key_length").unwrap_or(width / first);
+        let with_keys = heads.iter().zip(kv.as_deref().unwrap_or(&heads)).filter(|(_, k)| **k > 0);
+        match with_keys.map(|(&n, _)| n).find(|&n| n > 0 && n.saturating_mul(each) != width) {
+            Some(n) => {
+                let why = format!("is {n}, of {each} numbers each, which do not make {width}");
+                Err(self.wrong("attention.head_count", why))
+            }
+            None => Ok(()),
+        }
+    }
+
     /// Divisors of recurrent blocks. They are zero where a model has no such blocks.
     pub(super) fn check_recurrent(&self) -> Checked {
         let arch = self.architecture();

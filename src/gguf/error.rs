@@ -169,6 +169,9 @@ pub enum TensorFlaw {
     /// A type that is stored, but not computed with.
     #[error("its type {0} is none that can be computed with")]
     NoKernel(GgmlType),
+    /// A type that is multiplied with, for what is added or scaled by.
+    #[error("its type {0} is for matrices, and it is no matrix")]
+    NoMatrix(GgmlType),
     /// Rows that are no whole number of blocks.
     #[error("its rows have {len} elements, not a multiple of {block} as type {ty} needs")]
     Row {
@@ -296,6 +299,9 @@ impl Error {
             }
             Reason::Tensor { flaw: TensorFlaw::NoKernel(_), .. } => {
                 "convert the model again: weights are F32, F16, BF16 or of a quantised type"
+            }
+            Reason::Tensor { flaw: TensorFlaw::NoMatrix(_), .. } => {
+                "convert the model again: norms and biases are F32"
             }
             Reason::Header {
                 flaw: Flaw::Truncated(_) | Flaw::BadMagic(_) | Flaw::Length { .. },

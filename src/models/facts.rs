@@ -17,7 +17,7 @@ use crate::units::Bytes;
 /// Remembered headers, at most; those that were not seen this time go first.
 const MAX_KEPT: usize = 2000;
 /// Changes when the fields below do.
-const FORMAT: u32 = 2;
+const FORMAT: u32 = 3;
 /// Headers that are read at a time: more wait for the same disk.
 const MAX_THREADS: usize = 4;
 
@@ -208,9 +208,18 @@ impl Facts {
             output: output.unwrap_or_default().0,
             kv_per_token: kv_per_token(index),
             types: types(index),
-            refused: index.check_model().err().map(|error| error.reason.to_string()),
+            refused: refused(index),
         }
     }
+}
+
+/// Why it cannot be loaded, as far as the header says.
+fn refused(index: &Index) -> Option<String> {
+    let checked = index.check_model().err().map(|error| error.reason.to_string());
+    checked.or_else(|| {
+        let cut = crate::gguf::printable(index.unknown_cut()?.as_bytes());
+        Some(format!("it cuts texts into words by '{cut}', which is unknown here"))
+    })
 }
 
 /// As publishers write it: from the file's name, else from the header.

@@ -405,8 +405,9 @@ impl SlotMemory for DeviceMemory {
         backend.record(used);
     }
 
-    fn end_pass(&mut self) {
-        // All buffers are at rest again for the reads of the next pass, and the device may tidy its queue up.
+    fn begin_pass(&mut self) {
+        // All buffers are at rest again for the reads of this pass, and the device may tidy its queue up. Not at the end of a graph:
+        // the CPU may have a part of the pass to compute then.
         self.queue.synchronize();
         while self.ring.recover() {}
         self.advance();

@@ -3,6 +3,7 @@
 #![allow(unsafe_code)]
 
 mod by_expert;
+mod cuts;
 
 use std::collections::HashMap;
 use std::ops::Range;
@@ -10,6 +11,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use self::by_expert::ByExpert;
+use self::cuts::Cuts;
 use super::device::DeviceMemory;
 use super::experts::pool::Product;
 use super::experts::{Habit, Mode};
@@ -25,7 +27,6 @@ use crate::units::Bytes;
 /// A graph's cut, kept as long as libllama reuses the graph.
 #[derive(Debug)]
 struct Cut {
-    uid: u64,
     runs: Vec<Run>,
     /// For each run, the tensors to point at slots.
     patches: Vec<Vec<(Tensor, WeightPlace)>>,
@@ -37,8 +38,14 @@ struct Cut {
     mode: Option<Mode>,
 }
 
-/// Graphs that libllama may come back to: one or two per kind of batch.
-const MAX_CUTS: usize = 8;
+/// How far a pass is. A scheduler may split it into several graphs, for what is computed elsewhere.
+#[derive(Debug, Default)]
+struct Pass {
+    /// Its runs in the graphs before this one.
+    done: usize,
+    /// As many as the last whole one had.
+    whole: usize,
+}
 
 /// The state of a stream device.
 #[derive(Debug)]
@@ -52,7 +59,8 @@ pub(super) struct Exec {
     loading: Vec<(Tensor, String)>,
     slots: Slots,
     memory: Box<dyn SlotMemory>,
-    cuts: Vec<Arc<Cut>>,
+    cuts: Cuts,
+    pass: Pass,
     /// For each unit, the one that was used after it last time: what to prefetch beyond a graph's end.
     successor: Vec<Unit>,
     last_unit: Option<Unit>,
@@ -84,7 +92,8 @@ impl Exec {
             weights: HashMap::new(),
             loading: Vec::new(),
             slots: Slots::new(n_slots),
-            cuts: Vec::new(),
+            cuts: Cuts::default(),
+            pass: Pass::default(),
             successor: (0..n_units).map(|u| (u + 1) % n_units).collect(),
             last_unit: None,
             upcoming: Vec::with_capacity(n_slots),
@@ -173,12 +182,13 @@ impl Exec {
         if let Some(mode) = cut.mode {
             self.enter(mode)?;
         }
+        self.begin_graph(&cut);
         let mut k = 0;
         while let Some(run) = cut.runs.get(k) {
             if self.monitor.is_stopped() {
                 return Err(ggml::Error::Aborted.into());
             }
-            self.monitor.run(k, cut.runs.len());
+            self.tell_run(k, &cut);
             self.look_ahead(&cut.runs[k..]);
             self.begin_fills();
             self.wait_for(&run.units)?;
@@ -188,14 +198,32 @@ impl Exec {
             k = end;
         }
         if let Some(last) = self.last_unit {
-            // The pass is over: what the next one begins with loads while the output is sampled.
+            // What comes next loads while something else computes, or the output is sampled.
             self.upcoming.clear();
             self.follow(last);
             self.begin_fills();
-            self.memory.end_pass();
-            self.monitor.run(cut.runs.len(), cut.runs.len());
+            self.memory.advance();
         }
+        self.tell_run(cut.runs.len(), &cut);
+        self.pass.done += cut.runs.len();
         Ok(())
+    }
+
+    /// Whether a pass begins with this graph, or goes on, shows in its first unit.
+    fn begin_graph(&mut self, cut: &Cut) {
+        let Some(&first) = cut.runs.iter().flat_map(|run| &run.units).next() else { return };
+        if self.last_unit.is_none_or(|last| first <= last) {
+            self.pass = Pass { done: 0, whole: self.pass.done };
+            self.memory.begin_pass();
+        }
+    }
+
+    /// Tells that the graph's run `k` begins; after the last one, that they are done.
+    fn tell_run(&self, k: usize, cut: &Cut) {
+        let Pass { done, whole } = self.pass;
+        // A graph with all units is a pass by itself.
+        let all = if done == 0 && cut.is_pass(self.supply.units.len()) { 0 } else { whole };
+        self.monitor.run(done + k, all.max(done + cut.runs.len()));
     }
 
     /// Computes consecutive runs at once, from the node `begin` on, and before it what is left in pieces. Only the first has units.
@@ -389,15 +417,15 @@ impl Exec {
     /// The graph's cut, from the cache if it was seen before.
     fn cut(&mut self, graph: &Graph<'_>) -> Arc<Cut> {
         let uid = graph.uid();
-        if let Some(cut) = self.cuts.iter().find(|c| c.uid == uid && uid != 0) {
-            return cut.clone();
+        if let Some(cut) = self.cuts.get(uid).filter(|_| uid != 0) {
+            return cut;
         }
         let cut = Arc::new(self.make_cut(graph));
         if uid != 0 {
-            if self.cuts.len() == MAX_CUTS {
-                self.cuts.remove(0);
-            }
-            self.cuts.push(cut.clone());
+            // Of a weight and its views, the weight.
+            let is_weight = |patch: &&(Tensor, WeightPlace)| self.weights.contains_key(&patch.0);
+            let uses = cut.patches.iter().flatten().filter(is_weight).count();
+            self.cuts.put(uid, cut.clone(), uses, self.weights.len());
         }
         cut
     }
@@ -441,7 +469,17 @@ impl Exec {
             list
         });
         let groups = by_expert::groups(&nodes, &runs, &products);
-        Cut { uid: graph.uid(), patches: patches.collect(), runs, products, groups, mode }
+        Cut { patches: patches.collect(), runs, products, groups, mode }
+    }
+}
+
+impl Cut {
+    /// Whether it uses the first unit of `n` and the last.
+    fn is_pass(&self, n: usize) -> bool {
+        let mut units = self.runs.iter().flat_map(|run| &run.units);
+        let first = units.next().copied();
+        first == Some(0)
+            && units.next_back().or(first.as_ref()).is_some_and(|&u| u as usize + 1 == n)
     }
 }
 

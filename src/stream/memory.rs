@@ -34,8 +34,8 @@ pub(super) trait SlotMemory: Send + fmt::Debug {
         let _ = (slot, backend);
     }
 
-    /// A pass is over: all that it computes has been asked for.
-    fn end_pass(&mut self) {}
+    /// A pass begins; what was asked for in the one before may be waited for.
+    fn begin_pass(&mut self) {}
 
     /// Where the slot is: its buffer, and the address of its first byte as the device counts.
     fn place(&self, slot: usize) -> (&Buffer, NonNull<u8>);

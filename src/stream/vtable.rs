@@ -22,7 +22,7 @@ use crate::units::Bytes;
 /// What the device says of its memory: room for any model, because it only passes through.
 const CLAIMED_MEMORY: usize = 1 << 46;
 
-/// A stream device. ggml holds pointers into it: it is dropped after the models and contexts that use it.
+/// A stream device. ggml holds pointers into it: models that use it hold it, too.
 #[derive(Debug)]
 pub struct StreamDevice(Box<Inner>);
 
@@ -94,13 +94,13 @@ impl StreamDevice {
         Ok(StreamDevice(this))
     }
 
-    /// The device, for libllama.
-    pub fn device(&self) -> Device {
+    /// The device, for libllama; there as long as this is.
+    pub(crate) fn device(&self) -> Device {
         Device(NonNull::from(&self.0.dev))
     }
 
-    /// The buffer type of streamed tensors.
-    pub fn weights(&self) -> BufferType {
+    /// The buffer type of streamed tensors; there as long as this is.
+    pub(crate) fn weights(&self) -> BufferType {
         BufferType(NonNull::from(&self.0.weights))
     }
 

@@ -5,6 +5,7 @@ pub mod ask;
 pub mod chat;
 mod error;
 pub mod first;
+mod hush;
 pub mod marks;
 mod message;
 pub mod speech;

@@ -3,13 +3,13 @@
 
 use std::fs::File;
 use std::io::Read;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 use tokenizers::Tokenizer;
 
 use super::Error;
+use super::hush::hushed;
 use crate::ggml::Token;
 use crate::gguf::{ElementType, Index};
 
@@ -78,7 +78,7 @@ impl OwnTokenizer {
         let json: Value = serde_json::from_slice(&bytes)
             .map_err(|e| wrong(format!("not a tokenizer.json: {e}")))?;
         // The library checks what it reads, but not all of it.
-        let parsed = catch_unwind(|| Tokenizer::from_bytes(&bytes).map_err(|e| e.to_string()));
+        let parsed = hushed(|| Tokenizer::from_bytes(&bytes).map_err(|e| e.to_string()));
         let parsed = parsed.unwrap_or_else(|_| Err("it makes no sense".to_owned()));
         let mut special = parsed.map_err(|e| wrong(format!("not a tokenizer.json: {e}")))?;
         special.with_padding(None);
@@ -128,7 +128,7 @@ impl OwnTokenizer {
         let tokenizer = if parse_special { &self.special } else { &self.plain };
         let wrong = |why: String| Error::Own { path: self.path.clone(), why };
         let encode = || tokenizer.encode_fast(text, add_special).map_err(|e| e.to_string());
-        let encoded = catch_unwind(AssertUnwindSafe(encode));
+        let encoded = hushed(encode);
         let encoded =
             encoded.unwrap_or_else(|_| Err("it fails on this text".to_owned())).map_err(wrong)?;
         encoded

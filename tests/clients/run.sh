@@ -65,6 +65,8 @@ for file in models/tiny-chat-q8_0.gguf "$model"; do
     wait "$server"
 done
 
+"$venv/bin/python" tests/clients/templates_client.py "${AIRRUN:-target/release/airrun}"
+
 # Agents send tens of thousands of tokens before the first question.
 "$venv/bin/python" tests/clients/script.py "$model"
 begin "$model" --name parrot -c 100000 --parallel 2 --cors '*'

@@ -327,6 +327,18 @@ fn head_rows() -> Vec<Row> {
         model("ROPE_ODD", "odd", "rope.dimension_count", gw::u32(7)),
         model("ROPE_WIDER_THAN_HEAD", "rope.dimension_count", "rope.dimension_count", gw::u32(10)),
         model("ROPE_SCALING_UNKNOWN", "unknown kind", "rope.scaling.type", gw::str("cubic")),
+        row("HEADS_LEAVE_A_REST", Fails::Check, "do not make 16", |g| {
+            rename(g, "lfm2");
+            g.set("lfm2.attention.head_count", gw::u32(4));
+            g.set("lfm2.attention.head_count_kv", gw::u32(4));
+            g.set("lfm2.attention.key_length", gw::u32(8));
+        }),
+        row("HEADS_DO_NOT_DIVIDE", Fails::Check, "do not make 16", |g| {
+            rename(g, "qwen2");
+            g.set("qwen2.attention.head_count", gw::u32(3));
+            g.set("qwen2.attention.head_count_kv", gw::u32(3));
+            g.set("qwen2.rope.dimension_count", gw::u32(4));
+        }),
         model("ROPE_BASE_NAN", "NaN", "rope.freq_base", gw::f32(f32::NAN)),
         model("EPSILON_NEGATIVE", "epsilon", "attention.layer_norm_rms_epsilon", gw::f32(-1.0)),
         model("EPSILON_NAN", "epsilon", "attention.layer_norm_rms_epsilon", gw::f32(f32::NAN)),
@@ -410,6 +422,12 @@ fn type_rows() -> Vec<Row> {
         typed("WEIGHT_I32", "type I32 is none", 26, 1024),
         typed("WEIGHT_I64", "type I64 is none", 27, 2048),
         typed("WEIGHT_F64", "type F64 is none", 28, 2048),
+        row("NORM_Q8_0", Fails::Check, "type Q8_0 is for matrices", |g| {
+            *g.tensor("output_norm.weight") = Tensor::of_type("output_norm.weight", &[32], 8, 34);
+        }),
+        row("BIAS_Q4_0", Fails::Check, "type Q4_0 is for matrices", |g| {
+            g.tensors.push(Tensor::of_type("blk.0.attn_q.bias", &[32], 2, 18));
+        }),
     ]
 }
 
@@ -469,6 +487,23 @@ fn harmless_changes() -> Vec<Named> {
             let name = "blk.0.ffn_gate_tid2eid.weight";
             g.tensors.push(Tensor::of_type(name, &[2, 8], 26, 64));
         }),
+        change("NORM_F16", |g| {
+            *g.tensor("output_norm.weight") = Tensor::of_type("output_norm.weight", &[16], 1, 32);
+        }),
+        change("SHARED_KV_MOST", |g| {
+            g.set("llama.block_count", gw::u32(4));
+            g.set("llama.attention.shared_kv_layers", gw::u32(2));
+        }),
+        change("ROPE_SCALED", |g| {
+            g.set("llama.rope.scaling.type", gw::str("longrope"));
+            g.set("llama.rope.scaling.factor", gw::f32(0.0));
+        }),
+        change("VOCABULARY_MOST", |g| g.set("llama.vocab_size", gw::u32(1 << 24))),
+        change("ONE_EXPERT_GROUP", |g| {
+            for (key, n) in [("count", 2), ("used_count", 1), ("group_count", 1)] {
+                g.set(&format!("llama.expert_{key}"), gw::u32(n));
+            }
+        }),
         change("QUERIES_OF_LINEAR_ATTENTION", |g| {
             rename(g, "kimi-linear");
             g.set("kimi-linear.attention.head_count", gw::u32s(&[0]));
@@ -477,10 +512,58 @@ fn harmless_changes() -> Vec<Named> {
     ]
 }
 
+/// The same, to what one architecture has for itself.
+fn harmless_to_families() -> Vec<Named> {
+    let change = |name, change: fn(&mut Gguf)| (name, Box::new(change) as Box<dyn Fn(&mut Gguf)>);
+    vec![
+        change("HEADS_MAKE_THE_WIDTH", |g| {
+            rename(g, "lfm2");
+            g.set("lfm2.attention.head_count", gw::u32(4));
+            g.set("lfm2.attention.head_count_kv", gw::u32(2));
+            g.set("lfm2.attention.key_length", gw::u32(4));
+            g.set("lfm2.rope.dimension_count", gw::u32(4));
+        }),
+        change("HEADS_OF_A_BLOCK_WITHOUT_ATTENTION", |g| {
+            rename(g, "jamba");
+            for (key, n) in
+                [("inner_size", 32), ("conv_kernel", 4), ("state_size", 8), ("time_step_rank", 4)]
+            {
+                g.set(&format!("jamba.ssm.{key}"), gw::u32(n));
+            }
+            g.set("jamba.attention.head_count", gw::u32(3));
+            g.set("jamba.attention.head_count_kv", gw::u32(0));
+            g.set("jamba.rope.dimension_count", gw::u32(0));
+        }),
+        change("HEADS_AS_LONG_AS_THEY_LIKE", |g| g.set("llama.attention.key_length", gw::u32(32))),
+        change("SSM_DIVISORS", |g| {
+            rename(g, "qwen3next");
+            for (key, n) in [
+                ("inner_size", 32),
+                ("conv_kernel", 1),
+                ("state_size", 1),
+                ("time_step_rank", 32),
+                ("group_count", 32),
+            ] {
+                g.set(&format!("qwen3next.ssm.{key}"), gw::u32(n));
+            }
+        }),
+        change("RWKV_ONE_HEAD", |g| {
+            rename(g, "rwkv6");
+            g.set("rwkv6.wkv.head_size", gw::u32(16));
+        }),
+        change("HEADS_AS_LONG_AS_ROTATED", |g| {
+            rename(g, "gpt-oss");
+            for key in ["key_length", "value_length", "key_length_swa", "value_length_swa"] {
+                g.set(&format!("gpt-oss.attention.{key}"), gw::u32(8));
+            }
+        }),
+    ]
+}
+
 #[test]
 fn what_is_just_inside_is_not_refused() {
     let dir = tempfile::tempdir().unwrap();
-    for (name, change) in harmless_changes() {
+    for (name, change) in harmless_changes().into_iter().chain(harmless_to_families()) {
         let mut g = Gguf::llama();
         change(&mut g);
         let path = dir.path().join(format!("{name}.gguf"));

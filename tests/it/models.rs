@@ -100,6 +100,11 @@ fn what_cannot_be_loaded_does_not_fit() {
     let mut heads = Gguf::llama();
     heads.set("llama.attention.head_count_kv", u32(3));
     home.put("models/heads.gguf", &heads.bytes());
+    let mut good = fs::read(model("tiny-draft-q8_0.gguf")).unwrap();
+    let key = b"tokenizer.ggml.pre";
+    let at = good.windows(key.len()).position(|w| w == key).unwrap() + key.len() + 4 + 8;
+    good[at] = b'z';
+    home.put("models/words.gguf", &good);
     for row in list(&home, &[]) {
         let name = row["name"].as_str().unwrap();
         let runs = home.run(&["run", name, "a", "-n", "1", "-t", "1"]).status.success();
@@ -109,9 +114,9 @@ fn what_cannot_be_loaded_does_not_fit() {
     }
     let output = home.run(&["list", "-v"]);
     let (table, said) = (text(&output.stdout), text(&output.stderr));
-    assert_eq!(table.matches("cannot be loaded").count(), 3, "{table}");
+    assert_eq!(table.matches("cannot be loaded").count(), 4, "{table}");
     assert!(said.contains("libllama knows no architecture 'llama9000'"), "{said}");
-    assert!(said.contains("3 cannot be loaded"), "{said}");
+    assert!(said.contains("4 cannot be loaded"), "{said}");
 }
 
 #[test]

@@ -164,6 +164,28 @@ fn bodies_are_borrowed_memory() {
     server.ask("/v1/chat/completions", &question());
 }
 
+/// The allocator would keep it in holes, a heap for each thread.
+#[test]
+#[cfg(all(target_os = "linux", target_env = "gnu"))]
+fn what_large_bodies_took_is_given_back() {
+    let server = Server::start(&["--parallel", "2", "--queue", "32"]);
+    server.ask("/v1/chat/completions", &question());
+    let before = status(&server, "RssAnon");
+    let ask = |client: usize| {
+        for round in 0..4 {
+            let size = 200_000 + (client * 7919 + round * 104_729) % 1_000_000;
+            let messages = match (client + round) % 3 {
+                0 => json!(vec![1; size * 5 / 4]),
+                _ => user(&"word ".repeat(size)),
+            };
+            let answer = server.post("/v1/chat/completions", &json!({ "messages": messages }));
+            assert!([400, 413, 429].contains(&answer.status), "{answer:?}");
+        }
+    };
+    std::thread::scope(|scope| (0..8).for_each(|client| drop(scope.spawn(move || ask(client)))));
+    server.until("memory is back", || status(&server, "RssAnon") < before + (48 << 10));
+}
+
 #[test]
 fn texts_that_cannot_fit_are_not_read() {
     let server = Server::start(&["-c", "128", "--parallel", "1"]);

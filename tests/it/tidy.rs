@@ -46,7 +46,7 @@ const ARROWS: [(&str, &[&str]); 16] = [
 
 /// What `cli` may use: the seam, and what needs no model loaded.
 const CLI: &[&str] =
-    &["serve", "engine", "talk", "gguf", "hub", "models", "plan", "probe", "units"];
+    &["serve", "engine", "talk", "gguf", "heap", "hub", "models", "plan", "probe", "units"];
 
 fn root() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR"))

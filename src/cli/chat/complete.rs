@@ -7,12 +7,19 @@ use rustyline::validate::Validator;
 use rustyline::{Context, Helper};
 
 use super::command::NAMES;
+use crate::cli::interrupt::Interrupt;
 use crate::cli::sampling;
 
 /// The line editor's helper.
-#[derive(Default)]
 pub(super) struct Keys {
     files: FilenameCompleter,
+    interrupt: Interrupt,
+}
+
+impl Keys {
+    pub(super) fn new(interrupt: Interrupt) -> Keys {
+        Keys { files: FilenameCompleter::default(), interrupt }
+    }
 }
 
 impl Completer for Keys {
@@ -52,6 +59,12 @@ impl Completer for Keys {
 
 impl Hinter for Keys {
     type Hint = String;
+
+    /// None; but it is asked for whenever the editor shows its line, so it has the keyboard.
+    fn hint(&self, _: &str, _: usize, _: &Context<'_>) -> Option<String> {
+        self.interrupt.waits();
+        None
+    }
 }
 
 impl Highlighter for Keys {}

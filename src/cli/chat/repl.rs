@@ -85,7 +85,7 @@ impl Repl {
             .completion_type(CompletionType::List)
             .build();
         let mut editor = Editor::with_config(config)?;
-        editor.set_helper(Some(Keys::default()));
+        editor.set_helper(Some(Keys::new(talk.interrupt.clone())));
         let history = history_file();
         if let Some(path) = history.as_deref().filter(|path| path.exists()) {
             repair(path);
@@ -134,7 +134,7 @@ impl Repl {
         let printer = self.talk.printer;
         printer.dim(format_args!("{}; /help lists commands, Ctrl-D leaves", self.model_name()));
         loop {
-            self.talk.interrupt.ignore();
+            self.talk.interrupt.waits();
             match self.read()? {
                 Input::Leave => return Ok(ExitStatus::Ok),
                 Input::Nothing => {}

@@ -88,7 +88,7 @@ pub struct Ask {
     pub shown: HashSet<Token>,
 }
 
-/// Goes on with a text until a stop. `on_text` gets whole characters as they come and may end the answer.
+/// Goes on with a text until a stop, which may have come before. `on_text` gets whole characters as they come and may end the answer.
 ///
 /// # Errors
 ///
@@ -99,7 +99,6 @@ pub fn generate(
     on_text: &mut dyn FnMut(&str) -> ControlFlow<()>,
 ) -> Result<Answer, Error> {
     let monitor = batcher.monitor();
-    monitor.clear_stop();
     batcher.end_when_stopped();
     let before = monitor.snapshot();
     let ear = Ear::default();
@@ -126,11 +125,14 @@ pub fn generate(
         text += &piece;
         let enough = !piece.is_empty() && on_text(&piece).is_break();
         match end {
-            Some(end) => break end?,
+            Some(end) => break end,
             None if enough || !went_on => batcher.cut(),
             None => {}
         }
     };
+    // It was for this text.
+    monitor.clear_stop();
+    let ended = ended?;
     let after = monitor.snapshot();
     Ok(Answer {
         text,

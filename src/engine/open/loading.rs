@@ -32,7 +32,7 @@ pub(super) struct Loading<'a> {
 }
 
 /// The model, its stream device if blocks stream, and how they are read.
-pub(super) type Parts = (Model, Option<StreamDevice>, Option<String>);
+pub(super) type Parts = (Model, Option<Arc<StreamDevice>>, Option<String>);
 
 impl Loading<'_> {
     /// Loads the model by its plan; `wrap` may put a source of its own before the one that streamed blocks are read by.
@@ -40,6 +40,9 @@ impl Loading<'_> {
         &self,
         wrap: impl FnOnce(Arc<dyn WeightSource>) -> Arc<dyn WeightSource>,
     ) -> Result<Parts, Error> {
+        if self.gpu.is_none() {
+            self.index.check_for_cpu()?;
+        }
         if self.plan.streamed.is_empty() { self.resident() } else { self.streamed(wrap) }
     }
 
@@ -50,7 +53,7 @@ impl Loading<'_> {
             device: self.gpu,
             overrides: self.by_cpu()?,
             repack: self.options.repack && self.gpu.is_none(),
-            describe_only: false,
+            ..ModelParams::default()
         };
         let paths = self.paths();
         let all: Bytes = self.index.files.iter().map(|f| f.len).sum();
@@ -107,7 +110,7 @@ impl Loading<'_> {
     }
 
     /// Describes the model to libllama without reading any of its weights: no token can be computed with it.
-    pub(super) fn hollow(&self) -> Result<(Model, StreamDevice), Error> {
+    pub(super) fn hollow(&self) -> Result<(Model, Arc<StreamDevice>), Error> {
         // Repacking would touch the memory that is to stay addresses.
         let options = LoadOptions { repack: false, ..self.options.clone() };
         let all = (0..self.index.tensors.len()).collect();
@@ -161,7 +164,7 @@ impl Loading<'_> {
     }
 
     /// Makes the stream device.
-    fn device(&self, source: Arc<dyn WeightSource>) -> Result<StreamDevice, Error> {
+    fn device(&self, source: Arc<dyn WeightSource>) -> Result<Arc<StreamDevice>, Error> {
         let inner = match self.gpu {
             Some(gpu) => gpu,
             None => Device::cpu().map_err(ggml_error(self.index))?,
@@ -178,11 +181,12 @@ impl Loading<'_> {
             staging: stream::Staging::default(),
             monitor: self.monitor.clone(),
         })
+        .map(Arc::new)
         .map_err(|error| Error::Stream { model: model_name(self.index), error })
     }
 
     /// How to load the model with the streamed tensors on `device`, and the others in the memory of what computes with them.
-    fn params_on(&self, device: &StreamDevice) -> Result<ModelParams, Error> {
+    fn params_on(&self, device: &Arc<StreamDevice>) -> Result<ModelParams, Error> {
         let mut overrides = vec![(self.plan.pattern(self.index), device.weights())];
         if self.gpu.is_some() {
             overrides.extend(self.by_cpu()?);
@@ -196,6 +200,7 @@ impl Loading<'_> {
             overrides,
             repack: self.options.repack && self.gpu.is_none(),
             describe_only: false,
+            keep: Some(device.clone()),
         })
     }
 

@@ -80,7 +80,7 @@ impl Engine {
             monitor: &monitor,
         };
         let (model, stream, reader) = loading.load(wrap)?;
-        let (model, stream) = (Arc::new(model), stream.map(Arc::new));
+        let model = Arc::new(model);
         let (sequences, shares) = match model.batches() {
             true => (options.sequences.max(1), options.shares()),
             false => (1, 1),

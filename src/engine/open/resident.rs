@@ -7,6 +7,7 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 
+use crate::ggml::guard::caught;
 use crate::ggml::{self, Deferred};
 use crate::gguf::TensorInfo;
 use crate::source::{DIRECT_ALIGN, Done, Extent, HostBuf, ReadError, Ticket, WeightSource};
@@ -188,18 +189,31 @@ impl<'a> Filling<'a> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Takes what was asked for first, waits for it, and puts it in its place, until there is nothing left.
+    /// A thread's part. Others wait for its buffer: whatever ends it, they are told.
     fn work(&self) {
+        if let Err(why) = caught(|| self.take_turns()) {
+            self.fail(Unfillable::Ggml(ggml::Error::Null {
+                what: "putting weights in place",
+                why,
+            }));
+        }
+    }
+
+    /// Takes what was asked for first, waits for it, and puts it in its place, until there is nothing left.
+    fn take_turns(&self) {
         while let Some((batch, ticket)) = self.next() {
             match self.place(&self.batches[batch], ticket) {
                 Ok(buf) => self.lock().spare.push(buf),
-                Err(why) => {
-                    self.lock().failed.get_or_insert(why);
-                    self.source.cancel();
-                }
+                Err(why) => self.fail(why),
             }
             self.wake.notify_all();
         }
+    }
+
+    fn fail(&self, why: Unfillable) {
+        self.lock().failed.get_or_insert(why);
+        self.source.cancel();
+        self.wake.notify_all();
     }
 
     /// Asks for as much as there is room for; returns what was asked for first. None when nothing is left.
@@ -245,6 +259,7 @@ impl<'a> Filling<'a> {
 mod tests {
     use std::collections::HashSet;
     use std::sync::Arc;
+    use std::sync::atomic::{AtomicUsize, Ordering};
 
     use super::*;
     use crate::ggml::{Device, Model, ModelParams, Segment, SegmentKind, VirtualFile};
@@ -283,6 +298,50 @@ mod tests {
             assert_eq!(monitor.snapshot().loaded, all);
             let first = &unfilled.tensors()[0];
             assert!(first.set(first.len(), &[0]).is_err());
+        }
+    }
+
+    /// A source that panics when it is asked for the `n`th time.
+    #[derive(Debug)]
+    struct Panics(MemorySource, AtomicUsize);
+
+    impl WeightSource for Panics {
+        fn request(&self, extents: Arc<[Extent]>, buf: HostBuf) -> Ticket {
+            assert!(self.1.fetch_sub(1, Ordering::Relaxed) > 1, "as if by a fault of ours");
+            self.0.request(extents, buf)
+        }
+
+        fn describe(&self) -> String {
+            self.0.describe()
+        }
+
+        fn cancel(&self) {
+            self.0.cancel();
+        }
+    }
+
+    /// The others do not wait for a buffer that it had.
+    #[test]
+    fn a_thread_that_panics_ends_the_loading() {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("models/tiny-chat-q8_0.gguf");
+        let index = Index::open(&path).unwrap();
+        let bytes: Arc<[u8]> = std::fs::read(&path).unwrap().into();
+        let places: HashMap<&str, &TensorInfo> =
+            index.tensors.iter().map(|t| (t.name.as_str(), t)).collect();
+        let kind = SegmentKind::File { file: 0, offset: 0 };
+        let all = vec![Segment { len: bytes.len() as u64, kind }];
+        let file = VirtualFile::open(std::slice::from_ref(&path), all).unwrap();
+        let names = places.keys().map(|&name| name.to_owned()).collect();
+        let params = ModelParams { repack: false, ..ModelParams::default() };
+        let cpu = Device::cpu().unwrap();
+        let unfilled = Model::load_deferring(file, &params, &|_| true, cpu, names).unwrap();
+        let monitor = Monitor::default();
+        let batches = batches(&pieces(unfilled.tensors(), &places));
+        for n in 1..=batches.len().min(3) {
+            let source = Panics(MemorySource::new(vec![bytes.clone()]), AtomicUsize::new(n));
+            let filling = Filling::new(unfilled.tensors(), &batches, &source, &monitor);
+            let failed = filling.run(4, Bytes::ZERO).unwrap_err();
+            assert!(format!("{failed:?}").contains("a fault of ours"), "{failed:?}");
         }
     }
 

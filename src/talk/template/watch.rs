@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use super::jinja::TemplateError;
 use crate::heap::Account;
+use crate::talk::hush::hushed;
 
 /// Time that one rendering may take.
 const MAX_TIME: Duration = Duration::from_secs(20);
@@ -49,7 +50,9 @@ pub(super) fn watched<T: Send + 'static>(
         .name("template".to_owned())
         .stack_size(STACK / parts())
         .spawn(move || {
-            let result = payer.pay(work);
+            let result = payer.pay(|| hushed(work)).unwrap_or_else(|why| {
+                Err(TemplateError::Failed(format!("the template engine cannot do this ({why})")))
+            });
             // Nobody listens any more if it took too long.
             let _ = sender.send(result);
         })
@@ -57,7 +60,7 @@ pub(super) fn watched<T: Send + 'static>(
     loop {
         match result.recv_timeout(TICK) {
             Ok(result) => return result,
-            Err(RecvTimeoutError::Disconnected) => return Err(failed("the renderer panicked")),
+            Err(RecvTimeoutError::Disconnected) => return Err(failed("its thread has ended")),
             Err(RecvTimeoutError::Timeout) => {}
         }
         if account.is_over() {

@@ -152,7 +152,7 @@ impl Batcher {
         let begin = Instant::now();
         self.context.truncate(0);
         let mut computed = self.loaded.checked(self.context.encode(prompt));
-        if matches!(computed, Err(ggml::Error::Aborted)) {
+        if matches!(computed, Err(ggml::Error::Aborted)) && !self.ends_when_stopped {
             // It was stopped for somebody else, who had gone.
             self.loaded.monitor.clear_stop();
             computed = self.loaded.checked(self.context.encode(prompt));
