@@ -472,17 +472,6 @@ fn harmless_changes() -> Vec<Named> {
         change("BOS_NONE", |g| g.set("tokenizer.ggml.bos_token_id", gw::u32(u32::MAX))),
         change("BOS_LAST", |g| g.set("tokenizer.ggml.bos_token_id", gw::u32(7))),
         change("SCORES_LONG", |g| g.set("tokenizer.ggml.scores", gw::f32s(&[0.0; 9]))),
-        change("RWKV_BYTES", |g| {
-            g.set("tokenizer.ggml.model", gw::str("rwkv"));
-            let tokens = ["a", "b", "\\n", "\\x0A\\n", "\\xe2\\x82", "ab", "\\xE2", " "];
-            g.set("tokenizer.ggml.tokens", gw::strings(&tokens));
-        }),
-        change("EMPTY_TOKENS", |g| {
-            g.set(
-                "tokenizer.ggml.tokens",
-                gw::strings(&["<unk>", "<s>", "</s>", "", "", "[EMPTY_5]", "", "e"]),
-            );
-        }),
         change("NUMBERS_OF_EXPERTS", |g| {
             let name = "blk.0.ffn_gate_tid2eid.weight";
             g.tensors.push(Tensor::of_type(name, &[2, 8], 26, 64));
@@ -512,10 +501,21 @@ fn harmless_changes() -> Vec<Named> {
     ]
 }
 
-/// The same, to what one architecture has for itself.
+/// The same, to what one architecture or vocabulary has for itself.
 fn harmless_to_families() -> Vec<Named> {
     let change = |name, change: fn(&mut Gguf)| (name, Box::new(change) as Box<dyn Fn(&mut Gguf)>);
     vec![
+        change("RWKV_BYTES", |g| {
+            g.set("tokenizer.ggml.model", gw::str("rwkv"));
+            let tokens = ["a", "b", "\\n", "\\x0A\\n", "\\xe2\\x82", "ab", "\\xE2", " "];
+            g.set("tokenizer.ggml.tokens", gw::strings(&tokens));
+        }),
+        change("EMPTY_TOKENS", |g| {
+            g.set(
+                "tokenizer.ggml.tokens",
+                gw::strings(&["<unk>", "<s>", "</s>", "", "", "[EMPTY_5]", "", "e"]),
+            );
+        }),
         change("HEADS_MAKE_THE_WIDTH", |g| {
             rename(g, "lfm2");
             g.set("lfm2.attention.head_count", gw::u32(4));
