@@ -6,6 +6,7 @@ use std::fmt::Display;
 use std::io::{self, IsTerminal, Write};
 
 use anstyle::{AnsiColor, Style};
+use base64::Engine as _;
 
 use crate::cli::wrap::Wrap;
 
@@ -35,6 +36,18 @@ impl Printer {
     /// Whether progress may be drawn on stderr.
     pub(crate) fn progress(&self) -> bool {
         self.progress
+    }
+
+    /// Asks the terminal to put `text` into its clipboard (OSC 52), which works from afar, too; whether there is a terminal.
+    pub(crate) fn clipboard(&self, text: &str) -> bool {
+        let terminal = io::stderr().is_terminal() && !is_dumb();
+        if terminal {
+            // Only letters and digits: nothing in a text can end the sequence.
+            let letters = base64::engine::general_purpose::STANDARD.encode(text);
+            let mut out = io::stderr();
+            let _ = write!(out, "\x1b]52;c;{letters}\x07").and_then(|()| out.flush());
+        }
+        terminal
     }
 
     /// Whether data on stdout may be coloured.

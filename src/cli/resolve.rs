@@ -9,6 +9,7 @@ use crate::models::{self, Settings};
 use crate::units::Bytes;
 
 /// The model that was named.
+#[derive(Clone)]
 pub(crate) struct Chosen {
     /// What is in its file, with a chat template if one is known.
     pub(crate) index: Index,

@@ -99,7 +99,17 @@ impl Talk {
         chosen: Chosen,
         printer: Printer,
     ) -> anyhow::Result<Talk> {
-        let interrupt = Interrupt::new()?;
+        Talk::open_after(Interrupt::new()?, load, sample, chosen, printer)
+    }
+
+    /// The same, where Ctrl-C is heard already.
+    pub(crate) fn open_after(
+        interrupt: Interrupt,
+        load: &LoadArgs,
+        sample: &SampleArgs,
+        chosen: Chosen,
+        printer: Printer,
+    ) -> anyhow::Result<Talk> {
         let grammar = sampling::grammar(&sample.format)?;
         for note in &chosen.settings.notes {
             printer.warn(note);

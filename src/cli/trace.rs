@@ -78,7 +78,9 @@ impl Tracing {
             "engine": engine.describe(),
             "dropped_events": dropped,
         });
-        let mut write = |out: &mut dyn Write| trace.write_json(monitor.units(), &about, out);
+        let mixtures = monitor.experts().map(|watch| watch.names()).unwrap_or_default();
+        let mut write =
+            |out: &mut dyn Write| trace.write_json(monitor.units(), &mixtures, &about, out);
         target.write(&mut write).map_err(|error| unwritable(&target.shown, &error))?;
         let shown = target.shown.display();
         if dropped > 0 {

@@ -346,7 +346,10 @@ impl Exec {
 
     /// Starts reading what is upcoming into the slots that are free for it.
     fn begin_fills(&mut self) {
-        while let Some((slot, unit)) = self.slots.begin_fill(&self.upcoming) {
+        while let Some((slot, unit, before)) = self.slots.begin_fill(&self.upcoming) {
+            if let Some(before) = before {
+                self.monitor.left(before);
+            }
             self.monitor.unit_is(unit, UnitState::Reading);
             if let Some(experts) = &mut self.experts {
                 experts.give_slot(slot);

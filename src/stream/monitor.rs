@@ -231,9 +231,18 @@ impl Monitor {
             UnitState::Idle => self.at.store(2 * n + 2, Ordering::Relaxed),
             UnitState::Reading | UnitState::Ready => {}
         }
+        self.note(unit, now);
+    }
+
+    fn note(&self, unit: Unit, now: UnitState) {
         if let Some(state) = self.states.get().and_then(|states| states.get(unit as usize)) {
             state.store(now as u8, Ordering::Relaxed);
         }
+    }
+
+    /// The slot that held `unit` is given to something else.
+    pub(super) fn left(&self, unit: Unit) {
+        self.note(unit, UnitState::Idle);
     }
 
     /// A run with the weights of `unit` is over.

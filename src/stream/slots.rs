@@ -53,8 +53,9 @@ impl Slots {
     }
 
     /// Begins the next fill that makes sense: the first of `upcoming` (units in the order of their use) that is nowhere, into
-    /// a slot that is neither filling nor busy and whose unit is not needed sooner. `None` if there is nothing to do.
-    pub fn begin_fill(&mut self, upcoming: &[Unit]) -> Option<(usize, Unit)> {
+    /// a slot that is neither filling nor busy and whose unit is not needed sooner. The slot, the unit, and the one that was in the slot.
+    /// `None` if there is nothing to do.
+    pub fn begin_fill(&mut self, upcoming: &[Unit]) -> Option<(usize, Unit, Option<Unit>)> {
         let wanted = upcoming.iter().position(|&u| self.find(u).is_none())?;
         let unit = upcoming[wanted];
         let next_use = |s: State| match s {
@@ -70,8 +71,8 @@ impl Slots {
         if at < wanted {
             return None;
         }
-        self.0[slot] = State::Filling(unit);
-        Some((slot, unit))
+        let before = std::mem::replace(&mut self.0[slot], State::Filling(unit));
+        Some((slot, unit, before.unit()))
     }
 
     /// A fill has ended; `complete` if all bytes are there.
@@ -118,7 +119,7 @@ mod tests {
         let mut fills = 0;
         for at in 0..order.len() * passes {
             let upcoming: Vec<Unit> = (0..n_slots).map(|k| order[(at + k) % order.len()]).collect();
-            while let Some((slot, unit)) = slots.begin_fill(&upcoming) {
+            while let Some((slot, unit, _)) = slots.begin_fill(&upcoming) {
                 assert_eq!(slots.state(slot), State::Filling(unit));
                 fills += 1;
             }
@@ -128,7 +129,7 @@ mod tests {
             }
             slots.begin_use(slot);
             // While it is busy, fills that have begun stay, and none may begin in it.
-            while let Some((other, _)) = slots.begin_fill(&upcoming) {
+            while let Some((other, ..)) = slots.begin_fill(&upcoming) {
                 assert_ne!(other, slot);
                 fills += 1;
             }

@@ -92,7 +92,7 @@ impl Trace {
     }
 
     /// Writes the trace in the Chrome trace event format: names of the tracks, then the events in order of their begin, times in
-    /// microseconds. `units` are the units' names, `about` is what a viewer shows of the run as a whole.
+    /// microseconds. `units` are the units' names, `mixtures` those of the blocks with experts, `about` is what a viewer shows of the run as a whole.
     ///
     /// # Errors
     ///
@@ -100,6 +100,7 @@ impl Trace {
     pub fn write_json(
         &self,
         units: &[String],
+        mixtures: &[String],
         about: &Value,
         out: &mut dyn Write,
     ) -> io::Result<()> {
@@ -118,7 +119,7 @@ impl Trace {
             write!(out, ",\n{}", header("thread_name", READER + k, &name))?;
         }
         for (event, &track) in events.iter().zip(&tracks) {
-            write!(out, ",\n{}", event.render(track, units))?;
+            write!(out, ",\n{}", event.render(track, units, mixtures))?;
         }
         writeln!(out, "\n]}}")
     }
@@ -130,12 +131,15 @@ impl Trace {
 
 impl Event {
     /// A "complete" event: one line that holds both ends.
-    fn render(&self, track: u32, units: &[String]) -> Value {
+    fn render(&self, track: u32, units: &[String], mixtures: &[String]) -> Value {
         let name = |unit: Unit| {
             let known = usize::try_from(unit).ok().and_then(|i| units.get(i));
             known.cloned().unwrap_or_else(|| format!("unit {unit}"))
         };
-        let experts = |block: usize| format!("experts {block}");
+        let experts = |block: usize| match mixtures.get(block) {
+            Some(name) => format!("experts of {name}"),
+            None => format!("experts {block}"),
+        };
         let (category, name, args) = match self.what {
             What::Pass { n_tokens: 1 } => ("pass", "1 token".to_owned(), json!({"tokens": 1})),
             What::Pass { n_tokens } => {
@@ -198,7 +202,8 @@ mod tests {
     fn rendered(trace: &Trace) -> Value {
         let mut out = Vec::new();
         let units = ["block 0".to_owned(), "block 1".to_owned()];
-        trace.write_json(&units, &json!({"model": "m"}), &mut out).unwrap();
+        let mixtures = ["block 3".to_owned()];
+        trace.write_json(&units, &mixtures, &json!({"model": "m"}), &mut out).unwrap();
         serde_json::from_slice(&out).unwrap()
     }
 
@@ -211,11 +216,13 @@ mod tests {
         trace.record(read(0), at(1), at(4));
         trace.record(read(0), at(4), at(6));
         trace.record(What::Compute { unit: Some(1) }, at(5), at(6));
+        trace.record(What::WaitExperts { block: 0 }, at(7), at(8));
         let value = rendered(&trace);
         let events = value["traceEvents"].as_array().unwrap();
         let complete: Vec<_> = events.iter().filter(|e| e["ph"] == "X").collect();
         let tids: Vec<_> = complete.iter().map(|e| e["tid"].as_u64().unwrap()).collect();
-        assert_eq!(tids, [4, 5, 4, 2]);
+        assert_eq!(tids, [4, 5, 4, 2, 3]);
+        assert_eq!(complete[4]["name"], "experts of block 3");
         assert_eq!(complete[0]["name"], "block 0");
         assert_eq!(complete[0]["ts"], 1000.0);
         assert_eq!(complete[0]["dur"], 3000.0);

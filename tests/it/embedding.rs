@@ -28,7 +28,7 @@ fn vocabulary() -> Vec<String> {
 }
 
 /// Writes a random model of architecture `arch`, with a vocabulary of words and this pooling.
-fn model(dir: &Path, arch: &str, pooling: u32) -> PathBuf {
+pub(crate) fn model(dir: &Path, arch: &str, pooling: u32) -> PathBuf {
     let spec = tiny_models::all().iter().find(|spec| spec.name == arch).unwrap();
     let path = dir.join(format!("{arch}-{pooling}.gguf"));
     tiny_models::write(spec, &path).unwrap();

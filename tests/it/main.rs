@@ -5,6 +5,7 @@ mod batch;
 mod batch_command;
 mod bench;
 mod circles;
+mod chat;
 mod cli;
 mod comfort;
 mod compat;

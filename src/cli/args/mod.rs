@@ -214,7 +214,7 @@ pub(crate) struct LogitsArgs {
 }
 
 /// Where the model is, and how it is loaded.
-#[derive(Debug, clap::Args)]
+#[derive(Clone, Debug, clap::Args)]
 pub(crate) struct LoadArgs {
     /// The model: a name that `airrun list` shows, or a GGUF file
     pub(crate) model: PathBuf,

@@ -5,7 +5,7 @@ use clap::ValueEnum;
 use crate::engine::{KvType, Recall, Rope, RopeScaling};
 
 /// Keys, values and positions.
-#[derive(Debug, clap::Args)]
+#[derive(Clone, Debug, clap::Args)]
 #[command(next_help_heading = "Computing")]
 pub(crate) struct RecallArgs {
     /// What the context keeps: f16, q8_0 (half of it), q4_0 (a quarter)

@@ -19,6 +19,10 @@ pub(super) enum Command {
     Retry,
     Undo,
     Edit,
+    /// The last answer, for the terminal's clipboard.
+    Copy,
+    /// Another model for the same conversation; without a name, which it is now.
+    Model(Option<String>),
     Stats,
     /// Whether the model is to think.
     Think(String),
@@ -26,11 +30,13 @@ pub(super) enum Command {
 }
 
 /// The names that Tab completes, and whether something follows.
-pub(super) const NAMES: [(&str, bool); 14] = [
+pub(super) const NAMES: [(&str, bool); 16] = [
     ("/clear", false),
+    ("/copy", false),
     ("/edit", false),
     ("/help", false),
     ("/load", true),
+    ("/model", true),
     ("/quit", false),
     ("/read", true),
     ("/retry", false),
@@ -50,6 +56,8 @@ pub(super) const HELP: &str = "\
 /edit              change the last question, and ask it anew
 /undo              take back the last question, or the last /clear or /load
 /read FILE         put a text file before the next question
+/copy              put the last answer into the terminal's clipboard
+/model [NAME]      go on with another model, or show which it is
 /system [TEXT]     show or set the system message; \"\" takes it away
 /set NAME VALUE    change a setting; /show lists them
 /show              model, context and settings
@@ -61,7 +69,8 @@ pub(super) const HELP: &str = "\
 /quit              leave, as Ctrl-D does
 
 Tab completes commands and files. \"\"\" begins a text of several lines, and
-\"\"\" ends it. Ctrl-C stops an answer; what was said of it stays.";
+\"\"\" ends it; Ctrl-G writes it in $EDITOR. Ctrl-C stops an answer; what was
+said of it stays.";
 
 /// How alike a command must be to be proposed; 1 is equal.
 const ALIKE: f64 = 0.8;
@@ -102,6 +111,8 @@ impl Command {
             "/retry" | "/regen" => alone(Command::Retry),
             "/undo" => alone(Command::Undo),
             "/edit" => alone(Command::Edit),
+            "/copy" => alone(Command::Copy),
+            "/model" => Ok(Command::Model((!rest.is_empty()).then(|| rest.to_owned()))),
             "/stats" => alone(Command::Stats),
             "/quit" | "/exit" | "/bye" => alone(Command::Quit),
             _ => Err(unknown(name)),
@@ -164,10 +175,12 @@ mod tests {
             ("/read", Command::Read(None)),
             ("/read ~/a b", Command::Read(Some("~/a b".to_owned()))),
             ("/retry", Command::Retry),
+            ("/model", Command::Model(None)),
+            ("/model ~/a b.gguf", Command::Model(Some("~/a b.gguf".to_owned()))),
         ] {
             assert_eq!(Command::parse(line), Ok(want), "{line}");
         }
-        for line in ["/", "/nope", "/set", "/set temp", "/save", "/load ", "/quit now", "/undo 2"] {
+        for line in ["/", "/nope", "/set", "/set temp", "/save", "/load ", "/quit now", "/undo 2", "/copy 1"] {
             assert!(Command::parse(line).is_err(), "{line}");
         }
         let error = Command::parse("/retyr").unwrap_err();

@@ -3,10 +3,14 @@
 mod command;
 mod complete;
 mod files;
+mod history;
+mod model;
 mod obey;
+mod pad;
 mod repl;
 mod resume;
 
+use self::model::Opening;
 use crate::cli::args::{ChatArgs, LoadArgs, SampleArgs};
 use crate::cli::exit::ExitStatus;
 use crate::cli::printer::Printer;
@@ -49,14 +53,13 @@ pub(crate) fn converse(
     keep: Keep,
     printer: &Printer,
 ) -> anyhow::Result<ExitStatus> {
-    let mut talk = Talk::open(load, sample, chosen, *printer)?;
-    let template = talk.template()?;
+    let opening = Opening { load, sample, keep, printer: *printer };
+    let (talk, template) = opening.first(chosen.clone())?;
     let system = system.or_else(|| talk.system.clone());
-    talk.batcher.keep_on(talk.engine.shelf(keep.most));
     let last = if keep.resume { Some(resume::last(&talk.engine)?) } else { None };
     let mut repl = repl::Repl::new(talk, template, system)?;
     if let Some(last) = last {
         repl.resume(last);
     }
-    repl.run()
+    repl.run(&opening, chosen)
 }

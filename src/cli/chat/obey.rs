@@ -8,6 +8,7 @@ use super::repl::Repl;
 use crate::cli::sampling;
 use crate::cli::talk::{speed, summary, tokens};
 use crate::gguf::printable;
+use crate::talk::Role;
 use crate::talk::chat::Conversation;
 use crate::talk::template::Origin;
 use crate::units::Bytes;
@@ -46,8 +47,26 @@ impl Repl {
             Command::Undo => self.undo(),
             Command::Think(how) => self.think(&how),
             Command::Stats => printer.say(self.stats()),
-            Command::Retry | Command::Edit | Command::Quit => {}
+            Command::Copy => self.copy(),
+            Command::Model(None) => printer.say(self.model_name()),
+            Command::Retry | Command::Edit | Command::Quit | Command::Model(Some(_)) => {}
         }
+    }
+
+    /// Hands the last answer to the terminal, which puts it into the clipboard if it may.
+    fn copy(&self) {
+        let printer = self.talk.printer;
+        let mut answers = self.conversation.messages.iter().rev();
+        let Some(last) = answers.find(|message| message.role == Role::Assistant) else {
+            return printer.say("there is no answer yet");
+        };
+        if !printer.clipboard(&last.content) {
+            return printer.say("only a terminal has a clipboard");
+        }
+        let n = last.content.chars().count();
+        printer.dim(format_args!(
+            "{n} characters handed to the terminal, for its clipboard if it has one"
+        ));
     }
 
     /// How the model is to think from now on; without a word, how it does.
@@ -79,7 +98,10 @@ impl Repl {
         }
         let (settings, max) = (&mut self.talk.settings, &mut self.talk.max_tokens);
         match sampling::set(settings, max, name, value) {
-            Ok(()) => printer.dim(format_args!("{name} is {value}")),
+            Ok(()) => {
+                printer.dim(format_args!("{name} is {value}"));
+                self.set.push((name.to_owned(), value.to_owned()));
+            }
             Err(why) => {
                 let like = |other: &str| strsim::jaro_winkler(name, other);
                 let best =

@@ -1,11 +1,9 @@
 //! The conversation on a terminal: reads lines, asks the model, shows answers. The line editor owns
 //! the keyboard only while a line is being written.
 
-use std::fs;
-use std::io::{self, Write};
-use std::path::{Path, PathBuf};
+use std::io;
+use std::path::PathBuf;
 
-use etcetera::BaseStrategy;
 use rustyline::error::ReadlineError;
 use rustyline::history::DefaultHistory;
 use rustyline::{Behavior, CompletionType, Config, Editor};
@@ -13,8 +11,13 @@ use rustyline::{Behavior, CompletionType, Config, Editor};
 use super::command::Command;
 use super::complete::Keys;
 use super::files::{self, Attachment};
+use super::history;
+use super::model::Opening;
+use super::pad::{self, Wanted};
 use super::resume;
 use crate::cli::exit::{self, ExitStatus};
+use crate::cli::resolve::{self, Chosen};
+use crate::cli::sampling;
 use crate::cli::talk::{Reply, Talk, computed, summary};
 use crate::engine::{Answer, Finish};
 use crate::talk::Role;
@@ -26,8 +29,6 @@ use crate::units::Bytes;
 const N_HISTORY: usize = 1000;
 /// Steps that `/undo` can go back.
 const MAX_UNDO: usize = 20;
-/// The longest history that is repaired. (bytes)
-const MAX_HISTORY: u64 = 16 << 20;
 /// Begins and ends a text of several lines.
 const FENCE: &str = "\"\"\"";
 
@@ -43,12 +44,16 @@ pub(super) struct Repl {
     /// The last question, if it has no answer.
     pub(super) unanswered: Option<String>,
     editor: Editor<Keys, DefaultHistory>,
+    /// Whether the line is to be changed in the user's own editor.
+    wanted: Wanted,
     /// None where the system has no place for it.
     history: Option<PathBuf>,
     pub(super) last: Option<Answer>,
     pub(super) total: Total,
     /// Ctrl-C presses at the prompt since the last line.
     n_interrupts: usize,
+    /// What was set in this conversation, in order.
+    pub(super) set: Vec<(String, String)>,
 }
 
 /// Sums over all answers.
@@ -86,9 +91,10 @@ impl Repl {
             .build();
         let mut editor = Editor::with_config(config)?;
         editor.set_helper(Some(Keys::new(talk.interrupt.clone())));
-        let history = history_file();
+        let wanted = Wanted::bind(&mut editor);
+        let history = history::file();
         if let Some(path) = history.as_deref().filter(|path| path.exists()) {
-            repair(path);
+            history::repair(path);
             if let Err(error) = editor.load_history(path) {
                 talk.printer.warn(format_args!("history '{}': {error}", path.display()));
             }
@@ -101,10 +107,12 @@ impl Repl {
             files: Vec::new(),
             unanswered: None,
             editor,
+            wanted,
             history,
             last: None,
             total: Total::default(),
             n_interrupts: 0,
+            set: Vec::new(),
         })
     }
 
@@ -122,24 +130,66 @@ impl Repl {
     }
 
     /// Talks until the user leaves, and leaves the trace behind that was asked for.
-    pub(super) fn run(mut self) -> anyhow::Result<ExitStatus> {
-        let status = self.talk_on();
-        resume::keep(&self.talk.engine, &self.conversation);
-        let status = status?;
-        self.talk.end_trace()?;
-        Ok(status)
+    pub(super) fn run(
+        mut self,
+        opening: &Opening<'_>,
+        mut present: Chosen,
+    ) -> anyhow::Result<ExitStatus> {
+        loop {
+            let next = self.talk_on();
+            resume::keep(&self.talk.engine, &self.conversation);
+            let next = next?;
+            self.talk.end_trace()?;
+            let Some(other) = next else { return Ok(ExitStatus::Ok) };
+            (self, present) = self.go_on_with(other, present, opening)?;
+        }
     }
 
-    fn talk_on(&mut self) -> anyhow::Result<ExitStatus> {
+    /// Goes on with the model `other`; where it cannot be loaded, with the `present` one.
+    fn go_on_with(
+        self,
+        other: Chosen,
+        present: Chosen,
+        opening: &Opening<'_>,
+    ) -> anyhow::Result<(Repl, Chosen)> {
+        let interrupt = self.talk.interrupt.clone();
+        let thinking = self.template.thinking().clone();
+        // One after the other: there may be no room for two.
+        drop(self.talk);
+        let (opened, chosen) = match opening.another(&interrupt, other.clone()) {
+            Ok(opened) => (opened, other),
+            Err(error) => {
+                opening.printer.error(&exit::describe(&error), exit::hint(&error).as_deref());
+                (opening.another(&interrupt, present.clone())?, present)
+            }
+        };
+        let (mut talk, mut template) = opened;
+        template.think(thinking);
+        for (name, value) in &self.set {
+            // It was taken before.
+            let _ = sampling::set(&mut talk.settings, &mut talk.max_tokens, name, value);
+        }
+        let (last, total) = (None, Total::default());
+        Ok((Repl { talk, template, last, total, ..self }, chosen))
+    }
+
+    /// Until the user leaves, or wants another model.
+    fn talk_on(&mut self) -> anyhow::Result<Option<Chosen>> {
         let printer = self.talk.printer;
         printer.dim(format_args!("{}; /help lists commands, Ctrl-D leaves", self.model_name()));
         loop {
             self.talk.interrupt.waits();
             match self.read()? {
-                Input::Leave => return Ok(ExitStatus::Ok),
+                Input::Leave => return Ok(None),
                 Input::Nothing => {}
                 Input::Line(line) if Command::is_one(&line) => match Command::parse(&line) {
-                    Ok(Command::Quit) => return Ok(ExitStatus::Ok),
+                    Ok(Command::Quit) => return Ok(None),
+                    Ok(Command::Model(Some(name))) => match resolve::model(&files::path(&name)) {
+                        Ok(other) => return Ok(Some(other)),
+                        Err(error) => {
+                            printer.error(&exit::describe(&error), exit::hint(&error).as_deref());
+                        }
+                    },
                     Ok(Command::Retry) => self.retry()?,
                     Ok(Command::Edit) => self.edit()?,
                     Ok(command) => self.obey(command),
@@ -307,7 +357,12 @@ impl Repl {
 
     /// The same, beginning with `text`.
     fn line_with(&mut self, prompt: &str, text: &str) -> anyhow::Result<Option<Input>> {
-        match self.editor.readline_with_initial(prompt, (text, "")) {
+        let mut line = self.editor.readline_with_initial(prompt, (text, ""));
+        while let (true, Ok(text)) = (self.wanted.take(), &line) {
+            let text = pad::write(text, &self.talk.printer);
+            line = self.editor.readline_with_initial(prompt, (&text, ""));
+        }
+        match line {
             Ok(line) => Ok(Some(Input::Line(line))),
             Err(ReadlineError::Eof) => Ok(Some(Input::Leave)),
             Err(ReadlineError::Interrupted) => {
@@ -356,23 +411,4 @@ fn is_final(error: &anyhow::Error) -> bool {
     let runaway =
         matches!(error.downcast_ref(), Some(ChatError::Template(TemplateError::Runaway(_))));
     runaway || error.is::<io::Error>()
-}
-
-/// Where the history is kept, its directory made.
-fn history_file() -> Option<PathBuf> {
-    let places = etcetera::choose_base_strategy().ok()?;
-    let dir = places.state_dir().unwrap_or_else(|| places.data_dir()).join("airrun");
-    fs::create_dir_all(&dir).ok()?;
-    // Something else of this name, a pipe for example, would be waited for.
-    Some(dir.join("history")).filter(|path| path.is_file() || !path.exists())
-}
-
-/// Replaces what is not UTF-8 in a history: it would be refused each time.
-fn repair(path: &Path) {
-    let Ok(bytes) = crate::files::read(path, MAX_HISTORY) else { return };
-    if let Err(error) = String::from_utf8(bytes) {
-        let text = String::from_utf8_lossy(error.as_bytes()).into_owned();
-        // Then it is warned of.
-        let _ = crate::files::write(path, |file| file.write_all(text.as_bytes()));
-    }
 }

@@ -185,6 +185,9 @@ impl Exec {
                         Err(error) => return Err(error),
                     }
                 }
+                if let Some(unit) = self.slots.state(slot).unit() {
+                    self.monitor.left(unit);
+                }
                 self.slots.forget(slot);
             }
         }

@@ -104,6 +104,11 @@ impl Watch {
         Watch { blocks: blocks.iter().map(block).collect(), record: Mutex::new(None) }
     }
 
+    /// What people call the blocks, in order.
+    pub fn names(&self) -> Vec<String> {
+        self.blocks.iter().map(|block| block.name.clone()).collect()
+    }
+
     /// A pass uses these experts of a block, of which so many are not there.
     pub(super) fn routed(&self, block: usize, experts: &[u32], misses: usize) {
         let of = &self.blocks[block];

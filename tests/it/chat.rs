@@ -1,0 +1,103 @@
+//! The rest of a conversation on a terminal: another model for it, answers for the clipboard, lines from the user's own editor.
+
+use std::fs;
+use std::path::Path;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+
+use crate::cli::Terminal;
+
+fn model(name: &str) -> String {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("models").join(name).display().to_string()
+}
+
+/// `/copy` hands the last answer to the terminal, and nothing but letters and digits of it.
+#[test]
+fn an_answer_is_copied() {
+    let state = tempfile::tempdir().unwrap();
+    let args = ["chat", &model("tiny-chat-q8_0.gguf"), "--temp", "0", "-c", "512"];
+    let Some(mut terminal) = Terminal::open_with(&args, state.path(), &[]) else { return };
+    terminal.ask("/copy", "there is no answer yet");
+    terminal.ask("My name is Rosa.", "Nice to meet you, Rosa!");
+    terminal.ask("/copy", "\x1b]52;c;");
+    let letters = terminal.until("\x07");
+    let copied = STANDARD.decode(letters.trim_end_matches('\x07')).unwrap();
+    let copied = String::from_utf8(copied).unwrap();
+    assert!(copied.starts_with("Nice to meet you, Rosa!"), "{copied}");
+    terminal.expect(&format!("{} characters handed to the terminal", copied.chars().count()));
+    assert_eq!(terminal.close(), Some(0));
+}
+
+/// The conversation and what was set goes on with another model; one that is none, or cannot be loaded, takes nothing away.
+#[test]
+fn a_conversation_goes_on_with_another_model() {
+    let state = tempfile::tempdir().unwrap();
+    let args = ["chat", &model("tiny-chat-q8_0.gguf"), "-c", "512"];
+    let Some(mut terminal) = Terminal::open_with(&args, state.path(), &[]) else { return };
+    terminal.ask("/set temp 0", "temp is 0");
+    terminal.ask("/set max-tokens 40", "max-tokens is 40");
+    terminal.ask("My name is Rosa.", "Nice to meet you, Rosa!");
+    terminal.ask("/model", "tiny-chat-q8_0.gguf");
+    terminal.ask("/model none.gguf", "'none.gguf'");
+    fs::write(state.path().join("bad model.gguf"), b"root").unwrap();
+    terminal.ask("/model bad model.gguf", "bad model.gguf");
+    // It computes nothing but vectors.
+    let vectors = crate::embedding::model(state.path(), "bert", 1);
+    terminal.ask(&format!("/model {}", vectors.display()), "airrun: ");
+    terminal.ask("/show", "model           tiny-chat-q8_0.gguf");
+    terminal.ask(&format!("/model {}", model("tiny-chat-q4_k_m.gguf")), "tiny-chat-q4_k_m.gguf; ");
+    terminal.ask("/show", "model           tiny-chat-q4_k_m.gguf");
+    terminal.expect("messages        2");
+    terminal.expect("temp            0\r");
+    terminal.expect("max-tokens      40");
+    terminal.ask("What is my name?", "Your name is Rosa.");
+    terminal.ask("/undo", "2 messages now");
+    terminal.ask("/undo", "0 messages now");
+    assert_eq!(terminal.close(), Some(0));
+}
+
+/// Ctrl-G opens the line in the user's editor; what is written there is on the line then, and is sent by Enter.
+#[test]
+fn a_line_is_written_in_an_editor() {
+    let state = tempfile::tempdir().unwrap();
+    let editor = "case $(cat \"$2\") in *fail*) exit 3;; esac\n\
+        sed -i 's/Rosa/Max/' \"$2\"\n\
+        [ \"$1\" != twice ] || printf 'And I am a boy.\\n\\n' >> \"$2\"\n";
+    fs::write(state.path().join("my editor"), editor).unwrap();
+    let named = [("EDITOR", "sh './my editor' twice".to_owned()), ("VISUAL", " ".to_owned())];
+    let args = ["chat", &model("tiny-chat-q8_0.gguf"), "--temp", "0", "-c", "512"];
+    let Some(mut terminal) = Terminal::open_with(&args, state.path(), &named) else { return };
+    terminal.expect(">>> ");
+    terminal.press("My name is Rosa.\x07");
+    terminal.expect("And I am a boy.");
+    terminal.press("\r");
+    terminal.expect("tokens/s");
+    terminal.ask("/save talk.json", "2 messages saved");
+    terminal.expect(">>> ");
+    terminal.press("/fail\x07");
+    terminal.expect("the editor 'sh './my editor' twice': it failed");
+    // The line is there again, and does what it did.
+    terminal.expect(">>> ");
+    terminal.press("\r");
+    terminal.expect("/fail is not a command");
+    assert_eq!(terminal.close(), Some(0));
+    let saved = fs::read_to_string(state.path().join("talk.json")).unwrap();
+    assert!(saved.contains("My name is Max.\\nAnd I am a boy.\""), "{saved}");
+}
+
+/// An editor that is not there is named, and the line stays.
+#[test]
+fn an_editor_that_is_not_there_is_named() {
+    let state = tempfile::tempdir().unwrap();
+    let named = [("VISUAL", "no-such-editor".to_owned())];
+    let args = ["chat", &model("tiny-chat-q8_0.gguf"), "--temp", "0", "-c", "512"];
+    let Some(mut terminal) = Terminal::open_with(&args, state.path(), &named) else { return };
+    terminal.expect(">>> ");
+    terminal.press("/hel\x07");
+    terminal.expect("the editor 'no-such-editor': there is no such program");
+    terminal.expect(">>> ");
+    terminal.press("p\r");
+    terminal.expect("/model [NAME]");
+    assert_eq!(terminal.close(), Some(0));
+}
