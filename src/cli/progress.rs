@@ -7,7 +7,7 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use crate::cli::printer::Printer;
-use crate::engine::{Engine, Monitor, Pace, Progress, Reading};
+use crate::engine::{Course, Engine, Monitor, Pace, Progress, Reading};
 
 /// How often the line is drawn.
 const TICK: Duration = Duration::from_millis(100);
@@ -149,6 +149,8 @@ struct Seen {
     /// When the prompt began, and then when the answer did, with what was counted by then.
     since: Option<(Instant, Progress)>,
     reading: bool,
+    /// How the prompt goes.
+    course: Course,
 }
 
 impl Seen {
@@ -162,7 +164,7 @@ impl Seen {
 
     /// `reading the prompt: 47 %, 1 min 20 s left (pass 1 of 2, block 53 of 60)`, or
     /// `next token: block 12 of 60, 2.9 s each`; what holds it up at the end, where something streams.
-    fn line(&self, work: &Work, reading: bool) -> String {
+    fn line(&mut self, work: &Work, reading: bool) -> String {
         let Some((since, before)) = self.since else { return String::new() };
         let (now, elapsed) = (&self.now, since.elapsed());
         let block = work.pace.block(now).map(|(block, of)| format!("block {block} of {of}"));
@@ -171,7 +173,11 @@ impl Seen {
                 Some(block) => format!("{name}: {block}"),
                 None => format!("{name} ... {} s", elapsed.as_secs()),
             },
-            (None, true) => prompt_line(now, &work.pace.reading(now, elapsed), block, elapsed),
+            (None, true) => {
+                let reading = work.pace.reading(now);
+                let far = self.course.look(&reading, elapsed);
+                prompt_line(now, &reading, far, block, elapsed)
+            }
             (None, false) => {
                 let each = self.each(&before, elapsed, &work.pace);
                 let each = each.map(|each| format!("{each:.1} s each"));
@@ -201,11 +207,11 @@ impl Seen {
 /// How far a prompt is.
 fn prompt_line(
     now: &Progress,
-    reading: &Reading,
+    &Reading { pass, n_passes, .. }: &Reading,
+    (share, left): (f64, Option<Duration>),
     block: Option<String>,
     elapsed: Duration,
 ) -> String {
-    let Reading { share, left, pass, n_passes } = *reading;
     // Without blocks that stream, nothing tells how far a pass is.
     if now.tokens_total == 0 || (block.is_none() && n_passes == 1) {
         return format!("reading the prompt ... {} s", elapsed.as_secs());
@@ -282,15 +288,15 @@ mod tests {
     fn a_prompt_says_how_long() {
         let now = Progress { tokens_total: 369, ..Progress::default() };
         let left = Some(Duration::from_secs(80));
-        let reading = Reading { share: 0.479, left, pass: 1, n_passes: 2 };
+        let reading = Reading { done: 0.47, next: 0.5, predicted: 0.0, pass: 1, n_passes: 2 };
         let block = Some("block 53 of 60".to_owned());
         assert_eq!(
-            prompt_line(&now, &reading, block, Duration::ZERO),
+            prompt_line(&now, &reading, (0.479, left), block, Duration::ZERO),
             "reading the prompt: 47 %, 1 min 20 s left (pass 1 of 2, block 53 of 60)"
         );
-        let reading = Reading { left: None, n_passes: 1, ..reading };
+        let reading = Reading { n_passes: 1, ..reading };
         assert_eq!(
-            prompt_line(&now, &reading, None, Duration::from_secs(3)),
+            prompt_line(&now, &reading, (0.479, None), None, Duration::from_secs(3)),
             "reading the prompt ... 3 s"
         );
     }

@@ -26,7 +26,7 @@ pub use loaded::Engine;
 pub use open::compare;
 pub use open::options::{Draft, LoadOptions};
 pub use open::planning::ContextRoom;
-pub use pace::{Pace, Reading};
+pub use pace::{Course, Pace, Reading};
 
 /// Where a model would live, and what that costs, without loading it.
 pub mod planning {

@@ -156,11 +156,14 @@ fn now(server: &Server, served: &Served, samples: &mut Vec<Sample>) -> Value {
             "hit_rate": counts.hit_rate(),
         })
     });
+    let (done, next) = served.engine.pace().pass(&progress);
     json!({
         "experts": experts,
         "units": monitor.states().into_iter().map(state).collect::<Vec<_>>(),
         "run": progress.block,
         "n_runs": progress.n_blocks,
+        "pass_done": done,
+        "pass_next": next,
         "passes": progress.passes,
         "streamed_bytes": progress.streamed,
         "stall_seconds": progress.stall_seconds,

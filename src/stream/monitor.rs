@@ -76,7 +76,7 @@ pub struct Progress {
     pub to_load: Bytes,
     /// Whether tokens are being computed.
     pub active: bool,
-    /// Tokens of the current request that are done ...
+    /// Tokens of the current request that are done, of those that are computed for it ...
     pub tokens_done: usize,
     /// ... of this many.
     pub tokens_total: usize,

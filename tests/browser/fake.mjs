@@ -126,7 +126,7 @@ export async function start(state = {}) {
       return !busy ? "idle" : ahead === 0 ? "computing" : ahead === 1 ? "ready" : ahead === 2 ? "reading" : "idle";
     });
     return {
-      units, run: state.run, n_runs: n, passes: state.passes, streamed_bytes: state.read, stall_seconds: 1.25,
+      units, run: state.run, n_runs: n, pass_done: busy ? state.run / n : 0, pass_next: busy ? (state.run + 1) / n : 0, passes: state.passes, streamed_bytes: state.read, stall_seconds: 1.25,
       bytes_per_second: busy ? 2.1e9 + 2e8 * Math.sin(state.run) : 0, tokens_per_second: busy ? state.rate ?? 3.4 : 0, running: state.running, waiting: 0,
     };
   }
@@ -145,7 +145,7 @@ export async function start(state = {}) {
     kept.listen(response);
     try {
       const n_prompt = 9 + body.messages.length;
-      kept.say({ choices: [{ index: 0, delta: {} }], prompt_progress: { total: n_prompt, cache: 0, processed: 0, batch: n_prompt, time_ms: 1 } });
+      kept.say({ choices: [{ index: 0, delta: {} }], prompt_progress: { total: n_prompt, cache: 0, processed: 0, batch: n_prompt, time_ms: 1, passes: { pass: 1, of: 1, measured: false, before_ms: 0, pass_ms: 3200, after_ms: 0 } } });
       await pause(question === "slow" ? 2500 : 120);
       const goesOn = body.continue_final_message ? ["and on ", "to the end."] : null;
       const pieces = goesOn ?? (["endless", "slow"].includes(question) ? Array.from({ length: 400 }, (_, i) => `word ${i} `) : ANSWERS[question] ?? ["I heard: ", question]);

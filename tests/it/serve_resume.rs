@@ -128,8 +128,18 @@ fn how_far_a_prompt_is_comes_with_the_stream() {
         events.iter().map(|e| &e["prompt_progress"]).filter(|p| !p.is_null()).collect();
     assert!(told.len() > 3, "{told:?}");
     let mut done = 0;
-    for progress in &told {
+    let predicted = |progress: &Value| {
+        let all =
+            ["before_ms", "pass_ms", "after_ms"].map(|part| progress["passes"][part].as_f64());
+        all.into_iter().map(Option::unwrap).sum::<f64>()
+    };
+    for (i, progress) in told.iter().enumerate() {
         assert_eq!(progress["processed"], done);
+        assert_eq!(
+            (&progress["passes"]["pass"], &progress["passes"]["of"]),
+            (&json!(i + 1), &json!(told.len()))
+        );
+        assert!((predicted(progress) / predicted(told[0]) - 1.0).abs() < 1e-6, "{progress}");
         done += progress["batch"].as_u64().unwrap();
     }
     assert_eq!(told[0]["total"], done);

@@ -180,7 +180,17 @@ mod tests {
         ] {
             assert_eq!(Command::parse(line), Ok(want), "{line}");
         }
-        for line in ["/", "/nope", "/set", "/set temp", "/save", "/load ", "/quit now", "/undo 2", "/copy 1"] {
+        for line in [
+            "/",
+            "/nope",
+            "/set",
+            "/set temp",
+            "/save",
+            "/load ",
+            "/quit now",
+            "/undo 2",
+            "/copy 1",
+        ] {
             assert!(Command::parse(line).is_err(), "{line}");
         }
         let error = Command::parse("/retyr").unwrap_err();

@@ -35,13 +35,7 @@ impl Opening<'_> {
         let load = LoadArgs { tokenizer: None, trace: None, draft, ..self.load.clone() };
         // Until it is loaded, Ctrl-C ends the program, as it does at the start.
         interrupt.exits();
-        self.furnish(Talk::open_after(
-            interrupt.clone(),
-            &load,
-            self.sample,
-            chosen,
-            self.printer,
-        )?)
+        self.furnish(Talk::open_after(interrupt.clone(), &load, self.sample, chosen, self.printer)?)
     }
 
     fn furnish(&self, mut talk: Talk) -> anyhow::Result<(Talk, ChatTemplate)> {

@@ -63,7 +63,8 @@ fn name() -> String {
 
 fn edited(text: &str) -> io::Result<String> {
     let mut file = tempfile::Builder::new().prefix("airrun-").suffix(".md").tempfile()?;
-    file.write_all(text.as_bytes())?;
+    // Files of text end with a line.
+    writeln!(file, "{text}")?;
     file.flush()?;
     // The shell reads it, as it does for git: a name may have flags, or be a path with spaces in quotes.
     let mut command = Command::new("sh");

@@ -330,8 +330,11 @@ impl Batcher {
         let reads =
             |part: &&Part| self.slots[part.slot].running.as_ref().is_some_and(Running::reads);
         let read = parts.iter().filter(reads).map(|part| {
-            let Slot { tokens, n_done, .. } = &self.slots[part.slot];
-            (n_done + if is_over { part.n } else { 0 }, tokens.len())
+            let Slot { tokens, n_done, running, .. } = &self.slots[part.slot];
+            // What was there from before is no work.
+            let n_reused = running.as_ref().map_or(0, Running::n_reused);
+            let done = n_done + if is_over { part.n } else { 0 };
+            (done.saturating_sub(n_reused), tokens.len().saturating_sub(n_reused))
         });
         let (done, all) = read.fold((0, 0), |sum, (done, all)| (sum.0 + done, sum.1 + all));
         let (done, all) = if all == 0 { (usize::from(is_over), 1) } else { (done, all) };

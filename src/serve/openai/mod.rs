@@ -274,9 +274,11 @@ async fn answer(
     manner: &Manner,
 ) -> Result<Response, ApiError> {
     let n_prompts = order.prompts.len();
+    let progress = order.progress;
     let mut answers = order.submit(server, served, admitted)?;
     let id = format!("{}{:016x}", kind.id_prefix(), RandomState::new().hash_one(0));
     let mut reply = Reply::new(kind, id, served.name.clone(), n_prompts, choices);
+    reply.pace = progress.then(|| served.engine.pace());
     if manner.stream {
         let events = reply.events(answers, manner.include_usage);
         let body = answers::kept_alive(events, COMMENT.to_owned(), server.config.ping);

@@ -7,8 +7,8 @@ use tokio_stream::{Stream, StreamExt, once};
 
 use super::super::answers::{self, Answers, Message, News};
 use super::super::error::{ApiError, Protocol};
-use crate::engine::Finish;
 use crate::engine::batch::{Alternative, Ended, Piece, Reading, Scored};
+use crate::engine::{Finish, Pace};
 use crate::talk::speech::{Call, Reader, Said, Spoken};
 
 /// Which of the two.
@@ -45,6 +45,8 @@ pub(super) struct Reply {
     /// Of as many prompts each choice's is one.
     n_prompts: usize,
     choices: Vec<Choice>,
+    /// What prompts take, where that is told.
+    pub(super) pace: Option<Pace>,
 }
 
 /// One of its texts.
@@ -66,7 +68,8 @@ impl Reply {
         choices: Vec<Choice>,
     ) -> Reply {
         let now = SystemTime::now().duration_since(UNIX_EPOCH);
-        Reply { kind, id, model, created: now.map_or(0, |d| d.as_secs()), n_prompts, choices }
+        let created = now.map_or(0, |d| d.as_secs());
+        Reply { kind, id, model, created, n_prompts, choices, pace: None }
     }
 
     /// Takes what the worker says.
@@ -297,6 +300,9 @@ impl Reply {
             "total": reading.n_prompt, "cache": reading.n_reused, "processed": reading.n_done,
             "batch": reading.n_batch, "time_ms": reading.seconds * 1e3,
         });
+        if let Some(pace) = &self.pace {
+            event["prompt_progress"]["passes"] = passes(pace, reading);
+        }
         format!("data: {event}\n\n")
     }
 
@@ -307,6 +313,17 @@ impl Reply {
             json!([{"index": index, key: delta, "logprobs": logprobs, "finish_reason": finish}]);
         format!("data: {event}\n\n")
     }
+}
+
+/// Which pass over the weights begins, of how many, and what is predicted of those before, of this one, and of those that follow.
+fn passes(pace: &Pace, reading: &Reading) -> Value {
+    let &Reading { n_prompt, n_reused, n_done, n_batch, .. } = reading;
+    let (before, n_before) = pace.passes(n_done.saturating_sub(n_reused));
+    let (after, n_after) = pace.passes(n_prompt.saturating_sub(n_done + n_batch));
+    json!({
+        "pass": n_before + 1, "of": n_before + 1 + n_after, "measured": pace.is_measured(),
+        "before_ms": before * 1e3, "pass_ms": pace.passes(n_batch).0 * 1e3, "after_ms": after * 1e3,
+    })
 }
 
 impl Choice {

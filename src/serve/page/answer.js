@@ -22,7 +22,7 @@ export class Run {
 
   /** `hooks`: `grew()`, `told()` when there is news of the prompt or the line, `dropped(n)` for messages that were left out. */
   constructor(node, hooks) {
-    Object.assign(this, { node, hooks, begin: performance.now(), first: 0, last: 0, pieces: 0, progress: null, usage: null, cut: false, lost: false, gaps: false });
+    Object.assign(this, { node, hooks, begin: performance.now(), first: 0, last: 0, pieces: 0, progress: null, seen: {}, usage: null, cut: false, lost: false, gaps: false });
     /** How much of the text was there before, when an answer is continued. */
     this.before = node.text.length;
   }
@@ -122,7 +122,7 @@ export class Run {
     const delta = choice?.delta ?? {};
     const thought = delta.reasoning_content ?? delta.reasoning ?? "";
     if (event.prompt_progress) {
-      this.progress = { ...event.prompt_progress, at: performance.now(), pass: this.#pass(event.prompt_progress) };
+      this.progress = { ...event.prompt_progress, at: performance.now() };
       this.hooks.told();
     }
     if (delta.content || thought) {
@@ -135,13 +135,6 @@ export class Run {
     }
     if (choice?.finish_reason) this.cut = choice.finish_reason === "length";
     if (event.usage) this.usage = { ...event.usage, timings: event.timings ?? event.usage.timings };
-  }
-
-  /** Which pass over the weights begins: they are counted, or guessed where the first ones were missed. */
-  #pass({ processed, cache = 0, batch }) {
-    if (this.progress) return this.progress.pass + 1;
-    const read = processed - cache;
-    return read > 0 ? 1 + Math.max(1, Math.round(read / Math.max(batch, 512))) : 1;
   }
 
   /** What there is to say about its speed: by the server's clock, or by the page's where nothing was missed. */

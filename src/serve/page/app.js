@@ -34,6 +34,8 @@ composer.listen();
 whenKeyGiven(asking.retryFailed);
 
 $("fresh").addEventListener("click", talk.fresh);
+// The address says which conversation is open.
+document.querySelector(".skip").addEventListener("click", (event) => { event.preventDefault(); $("question").focus(); });
 addEventListener("popstate", () => { if (location.hash.slice(1) !== talk.chat.id) talk.arrive(false); });
 addEventListener("pagehide", () => {
   chats.settle();

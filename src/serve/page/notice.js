@@ -6,13 +6,30 @@ import { button, element } from "./view.js";
 const UNDO = 10_000;
 
 const place = document.getElementById("notices");
+const home = document.createComment("notices");
+place.before(home);
+
+/** What is said belongs where it can be reached: into a drawer that covers the page, as long as it does. */
+function reach() {
+  const drawer = document.querySelector("dialog:modal");
+  if (!drawer || drawer.contains(place)) return;
+  drawer.append(place);
+  drawer.addEventListener("close", () => home.after(place), { once: true });
+}
 
 /** Says that something was done, and lets it be undone for a while; then `kept` is called. */
 export function undoable(words, undo, kept = () => {}) {
-  const end = (what) => { clearTimeout(timer); node.remove(); what(); };
+  const end = (what) => {
+    clearTimeout(timer);
+    const hadFocus = node.contains(document.activeElement);
+    node.remove();
+    what();
+    if (hadFocus) (place.closest("dialog")?.querySelector("input") ?? document.getElementById("question")).focus();
+  };
   const node = element("p", "notice", words, button("Undo", () => end(undo), "quiet small"));
   const timer = setTimeout(() => end(kept), UNDO);
   place.replaceChildren(...place.querySelectorAll(".lasting"), node);
+  reach();
 }
 
 /** Says what is wrong until it is not: one sentence of each `kind`. */

@@ -21,28 +21,35 @@ export function elapsed(seconds) {
   return whole < 60 ? `${whole} s` : whole < 3600 ? `${Math.floor(whole / 60)} min ${whole % 60} s` : duration(seconds);
 }
 
-/** How much of the pass under way is over, from 0 to 1. */
-const share = (now) => now?.n_runs > 1 ? Math.min(now.run, now.n_runs) / now.n_runs : 0;
+/** How much a prediction counts against what was seen, at the beginning, and how fast that trust goes. */
+const [TRUST, DOUBT] = [0.1, 6];
+
+/** Seconds of work of which `share` took `elapsed` seconds, and that was predicted to take `predicted` in all, or 0 if nothing was. */
+function whole(share, predicted, elapsed) {
+  const trust = predicted > 0 ? TRUST * (1 - share) ** DOUBT : 0;
+  return (elapsed + trust * predicted) / Math.max(share + trust, 1e-9);
+}
 
 /**
- * How far a prompt is: `part` of it is read, `left` seconds are left (0 if that is not known yet), and it is in pass `pass` of
- * `passes`. `progress` is what the server said before the pass under way, `now` what the model is doing.
+ * How far a prompt is: `part` of its time is over, `left` seconds are left (0 if that is not known yet), and it is in pass `pass` of
+ * `passes`. `progress` is what the server said before the pass under way, `now` what the model is doing. What was seen last is noted
+ * in `seen`: between two places time goes on as it did, but not further than to the next one.
  */
-export function prompt(progress, now, time) {
-  const { total, cache = 0, processed, batch, pass } = progress;
-  const running = (time - progress.at) / 1000;
+export function prompt({ time_ms: before = 0, at, passes }, now, time, seen) {
+  const running = (time - at) / 1000;
   // What is told at the beginning of a pass may still be about the last one.
-  const done = running < 0.3 ? 0 : share(now);
-  const read = processed - cache;
-  const part = Math.min(1, (read + done * batch) / Math.max(1, total - cache));
-  // Passes are alike while weights stream, whatever they compute; the last one has what is left over.
-  const tokens = pass > 1 ? Math.max(batch, read / (pass - 1)) : batch;
-  const later = tokens > 0 ? Math.ceil(Math.max(0, total - processed - batch) / tokens) : 0;
-  const before = pass > 1 ? progress.time_ms / 1000 / (pass - 1) : 0;
-  const present = done > 0.05 && running > 1 ? running / done : 0;
-  // What is measured of the pass under way counts the more, the further it is.
-  const length = before && present ? before * (1 - done) + present * done : before || present;
-  return { part, left: length * (1 - done + later), pass, passes: pass + later };
+  const [from, to] = running < 0.3 ? [0, 0] : [now?.pass_done ?? 0, now?.pass_next ?? 0];
+  const { before_ms: past = 0, pass_ms: present = 1, after_ms: later = 0, measured = false, pass = 1, of = 1 } = passes ?? {};
+  const all = Math.max(past + present + later, 1e-9);
+  const [done, next] = [from, to].map((part) => Math.min(1, (past + part * present) / all));
+  // Who came back in the middle was not told when the pass began.
+  const elapsed = before / 1000 + Math.max(running, running < 0.3 ? 0 : now?.pass_seconds ?? 0);
+  if (done > (seen.share ?? 0)) Object.assign(seen, { share: done, elapsed });
+  const predicted = measured ? all / 1000 : 0;
+  const known = predicted > 0 || seen.share > 0;
+  const guess = known ? elapsed / Math.max(whole(seen.share ?? 0, predicted, seen.elapsed ?? 0), 1e-9) : 0;
+  const part = Math.min(Math.max(guess, done), Math.max(next, done));
+  return { part, left: known ? Math.max(0, whole(part, predicted, elapsed) - elapsed) : 0, pass, passes: of };
 }
 
 /** What holds a streamed model back, by how long it waited for weights between two moments. */

@@ -239,6 +239,11 @@ impl Running {
         self.first.is_none()
     }
 
+    /// Tokens of its prompt that were there from before.
+    pub(super) fn n_reused(&self) -> usize {
+        self.n_reused
+    }
+
     /// Tells its listener that the next `n_batch` tokens of its prompt are computed.
     pub(super) fn tell_reading(&mut self, n_done: usize, n_batch: usize) {
         let seconds = self.begun.elapsed().as_secs_f64();
