@@ -379,6 +379,9 @@ fn print(rows: &[Row], run: &Run, json: bool, printer: &Printer) -> io::Result<(
     let lines =
         table.lines().map(|l| format!("{}\n", l.strip_prefix(' ').unwrap_or(&l).trim_end()));
     printer.data(&lines.collect::<String>())?;
+    if rows.iter().any(|row| row.of_limit > Some(1.0)) {
+        printer.data("what is possible was measured too low: the machine was busy meanwhile\n")?;
+    }
     for line in notes(run) {
         printer.dim(line);
     }
@@ -407,8 +410,9 @@ fn table(rows: &[Row]) -> Table {
         table.add_row([
             row.test.clone(),
             digits(row.tokens_per_second),
-            or_dash(row.limit_tokens_per_second.map(digits)),
-            or_dash(row.of_limit.map(percent)),
+            // What was reached was possible, whatever was measured beside it.
+            or_dash(row.limit_tokens_per_second.map(|l| digits(l.max(row.tokens_per_second)))),
+            or_dash(row.of_limit.map(|share| percent(share.min(1.0)))),
             or_dash(row.limited_by.map(str::to_owned)),
             or_dash(row.predicted_tokens_per_second.map(digits)),
             or_dash(streams.then(|| per_pass.to_string())),
