@@ -380,7 +380,8 @@ fn print(rows: &[Row], run: &Run, json: bool, printer: &Printer) -> io::Result<(
         table.lines().map(|l| format!("{}\n", l.strip_prefix(' ').unwrap_or(&l).trim_end()));
     printer.data(&lines.collect::<String>())?;
     if rows.iter().any(|row| row.of_limit > Some(1.0)) {
-        printer.data("what is possible was measured too low: the machine was busy meanwhile\n")?;
+        printer
+            .dim("possible: measured too low, as on a busy machine; what was reached was possible");
     }
     for line in notes(run) {
         printer.dim(line);
