@@ -10,6 +10,7 @@ mod pad;
 mod repl;
 mod resume;
 
+pub(crate) use self::model::Keep;
 use self::model::Opening;
 use crate::cli::args::{ChatArgs, LoadArgs, SampleArgs};
 use crate::cli::exit::ExitStatus;
@@ -17,7 +18,6 @@ use crate::cli::printer::Printer;
 use crate::cli::resolve::Chosen;
 use crate::cli::talk::Talk;
 use crate::cli::{input, once, resolve};
-use crate::units::Bytes;
 
 /// Talks until the user leaves, or answers stdin.
 pub(crate) fn run(args: &ChatArgs, printer: &Printer) -> anyhow::Result<ExitStatus> {
@@ -34,14 +34,6 @@ pub(crate) fn run(args: &ChatArgs, printer: &Printer) -> anyhow::Result<ExitStat
     let system = system.or_else(|| talk.system.clone());
     let prompt = once::tokens(&talk, &template, system, prompt)?;
     once::finish(&mut talk, &prompt.tokens, template.stop(), Some(&prompt.asked))
-}
-
-/// What outlives a conversation, and whether the last one goes on.
-#[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Keep {
-    /// The most bytes of what was computed.
-    most: Bytes,
-    resume: bool,
 }
 
 /// Talks with `chosen` on the terminal until the user leaves.

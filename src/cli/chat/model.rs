@@ -1,12 +1,20 @@
 //! How a model gets into a conversation: the first one as the command line says, others in its place.
 
-use super::Keep;
 use crate::cli::args::{DraftArg, LoadArgs, SampleArgs};
 use crate::cli::interrupt::Interrupt;
 use crate::cli::printer::Printer;
 use crate::cli::resolve::Chosen;
 use crate::cli::talk::Talk;
 use crate::talk::template::ChatTemplate;
+use crate::units::Bytes;
+
+/// What outlives a conversation, and whether the last one goes on.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Keep {
+    /// The most bytes of what was computed.
+    pub(super) most: Bytes,
+    pub(super) resume: bool,
+}
 
 /// What every model of a conversation is opened with.
 pub(super) struct Opening<'a> {
