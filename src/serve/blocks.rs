@@ -1,7 +1,11 @@
 //! An answer as a row of blocks, one after the other: thoughts, texts and calls. Protocols that number them (Anthropic's, and
 //! OpenAI's Responses) tell when each begins, grows and ends.
 
-use crate::talk::speech::Said;
+use super::answers::{Message, News};
+use super::error::ApiError;
+use crate::engine::Finish;
+use crate::engine::batch::Ended;
+use crate::talk::speech::{Reader, Said};
 
 /// What a block is.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -107,6 +111,39 @@ impl Blocks {
     /// Whether something is called.
     pub(super) fn calls(&self) -> bool {
         self.all.iter().any(|block| matches!(block.kind, Kind::Call { .. }))
+    }
+}
+
+/// Who tells a client of blocks, each in the words of its protocol.
+pub(super) trait Tell {
+    /// Takes what was said; its events.
+    fn add(&mut self, said: Said) -> String;
+    /// The answer has ended; the last events.
+    fn end(&mut self, ended: Ended) -> String;
+}
+
+/// Takes what the worker says; its events.
+///
+/// # Errors
+///
+/// The answer cannot be ended well.
+pub(super) fn told(
+    reply: &mut impl Tell,
+    reader: &mut Reader,
+    message: Message,
+) -> Result<String, ApiError> {
+    match message.news {
+        News::Reading(_) => Ok(String::new()),
+        News::Piece(piece) => {
+            let said = reader.push(&piece.text);
+            Ok(said.into_iter().map(|said| reply.add(said)).collect())
+        }
+        News::End(ended) => {
+            let ended = ended?;
+            let said = reader.finish(ended.finish != Finish::Stop);
+            let events: String = said.into_iter().map(|said| reply.add(said)).collect();
+            Ok(events + &reply.end(ended))
+        }
     }
 }
 

@@ -4,14 +4,14 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use axum::Json;
-use axum::extract::{Request, State};
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 use serde_json::{Value, json};
 use tokio::sync::oneshot;
 
+use super::asked::Asked;
 use super::error::ApiError;
-use super::fields::{self, Fields};
+use super::fields::Fields;
 use super::job::{Embed, Job};
 use super::prompt;
 use super::queue::{ENDED, Place};
@@ -22,12 +22,9 @@ use crate::engine::{Error, Token};
 const MAX_INPUTS: usize = 2048;
 
 /// `/v1/embeddings`.
-pub(super) async fn openai(
-    State(server): State<Arc<Server>>,
-    request: Request,
-) -> Result<Json<Value>, ApiError> {
+pub(super) async fn openai(asked: Asked) -> Result<Json<Value>, ApiError> {
+    let Asked { server, body } = asked;
     let served = server.model()?;
-    let body = fields::read(&server, request).await?;
     let fields = Fields::of(&body);
     fields.text("model")?;
     let base64 = match fields.text("encoding_format")? {
@@ -59,13 +56,10 @@ fn packed(vector: &[f32]) -> String {
 }
 
 /// `/api/embed`.
-pub(super) async fn ollama(
-    State(server): State<Arc<Server>>,
-    request: Request,
-) -> Result<Json<Value>, ApiError> {
+pub(super) async fn ollama(asked: Asked) -> Result<Json<Value>, ApiError> {
     let begin = Instant::now();
+    let Asked { server, body } = asked;
     let served = server.model()?;
-    let body = fields::read(&server, request).await?;
     let fields = Fields::of(&body);
     server.named(served, fields.text("model")?)?;
     check_dimensions(served, fields)?;
@@ -86,12 +80,9 @@ pub(super) async fn ollama(
 }
 
 /// `/api/embeddings`, Ollama's older way.
-pub(super) async fn ollama_old(
-    State(server): State<Arc<Server>>,
-    request: Request,
-) -> Result<Json<Value>, ApiError> {
+pub(super) async fn ollama_old(asked: Asked) -> Result<Json<Value>, ApiError> {
+    let Asked { server, body } = asked;
     let served = server.model()?;
-    let body = fields::read(&server, request).await?;
     let fields = Fields::of(&body);
     server.named(served, fields.text("model")?)?;
     let text = fields.text("prompt")?.ok_or_else(|| fields.wrong("prompt", "there"))?;

@@ -9,6 +9,7 @@
 mod answers;
 mod anthropic;
 mod ask;
+mod asked;
 mod blocks;
 mod embeddings;
 mod error;

@@ -1,29 +1,22 @@
 //! Which texts are about a question: the order in which their vectors are like its own. For models that make vectors; others say that
 //! they do not. What a model with a head of its own for this would say is not asked.
 
-use std::sync::Arc;
-
 use axum::Json;
-use axum::extract::{Request, State};
 use serde_json::{Value, json};
 
+use super::asked::Asked;
 use super::embeddings::vectors;
 use super::error::ApiError;
-use super::fields::{self, Fields};
+use super::fields::Fields;
 use super::prompt;
-use super::server::{Served, Server};
+use super::server::Served;
 
 /// The most texts of one request.
 const MAX_DOCUMENTS: usize = 2048;
 
 /// `/v1/rerank`, and what others call it.
-pub(super) async fn rerank(
-    State(server): State<Arc<Server>>,
-    request: Request,
-) -> Result<Json<Value>, ApiError> {
-    let served = server.model()?;
-    let body = fields::read(&server, request).await?;
-    let fields = Fields::of(&body);
+pub(super) async fn rerank(asked: Asked) -> Result<Json<Value>, ApiError> {
+    let (server, served, fields) = asked.parts()?;
     fields.text("model")?;
     let query = fields.text("query")?.ok_or_else(|| fields.wrong("query", "there"))?;
     let documents = documents(fields)?;
@@ -36,7 +29,7 @@ pub(super) async fn rerank(
     let texts =
         texts.map(|text| prompt::text_tokens(served, text)).collect::<Result<Vec<_>, _>>()?;
     let n_tokens: usize = texts.iter().map(Vec::len).sum();
-    let vectors = vectors(&server, served, admitted, texts).await?;
+    let vectors = vectors(server, served, admitted, texts).await?;
     let (asked, rest) =
         vectors.split_first().ok_or_else(|| ApiError::internal("no vectors came"))?;
     let mut scores: Vec<(usize, f64)> =

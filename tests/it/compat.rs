@@ -12,10 +12,10 @@ use crate::serve::{Server, model_with_tools, with};
 use crate::tiny_models::{self, Outcome};
 
 /// A protocol's path, a request that works, and fields with right values. The wrong ones follow from them.
-type Endpoint = (&'static str, Value, Value);
+pub(crate) type Endpoint = (&'static str, Value, Value);
 
 /// What clients send.
-fn endpoints() -> Vec<Endpoint> {
+pub(crate) fn endpoints() -> Vec<Endpoint> {
     [openai(), others(), own()].concat()
 }
 

@@ -61,6 +61,97 @@ fn models_are_listed_and_loaded_on_demand() {
     server.end();
 }
 
+/// What each path that a model answers is asked, but for the model.
+fn paths() -> Vec<(&'static str, Value)> {
+    let messages = json!([{"role": "user", "content": "What is the capital of Mongolia?"}]);
+    vec![
+        ("/v1/chat/completions", json!({"messages": messages, "max_tokens": 2})),
+        ("/v1/completions", json!({"prompt": "The capital", "max_tokens": 2})),
+        ("/v1/responses", json!({"input": "Hello", "max_output_tokens": 2})),
+        ("/v1/responses/input_tokens", json!({"input": "Hello"})),
+        ("/v1/messages", json!({"messages": messages, "max_tokens": 2})),
+        ("/v1/messages/count_tokens", json!({"messages": messages})),
+        ("/v1/embeddings", json!({"input": "Hello"})),
+        ("/v1/rerank", json!({"query": "Hello", "documents": ["Hi", "Bye"]})),
+        ("/tokenize", json!({"content": "Hello"})),
+        ("/detokenize", json!({"tokens": [1, 2]})),
+        ("/apply-template", json!({"messages": messages})),
+        ("/completion", json!({"prompt": "The capital", "n_predict": 2})),
+        ("/infill", json!({"input_prefix": "a", "input_suffix": "b", "n_predict": 2})),
+        (
+            "/api/chat",
+            json!({"messages": messages, "stream": false, "options": {"num_predict": 2}}),
+        ),
+        (
+            "/api/generate",
+            json!({"prompt": "Hello", "stream": false, "options": {"num_predict": 2}}),
+        ),
+        ("/api/embed", json!({"input": "Hello"})),
+        ("/api/embeddings", json!({"prompt": "Hello"})),
+        ("/api/show", json!({})),
+    ]
+}
+
+#[test]
+fn every_path_is_answered_by_the_model_that_it_names() {
+    let dir = tempfile::tempdir().unwrap();
+    let models = three(dir.path());
+    let server = start(&models, &[]);
+    // One that answers all alone says what is right: also that a model which writes makes no ranks.
+    let alone = Server::with_model(
+        dir.path().join("a.gguf").to_str().unwrap(),
+        &["-c", "256", "--prompt-cache", "off"],
+    );
+    let named =
+        |body: &Value, model: &str| crate::serve::with(body.clone(), json!({"model": model}));
+    for (i, (path, body)) in paths().into_iter().enumerate() {
+        let model = ["a", "b", "c"][i % 3];
+        let (answer, right) =
+            (server.post(path, &named(&body, model)), alone.post(path, &named(&body, "a")));
+        assert_eq!(answer.status, right.status, "{path}: {answer:?} where alone {right:?}");
+        if path != "/api/show" {
+            assert!(loaded(&server).contains(&model.to_owned()), "{path}");
+        }
+        let wrong = server.post(path, &named(&body, "nobody"));
+        assert!(wrong.status == 404 && wrong.text.contains("a, b, c"), "{path}: {wrong:?}");
+        // Who names none means the one that was asked last; Ollama's `show` wants a name.
+        let unnamed = server.post(path, &body);
+        let want = if path == "/api/show" { 400 } else { right.status };
+        assert_eq!(unnamed.status, want, "{path}: {unnamed:?}");
+    }
+    let tokens = server.ask("/tokenize", &named(&json!({"content": "Hello there"}), "c"));
+    let back = server.ask("/detokenize", &named(&tokens, "a"));
+    assert_eq!(back["content"], "Hello there");
+    server.end();
+}
+
+#[test]
+fn what_models_tell_of_themselves_is_told_by_name() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = start(&three(dir.path()), &[]);
+    let one = server.get("/v1/models/b").json();
+    assert_eq!((&one["id"], &one["status"]["value"]), (&json!("b"), &json!("unloaded")), "{one}");
+    assert_eq!(loaded(&server), [] as [String; 0]);
+    assert_eq!(server.get("/props?model=b").json()["model_alias"], "b");
+    assert!(server.get("/slots?model=c").json()[0]["n_ctx"].is_u64());
+    assert_eq!(server.get("/props?model=c").json()["model_alias"], "c");
+    // Who names none hears of the one that was asked last.
+    server.ask("/api/chat", &question("a"));
+    assert_eq!(server.get("/props").json()["model_alias"], "a");
+    for path in ["/props?model=nobody", "/slots?model=nobody", "/v1/models/nobody"] {
+        let answer = server.get(path);
+        assert!(answer.status == 404 && answer.text.contains("a, b, c"), "{path}: {answer:?}");
+    }
+    // What Ollama would do with files is refused in words, whatever is loaded.
+    for path in ["/api/create", "/api/copy", "/api/push"] {
+        let answer = server.post(path, &json!({"model": "a", "source": "a", "destination": "d"}));
+        assert!(answer.status >= 400 && answer.text.contains("error"), "{path}: {answer:?}");
+    }
+    assert!(server.delete("/api/delete") >= 400);
+    let pull = server.post("/api/pull", &json!({"model": "nobody/nothing", "stream": false}));
+    assert!(pull.status >= 400 && pull.text.contains("error"), "{pull:?}");
+}
+
 #[test]
 fn what_is_kept_for_no_time_goes() {
     let dir = tempfile::tempdir().unwrap();

@@ -49,8 +49,8 @@ fn spelled(text: &str) -> String {
     text.bytes().map(letter).collect()
 }
 
-/// `text` cut into different pieces of some characters, so that each tells which comes next; control tokens are pieces.
-fn pieces(text: &str, control: &[&str]) -> Vec<String> {
+/// `text` cut into different pieces of some characters, so that each tells which comes next; control tokens are pieces. None is `after`.
+pub(crate) fn pieces(text: &str, control: &[&str], after: &str) -> Vec<String> {
     let (mut out, mut rest) = (Vec::<String>::new(), text);
     'pieces: while !rest.is_empty() {
         if let Some(mark) = control.iter().find(|mark| rest.starts_with(**mark)) {
@@ -61,13 +61,19 @@ fn pieces(text: &str, control: &[&str]) -> Vec<String> {
         let next = control.iter().filter_map(|mark| rest.find(mark)).min().unwrap_or(rest.len());
         let ends = rest[..next].char_indices().map(|(at, c)| at + c.len_utf8()).skip(3);
         for end in ends.chain([next]) {
-            if !out.iter().any(|piece| piece == &rest[..end]) {
+            if rest[..end] != *after && !out.iter().any(|piece| piece == &rest[..end]) {
                 out.push(rest[..end].to_owned());
                 rest = &rest[end..];
                 continue 'pieces;
             }
         }
-        panic!("'{rest}' is not different from what was said before");
+        // What is left was said before: it ends the piece before it.
+        match out.last_mut() {
+            Some(last) if !control.contains(&last.as_str()) => last.push_str(&rest[..next]),
+            _ => panic!("'{rest}' is not different from what was said before"),
+        }
+        assert_eq!(out.iter().filter(|piece| *piece == &out[out.len() - 1]).count(), 1);
+        rest = &rest[next..];
     }
     out
 }
@@ -93,7 +99,7 @@ impl Parrot<'_> {
         tokens.extend((0..=255).map(|byte| letter(byte).to_string()));
         let mut index: HashMap<String, usize> = tokens.iter().cloned().zip(0..).collect();
         let mut chain = Vec::new();
-        for piece in pieces(self.says, self.control) {
+        for piece in pieces(self.says, self.control, self.after) {
             let word = if control.contains(&piece.as_str()) { piece } else { spelled(&piece) };
             let at = *index.entry(word.clone()).or_insert(tokens.len());
             if at == tokens.len() {

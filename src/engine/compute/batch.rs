@@ -18,6 +18,7 @@ mod pool;
 mod room;
 mod running;
 mod shares;
+mod stations;
 mod thoughts;
 mod vectors;
 mod verify;
@@ -99,6 +100,8 @@ struct Slot {
     /// When it was last in a batch.
     used: u64,
     running: Option<Running>,
+    /// Where the reading of its prompt stops, so that its state can be kept.
+    stations: Vec<usize>,
     /// Whether a vector is being made of it.
     is_read: bool,
     /// Whether its text is one that was written, not one of which a vector was made.
@@ -361,9 +364,10 @@ impl Batcher {
         let n = self.slots.len();
         let mut wants = Vec::with_capacity(n);
         for slot in (0..n).map(|i| (i + self.turn) % n) {
-            let Slot { tokens, n_done, running, .. } = &mut self.slots[slot];
+            let Slot { tokens, n_done, running, stations, .. } = &mut self.slots[slot];
             if running.as_mut().is_some_and(Running::may_go_on) {
-                wants.push((slot, tokens.len() - *n_done));
+                let next = stations.iter().find(|&place| place > n_done).copied();
+                wants.push((slot, next.unwrap_or(tokens.len()) - *n_done));
             }
         }
         wants
@@ -397,6 +401,7 @@ impl Batcher {
     fn advance(&mut self, part: &Part) {
         let &Part { slot, first, n, .. } = part;
         self.slots[slot].n_done += n;
+        self.arrive(slot);
         let Slot { tokens, n_done, running, .. } = &mut self.slots[slot];
         let Some(running) = running else { return };
         if running.reads() {

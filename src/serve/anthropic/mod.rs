@@ -5,43 +5,35 @@ mod reply;
 mod request;
 
 use std::hash::{BuildHasher, RandomState};
-use std::sync::Arc;
 
 use axum::Json;
 use axum::body::Body;
-use axum::extract::{Request, State};
 use axum::response::{IntoResponse, Response};
 use serde_json::{Map, Value, json};
 use tokio_stream::{StreamExt, once};
 
-use super::answers::{self, Message, News, warned};
+use super::answers::{self, warned};
+use super::asked::Asked;
+use super::blocks::told;
 use super::error::{ApiError, Protocol};
-use super::fields::{self, Fields};
 use super::openai::{self, Opened};
 use super::preset::Preset;
-use super::server::Server;
-use crate::engine::Finish;
-use crate::talk::speech::Reader;
 use reply::{Reply, event};
 
 /// A sign of life that clients know.
 const PING: &str = "event: ping\ndata: {\"type\":\"ping\"}\n\n";
 
 /// `/v1/messages`.
-pub(super) async fn messages(
-    State(server): State<Arc<Server>>,
-    request: Request,
-) -> Result<Response, ApiError> {
-    let served = server.model()?;
-    let body = fields::read(&server, request).await?;
-    let stream = Fields::of(&body).flag("stream")?.unwrap_or(false);
-    let chat = request::chat(&body)?;
+pub(super) async fn messages(asked: Asked) -> Result<Response, ApiError> {
+    let (server, served, fields) = asked.parts()?;
+    let stream = fields.flag("stream")?.unwrap_or(false);
+    let chat = request::chat(&asked.body)?;
     let admitted = server.admit().await?;
-    let Opened { order, mut reader, warnings } = openai::open(&server, served, &chat)?;
+    let Opened { order, mut reader, warnings } = openai::open(server, served, &chat)?;
     let n_prompt = order.prompts.iter().map(Vec::len).sum();
     let id = format!("msg_{:016x}", RandomState::new().hash_one(0));
-    let mut reply = Reply::new(id, served.name.clone(), n_prompt, !request::thinks(&body));
-    let mut answers = order.submit(&server, served, admitted)?;
+    let mut reply = Reply::new(id, served.name.clone(), n_prompt, !request::thinks(&asked.body));
+    let mut answers = order.submit(server, served, admitted)?;
     if stream {
         let first = once(reply.begin());
         let events = answers.map(move |message| match told(&mut reply, &mut reader, message) {
@@ -58,35 +50,11 @@ pub(super) async fn messages(
     Ok(warned(Json(whole).into_response(), &warnings))
 }
 
-/// Takes what the worker says; its events.
-fn told(reply: &mut Reply, reader: &mut Reader, message: Message) -> Result<String, ApiError> {
-    match message.news {
-        News::Reading(_) => Ok(String::new()),
-        News::Piece(piece) => {
-            let said = reader.push(&piece.text);
-            Ok(said.into_iter().map(|said| reply.add(said)).collect())
-        }
-        News::End(ended) => {
-            let ended = ended?;
-            let said = reader.finish(ended.finish != Finish::Stop);
-            let events: String = said.into_iter().map(|said| reply.add(said)).collect();
-            Ok(events + &reply.end(ended))
-        }
-    }
-}
-
 /// `/v1/messages/count_tokens`.
-pub(super) async fn count_tokens(
-    State(server): State<Arc<Server>>,
-    request: Request,
-) -> Result<Json<Value>, ApiError> {
-    let served = server.model()?;
-    let body = fields::read(&server, request).await?;
-    let chat = request::chat(&body)?;
-    // Its turn; nothing of the queue.
-    let _admitted = server.admit().await?;
-    let Opened { order, .. } = openai::open(&server, served, &chat)?;
-    let n: usize = order.prompts.iter().map(Vec::len).sum();
+pub(super) async fn count_tokens(asked: Asked) -> Result<Json<Value>, ApiError> {
+    let (server, served, _) = asked.parts()?;
+    let chat = request::chat(&asked.body)?;
+    let n = openai::count(server, served, &chat).await?;
     Ok(Json(json!({ "input_tokens": n })))
 }
 

@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use crate::engine::Finish;
 use crate::engine::batch::Ended;
-use crate::serve::blocks::{Block, Blocks, Kind, Step};
+use crate::serve::blocks::{Block, Blocks, Kind, Step, Tell};
 use crate::talk::speech::Said;
 
 /// A message that is coming.
@@ -34,30 +34,6 @@ impl Reply {
             "cache_creation_input_tokens": 0, "cache_read_input_tokens": 0,
         });
         event("message_start", json!({ "message": message })) + &event("ping", json!({}))
-    }
-
-    /// Takes what was said; its events.
-    pub(super) fn add(&mut self, said: Said) -> String {
-        let id = self.id.trim_start_matches("msg_").to_owned();
-        let steps = self.blocks.add(said, |i| format!("toolu_{id}{i:02}"));
-        self.told(steps)
-    }
-
-    /// The answer has ended; the last events.
-    pub(super) fn end(&mut self, ended: Ended) -> String {
-        let steps = self.blocks.finish();
-        let mut events = self.told(steps);
-        let (reason, word) = self.reason(&ended);
-        events += &event(
-            "message_delta",
-            json!({
-                "delta": {"stop_reason": reason, "stop_sequence": word},
-                "usage": usage(&ended),
-            }),
-        );
-        events += &event("message_stop", json!({}));
-        self.ended = Some(ended);
-        events
     }
 
     /// The whole message, once it has ended.
@@ -114,6 +90,30 @@ impl Reply {
                 events + &event("content_block_stop", json!({ "index": i }))
             }
         }
+    }
+}
+
+impl Tell for Reply {
+    fn add(&mut self, said: Said) -> String {
+        let id = self.id.trim_start_matches("msg_").to_owned();
+        let steps = self.blocks.add(said, |i| format!("toolu_{id}{i:02}"));
+        self.told(steps)
+    }
+
+    fn end(&mut self, ended: Ended) -> String {
+        let steps = self.blocks.finish();
+        let mut events = self.told(steps);
+        let (reason, word) = self.reason(&ended);
+        events += &event(
+            "message_delta",
+            json!({
+                "delta": {"stop_reason": reason, "stop_sequence": word},
+                "usage": usage(&ended),
+            }),
+        );
+        events += &event("message_stop", json!({}));
+        self.ended = Some(ended);
+        events
     }
 }
 

@@ -35,6 +35,7 @@ pub(super) fn router(house: &Arc<House>) -> Router {
         .route("/health", get(health))
         .route("/v1/health", get(health))
         .route("/v1/models", get(list::openai))
+        .route("/v1/models/{*name}", get(list::one))
         .route("/models", get(list::openai))
         .route("/api/tags", get(list::tags))
         .route("/api/ps", get(list::ps))
@@ -114,14 +115,20 @@ async fn quiet(house: &Arc<House>, request: Request) -> Result<Response, ApiErro
     let query = request.uri().query().unwrap_or_default();
     let named = query.split('&').find_map(|part| part.strip_prefix("model="));
     let path = request.uri().path();
-    let which = match named.or(path.strip_prefix("/v1/models/")) {
+    let which = match named {
         Some(name) => {
             let name = name.replace("%2F", "/").replace("%3A", ":");
             Some(house.named(&name).ok_or_else(|| list::unknown(house, &name))?)
         }
         None => house.rooms.latest(),
     };
-    match which.and_then(|which| house.rooms.guest(which, Stay::AsBefore)) {
+    // What a model tells of itself when it is named must come from it: it is loaded for that.
+    let loads = named.is_some() && matches!(path, "/props" | "/slots");
+    let guest = match which {
+        Some(which) if loads => Some(house.enter(which, Stay::AsBefore).await?),
+        which => which.and_then(|which| house.rooms.guest(which, Stay::AsBefore)),
+    };
+    match guest {
         Some(guest) => Ok(through(guest, request).await),
         None => Ok(answer(routes::router(house.front.clone()), request).await),
     }

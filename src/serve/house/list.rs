@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use axum::Json;
-use axum::extract::{Request, State};
+use axum::extract::{Path, Request, State};
 use chrono::{SecondsFormat, TimeDelta, Utc};
 use serde_json::{Value, json};
 
@@ -26,20 +26,31 @@ pub(super) fn unknown(house: &House, name: &str) -> ApiError {
 
 /// `/v1/models`.
 pub(super) async fn openai(State(house): State<Arc<House>>) -> Json<Value> {
-    let loaded = house.rooms.loaded();
-    let entry = |(i, offer): (usize, &Offer)| {
-        json!({
-            "id": offer.name(), "object": "model", "created": house.front.started,
-            "owned_by": "airrun",
-            "status": {"value": if loaded.iter().any(|l| l.which == i) { "loaded" } else { "unloaded" }},
-            "meta": {
-                "n_ctx_train": offer.index.context_length(),
-                "n_params": offer.index.parameters(), "size": offer.index.bytes(),
-            },
-        })
-    };
-    let data: Vec<Value> = house.offers.iter().enumerate().map(entry).collect();
+    let data: Vec<Value> = (0..house.offers.len()).map(|which| entry(&house, which)).collect();
     Json(json!({"object": "list", "data": data}))
+}
+
+/// `/v1/models/NAME`.
+pub(super) async fn one(
+    State(house): State<Arc<House>>,
+    Path(name): Path<String>,
+) -> Result<Json<Value>, ApiError> {
+    let which = house.named(&name).ok_or_else(|| unknown(&house, &name))?;
+    Ok(Json(entry(&house, which)))
+}
+
+fn entry(house: &House, which: usize) -> Value {
+    let offer = &house.offers[which];
+    let is_loaded = house.rooms.loaded().iter().any(|loaded| loaded.which == which);
+    json!({
+        "id": offer.name(), "object": "model", "created": house.front.started,
+        "owned_by": "airrun",
+        "status": {"value": if is_loaded { "loaded" } else { "unloaded" }},
+        "meta": {
+            "n_ctx_train": offer.index.context_length(),
+            "n_params": offer.index.parameters(), "size": offer.index.bytes(),
+        },
+    })
 }
 
 /// `/api/tags`.

@@ -151,4 +151,6 @@ pub(super) async fn empty(room: Room) {
     room.server.drain();
     room.server.cut();
     let _ = tokio::time::timeout(LAST_WORDS, room.ended).await;
+    // What it had of the heap is the system's again, and not the next one's beside its own.
+    let _ = tokio::task::spawn_blocking(crate::heap::give_back).await;
 }

@@ -7,14 +7,15 @@ use std::sync::Arc;
 
 use axum::Json;
 use axum::body::Body;
-use axum::extract::{Request, State};
+use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 use serde_json::{Map, Value, json};
 
 use super::answers;
 use super::ask;
+use super::asked::Asked;
 use super::error::{ApiError, Protocol};
-use super::fields::{self, Fields};
+use super::fields::Fields;
 use super::order::{self, MAX_LOGPROBS, Order};
 use super::preset::Preset;
 use super::prompt;
@@ -28,13 +29,8 @@ use reply::Reply;
 const MAX_EXTRA: usize = 1024;
 
 /// `/tokenize`.
-pub(super) async fn tokenize(
-    State(server): State<Arc<Server>>,
-    request: Request,
-) -> Result<Json<Value>, ApiError> {
-    let served = server.model()?;
-    let body = fields::read(&server, request).await?;
-    let fields = Fields::of(&body);
+pub(super) async fn tokenize(asked: Asked) -> Result<Json<Value>, ApiError> {
+    let (_, served, fields) = asked.parts()?;
     let vocab = served.engine.vocab().map_err(|error| ApiError::engine(&error))?;
     let text = fields.text("content")?.unwrap_or_default();
     let special = fields.flag("add_special")?.unwrap_or(false);
@@ -55,13 +51,8 @@ pub(super) async fn tokenize(
 }
 
 /// `/detokenize`.
-pub(super) async fn detokenize(
-    State(server): State<Arc<Server>>,
-    request: Request,
-) -> Result<Json<Value>, ApiError> {
-    let served = server.model()?;
-    let body = fields::read(&server, request).await?;
-    let fields = Fields::of(&body);
+pub(super) async fn detokenize(asked: Asked) -> Result<Json<Value>, ApiError> {
+    let (_, served, fields) = asked.parts()?;
     let vocab = served.engine.vocab().map_err(|error| ApiError::engine(&error))?;
     let tokens = tokens(served, fields, "tokens")?;
     let bytes: Vec<u8> = tokens.iter().flat_map(|&token| vocab.bytes(token)).collect();
@@ -81,46 +72,31 @@ fn tokens(served: &Served, fields: Fields<'_>, name: &str) -> Result<Vec<Token>,
 }
 
 /// `/apply-template`.
-pub(super) async fn apply_template(
-    State(server): State<Arc<Server>>,
-    request: Request,
-) -> Result<Json<Value>, ApiError> {
-    let served = server.model()?;
-    let body = fields::read(&server, request).await?;
-    let fields = Fields::of(&body);
+pub(super) async fn apply_template(asked: Asked) -> Result<Json<Value>, ApiError> {
+    let (server, served, fields) = asked.parts()?;
     let asked = ask::ask(fields, Protocol::OpenAi)?;
-    let (prompt, _, _) = prompt::open(&server, served, asked, Protocol::OpenAi)?;
+    let (prompt, _, _) = prompt::open(server, served, asked, Protocol::OpenAi)?;
     Ok(Json(json!({ "prompt": prompt.text() })))
 }
 
 /// `/completion`.
-pub(super) async fn completion(
-    State(server): State<Arc<Server>>,
-    request: Request,
-) -> Result<Response, ApiError> {
-    let served = server.model()?;
-    let body = fields::read(&server, request).await?;
-    let fields = Fields::of(&body);
+pub(super) async fn completion(asked: Asked) -> Result<Response, ApiError> {
+    let (server, served, fields) = asked.parts()?;
     served.writer()?;
-    order::permit_grammar(&server, fields)?;
+    order::permit_grammar(server, fields)?;
     let admitted = server.admit().await?;
-    let (order, stream) = read(&body, &server.config.preset)?;
+    let (order, stream) = read(&asked.body, &server.config.preset)?;
     let prompts = prompt::inputs(served, fields, "prompt", 1)?;
-    answer(&server, served, admitted, Order { prompts, ..order }, stream).await
+    answer(server, served, admitted, Order { prompts, ..order }, stream).await
 }
 
 /// `/infill`.
-pub(super) async fn infill(
-    State(server): State<Arc<Server>>,
-    request: Request,
-) -> Result<Response, ApiError> {
-    let served = server.model()?;
-    let body = fields::read(&server, request).await?;
-    let fields = Fields::of(&body);
+pub(super) async fn infill(asked: Asked) -> Result<Response, ApiError> {
+    let (server, served, fields) = asked.parts()?;
     let (_, vocab) = served.writer()?;
-    order::permit_grammar(&server, fields)?;
+    order::permit_grammar(server, fields)?;
     let admitted = server.admit().await?;
-    let (order, stream) = read(&body, &server.config.preset)?;
+    let (order, stream) = read(&asked.body, &server.config.preset)?;
     let before = fields.text("input_prefix")?.unwrap_or_default();
     let after = fields.text("input_suffix")?.unwrap_or_default();
     let extra = extra(fields)?;
@@ -128,7 +104,7 @@ pub(super) async fn infill(
     let begun = fields.text("prompt")?.unwrap_or_default();
     let begun = vocab.tokenize(begun, false, false);
     tokens.extend(begun.map_err(|error| ApiError::bad(error.to_string()))?);
-    answer(&server, served, admitted, Order { prompts: vec![tokens], ..order }, stream).await
+    answer(server, served, admitted, Order { prompts: vec![tokens], ..order }, stream).await
 }
 
 /// `input_extra`: other files, one after the other.

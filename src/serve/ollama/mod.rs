@@ -9,15 +9,15 @@ use std::sync::Arc;
 
 use axum::Json;
 use axum::body::Body;
-use axum::extract::{Request, State};
 use axum::http::header;
 use axum::response::{IntoResponse, Response};
 use serde_json::{Map, Value, json};
 
 use super::answers::{self, warned};
 use super::ask;
+use super::asked::Asked;
 use super::error::{ApiError, Protocol};
-use super::fields::{self, Fields};
+use super::fields::Fields;
 use super::order::{self, MAX_LOGPROBS, Order};
 use super::preset::Preset;
 use super::prompt;
@@ -34,12 +34,9 @@ use reply::{Kind, Reply};
 pub(super) use shelf::{described, ps, show, shown, tags, version};
 
 /// `/api/chat`.
-pub(super) async fn chat(
-    State(server): State<Arc<Server>>,
-    request: Request,
-) -> Result<Response, ApiError> {
+pub(super) async fn chat(asked: Asked) -> Result<Response, ApiError> {
+    let Asked { server, body } = asked;
     let served = server.model()?;
-    let body = fields::read(&server, request).await?;
     let fields = Fields::of(&body);
     server.named(served, fields.text("model")?)?;
     if fields.list("messages")?.is_none_or(<[Value]>::is_empty) {
@@ -59,12 +56,9 @@ pub(super) async fn chat(
 }
 
 /// `/api/generate`.
-pub(super) async fn generate(
-    State(server): State<Arc<Server>>,
-    request: Request,
-) -> Result<Response, ApiError> {
+pub(super) async fn generate(asked: Asked) -> Result<Response, ApiError> {
+    let Asked { server, body } = asked;
     let served = server.model()?;
-    let body = fields::read(&server, request).await?;
     let fields = Fields::of(&body);
     server.named(served, fields.text("model")?)?;
     let prompt = fields.text("prompt")?.unwrap_or_default();

@@ -4,13 +4,13 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use axum::Json;
-use axum::extract::{Request, State};
+use axum::extract::State;
 use chrono::{DateTime, SecondsFormat, TimeDelta, Utc};
 use serde_json::{Map, Value, json};
 use sha2::{Digest, Sha256};
 
+use super::super::asked::Asked;
 use super::super::error::ApiError;
-use super::super::fields::{self, Fields};
 use super::super::preset::Preset;
 use super::super::server::{Served, Server};
 use crate::engine::Index;
@@ -50,13 +50,8 @@ pub(in super::super) async fn ps(
 }
 
 /// `/api/show`.
-pub(in super::super) async fn show(
-    State(server): State<Arc<Server>>,
-    request: Request,
-) -> Result<Json<Value>, ApiError> {
-    let served = server.model()?;
-    let body = fields::read(&server, request).await?;
-    let fields = Fields::of(&body);
+pub(in super::super) async fn show(asked: Asked) -> Result<Json<Value>, ApiError> {
+    let (server, served, fields) = asked.parts()?;
     let name = fields.text("model")?.or(fields.text("name")?);
     server.named(served, Some(name.ok_or_else(|| fields.wrong("model", "there"))?))?;
     let knows = Some([served.takes_tools(), served.thinks()]);

@@ -7,14 +7,15 @@ use std::sync::Arc;
 
 use axum::Json;
 use axum::body::Body;
-use axum::extract::{Path, Request, State};
+use axum::extract::{Path, State};
 use axum::response::{IntoResponse, Response};
 use serde_json::{Map, Value, json};
 
 use super::answers::{self, warned};
 use super::ask;
+use super::asked::Asked;
 use super::error::{ApiError, Protocol};
-use super::fields::{self, Fields};
+use super::fields::Fields;
 use super::fit;
 use super::order::{self, MAX_LOGPROBS, MAX_TEXTS, Order};
 use super::preset::Preset;
@@ -69,12 +70,9 @@ fn describe(server: &Server, served: &Served) -> Value {
 }
 
 /// `/v1/chat/completions`.
-pub(super) async fn chat(
-    State(server): State<Arc<Server>>,
-    request: Request,
-) -> Result<Response, ApiError> {
+pub(super) async fn chat(asked: Asked) -> Result<Response, ApiError> {
+    let Asked { server, body } = asked;
     let served = server.model()?;
-    let body = fields::read(&server, request).await?;
     // With one model, any name means it, as with llama-server.
     Fields::of(&body).text("model")?;
     order::permit_grammar(&server, Fields::of(&body))?;
@@ -208,13 +206,22 @@ fn format(fields: Fields<'_>) -> Result<Option<Grammar>, ApiError> {
     }
 }
 
+/// How many tokens the prompt of a chat has.
+pub(super) async fn count(
+    server: &Arc<Server>,
+    served: &Served,
+    chat: &Map<String, Value>,
+) -> Result<usize, ApiError> {
+    // Its turn; nothing of the queue.
+    let _admitted = server.admit().await?;
+    let Opened { order, .. } = open(server, served, chat)?;
+    Ok(order.prompts.iter().map(Vec::len).sum())
+}
+
 /// `/v1/completions`.
-pub(super) async fn completions(
-    State(server): State<Arc<Server>>,
-    request: Request,
-) -> Result<Response, ApiError> {
+pub(super) async fn completions(asked: Asked) -> Result<Response, ApiError> {
+    let Asked { server, body } = asked;
     let served = server.model()?;
-    let body = fields::read(&server, request).await?;
     let fields = Fields::of(&body);
     fields.text("model")?;
     served.writer()?;

@@ -11,29 +11,26 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use axum::Json;
 use axum::body::Body;
-use axum::extract::{Path, Request, State};
+use axum::extract::{Path, State};
 use axum::response::{IntoResponse, Response};
 use serde_json::{Map, Value, json};
 use tokio_stream::{StreamExt, once};
 
-use super::answers::{self, Message, News, warned};
+use super::answers::{self, warned};
+use super::asked::Asked;
+use super::blocks::told;
 use super::error::ApiError;
-use super::fields::{self, Fields};
+use super::fields::Fields;
 use super::openai::{self, Opened};
 use super::preset::Preset;
 use super::server::Server;
-use crate::engine::Finish;
-use crate::talk::speech::Reader;
 use reply::Reply;
 pub use store::Store;
 
 /// `/v1/responses`.
-pub(super) async fn create(
-    State(server): State<Arc<Server>>,
-    request: Request,
-) -> Result<Response, ApiError> {
+pub(super) async fn create(asked: Asked) -> Result<Response, ApiError> {
+    let Asked { server, body } = asked;
     let served = server.model()?;
-    let body = fields::read(&server, request).await?;
     let stream = Fields::of(&body).flag("stream")?.unwrap_or(false);
     let store = server.config.responses.clone();
     let whole = request::whole(&body, &store)?;
@@ -95,35 +92,11 @@ pub(super) async fn forget(
     }
 }
 
-/// Takes what the worker says; its events.
-fn told(reply: &mut Reply, reader: &mut Reader, message: Message) -> Result<String, ApiError> {
-    match message.news {
-        News::Reading(_) => Ok(String::new()),
-        News::Piece(piece) => {
-            let said = reader.push(&piece.text);
-            Ok(said.into_iter().map(|said| reply.add(said)).collect())
-        }
-        News::End(ended) => {
-            let ended = ended?;
-            let said = reader.finish(ended.finish != Finish::Stop);
-            let events: String = said.into_iter().map(|said| reply.add(said)).collect();
-            Ok(events + &reply.end(ended))
-        }
-    }
-}
-
 /// `/v1/responses/input_tokens`.
-pub(super) async fn input_tokens(
-    State(server): State<Arc<Server>>,
-    request: Request,
-) -> Result<Json<Value>, ApiError> {
-    let served = server.model()?;
-    let body = fields::read(&server, request).await?;
-    let chat = request::chat(&request::whole(&body, &server.config.responses)?)?;
-    // Its turn; nothing of the queue.
-    let _admitted = server.admit().await?;
-    let Opened { order, .. } = openai::open(&server, served, &chat)?;
-    let n: usize = order.prompts.iter().map(Vec::len).sum();
+pub(super) async fn input_tokens(asked: Asked) -> Result<Json<Value>, ApiError> {
+    let (server, served, _) = asked.parts()?;
+    let chat = request::chat(&request::whole(&asked.body, &server.config.responses)?)?;
+    let n = openai::count(server, served, &chat).await?;
     Ok(Json(json!({"object": "response.input_tokens", "input_tokens": n})))
 }
 

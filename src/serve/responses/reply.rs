@@ -4,7 +4,7 @@ use serde_json::{Map, Value, json};
 
 use crate::engine::Finish;
 use crate::engine::batch::Ended;
-use crate::serve::blocks::{Block, Blocks, Kind, Step};
+use crate::serve::blocks::{Block, Blocks, Kind, Step, Tell};
 use crate::serve::error::ApiError;
 use crate::talk::speech::Said;
 
@@ -62,27 +62,6 @@ impl Reply {
         let response = self.response("in_progress");
         self.event("response.created", json!({ "response": response.clone() }))
             + &self.event("response.in_progress", json!({ "response": response }))
-    }
-
-    /// Takes what was said; its events.
-    pub(super) fn add(&mut self, said: Said) -> String {
-        let unique = self.unique.clone();
-        let steps = self.blocks.add(said, |i| format!("call_{unique}{i:02}"));
-        steps.into_iter().map(|step| self.step(step)).collect()
-    }
-
-    /// The answer has ended; the last events.
-    pub(super) fn end(&mut self, ended: Ended) -> String {
-        let steps = self.blocks.finish();
-        self.ended = Some(ended);
-        let mut events: String = steps.into_iter().map(|step| self.step(step)).collect();
-        let response = self.whole();
-        let kind = match response["status"].as_str() {
-            Some("incomplete") => "response.incomplete",
-            _ => "response.completed",
-        };
-        events += &self.event(kind, json!({ "response": response }));
-        events
     }
 
     /// It cannot be ended well.
@@ -241,6 +220,27 @@ impl Reply {
         data["sequence_number"] = self.n_events.into();
         self.n_events += 1;
         format!("event: {kind}\ndata: {data}\n\n")
+    }
+}
+
+impl Tell for Reply {
+    fn add(&mut self, said: Said) -> String {
+        let unique = self.unique.clone();
+        let steps = self.blocks.add(said, |i| format!("call_{unique}{i:02}"));
+        steps.into_iter().map(|step| self.step(step)).collect()
+    }
+
+    fn end(&mut self, ended: Ended) -> String {
+        let steps = self.blocks.finish();
+        self.ended = Some(ended);
+        let mut events: String = steps.into_iter().map(|step| self.step(step)).collect();
+        let response = self.whole();
+        let kind = match response["status"].as_str() {
+            Some("incomplete") => "response.incomplete",
+            _ => "response.completed",
+        };
+        events += &self.event(kind, json!({ "response": response }));
+        events
     }
 }
 

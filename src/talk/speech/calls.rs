@@ -324,6 +324,10 @@ impl Section {
             tagged.cut(&held, &mut text);
             self.say(Said::Arguments(text));
         }
+        if let Body::Whole(quote) = &going.body {
+            let quote = *quote;
+            self.say(Said::Arguments(given::begun(&held, quote)));
+        }
         self.out.append(&mut self.kept);
         (self.out, String::new())
     }

@@ -272,6 +272,96 @@ pub(super) fn balanced(text: &str, quote: Option<&str>) -> Result<Option<usize>,
     Ok(None)
 }
 
+/// The beginning of the JSON that `text`, which was cut, would have become: what is certain of it, and the text in whose midst it ends.
+pub(super) fn begun(text: &str, quote: Option<&'static str>) -> String {
+    let Some(place) = place(text, quote) else { return String::new() };
+    // All of it, with what is missing at the end, which takes one letter each in JSON.
+    let whole = |text: &str, end: &str, open: &[char]| {
+        let close = open.iter().rev().map(|open| match open {
+            '(' => ')',
+            '[' => ']',
+            _ => '}',
+        });
+        let whole = format!("{text}{end}{}", close.collect::<String>());
+        let json = match quote {
+            Some(quote) => braces(&whole, quote),
+            None => python(&whole),
+        };
+        let closed = open.len() + usize::from(!end.is_empty());
+        json.ok().map(|json| json[..json.len().saturating_sub(closed)].to_owned())
+    };
+    let within = place.within.and_then(|mark| whole(&text[..place.end], mark, &place.open));
+    // A word or a number may have gone on: only the members before it are certain.
+    let before = || whole(&text[..place.comma?], "", place.open.get(..1)?);
+    within.or_else(before).unwrap_or_default()
+}
+
+/// Where a text was cut.
+struct Place {
+    /// The brackets that are open.
+    open: Vec<char>,
+    /// What would end the text in whose midst it is.
+    within: Option<&'static str>,
+    /// Where that text is sure to go to.
+    end: usize,
+    /// The last comma between the outermost members.
+    comma: Option<usize>,
+}
+
+fn place(text: &str, quote: Option<&'static str>) -> Option<Place> {
+    let (mut open, mut comma, mut at) = (Vec::new(), None, 0);
+    while at < text.len() {
+        let rest = &text[at..];
+        let c = rest.chars().next()?;
+        let begins = match quote {
+            Some(quote) => rest.starts_with(quote).then_some(quote),
+            None if c == '"' => Some("\""),
+            None => (c == '\'').then_some("'"),
+        };
+        if let Some(mark) = begins {
+            let len = match quote {
+                Some(_) => rest[mark.len()..].find(mark).map(|n| n + 2 * mark.len()),
+                None => quoted(rest),
+            };
+            let Some(len) = len else {
+                let end = at + mark.len() + sure(&rest[mark.len()..], mark, quote.is_none());
+                return Some(Place { open, within: Some(mark), end, comma });
+            };
+            at += len;
+            continue;
+        }
+        match c {
+            '(' | '[' | '{' if open.len() < MAX_DEPTH => open.push(c),
+            '(' | '[' | '{' => return None,
+            ')' | ']' | '}' => drop(open.pop()?),
+            ',' if open.len() == 1 => comma = Some(at),
+            _ => {}
+        }
+        at += c.len_utf8();
+    }
+    Some(Place { open, within: None, end: text.len(), comma })
+}
+
+/// How much of a text that was cut is a part of it for sure: not the beginning of its mark, nor of an escape.
+fn sure(text: &str, mark: &str, escapes: bool) -> usize {
+    if !escapes {
+        let tail = (1..mark.len()).rev().find(|&n| text.ends_with(&mark[..n]));
+        return text.len() - tail.unwrap_or(0);
+    }
+    let mut chars = text.char_indices();
+    while let Some((at, c)) = chars.next() {
+        let more = match (c, (c == '\\').then(|| chars.next())) {
+            ('\\', Some(None)) => return at,
+            ('\\', Some(Some((_, 'u')))) => 4,
+            _ => 0,
+        };
+        if (0..more).any(|_| chars.next().is_none()) {
+            return at;
+        }
+    }
+    text.len()
+}
+
 /// The length of a quoted text.
 fn quoted(text: &str) -> Option<usize> {
     let quote = text.chars().next()?;

@@ -81,6 +81,32 @@ fn calls_that_are_cut_hold_what_was_said() {
 }
 
 #[test]
+fn calls_that_are_cut_hold_what_is_certain_where_they_are_read_as_a_whole() {
+    let braces = "<|tool_call>call:weather{";
+    for (template, answer, want) in [
+        ("func_name1(", "[weather(city=\"Os", "{\"city\":\"Os"),
+        ("func_name1(", "[weather(city='It\\'s \\", "{\"city\":\"It's "),
+        ("func_name1(", "[weather(city='\\u00", "{\"city\":\""),
+        ("func_name1(", "[weather(city='Oslo', days=2", "{\"city\":\"Oslo\""),
+        (
+            "func_name1(",
+            "[weather(city='Oslo', days=[1, {'a': 'x",
+            "{\"city\":\"Oslo\",\"days\":[1,{\"a\":\"x",
+        ),
+        ("func_name1(", "[weather(city='Oslo', days={'ke", "{\"city\":\"Oslo\""),
+        ("func_name1(", "[weather(days=2", ""),
+        ("<|tool_call>", &format!("{braces}city:<|\"|>Oslo<|\""), "{\"city\":\"Oslo"),
+        ("<|tool_call>", &format!("{braces}city:<|\"|>Oslo<|\"|>,da"), "{\"city\":\"Oslo\""),
+    ] {
+        for live in [true, false] {
+            let spoken = heard(template, "", answer, live, true);
+            assert_eq!(spoken.calls.len(), 1, "{answer}: {spoken:?}");
+            assert_eq!(spoken.calls[0].arguments, want, "{answer}");
+        }
+    }
+}
+
+#[test]
 fn odd_arguments_become_objects() {
     for (given, want) in [
         ("\"{\\\"city\\\": \\\"Oslo\\\"}\"", json!({"city": "Oslo"})),

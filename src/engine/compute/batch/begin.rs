@@ -106,7 +106,10 @@ impl Batcher {
     ) -> Result<(), (Box<dyn Sink>, Error)> {
         let prompt = request.prompt.clone();
         self.give_up(slot, &prompt);
-        let kept = match self.unshelve(slot, &prompt, common) {
+        let parts_at = self.parts_at(&prompt);
+        // Of a state there is all or nothing.
+        let is_there = !self.has_state || self.slots[from].n_done == common;
+        let kept = match self.unshelve(slot, &prompt, if is_there { common } else { 0 }) {
             Some(kept) => kept,
             None if self.loaded.model.has_encoder() => 0,
             None => self.keep(slot, from, common),
@@ -121,6 +124,7 @@ impl Batcher {
         self.tally.reused += kept;
         self.slots[slot].tokens = tokens;
         self.slots[slot].running = Some(running);
+        self.slots[slot].stations = self.stations(prompt.len(), kept, parts_at);
         self.slots[slot].is_text = true;
         Ok(())
     }

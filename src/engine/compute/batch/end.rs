@@ -62,6 +62,7 @@ impl Batcher {
     pub(super) fn close(&mut self, slot: usize) {
         let slot = &mut self.slots[slot];
         slot.running = None;
+        slot.stations.clear();
         slot.tokens.truncate(slot.n_done);
     }
 

@@ -15,7 +15,7 @@ use files::{Files, Label};
 use worth::Work;
 
 /// Texts, and what is gained of one, that are shorter are computed faster than anybody would notice. (tokens)
-const LEAST: usize = 64;
+pub(super) const LEAST: usize = 64;
 
 /// The prompts of one model that are on disk.
 #[derive(Debug)]
@@ -43,7 +43,12 @@ impl Engine {
     /// The prompts of this model that are kept on disk, in at most `most` bytes with those of all others. `None` where there is no
     /// place for files, or the model's memory cannot be kept.
     pub fn shelf(&self, most: Bytes) -> Option<Shelf> {
-        Shelf::open(&self.loaded(), crate::memo::path("prompts")?, most)
+        self.shelf_in(crate::memo::path("prompts")?, most)
+    }
+
+    /// The same, in a directory of one's own.
+    pub fn shelf_in(&self, dir: PathBuf, most: Bytes) -> Option<Shelf> {
+        Shelf::open(&self.loaded(), dir, most)
     }
 }
 
@@ -57,6 +62,12 @@ impl Shelf {
         let labels = files.labels(&key);
         let cuts = !loaded.model.has_state();
         Some(Shelf { files, key, labels, work: Work::of(loaded), cuts })
+    }
+
+    /// Keeps what is long enough, whether reading it back is faster than computing it or not: for who looks at what is read.
+    #[must_use]
+    pub fn at_any_price(self) -> Shelf {
+        Shelf { work: Work::endless(), ..self }
     }
 
     /// The kept text that has most of the beginning of `prompt`, whose last token is computed in any case, if that is worth more
@@ -102,6 +113,18 @@ impl Shelf {
             && self.work.pays(bytes, tokens.len())
             && self.files.has_room(bytes)
             && !self.labels.iter().any(kept)
+    }
+
+    /// Whether so many tokens may be worth keeping, whatever their state takes.
+    pub(super) fn would_keep(&self, n_tokens: usize) -> bool {
+        n_tokens >= LEAST && self.work.pays(0, n_tokens)
+    }
+
+    /// How many tokens `prompt` and a kept text begin with alike, at most.
+    pub(super) fn longest_common(&self, prompt: &[Token]) -> usize {
+        let common =
+            |label: &Label| label.tokens.iter().zip(prompt).take_while(|(a, b)| a == b).count();
+        self.labels.iter().map(common).max().unwrap_or(0)
     }
 
     /// Keeps `tokens`, whose state `write` writes to the file that it is given. What cannot be kept is not: nobody needs to know.

@@ -36,6 +36,11 @@ impl Work {
         }
     }
 
+    /// So much that anything is faster.
+    pub(super) fn endless() -> Work {
+        Work { token: f64::INFINITY, pass: 0.0, n_ubatch: 1 }
+    }
+
     /// Whether reading `bytes` is faster than computing `tokens`.
     #[expect(clippy::cast_precision_loss, reason = "an estimate")]
     pub(super) fn pays(&self, bytes: u64, tokens: usize) -> bool {
