@@ -198,7 +198,7 @@ export function progress() {
   }
   const more = [seconds > 2 ? `${time.elapsed(seconds)} so far` : "", seconds > 2 ? binds : ""].filter(Boolean).join(" · ");
   if (run.progress) {
-    const state = time.prompt(run.progress, now, at, run.seen);
+    const state = time.prompt(run.progress, now, at, run.seen, run.gaps);
     // What is known of the blocks may still be about the last pass.
     const place = at - run.progress.at > 300 ? block : null;
     view.waiting(time.promptInWords(state, place, seconds), more, state.part);

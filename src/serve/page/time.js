@@ -33,18 +33,21 @@ function whole(share, predicted, elapsed) {
 /**
  * How far a prompt is: `part` of its time is over, `left` seconds are left (0 if that is not known yet), and it is in pass `pass` of
  * `passes`. `progress` is what the server said before the pass under way, `now` what the model is doing. What was seen last is noted
- * in `seen`: between two places time goes on as it did, but not further than to the next one.
+ * in `seen`: between two places time goes on as it did, but not further than to the next one. Who came back in the middle (`late`) was
+ * not told when the pass began.
  */
-export function prompt({ time_ms: before = 0, at, passes }, now, time, seen) {
+export function prompt({ time_ms: before = 0, at, passes }, now, time, seen, late = false) {
   const running = (time - at) / 1000;
-  // What is told at the beginning of a pass may still be about the last one.
-  const [from, to] = running < 0.3 ? [0, 0] : [now?.pass_done ?? 0, now?.pass_next ?? 0];
+  // What is told at the beginning of a pass may still be about the last one, and at its end about the next.
+  const lasts = now?.pass_seconds ?? 0;
+  const fresh = running >= 0.3 && (late || lasts <= running + 0.5);
+  const [from, to] = fresh ? [now?.pass_done ?? 0, now?.pass_next ?? 0] : [0, 0];
   const { before_ms: past = 0, pass_ms: present = 1, after_ms: later = 0, measured = false, pass = 1, of = 1 } = passes ?? {};
   const all = Math.max(past + present + later, 1e-9);
-  const [done, next] = [from, to].map((part) => Math.min(1, (past + part * present) / all));
-  // Who came back in the middle was not told when the pass began.
-  const elapsed = before / 1000 + Math.max(running, running < 0.3 ? 0 : now?.pass_seconds ?? 0);
-  if (done > (seen.share ?? 0)) Object.assign(seen, { share: done, elapsed });
+  const [reached, next] = [from, to].map((part) => Math.min(1, (past + part * present) / all));
+  const elapsed = before / 1000 + (late ? Math.max(running, lasts) : running);
+  if (reached > (seen.share ?? 0)) Object.assign(seen, { share: reached, elapsed });
+  const done = Math.max(reached, seen.share ?? 0);
   const predicted = measured ? all / 1000 : 0;
   const known = predicted > 0 || seen.share > 0;
   const guess = known ? elapsed / Math.max(whole(seen.share ?? 0, predicted, seen.elapsed ?? 0), 1e-9) : 0;
