@@ -2,6 +2,7 @@
 
 import os
 import pathlib
+import subprocess
 import sys
 import time
 
@@ -62,3 +63,18 @@ class MemoryGroup:
         except OSError:
             if needed:
                 raise
+
+
+def main():
+    """cgroup.py LIMIT COMMAND...: runs the command in a group of so many MiB, with cold caches; says the most that the group had."""
+    limit, command = int(sys.argv[1]) << 20, sys.argv[2:]
+    subprocess.run(["sync"], check=True)
+    pathlib.Path("/proc/sys/vm/drop_caches").write_text("3")
+    with MemoryGroup(limit) as group:
+        done = subprocess.run(command, preexec_fn=group.enter)
+        print(f"{group.peak() / (1 << 20):.0f} MiB at most in a group of {limit >> 20} MiB", file=sys.stderr)
+    sys.exit(done.returncode)
+
+
+if __name__ == "__main__":
+    main()

@@ -41,16 +41,16 @@ const MODELS: [&str; 14] = [
 
 /// What a text became.
 #[derive(Debug, Default)]
-struct Heard {
-    text: String,
-    scored: Vec<Scored>,
+pub(crate) struct Heard {
+    pub(crate) text: String,
+    pub(crate) scored: Vec<Scored>,
     end: Option<Result<Ended, String>>,
     gone: bool,
 }
 
 /// Listens, and lets others see.
 #[derive(Clone, Debug, Default)]
-struct Ear(Arc<Mutex<Heard>>);
+pub(crate) struct Ear(pub(crate) Arc<Mutex<Heard>>);
 
 impl Sink for Ear {
     fn room(&self) -> Room {
@@ -114,7 +114,7 @@ fn tokens(n: usize, seed: usize, n_vocab: usize) -> Vec<Token> {
 }
 
 /// Writes all of them, together.
-fn write(batcher: &mut Batcher, prompts: &[Vec<Token>]) -> Vec<Ear> {
+pub(crate) fn write(batcher: &mut Batcher, prompts: &[Vec<Token>]) -> Vec<Ear> {
     let ears: Vec<Ear> = prompts.iter().map(|_| Ear::default()).collect();
     for (prompt, ear) in prompts.iter().zip(&ears) {
         batcher.add(request(prompt, ear));

@@ -4,13 +4,14 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
 
-use airrun::engine::experts::Counts;
+use airrun::engine::experts::{Counts, Watch};
 use airrun::engine::{Engine, Error, LoadOptions, Session, StreamMode, Token, planning};
 use airrun::gguf::Index;
 use airrun::source::WeightSource;
 use airrun::source::fault::{Behaviour, Fault, FaultySource};
 use airrun::units::{Bytes, MIB};
 
+use crate::batch;
 use crate::test_device;
 use crate::tiny_models;
 
@@ -306,6 +307,59 @@ fn a_pass_that_is_stopped_while_experts_come_harms_none_after_it() {
         assert!(bits(&slow) == bits(&resident), "token {next}");
     }
     assert!(stopped > 3, "{stopped} were stopped");
+}
+
+/// What several texts of one pass want is fetched once, and each is what it is beside the same others on resident weights.
+#[test]
+fn texts_of_one_pass_share_what_is_fetched() {
+    if !is_alone("experts::texts_of_one_pass_share_what_is_fetched") {
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let mut hits = 0;
+    for name in ["qwen3moe-many", "gpt-oss-many", "deepseek2-many"] {
+        let path = model(name, dir.path());
+        let index = index(&path);
+        let together = |stream, ram| {
+            let options = LoadOptions { sequences: 3, ..options(stream, ram) };
+            let engine = Engine::open(index.clone(), &options).unwrap();
+            let mut batcher = engine.batcher().unwrap();
+            let ears = batch::write(&mut batcher, &[tokens(5, 1), tokens(40, 2), tokens(9, 3)]);
+            let counts = engine.monitor().experts().map(Watch::counts);
+            (ears, counts)
+        };
+        let (resident, _) = together(StreamMode::Never, None);
+        let ram = budget(&index, StreamMode::Auto, 0.4);
+        let (streamed, counts) = together(StreamMode::Auto, Some(ram));
+        let counts = counts.expect("experts come one by one");
+        assert!(counts.misses > 0, "{name}: {counts:?}");
+        hits += counts.uses - counts.misses;
+        for (a, b) in resident.iter().zip(&streamed) {
+            let (a, b) = (a.0.lock().unwrap(), b.0.lock().unwrap());
+            let bits = |heard: &batch::Heard| {
+                let scored = heard.scored.iter().flat_map(|s| s.top.iter());
+                scored.map(|a| (a.bytes.clone(), a.logprob.to_bits())).collect::<Vec<_>>()
+            };
+            assert!(!a.scored.is_empty() && a.text == b.text && bits(&a) == bits(&b), "{name}");
+        }
+    }
+    // Some pools have no room for what three texts want at once.
+    assert!(hits > 0);
+}
+
+#[test]
+fn the_parts_of_a_split_model_are_read_by_expert() {
+    if !is_alone("experts::the_parts_of_a_split_model_are_read_by_expert") {
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let whole = model("qwen3moe-many", dir.path());
+    let parts = tiny_models::split(&whole, dir.path());
+    let index = index(&parts);
+    let open = |options: &LoadOptions| Engine::open(index.clone(), options);
+    let session = compare(&whole, open_within(&index, StreamMode::Auto, 0.4, &open), &[1, 7, 64]);
+    let counts = session.monitor().experts().expect("experts are kept").counts();
+    assert!(counts.misses > 0, "{counts:?}");
 }
 
 #[test]

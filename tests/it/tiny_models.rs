@@ -12,7 +12,7 @@ use std::cell::RefCell;
 use std::collections::hash_map::Entry;
 use std::collections::{HashMap, HashSet};
 use std::ffi::{CStr, CString, c_char, c_void};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::ptr::{self, NonNull};
 use std::sync::{LazyLock, Once};
 
@@ -108,6 +108,42 @@ pub(crate) fn write(spec: &Spec, path: &Path) -> Result<(), String> {
     // SAFETY: all tensors added above are alive in `pool`.
     let written = unsafe { sys::gguf_write_to_file(metadata.0.as_ptr(), path.as_ptr(), false) };
     if written { Ok(()) } else { Err(format!("cannot write {path:?}")) }
+}
+
+/// Writes the model at `path` once more, as two files with every second tensor each, in `dir`; returns the path of the first.
+pub(crate) fn split(path: &Path, dir: &Path) -> PathBuf {
+    let c_path = |path: &Path| c_string(path.to_str().expect("plain text"));
+    let mut pool = ptr::null_mut();
+    let params = sys::gguf_init_params { no_alloc: false, ctx: &raw mut pool };
+    // SAFETY: the path ends in NUL; ggml makes a context of the file's tensors, which is freed with `_pool`.
+    let whole = unsafe { sys::gguf_init_from_file(c_path(path).as_ptr(), params) };
+    let whole = Metadata(NonNull::new(whole).expect("it was written here"));
+    let _pool = Pool(NonNull::new(pool).expect("its tensors"));
+    // SAFETY: alive, and asked for as many tensors as there are.
+    let n = unsafe { sys::gguf_get_n_tensors(whole.0.as_ptr()) };
+    let name = |part: u16| dir.join(format!("split-{:05}-of-00002.gguf", part + 1));
+    for part in 0..2_u16 {
+        // SAFETY: nothing is asked of it.
+        let gguf = unsafe { sys::gguf_init_empty() };
+        let made = Metadata(NonNull::new(gguf).expect("memory"));
+        // SAFETY: all that is passed is alive until the file is written, and copied or read only.
+        unsafe {
+            if part == 0 {
+                sys::gguf_set_kv(gguf, whole.0.as_ptr());
+            }
+            sys::gguf_set_val_u16(gguf, c"split.no".as_ptr(), part);
+            sys::gguf_set_val_u16(gguf, c"split.count".as_ptr(), 2);
+            sys::gguf_set_val_i32(gguf, c"split.tensors.count".as_ptr(), i32::try_from(n).unwrap());
+            for i in (i64::from(part)..n).step_by(2) {
+                let tensor =
+                    sys::ggml_get_tensor(pool, sys::gguf_get_tensor_name(whole.0.as_ptr(), i));
+                sys::gguf_add_tensor(gguf, tensor);
+            }
+            assert!(sys::gguf_write_to_file(gguf, c_path(&name(part)).as_ptr(), false));
+        }
+        drop(made);
+    }
+    name(0)
 }
 
 /// Room that ggml takes in a pool beside a tensor's own bytes: its header and the padding to alignment.

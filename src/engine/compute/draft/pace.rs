@@ -161,21 +161,21 @@ impl Pace {
         all.truncate(room);
         #[expect(clippy::cast_precision_loss, reason = "few texts")]
         let texts = trees.len() as f64;
-        let without = texts / self.seconds(base);
-        let (mut best, mut best_rate, mut sum) = (0, without * MARGIN, texts);
+        // The drafts are here, and what they took is spent, whatever becomes of them.
+        let rate = |sum: f64, n: usize| sum / (self.seconds(base + n) + self.draft_seconds);
+        let (mut best, mut best_rate, mut sum) = (0, rate(texts, 0) * MARGIN, texts);
         for (i, entry) in all.iter().enumerate() {
             sum += entry.2;
-            let rate = sum / (self.seconds(base + i + 1) + self.draft_seconds);
-            if rate > best_rate {
-                (best, best_rate) = (i + 1, rate);
+            if rate(sum, i + 1) > best_rate {
+                (best, best_rate) = (i + 1, rate(sum, i + 1));
             }
         }
         let was_trial = self.nap > NAPS[0];
-        if best > 0 {
+        if best > 0 && best_rate > texts / self.seconds(base) * MARGIN {
             self.nap = NAPS[0];
         } else {
             // A trial, now that they are made; then a longer sleep.
-            best = if was_trial { TRIAL.min(all.len()) } else { 0 };
+            best = if was_trial { best.max(TRIAL.min(all.len())) } else { best };
             self.asleep = self.nap + 1;
             self.nap = (self.nap * 2).min(NAPS[1]);
         }
