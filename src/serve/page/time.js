@@ -22,7 +22,7 @@ export function elapsed(seconds) {
 }
 
 /** How much a prediction counts against what was seen, at the beginning, and how fast that trust goes. */
-const [TRUST, DOUBT] = [0.1, 6];
+const [TRUST, DOUBT] = [0.1, 12];
 
 /** Seconds of work of which `share` took `elapsed` seconds, and that was predicted to take `predicted` in all, or 0 if nothing was. */
 function whole(share, predicted, elapsed) {
