@@ -86,28 +86,33 @@ fn too_little_memory_is_refused_with_what_would_do() {
 #[test]
 fn a_plan_does_not_change_from_run_to_run() {
     let path = model("tiny-chat-q8_0.gguf");
-    let ram = format!("{}M", least(&["plan", &path, "-c", "512", "--ubatch", "512"]) + 3);
+    let ram = format!("{}M", least(&["plan", &path, "-c", "512", "--ubatch", "512"]) + 1);
     // How many tokens go in a pass is weighed with the machine's speed, which differs from run to run beside other tests.
-    // What the program takes differs by some pages and is rounded to MiB, which may be two blocks of a model this small.
-    let mut by_streamed = std::collections::BTreeMap::new();
+    // What the program takes differs by some pages, and is rounded to MiB: where that is the same, all is.
+    let mut by_process = std::collections::BTreeMap::new();
+    let mut streamed = Vec::new();
     for _ in 0..6 {
         let mut plan = json(&[
             "plan", &path, "--ram", &ram, "-c", "512", "--ubatch", "512", "--draft", "none",
             "--json",
         ]);
-        let streamed = plan["streamed"]["blocks"].as_u64().unwrap();
-        let plan = ["blocks", "streamed", "slots", "ctx", "ubatch"].map(|key| plan[key].take());
-        assert_eq!(by_streamed.entry(streamed).or_insert_with(|| plan.clone()), &plan);
+        streamed.push(plan["streamed"]["blocks"].as_u64().unwrap());
+        let process = plan["memory"]["process"].as_u64().unwrap();
+        let plan =
+            ["blocks", "streamed", "slots", "ctx", "ubatch", "memory"].map(|key| plan[key].take());
+        assert_eq!(by_process.entry(process).or_insert_with(|| plan.clone()), &plan);
     }
-    let (least, most) = (*by_streamed.keys().min().unwrap(), *by_streamed.keys().max().unwrap());
-    assert!(most - least <= 2, "{by_streamed:?}");
+    let sizes: Vec<u64> = by_process.keys().copied().collect();
+    let spread = sizes.last().unwrap() - sizes[0];
+    assert!(spread <= 3 << 20, "{sizes:?}");
     let bench = [
         "bench", &path, "--ram", &ram, "-c", "512", "--ubatch", "512", "-p", "0", "-n", "1", "-r",
         "1", "--json",
     ];
     let run = json(&bench)["plan"].take();
-    // A program that plans and measures takes some MiB more than one that only computes: no more streams than was planned.
-    assert!(run["streamed"]["blocks"].as_u64() <= Some(most), "{run} {by_streamed:?}");
+    // The same again: no more than four blocks of a model this small.
+    let most = streamed.iter().max().unwrap() + 4;
+    assert!(run["streamed"]["blocks"].as_u64() <= Some(most), "{run} {streamed:?}");
 }
 
 /// Whatever is resident and however the rest is cut, the logits are the same to the last bit.
