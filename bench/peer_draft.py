@@ -42,7 +42,7 @@ def main():
     seconds = time.monotonic() - begin
     n = len(tokens) - n_prompt
     print(json.dumps({"tokens": n, "seconds": seconds, "prompt_seconds": prompt_seconds, "passes": passes,
-                      "tokens_per_second": n / seconds, "text": target.pieces(tokens[n_prompt:])}))
+                      "tokens_per_second": n / seconds, "ids": tokens[n_prompt:]}))
 
 
 class Text:
@@ -105,13 +105,6 @@ class Text:
 
     def ends(self, tokens):
         return any(self.llama.llama_vocab_is_eog(self.vocab, token) for token in tokens)
-
-    def pieces(self, tokens):
-        out = b""
-        for token in tokens:
-            room = ctypes.create_string_buffer(256)
-            out += room.raw[: max(0, self.llama.llama_token_to_piece(self.vocab, token, room, 256, 0, False))]
-        return out.decode(errors="replace")
 
 
 def best(row):
