@@ -8,13 +8,13 @@
 
 mod table;
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::hash_map::Entry;
 use std::collections::{HashMap, HashSet};
 use std::ffi::{CStr, CString, c_char, c_void};
 use std::path::{Path, PathBuf};
 use std::ptr::{self, NonNull};
-use std::sync::{LazyLock, Once};
+use std::sync::{LazyLock, OnceLock};
 
 use ggml_sys as sys;
 
@@ -85,6 +85,13 @@ pub(crate) fn n_blocks(spec: &Spec) -> u32 {
 /// What libllama said when it refused the metadata, or that the file cannot be written.
 pub(crate) fn write(spec: &Spec, path: &Path) -> Result<(), String> {
     quieten();
+    MAKES.set(true);
+    let made = make(spec, path);
+    MAKES.set(false);
+    made
+}
+
+fn make(spec: &Spec, path: &Path) -> Result<(), String> {
     let metadata = Metadata::of(spec)?;
     let tensors = wanted_tensors(&metadata, spec)?;
     let path =
@@ -464,20 +471,36 @@ impl Random {
 
 thread_local! {
     static LAST_ERROR: RefCell<String> = const { RefCell::new(String::new()) };
+    /// Whether this thread makes a model.
+    static MAKES: Cell<bool> = const { Cell::new(false) };
 }
 
-/// Starts libllama once, and keeps its messages from the tests' output: errors are kept for [`write`] to return.
+/// Starts libllama once, and from then on keeps what it says to a thread that makes a model: [`write`] returns the errors. The rest goes
+/// where it went before.
 fn quieten() {
-    static ONCE: Once = Once::new();
-    // SAFETY: called once, before any other use of libllama in this process.
-    ONCE.call_once(|| unsafe {
-        sys::llama_log_set(Some(keep_error), ptr::null_mut());
-        sys::llama_backend_init();
+    OTHERS.get_or_init(|| {
+        // The program's own way of listening first, for it is chosen once.
+        airrun::ggml::Device::cpu().expect("there is a CPU");
+        let (mut before, mut data) = (None, ptr::null_mut());
+        // SAFETY: two places for the answer; the program's listener needs no data.
+        unsafe {
+            sys::llama_log_get(&raw mut before, &raw mut data);
+            sys::llama_log_set(Some(keep_error), ptr::null_mut());
+        }
+        before
     });
 }
 
+/// Who listened before.
+static OTHERS: OnceLock<sys::ggml_log_callback> = OnceLock::new();
+
 unsafe extern "C" fn keep_error(level: sys::ggml_log_level, text: *const c_char, _: *mut c_void) {
-    if level == sys::GGML_LOG_LEVEL_ERROR {
+    if !MAKES.get() {
+        if let Some(Some(before)) = OTHERS.get() {
+            // SAFETY: passed on as it came.
+            unsafe { before(level, text, ptr::null_mut()) };
+        }
+    } else if level == sys::GGML_LOG_LEVEL_ERROR {
         // SAFETY: libllama passes a NUL-terminated string.
         let text = unsafe { CStr::from_ptr(text) }.to_string_lossy();
         LAST_ERROR.with_borrow_mut(|last| last.push_str(&text));
