@@ -12,7 +12,7 @@ skip() { echo "skipped: the clients' tests ($1)" >&2; [ "${AIRRUN_TEST_NO_SKIP:-
 # python VENV LIST: installs what a list names, unless that has been done.
 python() {
     cmp -s "$2" "$1/installed" && return
-    command -v python3 > /dev/null && python3 -m venv "$1" 2> /dev/null || { skip "no python3 with venv"; return 1; }
+    command -v python3 > /dev/null && python3 -m venv --clear "$1" 2> /dev/null || { skip "no python3 with venv"; return 1; }
     "$1/bin/python" -m pip install --quiet --disable-pip-version-check -r "$2" || { skip "pip cannot install $2"; return 1; }
     cp "$2" "$1/installed"
 }
