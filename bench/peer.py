@@ -70,8 +70,11 @@ def fixed_tokens(n, n_vocab):
 def text_tokens(llama, vocab, path, n):
     """The first `n` tokens of a text, again and again if it is short, as `airrun bench --text` computes them."""
     text = open(path, "rb").read()
-    room = (llama.llama_token * (len(text) + 8))()
-    found = llama.llama_tokenize(vocab, text, len(text), room, len(room), True, False)
+    found = -(len(text) + 8)
+    while found < 0:
+        # It says how much room it wants where there is too little.
+        room = (llama.llama_token * -found)()
+        found = llama.llama_tokenize(vocab, text, len(text), room, len(room), True, True)
     if found <= 0:
         sys.exit("llama.cpp found no tokens in the text")
     return [room[i % found] for i in range(n)]

@@ -179,7 +179,8 @@ fn text(args: &BenchArgs, engine: &Engine) -> anyhow::Result<Vec<Token>> {
     let Some(path) = &args.text else { return Ok(Vec::new()) };
     let text = std::fs::read_to_string(path)
         .map_err(|e| Failure::error(format!("cannot read '{}': {e}", path.display()), ""))?;
-    Ok(engine.vocab()?.tokenize(&text, true, false)?)
+    // As `run --raw` reads it: marks of turns are what they are.
+    Ok(engine.vocab()?.tokenize(&text, true, true)?)
 }
 
 /// A context that holds the tests, unless the user gave one: then it must.
