@@ -29,7 +29,7 @@ macro_rules! asset {
 }
 
 /// All files.
-const ASSETS: [Asset; 31] = [
+const ASSETS: [Asset; 34] = [
     asset!("/", "index.html", HTML),
     asset!("/assets/style.css", "style.css", STYLE),
     asset!("/assets/prose.css", "prose.css", STYLE),
@@ -46,9 +46,12 @@ const ASSETS: [Asset; 31] = [
     asset!("/assets/conversation.js", "conversation.js", SCRIPT),
     asset!("/assets/chats.js", "chats.js", SCRIPT),
     asset!("/assets/code.js", "code.js", SCRIPT),
+    asset!("/assets/edit.js", "edit.js", SCRIPT),
+    asset!("/assets/element.js", "element.js", SCRIPT),
     asset!("/assets/experts.js", "experts.js", SCRIPT),
     asset!("/assets/files.js", "files.js", SCRIPT),
     asset!("/assets/key.js", "key.js", SCRIPT),
+    asset!("/assets/keys.js", "keys.js", SCRIPT),
     asset!("/assets/live.js", "live.js", SCRIPT),
     asset!("/assets/math.js", "math.js", SCRIPT),
     asset!("/assets/notice.js", "notice.js", SCRIPT),

@@ -13,6 +13,7 @@ import { createRequire } from "node:module";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { start } from "./fake.mjs";
+import * as messages from "./messages.mjs";
 
 const client = createRequire(`${process.env.AIRRUN_CLIENT ?? process.cwd()}/`);
 const { chromium } = client("playwright-core");
@@ -947,6 +948,14 @@ for (const [name, options] of [["a desk", DESK], ["a phone in the dark", { ...PH
     await page.getByRole("article", { name: "You" }).first().getByRole("button", { name: "Edit" }).click({ force: true });
     await check("an edit");
     await page.keyboard.press("Escape");
+    await page.getByRole("article", { name: "Answer" }).first().getByRole("button", { name: "Edit" }).click({ force: true });
+    await check("an edited answer");
+    await page.keyboard.press("Escape");
+    await page.getByRole("article", { name: "You" }).first().getByRole("button", { name: "Delete" }).click({ force: true });
+    await check("a deleted question");
+    await page.keyboard.press("Control+/");
+    await check("keys");
+    await page.keyboard.press("Escape");
     await page.click("#open-settings");
     await check("settings");
     await page.keyboard.press("Escape");
@@ -1031,6 +1040,8 @@ function contrasts() {
   }
   return poor;
 }
+
+messages.add({ test, ask, rest, ready, lastAnswer, PHONE });
 
 // --- the real program
 

@@ -5,12 +5,13 @@ import * as asking from "./asking.js";
 import * as chats from "./chats.js";
 import * as composer from "./composer.js";
 import * as talk from "./conversation.js";
+import { button, element } from "./element.js";
 import { whenKeyGiven } from "./key.js";
+import * as keys from "./keys.js";
 import * as live from "./live.js";
 import { lasting } from "./notice.js";
 import * as settings from "./settings.js";
 import * as store from "./store.js";
-import { element, button } from "./view.js";
 
 const $ = (id) => document.getElementById(id);
 
@@ -31,6 +32,7 @@ settings.listen({
 });
 store.onChange(talk.changed);
 composer.listen();
+keys.listen();
 whenKeyGiven(asking.retryFailed);
 
 $("fresh").addEventListener("click", talk.fresh);

@@ -4,7 +4,7 @@
 import { undoable } from "./notice.js";
 import * as store from "./store.js";
 import { fromSaved, toSaved } from "./tree.js";
-import { button, element } from "./view.js";
+import { button, element } from "./element.js";
 
 const $ = (id) => document.getElementById(id);
 

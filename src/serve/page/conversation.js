@@ -47,10 +47,40 @@ export function show() {
 }
 
 function drawn(node) {
-  const pick = (at) => { if (!asking.running()) choose(tree.tip(chat, tree.versions(chat, node)[at])); };
+  const pick = (at) => { if (!asking.running()) choose(tree.tip(chat, tree.versions(chat, node)[at].id)); };
+  const remove = () => forget(node);
   return node.role === "user"
-    ? questionView(node, { pick, send: (text) => asking.ask(text, node.files, node.parent) })
-    : answerView(node, { pick, retry: () => asking.retry(node), go: () => asking.answer(node) });
+    ? questionView(node, { pick, remove, send: (text) => asking.ask(text, node.files, node.parent), answer: () => asking.answer() })
+    : answerView(node, { pick, remove, retry: () => asking.retry(node), go: () => asking.answer(node), change: (text) => change(node, text) });
+}
+
+/** Keeps another text of an answer beside the one that it had. */
+function change({ parent, thought, dropped = 0 }, text) {
+  if (asking.running()) return;
+  const node = tree.add(chat, parent, { role: "assistant", text, thought, dropped, note: "edited" });
+  show();
+  keep([node]);
+}
+
+/** Deletes a message; for a while it can be brought back. */
+function forget(node) {
+  if (asking.running()) return;
+  const { id } = chat;
+  const memo = tree.remove(chat, node);
+  show();
+  title();
+  keep([chat.nodes[node.id]]);
+  const back = async () => {
+    const of = id === chat.id ? chat : await store.read(id).catch(() => null);
+    if (!of) return;
+    const again = tree.restore(of, memo);
+    if (of === chat) show();
+    title();
+    keep([again], of);
+  };
+  const what = node.role === "user" ? "question" : "answer";
+  $("status").textContent = `The ${what} is deleted.`;
+  undoable(`Deleted the ${what}.`, back).focus();
 }
 
 /** What depends on the conversation as a whole. */
@@ -59,9 +89,11 @@ export function settle() {
   $("empty").hidden = shown.length > 0;
   document.body.classList.toggle("busy", busy);
   $("fresh").disabled = shown.length === 0;
+  let asked = false;
   views.forEach((view, i) => {
     const all = tree.versions(chat, shown[i]);
-    view.settle({ at: all.indexOf(shown[i]), n: all.length, last: i === views.length - 1, busy });
+    view.settle({ at: all.indexOf(shown[i]), n: all.length, last: i === views.length - 1, busy, after: asked ? shown[i - 1].role : "" });
+    asked ||= shown[i].role === "user";
   });
   gauge();
   asking.settled(busy);
@@ -161,7 +193,7 @@ export async function changed(id) {
   const { leaf } = chat;
   chat = found;
   // Each tab shows the branch that it is on, as far as that has grown.
-  if (chat.nodes[leaf]) chat.leaf = tree.tip(chat, chat.nodes[leaf]);
+  if (chat.nodes[leaf]) chat.leaf = tree.tip(chat, leaf);
   show();
   asking.takeUp();
 }

@@ -1,6 +1,6 @@
 // Sentences that appear above the line to write on: what can be undone for a while, and what went wrong for good.
 
-import { button, element } from "./view.js";
+import { button, element } from "./element.js";
 
 /** How long something can be undone. (milliseconds) */
 const UNDO = 10_000;
@@ -17,7 +17,7 @@ function reach() {
   drawer.addEventListener("close", () => home.after(place), { once: true });
 }
 
-/** Says that something was done, and lets it be undone for a while; then `kept` is called. */
+/** Says that something was done, and lets it be undone for a while; then `kept` is called. Gives the button that undoes it. */
 export function undoable(words, undo, kept = () => {}) {
   const end = (what) => {
     clearTimeout(timer);
@@ -26,10 +26,12 @@ export function undoable(words, undo, kept = () => {}) {
     what();
     if (hadFocus) (place.closest("dialog")?.querySelector("input") ?? document.getElementById("question")).focus();
   };
-  const node = element("p", "notice", words, button("Undo", () => end(undo), "quiet small"));
+  const back = button("Undo", () => end(undo), "quiet small");
+  const node = element("p", "notice", words, back);
   const timer = setTimeout(() => end(kept), UNDO);
   place.replaceChildren(...place.querySelectorAll(".lasting"), node);
   reach();
+  return back;
 }
 
 /** Says what is wrong until it is not: one sentence of each `kind`. */

@@ -58,7 +58,7 @@ export function onChange(changed) {
   channel?.addEventListener("message", ({ data }) => { if (typeof data?.chat === "string") changed(data.chat); });
 }
 
-const head = ({ id, title, made, changed, nodes }) => ({ id, title, made, changed, n: Object.keys(nodes).length });
+const head = ({ id, title, made, changed, nodes }) => ({ id, title, made, changed, n: Object.values(nodes).filter(({ gone }) => !gone).length });
 
 /** All conversations without what was said, newest first. */
 export async function list() {
@@ -75,11 +75,21 @@ export async function read(id) {
   try { return checked(structuredClone(found)); } catch { return null; }
 }
 
-/** Of what is kept of an answer and what this tab has of it: the one that is further. */
-function further(kept, mine) {
-  if (!kept || kept.text.length + kept.thought.length <= mine.text.length + mine.thought.length) return mine;
+/** Of what is kept of an answer and what this tab has of it: the one that is longer, and its place in its stream. */
+function longer(kept, mine) {
+  if (kept.text.length + kept.thought.length <= mine.text.length + mine.thought.length) return mine;
   const isSame = kept.stream && mine.stream && kept.stream.name === mine.stream.name;
   return isSame ? kept.stream.at > mine.stream.at ? kept : mine : mine.stream && !kept.stream ? kept : mine;
+}
+
+/** Of what is kept of a message and what this tab has of it: the one that is further. What was done last, deleting or not, holds. */
+function further(kept, mine) {
+  if (!kept) return mine;
+  const [before, now] = [kept.turned ?? 0, mine.turned ?? 0];
+  const last = before > now ? kept : mine;
+  if (last.gone) return last;
+  const one = kept.gone ? mine : mine.gone ? kept : longer(kept, mine);
+  return { ...one, turned: Math.max(before, now) };
 }
 
 /** What is kept, with what this tab has written: `nodes` of `chat` and all that is about it as a whole. */

@@ -1,5 +1,6 @@
 // A conversation as a value: a tree of questions and answers, of which one branch is shown. What was said once stays; what is said
-// otherwise becomes a branch of its own. It draws nothing and keeps nothing.
+// otherwise becomes a branch of its own. Of a message that was deleted, its empty place stays, for what came after it. It draws nothing
+// and keeps nothing.
 
 /** A name that nobody else has. (`randomUUID` is only for pages that are served securely.) */
 export function newId(bytes = 12) {
@@ -12,9 +13,12 @@ export function newChat(system = "") {
   return { id: newId(), title: "", named: false, system, made: now, changed: now, leaf: "", from: "", nodes: {} };
 }
 
+/** A message that says nothing. `turned` is when it was deleted or brought back. */
+const blank = () => ({ role: "user", text: "", thought: "", note: "", files: [], figures: null, stream: null, gone: false, turned: 0 });
+
 /** Adds what `fields` say behind `parent` and shows it. */
 export function add(chat, parent, fields) {
-  const node = { id: newId(), parent, made: Date.now(), role: "user", text: "", thought: "", note: "", files: [], figures: null, stream: null, ...fields };
+  const node = { ...blank(), id: newId(), parent, made: Date.now(), ...fields };
   chat.nodes[node.id] = node;
   chat.leaf = node.id;
   chat.changed = node.made;
@@ -27,31 +31,72 @@ function titleOf({ text, files }) {
   return line.length > 60 ? `${line.slice(0, 57).trimEnd()} …` : line;
 }
 
-/** What is shown: from the first question to `leaf`. */
+/** What is shown: from the first question to `leaf`, without what was deleted. */
 export function path(chat, leaf = chat.leaf) {
   const found = [];
-  for (let node = chat.nodes[leaf]; node && found.length < 1e5; node = chat.nodes[node.parent]) found.push(node);
+  let steps = 0;
+  for (let node = chat.nodes[leaf]; node && steps++ < 1e5; node = chat.nodes[node.parent]) if (!node.gone) found.push(node);
   return found.reverse();
+}
+
+/** What `node` comes after, of what was not deleted: its id, or nothing. */
+function before(chat, node) {
+  let above = chat.nodes[node.parent];
+  for (let steps = 0; above?.gone && steps < 1e5; steps++) above = chat.nodes[above.parent];
+  return above?.id ?? "";
 }
 
 /** What was said instead of `node`, with itself, oldest first. Answers of which nothing came are none. */
 export function versions(chat, node) {
+  const place = before(chat, node);
   const says = (one) => one === node || one.role === "user" || one.text || one.thought || one.stream;
-  const same = Object.values(chat.nodes).filter((one) => one.parent === node.parent && one.role === node.role && says(one));
+  const same = Object.values(chat.nodes).filter((one) => !one.gone && says(one) && before(chat, one) === place);
   return same.sort((a, b) => a.made - b.made);
 }
 
-/** The end of the branch that goes through `node`: always its newest. */
-export function tip(chat, node) {
+/** The end of the branch that goes through the node `id`, or begins nearest to it: always its newest. */
+export function tip(chat, id) {
+  // Those that lead to something.
+  const alive = new Set();
+  for (const node of Object.values(chat.nodes)) {
+    for (let at = node.gone ? undefined : node; at && !alive.has(at.id); at = chat.nodes[at.parent]) alive.add(at.id);
+  }
   const children = new Map();
   for (const child of Object.values(chat.nodes)) {
-    const before = children.get(child.parent);
-    if (!before || child.made >= before.made) children.set(child.parent, child);
+    if (!alive.has(child.id)) continue;
+    const rival = children.get(child.parent);
+    if (!rival || child.made >= rival.made) children.set(child.parent, child);
   }
-  let at = node;
-  while (children.has(at.id)) at = children.get(at.id);
-  return at.id;
+  let at = id;
+  for (let steps = 0; chat.nodes[at] && !alive.has(at) && steps < 1e5; steps++) at = chat.nodes[at].parent;
+  for (let steps = 0; children.has(at) && steps < 1e5; steps++) at = children.get(at).id;
+  return at;
 }
+
+/** Deletes one message; what came after it stays. Says what `restore` needs to bring it back. */
+export function remove(chat, node) {
+  const memo = { node, leaf: chat.leaf, from: chat.from, title: chat.title };
+  const { id, parent, made, role } = node;
+  const shown = path(chat);
+  chat.nodes[id] = { ...blank(), id, parent, made, role, gone: true, turned: Date.now() };
+  if (chat.from === id) chat.from = shown.slice(shown.indexOf(node) + 1).find((one) => one.role === "user")?.id ?? "";
+  chat.leaf = tip(chat, chat.leaf);
+  // Nor does its name tell what it said.
+  if (!chat.named && chat.title === titleOf(node)) chat.title = titled(path(chat));
+  return { ...memo, after: { leaf: chat.leaf, from: chat.from } };
+}
+
+/** Brings a message back that was deleted; what has been chosen since then stays chosen. Gives the message. */
+export function restore(chat, { node, leaf, from, title, after }) {
+  const back = { ...node, turned: Date.now() };
+  chat.nodes[node.id] = back;
+  if (chat.leaf === after.leaf) chat.leaf = leaf;
+  if (chat.from === after.from) chat.from = from;
+  if (!chat.named) chat.title = title || titled(path(chat));
+  return back;
+}
+
+const titled = (nodes) => { const first = nodes.find(({ role }) => role === "user"); return first ? titleOf(first) : ""; };
 
 /** A question as the model reads it: its files first, each in a fence that none of its lines can close. */
 export function asText({ text, files = [] }) {
@@ -64,8 +109,8 @@ export function asText({ text, files = [] }) {
 }
 
 /**
- * The messages that are sent for the answer behind `nodes`. An answer that says nothing is left out, and questions that then
- * follow each other become one: templates want turns.
+ * The messages that are sent for the answer behind `nodes`. An answer that says nothing is left out, as is one before any question;
+ * questions, or answers, that then follow each other become one: templates want turns.
  */
 export function messages(chat, nodes, system) {
   const begin = Math.max(0, nodes.findIndex(({ id }) => id === chat.from));
@@ -77,8 +122,8 @@ function joined(nodes) {
   const out = [];
   for (const node of nodes) {
     const content = node.role === "user" ? asText(node) : node.text;
-    if (!content) continue;
     const last = out.at(-1);
+    if (!content || (!last && node.role !== "user")) continue;
     if (last?.role === node.role) last.content += `\n\n${content}`;
     else out.push({ role: node.role, content });
   }
@@ -128,6 +173,7 @@ export function checked(value) {
     nodes[id] = {
       id, parent: text(node.parent), made: when(node.made), role: node.role, text: node.text, thought: text(node.thought), note: text(node.note),
       files, stream, dropped: Number.isInteger(node.dropped) ? node.dropped : 0, figures: node.figures && typeof node.figures === "object" ? node.figures : null,
+      gone: node.gone === true, turned: Number.isFinite(node.turned) ? node.turned : 0,
     };
   }
   return {

@@ -1,6 +1,8 @@
 // How messages look: a question, and an answer that grows. It draws what it is given, and calls back when a button is pressed;
 // it neither asks the server nor keeps anything.
 
+import { edit } from "./edit.js";
+import { button, element } from "./element.js";
 import { chip } from "./files.js";
 import { copyText, render } from "./markdown.js";
 import { figuresInWords } from "./time.js";
@@ -17,21 +19,8 @@ const NOTES = {
   left: "This answer was interrupted before it was complete.",
   cut: "The answer ends here: it reached its longest length.",
   full: "The answer ends here: the context is full.",
+  edited: "You edited this answer.",
 };
-
-export function element(name, className, ...children) {
-  const node = document.createElement(name);
-  if (className) node.className = className;
-  node.append(...children);
-  return node;
-}
-
-export function button(label, action, className = "quiet small") {
-  const node = element("button", className, label);
-  node.type = "button";
-  node.addEventListener("click", action);
-  return node;
-}
 
 // --- following what grows
 
@@ -105,13 +94,17 @@ function versionsView(pick) {
   };
 }
 
-/** A question. `actions`: `send(text)` says it otherwise, `pick(at)` shows another version. */
-export function questionView(message, { send, pick }) {
+/**
+ * A question. `actions`: `send(text)` says it otherwise, `pick(at)` shows another version, `answer()` answers one that has no answer,
+ * `remove()` deletes it.
+ */
+export function questionView(message, { send, pick, answer, remove }) {
   const bubble = element("div", "bubble", message.text);
   const back = button("Edit", begin);
   const copy = button("Copy", () => copyText(message.text, copy));
   const versions = versionsView(pick);
-  const actions = element("div", "actions", copy, back, versions.node);
+  const ask = button("Answer", answer);
+  const actions = element("div", "actions", ask, copy, back, button("Delete", remove), versions.node);
   const node = element("article", "question");
   if (message.files.length) node.append(element("ul", "files", ...message.files.map((file) => chip(file))));
   if (message.text) node.append(bubble);
@@ -119,40 +112,26 @@ export function questionView(message, { send, pick }) {
   node.setAttribute("aria-label", "You");
 
   function begin() {
-    const area = element("textarea", "rewrite");
-    area.value = message.text;
-    area.setAttribute("aria-label", "Edit the question");
-    const form = element("form", "editing", area, element("div", "row", button("Cancel", stop, "quiet"), element("button", "primary", "Send")));
-    const grow = () => { area.style.height = "auto"; area.style.height = `${area.scrollHeight + 2}px`; };
-    function stop() {
-      form.replaceWith(bubble);
-      actions.hidden = false;
-      back.focus();
-    }
-    area.addEventListener("input", grow);
-    area.addEventListener("keydown", (event) => {
-      if (event.key === "Escape") { event.preventDefault(); event.stopPropagation(); stop(); }
-      if (event.key === "Enter" && !event.shiftKey && !event.isComposing) { event.preventDefault(); form.requestSubmit(); }
+    edit({
+      old: bubble, next: actions, actions, text: message.text, label: "Edit the question", save: "Send", enterSends: true,
+      wants: (text) => Boolean(text || message.files.length), done: send,
     });
-    form.addEventListener("submit", (event) => {
-      event.preventDefault();
-      const text = area.value.trim();
-      // It looks as before when somebody comes back to it.
-      stop();
-      if (text !== message.text && (text || message.files.length)) send(text);
-    });
-    if (bubble.isConnected) bubble.replaceWith(form);
-    else node.insertBefore(form, actions);
-    actions.hidden = true;
-    area.focus();
-    grow();
   }
 
-  return { node, settle({ at, n }) { versions.show(at, n); } };
+  return {
+    node,
+    settle({ at, n, last, busy }) {
+      versions.show(at, n);
+      ask.hidden = busy || !last;
+    },
+  };
 }
 
-/** An answer. `actions`: `retry()` answers again, `go()` continues it, `pick(at)` shows another version. */
-export function answerView(message, { retry, go, pick }) {
+/**
+ * An answer. `actions`: `retry()` answers again, `go()` continues it, `change(text)` keeps it otherwise, `pick(at)` shows another version,
+ * `remove()` deletes it.
+ */
+export function answerView(message, { retry, go, change, pick, remove }) {
   const summary = element("summary", "", "Thoughts");
   const thought = element("details", "thought", summary);
   const thoughtText = element("div", "prose");
@@ -165,9 +144,12 @@ export function answerView(message, { retry, go, pick }) {
   const on = button("Continue", go);
   const versions = versionsView(pick);
   const figures = element("span", "rate");
-  const actions = element("div", "actions", copy, on, again, versions.node, figures);
+  const rewrite = button("Edit", begin);
+  const forget = button("Delete", remove);
+  const actions = element("div", "actions", copy, on, again, rewrite, forget, versions.node, figures);
   const missing = element("p", "left-out");
-  const node = element("article", "answer", element("h2", "sr", "Answer"), missing, thought, text, wait, noteLine, actions);
+  const alone = element("p", "alone", "The question before this answer was deleted: the answer is left out of the prompt.");
+  const node = element("article", "answer", element("h2", "sr", "Answer"), missing, alone, thought, text, wait, noteLine, actions);
   node.setAttribute("aria-label", "Answer");
 
   let drawing = false;
@@ -225,17 +207,27 @@ export function answerView(message, { retry, go, pick }) {
       draw();
       note();
     },
-    /** Which version it is, whether it is the last message, and whether an answer is under way. */
-    settle({ at, n, last, busy }) {
+    /** Which version it is, whether it is the last message, what it comes after, and whether an answer is under way. */
+    settle({ at, n, last, busy, after }) {
       versions.show(at, n);
-      again.hidden = busy;
-      on.hidden = busy || !last || !canGoOn(message);
+      again.hidden = busy || after !== "user";
+      on.hidden = busy || !last || !after || !canGoOn(message);
+      rewrite.hidden = forget.hidden = busy;
+      alone.hidden = Boolean(after);
       copy.hidden = !message.text;
       actions.hidden = busy && node.hasAttribute("aria-busy");
       again.classList.toggle("framed", last && message.note.startsWith("failed"));
       on.classList.toggle("framed", last && !on.hidden);
     },
   };
+
+  function begin() {
+    const { said } = parts(message);
+    edit({
+      old: text, next: wait, actions, text: said, label: "Edit the answer", save: "Save", enterSends: false,
+      wants: Boolean, done: (now) => change(withSaid(message, now)),
+    });
+  }
 
   /** How it ended, if not by itself. */
   function note() {
@@ -271,4 +263,12 @@ function parts({ text, thought }) {
   const end = text.indexOf("</think>");
   if (end < 0) return { thinking: text.slice(open[0].length).trim(), said: "" };
   return { thinking: text.slice(open[0].length, end).trim(), said: text.slice(end + "</think>".length).trimStart() };
+}
+
+/** The text of an answer that says `said` instead; thoughts that are in it stay. */
+function withSaid({ text, thought }, said) {
+  const open = thought ? null : /^\s*<think>/.exec(text);
+  if (!open) return said;
+  const end = text.indexOf("</think>");
+  return `${end < 0 ? `${text.trimEnd()}\n` : text.slice(0, end)}</think>\n\n${said}`;
 }
