@@ -44,4 +44,5 @@ export function edit({ old, next, actions, text, label, save, enterSends, wants,
   actions.hidden = true;
   area.focus();
   grow();
+  form.scrollIntoView({ block: "nearest" });
 }

@@ -217,7 +217,7 @@ export function answerView(message, { retry, go, change, pick, remove }) {
       copy.hidden = !message.text;
       actions.hidden = busy && node.hasAttribute("aria-busy");
       again.classList.toggle("framed", last && message.note.startsWith("failed"));
-      on.classList.toggle("framed", last && !on.hidden);
+      on.classList.toggle("framed", last && !on.hidden && message.note !== "edited");
     },
   };
 
