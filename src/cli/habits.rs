@@ -87,6 +87,24 @@ const COMMANDS: [(&[&str], &str); 9] = [
     (&["convert"], "airrun takes GGUF files; `airrun quantize IN OUT` makes smaller ones of them"),
 ];
 
+/// A flag of several letters after one dash, as llama.cpp has them. Here each letter is a flag, and what an error says of them misleads:
+/// `-ngl` would be an odd number for `-n`, `-hf` a wish for help. For command lines that are not obeyed.
+pub(super) fn foreign(typed: impl IntoIterator<Item = OsString>) -> Option<(String, &'static str)> {
+    let words = typed.into_iter().map(|word| word.to_string_lossy().into_owned());
+    let flags = words.take_while(|word| word != "--");
+    let long = |word: &String| word.len() > 2 && !word.starts_with("--");
+    flags.filter(long).find_map(|word| known(&word).map(|text| (word.clone(), text)))
+}
+
+/// What to say of a flag of another program.
+fn known(word: &str) -> Option<&'static str> {
+    let name = word.split('=').next().unwrap_or_default().replace('_', "-");
+    // A number may follow without a space: -ngl99.
+    let bare = name.trim_end_matches(|c: char| c.is_ascii_digit());
+    let is = |one: &&str| *one == name || *one == bare;
+    FLAGS.iter().find(|(names, _)| names.iter().any(is)).map(|&(_, text)| text)
+}
+
 /// What to say after `error` of a command line; nothing where its own words must do. `typed` is without the program's name.
 pub(super) fn hint(
     error: &clap::Error,
@@ -146,13 +164,7 @@ fn of_flags(words: &[String]) -> Option<String> {
         let command = command.map_or("chat", String::as_str);
         return Some(format!("the model goes without a flag: airrun {command} {model}"));
     }
-    let known = |word: &String| {
-        let name = name(word);
-        // A number may follow without a space: -ngl99.
-        let bare = name.trim_end_matches(|c: char| c.is_ascii_digit());
-        FLAGS.iter().find(|(names, _)| names.iter().any(|&n| n == name || n == bare))
-    };
-    words.iter().find_map(known).map(|(_, text)| (*text).to_owned())
+    words.iter().find_map(|word| known(word)).map(str::to_owned)
 }
 
 #[cfg(test)]
@@ -181,12 +193,20 @@ mod tests {
             ("run a.gguf -cnv", "airrun chat MODEL"),
             ("run a.gguf -f prompt.txt", "< FILE"),
             ("chat a.gguf --ctx-size 99", "-c N"),
+            ("chat a.gguf --num_ctx 99", "-c N"),
             ("serve a.gguf -np 4", "--parallel"),
             ("show a.gguf", "airrun inspect a.gguf"),
             ("rm a.gguf", "airrun list --json"),
             ("chat", "airrun list"),
         ] {
             assert!(said(line).contains(want), "{line}: {}", said(line));
+        }
+        for (line, want) in [("run a.gguf -hf a/b", "-hf"), ("run a.gguf -ngl99", "-ngl99")] {
+            let words = line.split_whitespace().map(OsString::from);
+            assert_eq!(foreign(words).unwrap().0, want);
+        }
+        for line in ["run a.gguf Hi -n5", "run a.gguf -p --hf-repo", "run a.gguf -- -hf"] {
+            assert_eq!(foreign(line.split_whitespace().map(OsString::from)), None, "{line}");
         }
         for line in ["run a.gguf Hi --temp -1", "nonsense", "list --alll"] {
             assert_eq!(said(line), "", "{line}");

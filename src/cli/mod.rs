@@ -67,6 +67,11 @@ pub fn main() -> ExitCode {
             return exit::report(&error, &Printer::new(false, false)).into();
         }
         Err(config::Stop::Typed(error)) => {
+            if let Some((flag, hint)) = habits::foreign(std::env::args_os().skip(1)) {
+                let what = format!("there is no flag '{flag}'");
+                Printer::new(false, false).error(&what, Some(hint));
+                return ExitStatus::Usage.into();
+            }
             let printed = error.print().and_then(|()| io::stdout().flush());
             // Help and version are data, on stdout.
             if let (Err(error), false) = (printed, error.use_stderr()) {

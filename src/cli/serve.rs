@@ -79,7 +79,7 @@ fn tell(news: &News<'_>, printer: &Printer) {
         News::Ready(engine) => {
             printer.detail(engine.describe());
             engine.notes().iter().for_each(|note| printer.warn(note));
-            start::introduce(engine, " for each request", printer);
+            start::introduce_server(engine, printer);
             printer
                 .dim("ready: a page for browsers at /, OpenAI's protocol at /v1, Ollama's at /api");
         }

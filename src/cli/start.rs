@@ -1,5 +1,5 @@
 //! What is said once a model is loaded: what comes from where with each token, how fast that will be, and who drafts; and where its context is
-//! another than the one it was made for. Nothing is said of a model that is all there with all that it could have.
+//! another than the one it was made for. In a conversation, nothing is said of a model that is all there with all that it could have.
 
 use crate::cli::printer::Printer;
 use crate::engine::{ContextRoom, Engine, Foreseen};
@@ -8,8 +8,27 @@ use crate::units::Bytes;
 /// The least context that libllama makes. (tokens)
 const LEAST: u32 = 256;
 
-/// Says it on stderr; `of` each what, where there may be several conversations: ` for each request`.
-pub(super) fn introduce(engine: &Engine, of: &str, printer: &Printer) {
+/// Says it on stderr, for one conversation.
+pub(super) fn introduce(engine: &Engine, printer: &Printer) {
+    streams(engine, printer);
+    if let Some(line) = context(&engine.context(), "", engine.writes_text()) {
+        printer.dim(line);
+    }
+}
+
+/// Says it on stderr for a server, whose clients do not see where it was started: the context and the speed of any model.
+pub(super) fn introduce_server(engine: &Engine, printer: &Printer) {
+    streams(engine, printer);
+    let of = " for each request";
+    let odd = context(&engine.context(), of, engine.writes_text());
+    let line = odd.unwrap_or_else(|| format!("context: {} tokens{of}", engine.context().each));
+    let resident = engine.plan().streamed.is_empty() && engine.writes_text();
+    let speed = if resident { format!("; {}", expected(engine)) } else { String::new() };
+    printer.dim(format_args!("{line}{speed}"));
+}
+
+/// What comes from where, if not everything is there.
+fn streams(engine: &Engine, printer: &Printer) {
     if !engine.plan().streamed.is_empty() {
         let speed = match engine.writes_text() {
             true => format!("; {}", expected(engine)),
@@ -19,9 +38,6 @@ pub(super) fn introduce(engine: &Engine, of: &str, printer: &Printer) {
         if let Some(line) = engine.foreseen().map(drafts) {
             printer.dim(line);
         }
-    }
-    if let Some(line) = context(&engine.context(), of, engine.writes_text()) {
-        printer.dim(line);
     }
 }
 

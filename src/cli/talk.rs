@@ -126,7 +126,7 @@ impl Talk {
             printer.warn(warning);
         }
         printer.detail(engine.describe());
-        start::introduce(&engine, "", &printer);
+        start::introduce(&engine, &printer);
         if let Some(grammar) = &grammar {
             engine.check_grammar(grammar)?;
         }

@@ -54,6 +54,18 @@ fn every_command_has_help_with_examples() {
     }
 }
 
+/// What `/help` says in a conversation, as lines; none where there is no terminal.
+fn help_of_chat() -> Option<String> {
+    let state = tempfile::tempdir().unwrap();
+    let mut terminal = Terminal::open_with(&["chat", &tiny(), "-c", "256"], state.path(), &[])?;
+    terminal.ask("/help", "/help ");
+    let rest = terminal.until(">>> ");
+    let rest = rest.split("\x1b").next().unwrap_or_default();
+    let lines = format!("/help {rest}").replace('\r', "").replace(">>> ", "");
+    terminal.press("/quit\r");
+    Some(lines.lines().map(|line| line.trim_end().to_owned() + "\n").collect())
+}
+
 /// `docs/cli.md` is the help of all commands; `AIRRUN_TEST_WRITE=1` writes it.
 #[test]
 fn the_reference_is_the_help() {
@@ -69,6 +81,8 @@ fn the_reference_is_the_help() {
         add(&format!("airrun {command}"), &[&command, "--help"]);
     }
     let file = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/cli.md");
+    let Some(said) = help_of_chat() else { return };
+    text += &format!("\n## In a conversation\n\n```text\n{}\n```\n", said.trim());
     if std::env::var_os("AIRRUN_TEST_WRITE").is_some() {
         fs::write(file, &text).unwrap();
     }

@@ -241,6 +241,9 @@ fn requests_are_logged_without_what_was_said() {
             assert!(stderr.read_line(&mut line).unwrap() > 0, "{all}");
             all += &line;
         }
+        for said in ["context: 1024 tokens for each request; about ", "a page for browsers at /"] {
+            assert!(all.contains(said), "{all}");
+        }
         let address = all.split("http://").nth(1).unwrap().lines().next().unwrap().to_owned();
         let config = ureq::Agent::config_builder().http_status_as_error(false).build();
         let server = Server { child, address, agent: config.new_agent() };
