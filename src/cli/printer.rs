@@ -8,7 +8,7 @@ use std::io::{self, IsTerminal, Write};
 use anstyle::{AnsiColor, Style};
 use base64::Engine as _;
 
-use crate::cli::wrap::Wrap;
+use crate::cli::wrap::{self, Wrap};
 
 /// Writes everything that the commands write.
 #[derive(Clone, Copy, Debug)]
@@ -108,7 +108,7 @@ impl Printer {
     /// A line of side information.
     pub(crate) fn dim(&self, text: impl Display) {
         if !self.quiet {
-            talk(self.styled(Style::new().dimmed(), clean(text)));
+            talk(self.styled(Style::new().dimmed(), whole_words(text, 0)));
         }
     }
 
@@ -130,14 +130,14 @@ impl Printer {
     pub(crate) fn warn(&self, text: impl Display) {
         if !self.quiet {
             let head = self.styled(AnsiColor::Yellow.on_default(), "warning:");
-            talk(format_args!("{head} {}", clean(text)));
+            talk(format_args!("{head} {}", whole_words(text, "warning: ".len())));
         }
     }
 
     /// What went wrong, and what to do.
     pub(crate) fn error(&self, text: &str, hint: Option<&str>) {
         let head = self.styled(AnsiColor::Red.on_default().bold(), "airrun:");
-        talk(format_args!("{head} {}", clean(text)));
+        talk(format_args!("{head} {}", whole_words(text, "airrun: ".len())));
         if let Some(hint) = hint {
             self.hint(hint);
         }
@@ -146,7 +146,7 @@ impl Printer {
     /// What to do about what was just said.
     pub(crate) fn hint(&self, text: &str) {
         let head = self.styled(Style::new().bold(), "hint:");
-        talk(format_args!("\n{head} {text}"));
+        talk(format_args!("\n{head} {}", whole_words(text, "hint: ".len())));
     }
 
     fn styled(&self, style: Style, text: impl Display) -> String {
@@ -168,6 +168,16 @@ fn may_color() -> bool {
 fn clean(text: impl Display) -> String {
     let harmful = |c: char| c.is_control() && !matches!(c, '\n' | '\t');
     text.to_string().replace(harmful, "\u{fffd}")
+}
+
+/// The same, with its words kept whole at the edge of a terminal on which `begun` columns are used.
+fn whole_words(text: impl Display, begun: usize) -> String {
+    let size = terminal_size::terminal_size_of(io::stderr()).filter(|_| !is_dumb());
+    let text = clean(text);
+    match size {
+        Some((columns, _)) => wrap::lines(&text, columns.0.into(), begun),
+        None => text,
+    }
 }
 
 /// One line on stderr. If nobody can read it, nobody can be told that either.

@@ -85,6 +85,25 @@ impl Wrap {
     }
 }
 
+/// A whole text in lines of a terminal of so many columns, `begun` of which are used; the blank where a line is broken goes.
+pub(crate) fn lines(text: &str, columns: usize, begun: usize) -> String {
+    let width = columns.saturating_sub(1).max(1);
+    let wide = |word: &str| word.chars().filter_map(UnicodeWidthChar::width).sum::<usize>();
+    let mut out = String::with_capacity(text.len());
+    let mut column = begun;
+    for word in text.split_inclusive(['\n', ' ']) {
+        let columns = wide(word.trim_end_matches(['\n', ' ']));
+        if column + columns > width && column > begun && out.ends_with(' ') {
+            out.truncate(out.trim_end_matches(' ').len());
+            out.push('\n');
+            column = 0;
+        }
+        out.push_str(word);
+        column = if word.ends_with('\n') { 0 } else { column + wide(word) };
+    }
+    out
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -123,6 +142,20 @@ mod tests {
         assert_eq!(wrapped(6, &["abcdefghijk"]), ["abcde", "fghij", "k"]);
         assert_eq!(wrapped(6, &["a\n\nb c d e"]), ["a", "", "b c d", "e"]);
         assert_eq!(wrapped(6, &["日本語日本"]), ["日本", "語日", "本"]);
+    }
+
+    #[test]
+    fn whole_texts_are_broken_at_blanks() {
+        for (text, columns, begun, want) in [
+            ("May I have some tea?", 11, 0, "May I have\nsome tea?"),
+            ("May I have some tea?", 11, 6, "May\nI have\nsome tea?"),
+            ("abcdefghijk abcdefghijk", 6, 0, "abcdefghijk\nabcdefghijk"),
+            ("a\n  b c d", 6, 0, "a\n  b c\nd"),
+            ("one  two", 6, 0, "one\ntwo"),
+            ("", 1, 9, ""),
+        ] {
+            assert_eq!(lines(text, columns, begun), want);
+        }
     }
 
     proptest! {

@@ -44,7 +44,7 @@ fn a_conversation_goes_on_with_another_model() {
     terminal.ask("/model bad model.gguf", "bad model.gguf");
     // It computes nothing but vectors.
     let vectors = crate::embedding::model(state.path(), "bert", 1);
-    terminal.ask(&format!("/model {}", vectors.display()), "which writes no text");
+    terminal.ask(&format!("/model {}", vectors.display()), "it is an embedding model");
     terminal.ask("/show", "model           tiny-chat-q8_0.gguf");
     terminal.ask(&format!("/model {}", model("tiny-chat-q4_k_m.gguf")), "tiny-chat-q4_k_m.gguf; ");
     terminal.ask("/show", "model           tiny-chat-q4_k_m.gguf");

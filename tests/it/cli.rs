@@ -165,7 +165,9 @@ fn habits_from_elsewhere_get_a_hint() {
         (&["run", &tiny, "Hi", "-ngl", "99"], "--vram"),
         (&["chat"], "`airrun list`"),
     ] {
-        check_failure(&run(args), 2, &["error: ", word]);
+        let what =
+            if args.contains(&"-ngl") { "airrun: there is no flag '-ngl'" } else { "error: " };
+        check_failure(&run(args), 2, &[what, word]);
     }
     let port = ["serve", &tiny, "--host", "no.such.host.invalid", "--port", "0"];
     check_failure(&run(&port), 1, &["host 'no.such.host.invalid': ", "hint: "]);
