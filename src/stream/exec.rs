@@ -45,6 +45,8 @@ struct Pass {
     done: usize,
     /// As many as the last whole one had.
     whole: usize,
+    /// How many passes were over when it began.
+    after: u64,
 }
 
 /// The state of a stream device.
@@ -209,18 +211,27 @@ impl Exec {
         Ok(())
     }
 
-    /// Whether a pass begins with this graph, or goes on, shows in its first unit.
+    /// Whether a pass begins with this graph, or goes on, shows in its first unit; where there is none, because experts come one by one,
+    /// in whether the pass before was over.
     fn begin_graph(&mut self, cut: &Cut) {
-        let Some(&first) = cut.runs.iter().flat_map(|run| &run.units).next() else { return };
-        if self.last_unit.is_none_or(|last| first <= last) {
-            self.pass = Pass { done: 0, whole: self.pass.done };
+        let after = self.monitor.n_passes();
+        let first = cut.runs.iter().flat_map(|run| &run.units).next().copied();
+        let begins = match first {
+            Some(first) => self.last_unit.is_none_or(|last| first <= last),
+            None => self.pass.after != after,
+        };
+        if !begins {
+            return;
+        }
+        self.pass = Pass { done: 0, whole: self.pass.done, after };
+        if first.is_some() {
             self.memory.begin_pass();
         }
     }
 
     /// Tells that the graph's run `k` begins; after the last one, that they are done.
     fn tell_run(&self, k: usize, cut: &Cut) {
-        let Pass { done, whole } = self.pass;
+        let Pass { done, whole, .. } = self.pass;
         // A graph with all units is a pass by itself.
         let all = if done == 0 && cut.is_pass(self.supply.units.len()) { 0 } else { whole };
         self.monitor.run(done + k, all.max(done + cut.runs.len()));

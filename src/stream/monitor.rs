@@ -152,6 +152,11 @@ impl Monitor {
         self.active.store(done < total, Ordering::Relaxed);
     }
 
+    /// Passes that are over.
+    pub(super) fn n_passes(&self) -> u64 {
+        self.passes.load(Ordering::Relaxed)
+    }
+
     /// Run `run` of `n_runs` of a pass begins; `run` = `n_runs` at its end.
     pub(super) fn run(&self, run: usize, n_runs: usize) {
         self.run.store(run as u64, Ordering::Relaxed);

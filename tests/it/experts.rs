@@ -156,6 +156,29 @@ fn logits_are_those_of_resident_experts_whatever_is_kept() {
     }
 }
 
+/// Where no block streams whole, each token's pass is counted from its beginning nevertheless.
+#[test]
+fn how_far_a_pass_is_begins_anew_with_each() {
+    if !is_alone("experts::how_far_a_pass_is_begins_anew_with_each") {
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let path = model("qwen3moe-many", dir.path());
+    let index = index(&path);
+    let open = |options: &LoadOptions| Engine::open(index.clone(), options);
+    let mut session = open_within(&index, StreamMode::Auto, 0.4, &open);
+    session.sync(&tokens(64, 1)).unwrap();
+    let runs: Vec<(usize, usize)> = (0..6)
+        .map(|next| {
+            session.eval(&tokens(1, next)).unwrap();
+            let now = session.monitor().snapshot();
+            (now.block, now.n_blocks)
+        })
+        .collect();
+    assert!(runs[1].0 > 0 && runs[1].0 == runs[1].1, "{runs:?}");
+    assert!(runs[1..].iter().all(|&now| now == runs[1]), "{runs:?}");
+}
+
 /// An engine of a mixture of which some experts are kept, whose reads go wrong as told.
 fn faulty(path: &Path, behaviour: Behaviour) -> Session {
     let index = index(path);

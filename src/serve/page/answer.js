@@ -145,7 +145,8 @@ export class Run {
     const seconds = timings ? timings.predicted_ms / 1000 : this.gaps ? 0 : (this.last - this.first) / 1000;
     // The first token comes with the prompt. What comes in one go was not timed by its arrival.
     const rate = tokens > 1 && seconds > 0.02 ? (tokens - 1) / seconds : 0;
-    const first = timings ? timings.prompt_ms / 1000 : this.gaps || !this.first ? 0 : (this.first - this.begin) / 1000;
+    // Who asks waits for the server's queue, too; what went on without the page was timed by the server.
+    const first = !this.gaps && this.first ? (this.first - this.begin) / 1000 : timings ? timings.prompt_ms / 1000 : 0;
     return { tokens, rate, first, context: this.context() };
   }
 

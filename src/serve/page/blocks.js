@@ -49,6 +49,9 @@ let rates = [];
 let plan = null;
 let fastest = 0;
 
+/** How many experts each block of a mixture has, if they come one by one. */
+let nExperts = 0;
+
 /** Whether a GPU computes: then what is resident is in its memory. */
 let gpu = false;
 
@@ -75,7 +78,9 @@ export function planInWords() {
   if (!plan) return "";
   const total = plan.blocks.length;
   const places = counts(plan.blocks);
-  const [last] = places.pop() ?? [""];
+  let [last] = places.pop() ?? [""];
+  // Of a mixture, what is read of a block are the experts that a token uses.
+  if (plan.experts && last === PLACES.streamed) last = "with experts from disk";
   const rate = plan.blocks.some(({ tier }) => streams(tier)) ? atRate() : "";
   if (places.length === 0) return `all ${total} blocks ${last}${rate}`;
   const parts = places.map(([where, n], i) => i === 0 ? `${n} of ${total} blocks ${where}` : `${n} ${where}`);
@@ -89,6 +94,7 @@ function atRate() {
 /** Shows the model's blocks as `status` has them. */
 export function show(status) {
   plan = status.plan;
+  nExperts = plan.experts ? status.experts?.[0]?.experts.length ?? 0 : 0;
   const units = plan.units ?? [];
   gpu = Boolean(plan.gpu);
   rests = units.map(({ block }) => plan.blocks[block]?.tier === "host" ? "held" : "idle");
@@ -121,7 +127,9 @@ function drawBlock(block, units) {
   const node = document.createElement("span");
   node.className = "block";
   if (units.length === 0) node.append(cell("resident", block.name, block.bytes));
-  if (block.partly && units.length > 0) stack(node, block);
+  const kept = nExperts ? plan.experts.kept_of_each_block : 0;
+  if (kept && units.length > 0) stack(node, 1 - kept / nExperts, `${block.name}, ${kept} of ${nExperts} experts in memory`);
+  else if (block.partly && units.length > 0) stack(node, block.streamed_bytes / block.bytes, `${block.name}, ${size(block.streamed_bytes)} of ${size(block.bytes)} stream`);
   if (coarse && units.length > 0) {
     const shared = cell(rests[units[0]], block.name, block.bytes);
     for (const i of units) cells[i] = shared;
@@ -134,12 +142,11 @@ function drawBlock(block, units) {
 
 new ResizeObserver(() => { if (plan) layOut(); }).observe($("strip"));
 
-/** Lets what streams of a block lie upon what stays in memory, each as high as its share, but high enough to be seen. */
-function stack(node, { name, bytes, streamed_bytes: streamed }) {
-  const share = Math.min(0.75, Math.max(0.25, streamed / bytes || 0));
+/** Lets the `share` that streams of a block lie upon what stays in memory, each high enough to be seen. */
+function stack(node, share, title) {
   node.classList.add("partly");
-  node.style.setProperty("--streams", `${Math.round(100 * share)}%`);
-  node.title = `${name}, ${size(streamed)} of ${size(bytes)} stream`;
+  node.style.setProperty("--streams", `${Math.round(100 * Math.min(0.75, Math.max(0.25, share || 0)))}%`);
+  node.title = title;
 }
 
 function cell(state, name, bytes) {
@@ -151,7 +158,7 @@ function cell(state, name, bytes) {
 
 function legend() {
   const here = new Set(plan.blocks.some(({ tier }) => !streams(tier)) ? ["resident"] : []);
-  if (plan.blocks.some(({ partly }) => partly)) here.add("partly");
+  if (nExperts || plan.blocks.some(({ partly }) => partly)) here.add("partly");
   for (const rest of rests) for (const state of [rest, "reading", "ready", "computing"]) here.add(state);
   const shown = Object.entries(STATES).filter(([state]) => here.has(state));
   $("legend").replaceChildren(...shown.map(([state, words]) => {
@@ -173,6 +180,13 @@ function teach(units) {
   const room = n && slot ? `one of ${n} slots of ${size(slot)}` : "memory";
   const tiers = new Set(plan.blocks.map(({ tier }) => tier));
   const from = tiers.has("host") ? tiers.has("streamed") ? "brought from RAM or disk" : "brought from RAM" : "read from disk";
+  if (nExperts) {
+    const { used, kept_of_each_block: kept } = plan.experts;
+    lesson.textContent = `Every token needs all ${blocks.length} blocks, one after the other, and of each ${used} of its ${nExperts} experts. ${kept} of them are in `
+      + "memory; others are read from disk as soon as the block has chosen them. A prompt has many tokens, which need nearly all experts: for it, blocks are read "
+      + `whole, into ${room}, while the block before is computing. The colours walk from left to right once for each pass.`;
+    return;
+  }
   const [filled, its] = inMemory() ? [`${inMemory()} The rest is`, "its"] : ["They are", "their"];
   lesson.textContent = `Every token needs all ${blocks.length} blocks, one after the other, in this order. ${filled} ${from} into `
     + `${room} just before ${its} turn, while the block before is computing: as long as that keeps up, computing never waits. `
@@ -198,19 +212,22 @@ export function update(now, binds = "") {
     const state = states[i] !== "idle" && STATES[states[i]] ? states[i] : rests[i];
     if (!shown.has(node) || RANKS.indexOf(state) > RANKS.indexOf(shown.get(node))) shown.set(node, state);
   });
+  const busy = (now.running ?? 0) > 0;
+  const place = position(now);
+  // Where experts come one by one, no block is in a slot; what computes shows nevertheless.
+  const chosen = nExperts && place && !states.includes("computing") ? plan.units.findIndex(({ block }) => block === place[0] - 1) : -1;
+  if (chosen >= 0) shown.set(cells[chosen], "computing");
   for (const [node, state] of shown) if (node.className !== state) node.className = state;
   const rate = now.bytes_per_second ?? 0;
   if (rate > 0) fastest = Math.max(rate, fastest * 0.98);
   rates.push(rate);
   if (rates.length > HISTORY) rates.shift();
   spark();
-  const busy = (now.running ?? 0) > 0;
-  const place = position(now);
   $("flow").textContent = flow(rate, busy, binds);
   slots.take(now, busy, fastest, binds);
   if (!$("blocks-more").hidden) {
     figures(now);
-    stages(states, busy);
+    stages(states, busy, place);
     slots.draw(states);
   }
   const words = planInWords();
@@ -236,10 +253,11 @@ function spark() {
 }
 
 /** The three places that a streamed block passes through, and which blocks are there. */
-function stages(states, busy) {
+function stages(states, busy, place) {
   const names = (state) => (plan.units ?? []).flatMap((unit, i) => states[i] === state ? [slots.short(unit.name)] : []);
   const [reading, ready, computing] = [names("reading"), names("ready"), names("computing")];
-  const shown = [reading, ready, computing.length || !busy ? computing : ["a block in memory"]];
+  const other = nExperts && place ? `block ${place[0] - 1}` : "a block in memory";
+  const shown = [reading, ready, computing.length || !busy ? computing : [other]];
   const list = $("stages");
   shown.forEach((there, i) => {
     const words = there.join(", ") || "\u2013";
