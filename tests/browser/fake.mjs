@@ -123,7 +123,7 @@ export async function start(state = {}) {
     if (busy) { state.run = (state.run + 1) % n; state.read += 2.1e8; if (state.run === 0) state.passes++; }
     const units = plan.units.map((_, unit) => {
       const ahead = unit - state.run;
-      return !busy ? "idle" : ahead === 0 ? "computing" : ahead === 1 ? "ready" : ahead === 2 ? "reading" : "idle";
+      return !busy || state.byExpert ? "idle" : ahead === 0 ? "computing" : ahead === 1 ? "ready" : ahead === 2 ? "reading" : "idle";
     });
     return {
       units, run: state.run, n_runs: n, pass_done: busy ? state.run / n : 0, pass_next: busy ? (state.run + 1) / n : 0, passes: state.passes, streamed_bytes: state.read, stall_seconds: 1.25,

@@ -152,6 +152,24 @@ test("between slow tokens, and in thoughts, there are signs of life", async ({ p
   assert.equal(await page.locator(".thought summary").last().innerText(), "Thoughts");
 });
 
+test("of a mixture whose experts come one by one, the block that computes is shown", async ({ page, fake }) => {
+  Object.assign(fake.state, { mixture: true, byExpert: true });
+  await page.reload();
+  await ready(page);
+  assert.equal(await page.locator("#plan").innerText(), "all 60 blocks with experts from disk");
+  assert.equal(await page.locator("#strip .block.partly").count(), 60);
+  assert.equal(await page.locator("#strip .block").first().getAttribute("title"), "block 0, 96 of 512 experts in memory");
+  await page.click("#blocks-toggle");
+  assert.match(await page.locator("#lesson").innerText(), /of each 10 of its 512 experts. 96 of them are in memory/);
+  await ask(page, "endless");
+  await page.waitForSelector("#strip i.computing", { state: "attached" });
+  await page.waitForFunction(() => /^block \d+$/.test(document.querySelector(".at-work b").innerText));
+  assert.equal(await page.locator("#strip i.computing").count(), 1);
+  await page.keyboard.press("Escape");
+  await rest(page);
+  await page.waitForFunction(() => document.querySelectorAll("#strip i.computing").length === 0);
+});
+
 test("blocks change their colours as they stream", async ({ page }) => {
   assert.equal(await page.locator("#strip .block").count(), 40);
   assert.equal(await page.locator("#strip i.resident").count(), 8);

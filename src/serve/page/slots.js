@@ -94,7 +94,8 @@ function formula(now, fastest, binds) {
   const parts = [`${size(bytes)} a ${tokens}${inTime}`];
   const compute = last ? Math.max(0, last.seconds - last.waited) : 0;
   if (compute > 0) parts.push(`${seconds(compute)} to compute`);
-  const rate = now.tokens_per_second ?? 0;
+  // The same pass, so that the sum comes out; a fast one is over between two looks at it.
+  const rate = last?.seconds > 0.5 ? Math.max(1, last.tokens) / last.seconds : now.tokens_per_second ?? 0;
   const speed = rate > 0 ? ` \u2192 ${rate >= 9.95 ? Math.round(rate) : rate.toPrecision(2)} tokens/s` : "";
   const limit = speed && binds ? `, limited by ${binds === "computing" ? "computing" : "the disk"}` : "";
   return `${parts.join("; ")}${speed}${limit}`;
