@@ -20,7 +20,7 @@ use crate::engine::experts::Counts;
 use crate::engine::planning::{self, Forecast, Planned};
 use crate::engine::{Engine, Error, LoadOptions, Session, Token};
 use crate::gguf::Index;
-use crate::plan::{self, Estimate, Rates, Tier, Touched};
+use crate::plan::{self, Estimate, Tier, Touched};
 use crate::probe;
 use crate::units::{Bytes, Rate};
 
@@ -210,8 +210,8 @@ fn predict(
 ) -> Option<Prediction> {
     let Forecast { rates, estimate, .. } =
         planning::forecast(index, options, planned, n_prompt).ok()?;
-    let no_disk = Rates { disk: Rate(f64::INFINITY), ..rates };
-    let computing = plan::estimate(&planned.plan, &no_disk, Touched::of(index), n_prompt);
+    let computing =
+        plan::estimate(&planned.plan, &rates.without_disk(), Touched::of(index), n_prompt);
     Some(Prediction { real: estimate, computing })
 }
 

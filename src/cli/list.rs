@@ -140,7 +140,7 @@ fn kinds(rows: &[Row]) -> Vec<Kind> {
         let matrix = GgmlType(share.ty).bytes(share.row.saturating_mul(share.rows));
         let Some(matrix) = matrix.filter(|b| *b > Bytes::ZERO) else { continue };
         let (ty, row, rows) = (share.ty, share.row, share.rows);
-        let kind = Kind { ty, row, rows, matrix, bytes: Bytes(share.bytes) };
+        let kind = Kind { ty, row, rows, matrix, bytes: Bytes(share.bytes), experts: None };
         kinds.entry(ty).or_insert((0, kind)).0 += 1;
     }
     let mut kinds: Vec<(usize, Kind)> = kinds.into_values().collect();

@@ -37,7 +37,7 @@ struct Remembered {
 /// Remembers what a model was seen to do, if that is worth it.
 pub(super) fn remember(index: &Index, plan: &Plan, watch: &Watch) {
     let Some(experts) = &plan.experts else { return };
-    let Some(file) = file(index).filter(|_| experts.n_slots > 0) else { return };
+    let Some(file) = file(index, "experts").filter(|_| experts.n_slots > 0) else { return };
     let Some(hits) = watch.settled().hit_rate() else { return };
     let (passes, mut habits) = watch.habits();
     if passes < ENOUGH {
@@ -57,7 +57,7 @@ pub(super) fn inform(index: &Index, plan: &mut Plan) {
     if plan.experts.is_none() {
         return;
     }
-    let known = file(index).and_then(|file| memo::recall::<Remembered>(&file));
+    let known = file(index, "experts").and_then(|file| memo::recall::<Remembered>(&file));
     let Some(known) = known.filter(|known| known.habits(plan).is_some()) else { return };
     if let Some(experts) = &mut plan.experts {
         experts.seen = Seen::new(known.share, known.hits);
@@ -67,7 +67,7 @@ pub(super) fn inform(index: &Index, plan: &mut Plan) {
 /// How often each expert is used, for those blocks of `plan` that have some.
 pub(super) fn of(index: &Index, plan: &Plan) -> Option<Vec<Habit>> {
     plan.experts.as_ref()?;
-    memo::recall::<Remembered>(&file(index)?)?.habits(plan)
+    memo::recall::<Remembered>(&file(index, "experts")?)?.habits(plan)
 }
 
 impl Remembered {
@@ -81,8 +81,8 @@ impl Remembered {
     }
 }
 
-/// The file for a model: by what its own files are called, and by their state.
-fn file(index: &Index) -> Option<std::path::PathBuf> {
+/// The file in `folder` for what is remembered of a model: by what its own files are called, and by their state.
+pub(super) fn file(index: &Index, folder: &str) -> Option<std::path::PathBuf> {
     let mut hash = Sha256::new();
     for file in &index.files {
         let found = std::fs::metadata(&file.path).ok()?;
@@ -92,7 +92,7 @@ fn file(index: &Index) -> Option<std::path::PathBuf> {
         hash.update(written.as_nanos().to_le_bytes());
     }
     let key: String = hash.finalize().iter().take(12).map(|byte| format!("{byte:02x}")).collect();
-    memo::path(&format!("experts/{key}.json"))
+    memo::path(&format!("{folder}/{key}.json"))
 }
 
 #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "at most 92 steps")]

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use super::Error;
 use super::error::{ggml_error, model_name};
+use super::experience;
 use super::habits;
 use super::open::planning::ContextRoom;
 use super::open::rates;
@@ -11,6 +12,7 @@ use super::warm::Warmer;
 use crate::ggml::{self, Device, Model, Recall, Threadpool};
 use crate::gguf::Index;
 use crate::plan::{Foreseen, Plan, Rates, Tier};
+use crate::probe::load::Watch;
 use crate::stream::{Monitor, StreamDevice};
 use crate::talk::Vocab;
 use crate::talk::template::{ChatTemplate, SpecialTokens};
@@ -47,6 +49,8 @@ pub(super) struct Loaded {
     pub(super) rates: Rates,
     /// ... and whether somebody measured it.
     pub(super) rates_measured: bool,
+    /// Whether others computed since it was loaded.
+    pub(super) since: Watch,
     /// What else the context could be.
     pub(super) context: ContextRoom,
     pub(super) index: Arc<Index>,
@@ -189,15 +193,20 @@ impl Engine {
         self.0.monitor.clone()
     }
 
-    /// Corrects what is remembered of this machine by what the last passes took, where they were faster than it predicts; and remembers
-    /// which experts were used.
+    /// Remembers what the last passes took, and which experts were used; and corrects by it what is remembered of this machine, where they
+    /// were faster than that predicts.
     pub fn learn(&self) {
         let Loaded { index, plan, n_threads, monitor, .. } = &*self.0;
         if let Some(watch) = monitor.experts() {
             habits::remember(index, plan, watch);
         }
-        if let Some(pace) = monitor.pace() {
-            rates::correct(index, plan, *n_threads, pace.as_secs_f64());
+        let took = monitor.took();
+        for took in took.into_iter().flatten() {
+            rates::correct(index, plan, *n_threads, took);
+        }
+        // Where others computed, it is no one's fault.
+        if !self.0.since.was_busy() {
+            experience::remember(index, plan, *n_threads, took);
         }
     }
 

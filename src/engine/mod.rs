@@ -4,6 +4,7 @@ pub mod bench;
 mod compute;
 pub mod devices;
 mod error;
+mod experience;
 mod habits;
 mod loaded;
 mod open;

@@ -27,6 +27,8 @@ pub struct Matmul {
     pub matrices: usize,
     /// Columns that each is multiplied with: tokens of a batch.
     pub tokens: u64,
+    /// Whether they are the experts of a mixture: one stack of all matrices, each multiplied with tokens of its own.
+    pub experts: bool,
     /// Whether the matrices are repacked for this device, where ggml can.
     pub repack: bool,
     /// Where to multiply.
@@ -62,21 +64,32 @@ impl Matmul {
                 self.row, self.ty
             )));
         }
-        let shape = [self.row, self.rows, self.tokens].map(i64::try_from);
-        let [Ok(row), Ok(rows), Ok(tokens)] = shape else {
+        let (n, each) = match self.experts {
+            true => (1, self.matrices as u64),
+            false => (self.matrices, 1),
+        };
+        let shape = [self.row, self.rows, self.tokens.saturating_mul(each), each];
+        let [Ok(row), Ok(rows), Ok(tokens), Ok(count)] = shape.map(i64::try_from) else {
             return Err(Error::Invalid("a matrix of this size".into()));
         };
         // SAFETY: contexts with room for these tensors, and a type and sizes that ggml accepts; contexts and memory are dropped
         // after the computation.
         unsafe {
-            let matrices: Vec<_> = (0..self.matrices)
-                .map(|_| sys::ggml_new_tensor_2d(weights.as_ptr(), self.ty, row, rows))
+            let matrices: Vec<_> = (0..n)
+                .map(|_| sys::ggml_new_tensor_3d(weights.as_ptr(), self.ty, row, rows, count))
                 .collect();
-            let columns = sys::ggml_new_tensor_2d(work.as_ptr(), sys::GGML_TYPE_F32, row, tokens);
-            let size = graph_size(self.matrices);
-            let graph = sys::ggml_new_graph_custom(work.as_ptr(), size, false);
+            let (a, f32, i32) = (work.as_ptr(), sys::GGML_TYPE_F32, sys::GGML_TYPE_I32);
+            let columns = match self.experts {
+                true => sys::ggml_new_tensor_3d(a, f32, row, 1, tokens),
+                false => sys::ggml_new_tensor_2d(a, f32, row, tokens),
+            };
+            let ids = self.experts.then(|| sys::ggml_new_tensor_2d(a, i32, 1, tokens));
+            let graph = sys::ggml_new_graph_custom(a, graph_size(self.matrices), false);
             for &matrix in &matrices {
-                let product = sys::ggml_mul_mat(work.as_ptr(), matrix, columns);
+                let product = match ids {
+                    Some(ids) => sys::ggml_mul_mat_id(a, matrix, columns, ids),
+                    None => sys::ggml_mul_mat(a, matrix, columns),
+                };
                 sys::ggml_build_forward_expand(graph, product);
             }
             let graph = not_null("measuring", graph)?;
@@ -96,8 +109,18 @@ impl Matmul {
             }
             let memory = Memory::new(&work, plain)?;
             sys::ggml_backend_buffer_clear(memory.0.as_ptr(), 0);
+            if let Some(ids) = ids {
+                // Each token uses one of them, in turn.
+                let ids_of: Vec<i32> = (0..tokens).map(|t| (t % count) as i32).collect();
+                sys::ggml_backend_tensor_set(
+                    ids,
+                    ids_of.as_ptr().cast(),
+                    0,
+                    size_of_val(&ids_of[..]),
+                );
+            }
             let best = fastest(&mut backend, &graph, limit)?;
-            Ok((best, Bytes::from(bytes) * self.matrices as u64))
+            Ok((best, Bytes::from(bytes) * n as u64))
         }
     }
 }

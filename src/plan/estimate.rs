@@ -158,9 +158,9 @@ pub fn pass_seconds(plan: &Plan, rates: &Rates, touched: Touched, tokens: u32) -
     seconds_per_pass(&steps, plan.n_slots) + (rows - row).max(0.0)
 }
 
-/// Seconds that a pass of one token computes, waiting left out.
-pub fn computing_seconds(plan: &Plan, rates: &Rates, touched: Touched) -> f64 {
-    steps(plan, rates, touched, 1).iter().map(|step| step.compute).sum()
+/// Seconds that a pass of `tokens` tokens computes, waiting left out.
+pub fn computing_seconds(plan: &Plan, rates: &Rates, touched: Touched, tokens: u32) -> f64 {
+    steps(plan, rates, touched, tokens).iter().map(|step| step.compute).sum()
 }
 
 /// The cost of `plan` at `rates`, and of a prompt of `n_prompt` tokens.
@@ -243,6 +243,7 @@ fn steps(plan: &Plan, rates: &Rates, touched: Touched, tokens: u32) -> Vec<Step>
     let mut steps = Vec::with_capacity(plan.blocks.len() + plan.streamed.len() + 1);
     let mut units = plan.streamed.iter().peekable();
     let one_by_one = OneByOne::of(plan, tokens);
+    let disk = rates.disk_in(tokens);
     for (i, block) in plan.blocks.iter().enumerate() {
         match (block.tier, rates.gpu) {
             (Tier::Resident, _) | (Tier::Cpu, None) => {
@@ -270,7 +271,7 @@ fn steps(plan: &Plan, rates: &Rates, touched: Touched, tokens: u32) -> Vec<Step>
                         continue;
                     }
                     let on_disk = block.tier == Tier::Streamed;
-                    let disk = if on_disk { rates.disk.seconds(unit.len) } else { 0.0 };
+                    let disk = if on_disk { disk.seconds(unit.len) } else { 0.0 };
                     let link = gpu.map_or(0.0, |gpu| gpu.link.seconds(unit.len));
                     let disk_is_slower = disk > link;
                     let read = disk.max(link);
@@ -331,7 +332,8 @@ impl<'a> OneByOne<'a> {
 
     /// A unit's step, if it consists of stacks.
     fn step(&self, unit: &Unit, rates: &Rates, compute: f64) -> Option<Step> {
-        let asked = rates.disk.seconds(share(unit.len, self.share_of(&unit.tensors)?));
+        let asked =
+            rates.disk_in(self.tokens).seconds(share(unit.len, self.share_of(&unit.tensors)?));
         // All but the last product, of the experts that are there.
         let hits = if self.tokens == 1 { self.experts.expected_hits() } else { 0.0 };
         let n = unit.tensors.len().max(1);

@@ -170,23 +170,28 @@ pub struct Kind {
     pub matrix: Bytes,
     /// Bytes of all blocks' matrices of this type.
     pub bytes: Bytes,
+    /// If they are experts: how many there are, and how many a token uses.
+    pub experts: Option<(u64, u64)>,
 }
 
 impl Kind {
     /// The types that make up most of the blocks, each with the shape that most of its bytes have; largest first.
     pub fn most(index: &Index) -> Vec<Kind> {
-        let mut shapes: HashMap<(u32, u64, u64), Bytes> = HashMap::new();
+        let used = index.arch_uint("expert_used_count").unwrap_or(0);
+        let mut shapes: HashMap<(u32, u64, u64, u64), Bytes> = HashMap::new();
         for &t in index.blocks.iter().flat_map(|b| &b.tensors) {
             let tensor = &index.tensors[t];
             if let [row, rows, ..] = tensor.shape[..] {
-                *shapes.entry((tensor.ty.0, row, rows)).or_default() += tensor.len;
+                let stack = index.experts(tensor).filter(|_| tensor.shape.len() == 3);
+                let count = stack.map_or(0, |experts| experts.count);
+                *shapes.entry((tensor.ty.0, row, rows, count)).or_default() += tensor.len;
             }
         }
         let all: Bytes = shapes.values().copied().sum();
         let mut kinds: BTreeMap<u32, Kind> = BTreeMap::new();
         let mut shapes: Vec<_> = shapes.into_iter().collect();
         shapes.sort_unstable_by_key(|&(shape, bytes)| (std::cmp::Reverse(bytes), shape));
-        for ((ty, row, rows), bytes) in shapes {
+        for ((ty, row, rows, count), bytes) in shapes {
             let matrix = || GgmlType(ty).bytes(row.saturating_mul(rows)).unwrap_or_default();
             let kind = kinds.entry(ty).or_insert_with(|| Kind {
                 ty,
@@ -194,6 +199,7 @@ impl Kind {
                 rows,
                 matrix: matrix(),
                 bytes: Bytes::ZERO,
+                experts: (count > 0 && used > 0).then_some((count, used.min(count))),
             });
             kind.bytes += bytes;
         }
@@ -209,6 +215,10 @@ impl Kind {
 pub struct Rates {
     /// The disk that the model is on, past the page cache.
     pub disk: Rate,
+    /// The same in passes of one token, where those are known to be brought at another rate ...
+    pub disk_one: Option<Rate>,
+    /// ... and in those of many.
+    pub disk_many: Option<Rate>,
     /// Resident weights, where most of the model is computed.
     pub resident: Cost,
     /// Weights in slots, there too.
@@ -230,12 +240,28 @@ impl Rates {
         let cost = |one, many| Cost { one: Rate(one * threads), many: Rate(many * threads) };
         Rates {
             disk: Rate(2.5e9),
+            disk_one: None,
+            disk_many: None,
             resident: cost(6.0e9, 30e9),
             streamed: cost(5.5e9, 20e9),
             memory: None,
             gpu: None,
             open_seconds: 0.0,
         }
+    }
+}
+
+impl Rates {
+    /// The disk in passes of `tokens` tokens.
+    pub fn disk_in(&self, tokens: u32) -> Rate {
+        let known = if tokens == 1 { self.disk_one } else { self.disk_many };
+        known.unwrap_or(self.disk)
+    }
+
+    /// The same machine with a disk that takes no time.
+    #[must_use]
+    pub fn without_disk(self) -> Rates {
+        Rates { disk: Rate(f64::INFINITY), disk_one: None, disk_many: None, ..self }
     }
 }
 

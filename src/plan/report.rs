@@ -138,7 +138,8 @@ impl Report<'_> {
             line("link", format!("{bytes} brought in each pass, at {}", beside.link));
         }
         if plan.disk_bytes() > Bytes::ZERO {
-            line("disk", format!("{} read in each pass, at {}", plan.disk_bytes(), rates.disk));
+            let rate = rates.disk_in(plan.n_ubatch);
+            line("disk", format!("{} read in each pass, at {rate}", plan.disk_bytes()));
         }
         if let Some(of_experts) = self.of_experts() {
             line("", of_experts);
@@ -242,7 +243,10 @@ impl Report<'_> {
     fn of_experts(&self) -> Option<String> {
         let hits = self.plan.experts.as_ref()?.expected_hits() * 100.0;
         let (cold, warm) = (self.plan.cold_bytes_per_token(), self.plan.bytes_per_token());
-        Some(format!("{cold} for a token; {warm} if {hits:.0} % of its experts are there"))
+        let rate = self.rates.disk_in(1);
+        Some(format!(
+            "{cold} for a token; {warm} at {rate} if {hits:.0} % of its experts are there"
+        ))
     }
 
     /// The parts of the memory, with what they are for.
@@ -473,6 +477,8 @@ mod tests {
         let cost = Cost { one: Rate(10e9), many: Rate(500e9) };
         let rates = Rates {
             disk: Rate(2e9),
+            disk_one: None,
+            disk_many: None,
             resident: cost,
             streamed: cost,
             memory: None,

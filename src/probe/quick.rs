@@ -180,11 +180,37 @@ pub fn known_disk(file: &Path) -> Option<Rate> {
 /// when the disk does, not with every measurement.
 /// A rate that is lower counts only if nobody else was busy.
 pub fn remember_disk(file: &Path, rate: Rate, busy: bool) {
-    let Some(disk) = disk_number(file) else { return };
-    let holds = |known: Rate| is_alike(known, rate) || (busy && known.0 > rate.0);
-    if !known_disk(file).is_some_and(holds) {
-        remember(DISKS, disk, rate);
+    if let Some(disk) = disk_number(file) {
+        remember_reading(disk, rate, busy);
     }
+}
+
+fn remember_reading(key: String, rate: Rate, busy: bool) {
+    let holds = |known: &Sample| is_alike(Rate(known.rate), rate) || (busy && known.rate > rate.0);
+    if !samples(DISKS).get(&key).is_some_and(holds) {
+        remember(DISKS, key, rate);
+    }
+}
+
+/// How fast that disk answers bursts of short reads of about `each` bytes, if it was measured within the last week.
+pub fn known_bursts(file: &Path, each: Bytes) -> Option<Rate> {
+    samples(DISKS).get(&bursts(file, each)?).map(|disk| Rate(disk.rate))
+}
+
+/// Remembers that, as [`remember_disk`] does.
+pub fn remember_bursts(file: &Path, each: Bytes, rate: Rate, busy: bool) {
+    if let Some(key) = bursts(file, each) {
+        remember_reading(key, rate, busy);
+    }
+}
+
+/// Sizes that are nearly the same are the same.
+fn bursts(file: &Path, each: Bytes) -> Option<String> {
+    Some(format!(
+        "{}, bursts of {} KiB",
+        disk_number(file)?,
+        each.0.div_ceil(1024).next_power_of_two()
+    ))
 }
 
 /// What the system calls the disk that holds `file`.
@@ -202,7 +228,7 @@ mod tests {
     use super::*;
 
     fn kind(ty: u32, row: u64) -> Kind {
-        Kind { ty, row, rows: 8, matrix: Bytes(1), bytes: Bytes(1) }
+        Kind { ty, row, rows: 8, matrix: Bytes(1), bytes: Bytes(1), experts: None }
     }
 
     #[test]

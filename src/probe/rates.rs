@@ -30,6 +30,8 @@ const ONE_BYTES: Bytes = Bytes(320 * MIB.0);
 const MEMORY_SHARE: u64 = 8;
 /// Tokens of a batch that is measured.
 const MANY: u32 = 128;
+/// Tokens of a prompt's pass, of which each expert gets its share. (tokens)
+const PASS: u64 = 512;
 /// Weights that a batch is computed with.
 const MANY_BYTES: Bytes = Bytes(16 * MIB.0);
 const COMPUTE_TIME: Duration = Duration::from_millis(60);
@@ -37,6 +39,12 @@ const COMPUTE_TIME: Duration = Duration::from_millis(60);
 /// Reads the files of a model as streaming does, for a moment. `None` if they cannot be read, or are too short to tell.
 pub fn disk(source: &dyn WeightSource, paths: &[PathBuf]) -> Option<Rate> {
     let mut ground = Ground::survey(paths).ok()?;
+    sample(source, &mut ground, DISK).ok().map(|sample| sample.rate())
+}
+
+/// Reads them in bursts of `n` short reads of `each` bytes, for a moment. `None` as of [`disk()`].
+pub fn bursts(source: &dyn WeightSource, paths: &[PathBuf], n: usize, each: Bytes) -> Option<Rate> {
+    let mut ground = Ground::for_bursts(paths, n, each).ok()?;
     sample(source, &mut ground, DISK).ok().map(|sample| sample.rate())
 }
 
@@ -104,15 +112,15 @@ pub fn doubt(kinds: &[Kind], device: Device, n_threads: u32, repack: bool) -> Op
     used.iter().map(hours).max().filter(|&hours| hours >= OLD).map(Doubt::Old)
 }
 
-/// Corrects what is remembered of these matrices on the CPU by what passes of one token really took: `factor` times as fast. Nothing is
-/// faster than it can be, so what was measured had been slowed down.
-pub fn correct(kinds: &[Kind], n_threads: u32, repack: bool, factor: f64) {
+/// Corrects what is remembered of these matrices on the CPU by what passes of one token, or of `many`, really took: `factor` times as fast.
+/// Nothing is faster than it can be, so what was measured had been slowed down.
+pub fn correct(kinds: &[Kind], n_threads: u32, repack: bool, (factor, many): (f64, bool)) {
     let Some(memory) = memo::path("rates.json") else { return };
     let Some(mut known) = recall(&memory) else { return };
     let mut is_new = false;
     for kind in kinds {
         if let Some(measured) = known.get_mut(&key(kind, &processor(n_threads), repack)) {
-            measured.one *= factor;
+            *if many { &mut measured.many } else { &mut measured.one } *= factor;
             measured.measured = memo::now();
             is_new = true;
         }
@@ -137,7 +145,15 @@ pub fn known(kinds: &[Kind], n_threads: u32, repack: bool) -> Option<Cost> {
 pub(super) fn key(kind: &Kind, worker: &str, repack: bool) -> String {
     let layout = if repack { "repacked" } else { "plain" };
     let Kind { ty, row, rows, .. } = *kind;
-    format!("{ty} {row}x{rows} {layout}, {worker}, {}", env!("CARGO_PKG_VERSION"))
+    let each = kind.experts.map(|_| format!(" by {}", tokens_each(kind))).unwrap_or_default();
+    format!("{ty} {row}x{rows}{each} {layout}, {worker}, {}", env!("CARGO_PKG_VERSION"))
+}
+
+/// Tokens that a matrix is multiplied with in a pass of many: of a mixture, an expert gets few of them.
+#[expect(clippy::cast_possible_truncation, reason = "at most MANY")]
+fn tokens_each(kind: &Kind) -> u32 {
+    let share = |(count, used): (u64, u64)| (PASS * used / count.max(1)).clamp(1, MANY.into());
+    kind.experts.map_or(MANY, |experts| share(experts) as u32)
 }
 
 /// Who computed: the threads of a processor, or a GPU.
@@ -168,7 +184,8 @@ fn measure(
 ) -> Option<Measured> {
     let watch = Watch::begin();
     let one = rate(kind, device, threads, repack, ONE_BYTES, 1)?.0;
-    let many = rate(kind, device, threads, repack, MANY_BYTES, MANY)?.0 * f64::from(MANY);
+    let tokens = tokens_each(kind);
+    let many = rate(kind, device, threads, repack, MANY_BYTES, tokens)?.0 * f64::from(tokens);
     let now = memo::now();
     Some(Measured { one, many, measured: now, tried: now, busy: watch.was_busy() })
 }
@@ -193,7 +210,9 @@ pub(super) fn rate(
     let each = (kind.matrix.0 / kind.rows).saturating_mul(rows).max(1);
     let matrices = usize::try_from(bytes.0 / each).unwrap_or(1).clamp(1, 1024);
     let (ty, row, tokens) = (kind.ty, kind.row, u64::from(tokens));
-    let work = Matmul { ty, row, rows, matrices, tokens, repack, device };
+    // A token alone uses few of them, which are as good as any.
+    let experts = kind.experts.is_some() && tokens > 1;
+    let work = Matmul { ty, row, rows, matrices, tokens, experts, repack, device };
     let (time, bytes) = work.time(threads.clone(), COMPUTE_TIME).ok()?;
     Some(Rate(bytes.f64() / time.as_secs_f64().max(1e-9)))
 }
@@ -287,8 +306,16 @@ mod tests {
     fn a_machine_can_compute() {
         let threads = Arc::new(Threadpool::new(1, 0).unwrap());
         let device = Device::cpu().unwrap();
-        let work =
-            Matmul { ty: 8, row: 256, rows: 64, matrices: 2, tokens: 3, repack: true, device };
+        let work = Matmul {
+            ty: 8,
+            row: 256,
+            rows: 64,
+            matrices: 2,
+            tokens: 3,
+            experts: false,
+            repack: true,
+            device,
+        };
         let (time, bytes) = work.time(threads.clone(), Duration::ZERO).unwrap();
         assert!(time > Duration::ZERO && bytes == Bytes(2 * 64 * 8 * 34), "{time:?} {bytes}");
         let odd = Matmul { row: 250, ..work };

@@ -80,6 +80,10 @@ pub struct Ground {
     at: usize,
     within: u64,
     stride: usize,
+    /// So many requests at a time keep the queue full ...
+    in_flight: usize,
+    /// ... or are asked for at once, and waited for before the next.
+    bursts: bool,
     all_hole: bool,
     drop_cached: bool,
     /// What nothing is being read into.
@@ -100,6 +104,22 @@ impl Ground {
     ///
     /// A file cannot be opened.
     pub fn survey(paths: &[PathBuf]) -> Result<Ground, OpenError> {
+        Ground::new(paths, STRETCH, STEP)
+    }
+
+    /// The same for short reads in bursts of `n`, each of about `each` bytes at a place of its own: as a mixture's experts are read.
+    ///
+    /// # Errors
+    ///
+    /// A file cannot be opened.
+    pub fn for_bursts(paths: &[PathBuf], n: usize, each: Bytes) -> Result<Ground, OpenError> {
+        let each = each.0.clamp(DIRECT_ALIGN, STEP).next_multiple_of(DIRECT_ALIGN);
+        let ground = Ground::new(paths, each, each)?;
+        Ok(Ground { in_flight: n.clamp(1, BUFFERS), bursts: true, ..ground })
+    }
+
+    /// In pieces of at most `stretch` bytes at each place, and requests of at most `step`.
+    fn new(paths: &[PathBuf], stretch: u64, step: u64) -> Result<Ground, OpenError> {
         let files = Files::open_buffered(paths, PageCache::Use)?;
         let mut ranges = Vec::new();
         for file in 0..files.len() {
@@ -107,7 +127,7 @@ impl Ground {
             ranges.extend(files.data(file, room).into_iter().map(|range| (file, range)));
         }
         let readable = (0..files.len()).any(|i| files.file_len(i).0 >= DIRECT_ALIGN);
-        let (stretches, step) = cut(&ranges);
+        let (stretches, step) = cut(&ranges, stretch, step);
         let n = stretches.len();
         // Another beginning each time, so that a second run does not read what the first one left in some cache.
         let seed = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().subsec_nanos();
@@ -119,6 +139,8 @@ impl Ground {
             stretches,
             step,
             within: 0,
+            in_flight: IN_FLIGHT,
+            bursts: false,
             drop_cached: false,
             idle: VecDeque::new(),
         })
@@ -150,8 +172,9 @@ impl Ground {
     }
 }
 
-/// Cuts ranges (file, first byte, end) into stretches of whole pages. Returns the length of a request, too. (bytes)
-fn cut(ranges: &[(usize, (u64, u64))]) -> (Vec<Stretch>, u64) {
+/// Cuts ranges (file, first byte, end) into stretches of whole pages, of at most `most` bytes. Returns the length of a request, too, at
+/// most `step`. (bytes)
+fn cut(ranges: &[(usize, (u64, u64))], most: u64, step: u64) -> (Vec<Stretch>, u64) {
     let page = |n: u64| n - n % DIRECT_ALIGN;
     let whole: Vec<Stretch> = ranges
         .iter()
@@ -162,8 +185,8 @@ fn cut(ranges: &[(usize, (u64, u64))]) -> (Vec<Stretch>, u64) {
         .filter(|s| s.len > 0)
         .collect();
     let all: u64 = whole.iter().map(|s| s.len).sum();
-    let stretch = page(all / LEAST_STRETCHES).clamp(DIRECT_ALIGN, STRETCH);
-    let step = stretch.min(STEP);
+    let stretch = page(all / LEAST_STRETCHES).clamp(DIRECT_ALIGN, most);
+    let step = stretch.min(step);
     let pieces = whole.iter().flat_map(|s| {
         let last = s.offset + s.len;
         (s.offset..last).step_by(Bytes(stretch).usize()).map(move |offset| {
@@ -202,13 +225,14 @@ pub fn sample(
         return Err(if ground.all_hole { NoSample::Hole } else { NoSample::Empty });
     }
     while ground.idle.len() < BUFFERS {
-        let mut buf = HostBuf::new(Bytes(ground.step)).map_err(NoSample::Memory)?;
+        // As long as slots are, so that it has huge pages as they do.
+        let mut buf = HostBuf::new(Bytes(STEP)).map_err(NoSample::Memory)?;
         buf.as_mut_slice().fill(1); // the first touch of its pages is not part of reading
         ground.idle.push_back(buf);
     }
     let begin = Instant::now();
     let mut tickets: VecDeque<(u64, Ticket)> =
-        (0..IN_FLIGHT).filter_map(|_| request(source, ground)).collect();
+        (0..ground.in_flight).filter_map(|_| request(source, ground)).collect();
     let gathered = gather(source, ground, &mut tickets, begin, effort);
     source.cancel(); // so that dropping the tickets waits for the reads in flight only
     gathered
@@ -249,7 +273,12 @@ fn gather(
             break;
         }
         ground.idle.push_back(done.buf);
-        tickets.extend(request(source, ground));
+        let more = match ground.bursts {
+            true if tickets.is_empty() => ground.in_flight,
+            true => 0,
+            false => 1,
+        };
+        tickets.extend((0..more).filter_map(|_| request(source, ground)));
     }
     if sample.is_long(effort) { Ok(sample) } else { Err(NoSample::TooSlow(begin.elapsed())) }
 }
@@ -352,7 +381,7 @@ mod tests {
                 end = from + len;
                 (0, (from, end))
             }).collect();
-            let (stretches, step) = cut(&ranges);
+            let (stretches, step) = cut(&ranges, STRETCH, STEP);
             prop_assert!((DIRECT_ALIGN..=STEP).contains(&step));
             for s in &stretches {
                 prop_assert!(s.len > 0 && s.len <= STRETCH && (s.len | s.offset) % DIRECT_ALIGN == 0);

@@ -25,6 +25,7 @@ mod memory;
 mod mock;
 pub mod monitor;
 mod outside;
+pub mod passes;
 pub mod slots;
 pub mod split;
 mod staging;

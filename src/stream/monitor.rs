@@ -1,10 +1,11 @@
 //! What a run is doing right now, for other threads to look at; and the flag by which they stop it.
 
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::experts::{BlockSpec, Watch};
+use super::passes::{Passes, Took};
 use super::trace::{Trace, What};
 use super::{Unit, UnitSpec};
 use crate::units::Bytes;
@@ -23,7 +24,7 @@ pub struct Monitor {
     passes: AtomicU64,
     streamed: AtomicU64,
     stalled_nanos: AtomicU64,
-    pace: Mutex<Pace>,
+    took: Mutex<Passes>,
     /// The names of the units, once a stream device has them.
     units: OnceLock<Vec<String>>,
     /// How far the pass is: 0 before its first unit is computed, 2n + 1 while unit n is, 2n + 2 after that.
@@ -33,24 +34,6 @@ pub struct Monitor {
     trace: OnceLock<Trace>,
     /// What streams by expert, once a stream device has it.
     experts: OnceLock<Watch>,
-}
-
-/// What the last passes of one token took to compute.
-#[derive(Debug)]
-struct Pace {
-    passes: [Duration; N_PASSES],
-    n: usize,
-    /// Time that had been waited for weights before the pass under way.
-    stalled_nanos: u64,
-}
-
-/// As many are looked at.
-const N_PASSES: usize = 64;
-
-impl Default for Pace {
-    fn default() -> Pace {
-        Pace { passes: [Duration::ZERO; N_PASSES], n: 0, stalled_nanos: 0 }
-    }
 }
 
 /// What a streamed unit is doing.
@@ -167,32 +150,21 @@ impl Monitor {
     pub fn passed(&self, n_tokens: usize, begin: Instant) {
         self.at.store(0, Ordering::Relaxed);
         self.passes.fetch_add(1, Ordering::Relaxed);
-        self.note_pace(n_tokens, begin);
+        let stalled = Duration::from_nanos(self.stalled_nanos.load(Ordering::Relaxed));
+        self.passes_took().passed(n_tokens, begin.elapsed(), stalled);
         if let Some(trace) = self.trace.get() {
             trace.record(What::Pass { n_tokens }, begin, Instant::now());
         }
     }
 
-    fn note_pace(&self, n_tokens: usize, begin: Instant) {
-        let mut pace = self.pace.lock().unwrap_or_else(PoisonError::into_inner);
-        let stalled = self.stalled_nanos.load(Ordering::Relaxed);
-        let waited = Duration::from_nanos(stalled.saturating_sub(pace.stalled_nanos));
-        pace.stalled_nanos = stalled;
-        if n_tokens == 1 {
-            let at = pace.n % N_PASSES;
-            pace.passes[at] = begin.elapsed().saturating_sub(waited);
-            pace.n += 1;
-        }
+    /// What passes of one token took, and what those of many did; none before there were some.
+    pub fn took(&self) -> [Option<Took>; 2] {
+        let passes = self.passes_took();
+        [passes.one(), passes.many()]
     }
 
-    /// What a pass of one token takes to compute when nothing else does: a quarter of the last ones took no longer. None before there were
-    /// some.
-    pub fn pace(&self) -> Option<Duration> {
-        let pace = self.pace.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut passes = pace.passes;
-        let known = &mut passes[..pace.n.min(N_PASSES)];
-        known.sort_unstable();
-        (known.len() >= N_PASSES / 4).then(|| known[known.len() / 4])
+    fn passes_took(&self) -> MutexGuard<'_, Passes> {
+        self.took.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Records from now on; once begun, a trace goes on.
@@ -260,6 +232,7 @@ impl Monitor {
     /// A read of `unit` has arrived.
     pub(super) fn read(&self, unit: Unit, bytes: Bytes, (begin, end): (Instant, Instant)) {
         self.streamed.fetch_add(bytes.0, Ordering::Relaxed);
+        self.passes_took().read(bytes, (begin, end));
         self.unit_is(unit, UnitState::Ready);
         if let Some(trace) = self.trace.get() {
             trace.record(What::Read { unit, bytes }, begin, end);
@@ -294,6 +267,7 @@ impl Monitor {
     /// A slice of a block's expert has arrived.
     pub(super) fn read_expert(&self, block: usize, bytes: Bytes, (begin, end): (Instant, Instant)) {
         self.streamed.fetch_add(bytes.0, Ordering::Relaxed);
+        self.passes_took().read(bytes, (begin, end));
         if let Some(trace) = self.trace.get() {
             trace.record(What::ReadExpert { block, bytes }, begin, end);
         }

@@ -43,7 +43,10 @@ pub(super) fn make_plan(
     let Draft::Model { .. } = options.draft else { return Ok(ngrams) };
     // A model that there is no room for, or that cannot be had, drafts for nobody.
     let Ok(by_model) = of(&options.draft) else { return Ok(ngrams) };
-    let rates = asked.measured().unwrap_or_else(|| ngrams.rates(index, options).0);
+    let rates = match asked.measured() {
+        Some(rates) => ngrams.taught(index, options, rates),
+        None => ngrams.rates(index, options).0,
+    };
     let speed = |planned: &Planned| {
         let foreseen = foresee(index, planned, &rates, options);
         foreseen.map_or(0.0, |foreseen| foreseen.gain.tokens_per_second)

@@ -77,6 +77,7 @@ pub fn forecast(
         Some(measured) => measured,
         None => rates::measure(index, planned.gpu, &threads, options.repack, true)?,
     };
+    let measured = planned.taught(index, options, measured);
     let doubt = rates::doubt(index, planned.gpu, &threads, options.repack);
     let rates = Rates { open_seconds: planned.open_seconds.unwrap_or(0.0), ..measured };
     let touched = Touched::of(index);

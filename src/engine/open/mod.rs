@@ -26,6 +26,7 @@ use super::{Error, devices, habits, threads};
 use crate::ggml::{self, Device, Model};
 use crate::gguf::{Index, Purpose};
 use crate::plan::{self, Plan, Rates, Touched};
+use crate::probe::load::Watch;
 use crate::source::WeightSource;
 use crate::stream::{Monitor, StreamDevice};
 use crate::talk::Vocab;
@@ -109,6 +110,7 @@ impl Engine {
             plan,
             rates,
             rates_measured,
+            since: Watch::begin(),
             context,
             index,
             reader,

@@ -11,7 +11,7 @@ use super::options::{Draft, LoadOptions};
 use super::{needs, rates};
 use crate::engine::devices::{self, DeviceChoice};
 use crate::engine::error::{ggml_error, model_name};
-use crate::engine::{Error, habits, threads};
+use crate::engine::{Error, experience, habits, threads};
 use crate::ggml::{Device, DeviceKind, Threadpool};
 use crate::gguf::Index;
 use crate::plan::{self, Abilities, Needs, Plan, Rates, StreamMode, Touched, Wish};
@@ -73,16 +73,23 @@ impl Planned {
         Planned { plan, ..self }
     }
 
-    /// What the plan was judged by, and whether somebody measured it.
+    /// What it will be computed and read at, and whether somebody measured it.
     pub(super) fn rates(&self, index: &Index, options: &LoadOptions) -> (Rates, bool) {
-        match (self.measured, self.machine.gpu) {
+        let (rates, measured) = match (self.measured, self.machine.gpu) {
             (Some(measured), _) => (measured, true),
             (None, Some(gpu)) => (gpu.rates, false),
             (None, None) => {
                 let n_threads = threads::count(options.threads);
                 (self.machine.rates, rates::are_known(index, n_threads, options.repack))
             }
-        }
+        };
+        (self.taught(index, options, rates), measured)
+    }
+
+    /// `rates` as they were seen to be with this model.
+    pub(super) fn taught(&self, index: &Index, options: &LoadOptions, rates: Rates) -> Rates {
+        let n_threads = threads::count(options.threads);
+        experience::taught(index, &self.plan, rates, n_threads, Touched::of(index))
     }
 
     /// The context beside the one that the model was made for.

@@ -1,6 +1,7 @@
 //! What this machine can do with a model's kinds of weights: measured once, and remembered for a week where it does not depend
 //! on what else goes on.
 
+use std::path::Path;
 use std::sync::Arc;
 
 use crate::engine::Error;
@@ -12,6 +13,7 @@ use crate::probe::load::Watch;
 use crate::probe::rates::Doubt;
 use crate::probe::{self, quick};
 use crate::source;
+use crate::stream::passes::Took;
 use crate::units::{Bytes, Rate};
 
 /// What is assumed of a disk whose file is too short to measure it, of a link that could not be measured, and of kinds of weights
@@ -23,12 +25,17 @@ const UNKNOWN_COST: Cost = Cost { one: Rate(5e9), many: Rate(50e9) };
 /// Rates of a machine with a GPU that nobody has measured yet: good enough to see that everything fits it.
 pub(super) const UNKNOWN: Rates = Rates {
     disk: UNKNOWN_DISK,
+    disk_one: None,
+    disk_many: None,
     resident: UNKNOWN_COST,
     streamed: UNKNOWN_COST,
     memory: None,
     gpu: Some(Beside { link: UNKNOWN_LINK, cpu: UNKNOWN_COST }),
     open_seconds: 0.0,
 };
+
+/// Rates of which only those count that are put in.
+const NOTHING_BESIDE: Rates = Rates { gpu: None, ..UNKNOWN };
 
 /// What is known of a machine whose CPU computes, without measuring anything: opening a model is to be fast. What nobody has measured
 /// is taken to be as usual.
@@ -39,7 +46,8 @@ pub(super) fn known(index: &Index, n_threads: u32, repack: bool) -> Rates {
     let usual = Rates::usual(n_threads);
     let streamed = cost(false).unwrap_or(usual.streamed);
     let resident = if repack { cost(true).unwrap_or(usual.resident) } else { streamed };
-    Rates { disk: disk.unwrap_or(usual.disk), resident, streamed, ..usual }
+    let disk_one = bursts(index).and_then(|bursts| quick::known_bursts(bursts.file, bursts.each));
+    Rates { disk: disk.unwrap_or(usual.disk), disk_one, resident, streamed, ..usual }
 }
 
 /// Whether all that [`known`] tells was measured.
@@ -78,7 +86,16 @@ pub(super) fn measure(
     });
     let disk = disk.unwrap_or(UNKNOWN_DISK);
     let (resident, streamed, open_seconds) = (plain, plain, 0.0);
-    let rates = Rates { disk, resident, streamed, memory: None, gpu: None, open_seconds };
+    let disk_one = bursts(index).and_then(|Bursts { file, each, n }| {
+        let known = quick::known_bursts(file, each).filter(|_| !again);
+        known.or_else(|| {
+            let watch = Watch::begin();
+            let rate = probe::rates::bursts(source.as_ref(), &paths, n, each)?;
+            quick::remember_bursts(file, each, rate, watch.was_busy());
+            Some(rate)
+        })
+    });
+    let rates = Rates { disk, disk_one, resident, streamed, open_seconds, ..NOTHING_BESIDE };
     Ok(match gpu {
         None => {
             let resident = if repack { compute(cpu, true).unwrap_or(plain) } else { plain };
@@ -94,6 +111,22 @@ pub(super) fn measure(
     })
 }
 
+/// How a token's experts are read: so many at once, each of so many bytes.
+struct Bursts<'a> {
+    file: &'a Path,
+    n: usize,
+    each: Bytes,
+}
+
+/// How they are, in a model that has some.
+fn bursts(index: &Index) -> Option<Bursts<'_>> {
+    let file = &index.files.first()?.path;
+    let stacks = index.tensors.iter().filter_map(|tensor| index.experts(tensor));
+    let each = stacks.map(|experts| experts.each).max()?;
+    let n = usize::try_from(index.arch_uint("expert_used_count")?).ok()?.max(1);
+    Some(Bursts { file, n, each })
+}
+
 /// What is doubtful of what [`measure`] found.
 pub(super) fn doubt(
     index: &Index,
@@ -107,20 +140,21 @@ pub(super) fn doubt(
     of(repack && gpu.is_none()).or_else(|| of(false))
 }
 
-/// Corrects what is remembered of the CPU by passes of one token that `plan` computed in `seconds`, waiting for weights left out. What
-/// is slower than predicted proves nothing: others may have computed, or the text may be long.
-pub(in crate::engine) fn correct(index: &Index, plan: &Plan, n_threads: u32, seconds: f64) {
-    let touched = Touched::of(index);
+/// Corrects what is remembered of the CPU, of these types of weights, by what passes of `plan` took. What is slower than predicted proves
+/// nothing about other models: others may have computed, or the text may be long.
+pub(in crate::engine) fn correct(index: &Index, plan: &Plan, n_threads: u32, took: Took) {
+    let (touched, seconds) = (Touched::of(index), took.computing.as_secs_f64());
     let bytes = plan.blocks.iter().map(|b| b.len).sum::<Bytes>().f64() * touched.of_block;
     if plan.gpu.is_some() || seconds <= 0.0 || bytes < BEYOND_CACHES {
         return;
     }
-    let predicted = plan::computing_seconds(plan, &known(index, n_threads, true), touched);
+    let tokens = u32::try_from(took.tokens).unwrap_or(u32::MAX);
+    let predicted = plan::computing_seconds(plan, &known(index, n_threads, true), touched, tokens);
     let factor = predicted / seconds;
     if factor > FASTER && factor < ABSURD {
         let kinds = Kind::most(index);
         for repack in [true, false] {
-            probe::rates::correct(&kinds, n_threads, repack, factor);
+            probe::rates::correct(&kinds, n_threads, repack, (factor, tokens > 1));
         }
     }
 }

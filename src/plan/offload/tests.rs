@@ -24,6 +24,8 @@ fn machine(disk: f64, link: f64, cpu: f64, gpu: f64) -> Machine {
     let beside = Beside { link: Rate(link), cpu: cost(cpu) };
     let rates = Rates {
         disk: Rate(disk),
+        disk_one: None,
+        disk_many: None,
         resident: cost(gpu),
         streamed: cost(gpu),
         memory: None,

@@ -1,0 +1,117 @@
+//! What passes of a model really took on this machine, remembered beside other measurements: what was measured with single matrices and
+//! long reads predicts a model that nobody has run yet, and from then on predictions are corrected by what was seen of it. They change no
+//! answer, and no plan.
+
+use serde::{Deserialize, Serialize};
+
+use super::habits;
+use crate::gguf::Index;
+use crate::memo;
+use crate::plan::{self, Cost, Plan, Rates, Touched};
+use crate::stream::passes::Took;
+use crate::units::{Bytes, MIB, Rate};
+
+/// What is remembered of a model.
+#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
+struct Remembered {
+    /// When, in seconds since 1970.
+    at: u64,
+    /// Threads that computed.
+    threads: u32,
+    /// Passes of one token.
+    one: Option<Seen>,
+    /// Passes of a prompt.
+    many: Option<Seen>,
+}
+
+/// Passes of so many tokens.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+struct Seen {
+    tokens: u32,
+    /// Computing.
+    seconds: f64,
+    /// Reading, while anything was on its way. (bytes per second)
+    disk: Option<f64>,
+}
+
+/// Nobody waits for a smaller model. (bytes)
+const WORTH_IT: Bytes = Bytes(256 * MIB.0);
+
+/// Corrections beyond this are none: something else is wrong.
+const ABSURD: f64 = 20.0;
+
+/// Remembers what passes took, if that says something about others.
+pub(super) fn remember(index: &Index, plan: &Plan, n_threads: u32, took: [Option<Took>; 2]) {
+    let bytes: Bytes = plan.blocks.iter().map(|b| b.len).sum();
+    if plan.gpu.is_some() || bytes < WORTH_IT {
+        return;
+    }
+    let Some(file) = habits::file(index, "passes") else { return };
+    let [one, many] = took.map(|took| took.and_then(Seen::of));
+    if one.is_none() && many.is_none() {
+        return;
+    }
+    let old = recall(index, n_threads).unwrap_or_default();
+    let at = memo::now();
+    let (one, many) = (one.or(old.one), many.or(old.many));
+    memo::remember(&file, &Remembered { at, threads: n_threads, one, many });
+}
+
+/// Rates as passes of this very model showed them; `rates` where nobody has seen any.
+pub(super) fn taught(
+    index: &Index,
+    plan: &Plan,
+    rates: Rates,
+    n_threads: u32,
+    touched: Touched,
+) -> Rates {
+    if plan.gpu.is_some() {
+        return rates;
+    }
+    recall(index, n_threads).map_or(rates, |known| known.correct(plan, rates, touched))
+}
+
+fn recall(index: &Index, n_threads: u32) -> Option<Remembered> {
+    let known: Remembered = memo::recall(&habits::file(index, "passes")?)?;
+    let is_sane = |seen: &Seen| {
+        let positive = |x: f64| x.is_finite() && x > 0.0;
+        seen.tokens > 0 && positive(seen.seconds) && seen.disk.is_none_or(positive)
+    };
+    let holds = memo::holds(known.at) && known.threads == n_threads;
+    let Remembered { one, many, .. } = known;
+    holds.then(|| Remembered { one: one.filter(is_sane), many: many.filter(is_sane), ..known })
+}
+
+impl Remembered {
+    fn correct(&self, plan: &Plan, rates: Rates, touched: Touched) -> Rates {
+        let mut out = rates;
+        if let Some(one) = self.one {
+            let factor = one.factor(plan, &rates, touched);
+            let faster = |cost: Cost| Cost { one: Rate(cost.one.0 * factor), ..cost };
+            (out.resident, out.streamed) = (faster(out.resident), faster(out.streamed));
+            out.disk_one = one.disk.map(Rate).or(out.disk_one);
+        }
+        if let Some(many) = self.many {
+            let factor = many.factor(plan, &out, touched);
+            let faster = |cost: Cost| Cost { many: Rate(cost.many.0 * factor), ..cost };
+            (out.resident, out.streamed) = (faster(out.resident), faster(out.streamed));
+            out.disk_many = many.disk.map(Rate).or(out.disk_many);
+        }
+        out
+    }
+}
+
+impl Seen {
+    fn of(took: Took) -> Option<Seen> {
+        let seconds = took.computing.as_secs_f64();
+        let tokens = u32::try_from(took.tokens).ok()?;
+        (seconds > 0.0).then(|| Seen { tokens, seconds, disk: took.disk.map(|rate| rate.0) })
+    }
+
+    /// How many times as fast it computed as is predicted at `rates`.
+    fn factor(&self, plan: &Plan, rates: &Rates, touched: Touched) -> f64 {
+        let predicted = plan::computing_seconds(plan, rates, touched, self.tokens);
+        let factor = predicted / self.seconds;
+        if (1.0 / ABSURD..ABSURD).contains(&factor) { factor } else { 1.0 }
+    }
+}
