@@ -115,3 +115,37 @@ impl Seen {
         if (1.0 / ABSURD..ABSURD).contains(&factor) { factor } else { 1.0 }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::engine::{LoadOptions, planning};
+
+    #[test]
+    fn what_was_seen_is_predicted_from_then_on() {
+        let model = Path::new(env!("CARGO_MANIFEST_DIR")).join("models/tiny-chat-q4_k_m.gguf");
+        let index = Arc::new(Index::open(&model).unwrap());
+        let options = LoadOptions { threads: Some(2), ctx: Some(64), ..LoadOptions::default() };
+        let plan = planning::plan(&index, &options, false).unwrap().plan;
+        let (touched, usual) = (Touched::of(&index), Rates::usual(2));
+        let seconds = |rates: &Rates, n| plan::computing_seconds(&plan, rates, touched, n);
+        // Half as fast as predicted for a token, and three times for a prompt.
+        let [one, many] = [seconds(&usual, 1) * 2.0, seconds(&usual, 500) / 3.0];
+        let seen = |tokens, seconds, disk| Some(Seen { tokens, seconds, disk });
+        let known = Remembered {
+            one: seen(1, one, Some(7e8)),
+            many: seen(500, many, None),
+            ..Remembered::default()
+        };
+        let rates = known.correct(&plan, usual, touched);
+        let near = |a: f64, b: f64| (a / b - 1.0).abs() < 0.05;
+        assert!(near(seconds(&rates, 1), one) && near(seconds(&rates, 500), many), "{rates:?}");
+        assert_eq!((rates.disk_in(1), rates.disk_in(500)), (Rate(7e8), usual.disk));
+        // What cannot be is not believed.
+        let absurd = Remembered { one: seen(1, one * 1e6, None), ..Remembered::default() };
+        assert_eq!(absurd.correct(&plan, usual, touched), usual);
+    }
+}

@@ -11,6 +11,9 @@ use crate::units::Bytes;
 /// Pages are never larger than this on a system whose page size is unknown. (bytes)
 const LARGEST: usize = 1 << 16;
 
+/// The size of a huge page on common systems. (bytes)
+pub const HUGE: usize = 2 << 20;
+
 /// The size of a page, a power of two. (bytes)
 pub fn size() -> usize {
     #[cfg(unix)]

@@ -138,7 +138,8 @@ impl Report<'_> {
             line("link", format!("{bytes} brought in each pass, at {}", beside.link));
         }
         if plan.disk_bytes() > Bytes::ZERO {
-            let rate = rates.disk_in(plan.n_ubatch);
+            let by_expert = plan.experts.is_some();
+            let rate = rates.disk_in(if by_expert { plan.n_ubatch } else { 1 });
             line("disk", format!("{} read in each pass, at {rate}", plan.disk_bytes()));
         }
         if let Some(of_experts) = self.of_experts() {

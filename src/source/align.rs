@@ -42,8 +42,13 @@ impl HostBuf {
     /// measured to take a third of the processor time and, on a virtual disk, to be up to 1.7 times as fast.
     pub fn new(len: Bytes) -> io::Result<HostBuf> {
         let len = len.align_up(super::DIRECT_ALIGN).usize().max(super::DIRECT_ALIGN as usize);
-        let mut memory = pages::zeroed(len)?;
-        let start = NonNull::new(memory.as_mut_ptr()).ok_or(io::ErrorKind::OutOfMemory)?;
+        // Huge pages begin at multiples of their size; what is before that is never touched, and takes no memory.
+        let spare = if len < pages::HUGE { 0 } else { pages::HUGE };
+        let mut memory = pages::zeroed(len.checked_add(spare).ok_or(io::ErrorKind::OutOfMemory)?)?;
+        let start = memory.as_mut_ptr();
+        let skipped = start.addr().next_multiple_of(spare.max(1)) - start.addr();
+        let start = memory[skipped..].as_mut_ptr();
+        let start = NonNull::new(start).ok_or(io::ErrorKind::OutOfMemory)?;
         Ok(HostBuf { start, len, _owner: Owner::Mapping(memory) })
     }
 

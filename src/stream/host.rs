@@ -36,7 +36,8 @@ struct Slot {
 unsafe impl Send for Slot {}
 
 impl HostMemory {
-    /// `n_slots` slots of `size`; of the memory `within`, where others use it at other times.
+    /// `n_slots` slots of `size`; of the memory `within`, where others use it at other times. They lie one behind the other, for then most
+    /// of them is in huge pages, however small they are.
     pub(super) fn new(
         supply: Supply,
         n_slots: usize,
@@ -45,13 +46,14 @@ impl HostMemory {
     ) -> Result<HostMemory, Error> {
         let no_memory =
             |e: std::io::Error| Error::NoMemory { n_slots, size, message: e.to_string() };
-        let slot = |i: usize| match within {
-            None => Slot::new(HostBuf::new(size).map_err(no_memory)?),
+        let whole = match within {
+            Some(whole) => whole.clone(),
+            None => Arc::new(HostBuf::new(size * n_slots as u64).map_err(no_memory)?),
+        };
+        let slot = |i: usize| {
             // SAFETY: slots do not overlap, and `exec` uses none of them while the memory holds experts.
-            Some(whole) => Slot::new(
-                unsafe { HostBuf::part(whole, size.0 * i as u64, size.0) }
-                    .expect("all slots are inside"),
-            ),
+            let part = unsafe { HostBuf::part(&whole, size.0 * i as u64, size.0) };
+            Slot::new(part.expect("all slots are inside"))
         };
         let slots = (0..n_slots).map(slot).collect::<Result<_, _>>()?;
         Ok(HostMemory { supply, slots })
