@@ -225,8 +225,9 @@ pub fn sample(
         return Err(if ground.all_hole { NoSample::Hole } else { NoSample::Empty });
     }
     while ground.idle.len() < BUFFERS {
-        // As long as slots are, so that it has huge pages as they do.
-        let mut buf = HostBuf::new(Bytes(STEP)).map_err(NoSample::Memory)?;
+        // Short reads go to memory that has huge pages, as an expert's do.
+        let len = if ground.bursts { STEP } else { ground.step };
+        let mut buf = HostBuf::new(Bytes(len)).map_err(NoSample::Memory)?;
         buf.as_mut_slice().fill(1); // the first touch of its pages is not part of reading
         ground.idle.push_back(buf);
     }
