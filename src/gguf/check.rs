@@ -3,21 +3,22 @@
 //! libllama answers most nonsense with an exception, which comes back as an error. What is checked
 //! here are the values that reach an assertion, an integer division or an allocation in its loader,
 //! its vocabulary or a graph, as read in the pinned source (`llama-model.cpp`, `llama-vocab.cpp`,
-//! `models/`). It is deliberately not a description of valid models: a key that is absent is fine
+//! `models/`); docs/decisions/gguf.md has the table. It is deliberately not a description of valid models: a key that is absent is fine
 //! here, and zeros are fine wherever libllama writes them itself for "not used".
 
 use super::error::{Error, Reason, TensorFlaw, printable};
 use super::index::{Index, TensorInfo};
+use super::place::{Place, Stack};
 use super::value::Value;
 
 /// `LLAMA_MAX_LAYERS`.
-const MAX_BLOCKS: u64 = 512;
+pub(super) const MAX_BLOCKS: u64 = 512;
 /// `LLAMA_MAX_EXPERTS`.
 const MAX_EXPERTS: u64 = 1024;
 /// No model is wider; products of two widths stay far from overflow.
 pub(super) const MAX_WIDTH: u64 = 1 << 20;
 /// More heads per block, or elements per head, than any model has.
-const MAX_HEADS: u64 = 1 << 16;
+pub(super) const MAX_HEADS: u64 = 1 << 16;
 /// More tokens than any vocabulary has. libllama allocates them on the word of `vocab_size` alone.
 pub(super) const MAX_VOCABULARY: u64 = 1 << 24;
 
@@ -42,10 +43,24 @@ fn has_no_kernel(tensor: &TensorInfo) -> bool {
 /// F32, F16, BF16.
 const PLAIN: [u32; 3] = [0, 1, 30];
 
+/// What is added to activations or scales them, and is neither called a norm nor a bias.
+#[rustfmt::skip]
+const ELEMENTWISE: [&str; 38] = [
+    "altup_correct_scale.weight", "attn_sinks.weight", "channel_mix_lerp_k.weight", "channel_mix_lerp_r.weight",
+    "exp_probs_b", "ffn.act.scales", "ffn_gate_inp.scale", "ffn_res_score.weight", "hc_attn_base.weight",
+    "hc_attn_scale.weight", "hc_ffn_base.weight", "hc_ffn_scale.weight", "hrm.z_l_init", "output_hc_base.weight",
+    "output_hc_scale.weight", "output_res_score.weight", "rope_factors_long.weight", "rope_factors_short.weight",
+    "rope_freqs.weight", "shortconv.conv.weight", "ssm_a", "ssm_conv1d.weight", "ssm_conv1d_k.weight",
+    "ssm_conv1d_q.weight", "ssm_conv1d_v.weight", "ssm_d", "time_mix_a0.weight", "time_mix_decay.weight",
+    "time_mix_k_a.weight", "time_mix_k_k.weight", "time_mix_lerp_fused.weight", "time_mix_lerp_x.weight",
+    "time_mix_ln.weight", "time_mix_r_k.weight", "time_mix_w0.weight", "layer_output_scale.weight",
+    "attn_res_score.weight", "time_mix_v0.weight",
+];
+
 /// Whether it is added to activations, or scales them: ggml does that with plain numbers, and ends the program for others.
 fn is_elementwise(tensor: &TensorInfo) -> bool {
     let role = tensor.role();
-    role.ends_with("norm.weight") || role.ends_with(".bias")
+    role.contains("norm") || role.ends_with(".bias") || ELEMENTWISE.contains(&role)
 }
 
 fn flaw_of(tensor: &TensorInfo) -> Option<TensorFlaw> {
@@ -98,7 +113,10 @@ impl Index {
             Index::check_embedding,
             Index::check_experts,
             Index::check_heads,
+            Index::check_lengths,
             Index::check_rope,
+            Index::check_rows,
+            Index::check_windows,
             Index::check_numbers,
             Index::check_recurrent,
             Index::check_attention_tensors,
@@ -151,7 +169,7 @@ impl Index {
     }
 
     /// The number of blocks, which later checks rely on.
-    fn n_blocks(&self) -> u64 {
+    pub(super) fn n_blocks(&self) -> u64 {
         self.block_count().unwrap_or(0).min(MAX_BLOCKS)
     }
 
@@ -169,7 +187,9 @@ impl Index {
         for key in ["nextn_predict_layers", "posnet.block_count", "convnext.block_count"] {
             self.within(key, 0, self.n_blocks())?;
         }
-        self.within("decoder_block_count", 0, MAX_BLOCKS)?;
+        if self.architecture() == "t5" {
+            self.within("decoder_block_count", 0, MAX_BLOCKS)?;
+        }
         self.within("vocab_size", 0, MAX_VOCABULARY)?;
         Ok(())
     }
@@ -177,16 +197,18 @@ impl Index {
     /// The asserts of `load_hparams` about experts, in its order.
     fn check_experts(&self) -> Checked {
         let count = self.within("expert_count", 0, MAX_EXPERTS)?.unwrap_or(0);
-        let used = self.per_block("expert_used_count", self.n_blocks())?.unwrap_or_default();
-        let used = used.into_iter().max().unwrap_or(0);
-        // libllama sets these aside for the models of this family that have one expert.
+        let per_block = self.per_block("expert_used_count", self.n_blocks())?.unwrap_or_default();
+        let used = per_block.iter().copied().max().unwrap_or(0);
+        // libllama sets these aside for the models of this family that have one expert; it asks for no groups all the same.
         if count <= 1 && matches!(self.architecture(), "hunyuan-dense" | "hunyuan_vl") {
+            self.within("expert_group_count", 0, 0)?;
             return Ok(());
         }
         if used > count || (count > 0 && used == 0) {
             let why = format!("is {used}, and there are {count} experts");
             return Err(self.wrong("expert_used_count", why));
         }
+        self.check_used(&per_block)?;
         let groups = self.arch_uint("expert_group_count").unwrap_or(0);
         let groups_used = self.arch_uint("expert_group_used_count").unwrap_or(0);
         let even = groups == 0 || count.is_multiple_of(groups);
@@ -201,52 +223,18 @@ impl Index {
         Ok(())
     }
 
-    /// Attention heads: each block's key heads divide its query heads. Blocks without attention
-    /// have none of either.
-    fn check_heads(&self) -> Checked {
-        let n_blocks = self.n_blocks();
-        let Some(heads) = self.per_block("attention.head_count", n_blocks)? else { return Ok(()) };
-        if let Some(&n) = heads.iter().find(|&&n| n > MAX_HEADS) {
-            return Err(self.wrong("attention.head_count", format!("is {n}")));
-        }
-        let kv = self.per_block("attention.head_count_kv", n_blocks)?;
-        for (&h, &k) in heads.iter().zip(kv.as_deref().unwrap_or(&heads)) {
-            if k > 0 && !h.is_multiple_of(k) {
-                let why = format!("is {k}, which does not divide {h} heads");
-                return Err(self.wrong("attention.head_count_kv", why));
-            }
-        }
-        let Some(&first) = heads.first().filter(|&&n| n > 0) else { return Ok(()) };
-        let width = self.arch_uint("embedding_length").unwrap_or(0);
-        if self.within("attention.key_length", 1, MAX_HEADS)?.is_none() && width < first {
-            let why = format!("is {first}, more than the embedding is long");
-            return Err(self.wrong("attention.head_count", why));
-        }
-        self.within("attention.value_length", 0, MAX_HEADS)?;
-        Ok(())
-    }
-
-    /// Rotated dimensions are pairs within a head, and the kind of scaling has a name that libllama
-    /// knows.
-    fn check_rope(&self) -> Checked {
-        let scaling = self.arch("rope.scaling.type").and_then(Value::str);
-        if let Some(kind) = scaling
-            && !["none", "linear", "yarn", "longrope"].contains(&kind)
-        {
-            let why = format!("is '{}', an unknown kind", printable(kind.as_bytes()));
-            return Err(self.wrong("rope.scaling.type", why));
-        }
-        let heads = self.per_block("attention.head_count", self.n_blocks())?.unwrap_or_default();
-        // Without heads in the first block libllama does not read the other keys.
-        let Some(&heads) = heads.first().filter(|&&n| n > 0) else { return Ok(()) };
-        let width = self.arch_uint("embedding_length").unwrap_or(0) / heads;
-        let head = self.arch_uint("attention.key_length").unwrap_or(width);
-        for (key, limit) in
-            [("rope.dimension_count", head), ("rope.dimension_count_swa", MAX_HEADS)]
-        {
-            let n = self.within(key, 0, limit)?.unwrap_or(0);
-            if !n.is_multiple_of(2) {
-                return Err(self.wrong(key, format!("is {n}, an odd number")));
+    /// Experts used per block: some where there are any, and no more than in the first, whose number all graphs but one take.
+    fn check_used(&self, per_block: &[u64]) -> Checked {
+        let first = per_block.first().copied().unwrap_or(0);
+        let by_block = self.architecture() == "nemotron_h_moe";
+        for tensor in self.tensors.iter().filter(|t| t.role() == "ffn_gate_inp.weight") {
+            let Place::Block(Stack::Main, block) = tensor.place else { continue };
+            let Some(&used) = per_block.get(block as usize).filter(|_| self.computes(block)) else {
+                continue;
+            };
+            if used == 0 || (used > first && !by_block) {
+                let why = format!("is {used} for block {block}, which has experts");
+                return Err(self.wrong("expert_used_count", why));
             }
         }
         Ok(())

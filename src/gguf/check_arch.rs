@@ -3,9 +3,10 @@
 //! Each rule was found by loading tiny models with one key changed and seeing libllama abort. An
 //! architecture that is not named here has no rule, and a new one needs none to be accepted.
 
-use super::check::{Checked, MAX_WIDTH};
+use super::check::{Checked, MAX_BLOCKS, MAX_WIDTH};
+use super::error::printable;
 use super::index::Index;
-use super::place::Place;
+use super::value::Value;
 
 /// Architectures with recurrent blocks whose sizes derive from `ssm.inner_size`.
 const RECURRENT: [&str; 12] = [
@@ -47,76 +48,31 @@ const GATED: [&str; 13] = [
     "smallthinker",
 ];
 
+/// Architectures that read from the file how experts are weighed.
+#[rustfmt::skip]
+const READS_GATING: [&str; 25] = [
+    "afmoe", "bailingmoe2", "bailingmoe3", "cohere2moe", "deepseek2", "deepseek2-ocr", "deepseek32", "deepseek4",
+    "dflash", "dots1", "dots3note", "exaone-moe", "glm-dsa", "glm4moe", "glm5-next", "hy_v3", "hy_v4", "kimi-k3",
+    "kimi-linear", "laguna", "lfm2moe", "minimax-m2", "minimax-m3", "smallthinker", "step35",
+];
+
+/// Architectures whose last blocks use the keys and values of others.
+const SHARING: [&str; 2] = ["gemma4", "gemma4-assistant"];
+
+/// Architectures with a block of full attention now and then.
+const INTERVALS: [&str; 5] = ["minimax-01", "qwen35", "qwen35moe", "qwen3next", "qwen4exp"];
+
+/// Architectures that may remember keys and values compressed.
+#[rustfmt::skip]
+const COMPRESSED: [&str; 10] = [
+    "bailingmoe3", "deepseek2", "deepseek32", "dots3note", "glm-dsa", "glm5-next", "hy_v4", "kimi-k3", "kimi-linear",
+    "mistral4",
+];
+
 /// The last of libllama's ways to weigh experts (`llama_expert_gating_func_type`).
 const MAX_GATING: u64 = 4;
 
-/// Architectures whose blocks of linear attention have query weights, and no heads of the other kind.
-const QUERIES_WITHOUT_HEADS: [&str; 3] = ["bailingmoe3", "kimi-k3", "kimi-linear"];
-
-/// Architectures whose queries are as long as the embedding, whatever their heads: libllama cuts them into heads, and asserts that
-/// nothing is left.
-const QUERIES_AS_EMBEDDING: [&str; 36] = [
-    "arctic",
-    "baichuan",
-    "bert",
-    "chameleon",
-    "codeshell",
-    "cohere2",
-    "command-r",
-    "deepseek",
-    "deepseek2-ocr",
-    "dream",
-    "eurobert",
-    "grok",
-    "internlm2",
-    "jamba",
-    "jina-bert-v2",
-    "jina-bert-v3",
-    "lfm2",
-    "lfm2moe",
-    "llada-moe",
-    "nemotron",
-    "nomic-bert",
-    "nomic-bert-moe",
-    "olmo",
-    "olmo2",
-    "olmoe",
-    "orion",
-    "phi2",
-    "phi3",
-    "phimoe",
-    "plamo",
-    "qwen2",
-    "qwen2moe",
-    "qwen2vl",
-    "stablelm",
-    "starcoder2",
-    "xverse",
-];
-
 impl Index {
-    /// Queries that are as long as the embedding are cut into whole heads, in blocks that have some.
-    pub(super) fn check_queries(&self) -> Checked {
-        if !QUERIES_AS_EMBEDDING.contains(&self.architecture()) {
-            return Ok(());
-        }
-        let n_blocks = self.block_count().unwrap_or(0);
-        let heads = self.per_block("attention.head_count", n_blocks)?.unwrap_or_default();
-        let kv = self.per_block("attention.head_count_kv", n_blocks)?;
-        let width = self.arch_uint("embedding_length").unwrap_or(0);
-        // Without heads in the first block libllama does not read their length.
-        let Some(&first) = heads.first().filter(|&&n| n > 0) else { return Ok(()) };
-        let each = self.arch_uint("attention.key_length").unwrap_or(width / first);
-        let with_keys = heads.iter().zip(kv.as_deref().unwrap_or(&heads)).filter(|(_, k)| **k > 0);
-        match with_keys.map(|(&n, _)| n).find(|&n| n > 0 && n.saturating_mul(each) != width) {
-            Some(n) => {
-                let why = format!("is {n}, of {each} numbers each, which do not make {width}");
-                Err(self.wrong("attention.head_count", why))
-            }
-            None => Ok(()),
-        }
-    }
-
     /// Divisors of recurrent blocks. They are zero where a model has no such blocks.
     pub(super) fn check_recurrent(&self) -> Checked {
         let arch = self.architecture();
@@ -136,6 +92,15 @@ impl Index {
         if BY_HEADS.contains(&arch) {
             divides("ssm.time_step_rank", ranks, inner)?;
             divides("ssm.group_count", groups, inner)?;
+        }
+        if LINEAR.contains(&arch)
+            && let Some(out) = self.tensors.iter().find(|t| t.role() == "ssm_out.weight")
+            && out.shape.first() != Some(&inner)
+        {
+            let name = printable(out.name.as_bytes());
+            return Err(
+                self.wrong("ssm.inner_size", format!("is {inner}, and '{name}' has others"))
+            );
         }
         if LINEAR.contains(&arch) {
             divides("ssm.time_step_rank", ranks, inner)?;
@@ -171,44 +136,32 @@ impl Index {
         }
     }
 
-    /// Blocks with query weights have query heads.
-    pub(super) fn check_attention_tensors(&self) -> Checked {
-        if QUERIES_WITHOUT_HEADS.contains(&self.architecture()) {
-            return Ok(());
-        }
-        let n_blocks = self.block_count().unwrap_or(0);
-        let heads = self.per_block("attention.head_count", n_blocks)?.unwrap_or_default();
-        for tensor in &self.tensors {
-            let Place::Block(_, number) = tensor.place else { continue };
-            let none = heads.get(number as usize).is_none_or(|&h| h == 0);
-            if none && matches!(tensor.role(), "attn_q.weight" | "attn_qkv.weight") {
-                let why = format!("has no heads for block {number}, which has '{}'", tensor.name);
-                return Err(self.wrong("attention.head_count", why));
-            }
-        }
-        Ok(())
-    }
-
     /// Keys that one architecture, or one family, has for itself.
     pub(super) fn check_own_keys(&self) -> Checked {
         let uint = |key| self.arch_uint(key).unwrap_or(0);
-        let nope_least = uint("rope.dimension_count") + 1;
-        if uint("attention.key_length_mla") > 0 {
+        let nope_least = uint("rope.dimension_count").saturating_add(1);
+        if COMPRESSED.contains(&self.architecture()) && uint("attention.key_length_mla") > 0 {
             self.within("attention.key_length_mla", nope_least, MAX_WIDTH)?;
         }
-        if uint("attention.shared_kv_layers") > 0 {
+        if SHARING.contains(&self.architecture()) && uint("attention.shared_kv_layers") > 0 {
             // The first blocks with keys of their own, one of each kind of window, serve the
             // others.
             let most = uint("block_count").saturating_sub(2);
             self.within("attention.shared_kv_layers", 0, most)?;
         }
-        if uint("expert_count") > 0 {
+        if uint("expert_count") > 0 && READS_GATING.contains(&self.architecture()) {
             let least = u64::from(GATED.contains(&self.architecture()));
-            self.within("expert_gating_func", least, MAX_GATING)?;
+            let given = self.within("expert_gating_func", least, MAX_GATING)?;
+            // They take the way to weigh experts from the file alone.
+            if self.architecture() == "dots1" && given.is_none() {
+                return Err(self.wrong("expert_gating_func", "is missing"));
+            }
         }
         self.check_architecture()?;
-        // libllama takes block numbers modulo this one, wherever it is read.
-        self.within("full_attention_interval", 1, u32::MAX.into())?;
+        // libllama takes block numbers modulo this one.
+        if INTERVALS.contains(&self.architecture()) {
+            self.within("full_attention_interval", 1, u32::MAX.into())?;
+        }
         Ok(())
     }
 
@@ -218,11 +171,11 @@ impl Index {
         match self.architecture() {
             // All blocks have heads as long as what is rotated.
             "gpt-oss" => {
-                let keys = uint("attention.key_length");
-                let length = match uint("rope.dimension_count") {
-                    0 => keys,
-                    n => n,
-                };
+                let heads = self.per_block("attention.head_count", self.n_blocks())?;
+                let first = heads.and_then(|all| all.first().copied()).unwrap_or(1).max(1);
+                let each = uint("embedding_length") / first;
+                let length = self.arch_uint("rope.dimension_count");
+                let length = length.or(self.arch_uint("attention.key_length")).unwrap_or(each);
                 for key in ["key_length", "value_length", "key_length_swa", "value_length_swa"] {
                     if length > 0 {
                         self.within(&format!("attention.{key}"), length, length)?;
@@ -230,11 +183,12 @@ impl Index {
                 }
             }
             // Keys and values are remembered compressed, and only so.
-            "deepseek2" if uint("attention.key_length_mla") > 0 => {
-                let values = uint("attention.kv_lora_rank");
-                let keys = values + uint("rope.dimension_count");
+            "deepseek2" | "deepseek32" | "glm-dsa" | "hy_v4" | "mistral4"
+                if uint("attention.key_length_mla") > 0 =>
+            {
+                let keys =
+                    uint("attention.kv_lora_rank").saturating_add(uint("rope.dimension_count"));
                 self.within("attention.key_length", keys, keys)?;
-                self.within("attention.value_length", values, values)?;
             }
             "deepseek4" => {
                 self.within("attention.output_group_count", 1, MAX_WIDTH)?;
@@ -258,9 +212,6 @@ impl Index {
                 self.within("attention.key_length_mla", 1, MAX_WIDTH)?;
                 self.within("attention.value_length_mla", 1, MAX_WIDTH)?;
             }
-            "arwkv7" | "rwkv6qwen2" => {
-                self.within("token_shift_count", 1, 1)?;
-            }
             "afmoe" => {
                 self.within("attention.sliding_window", 1, u32::MAX.into())?;
             }
@@ -271,7 +222,55 @@ impl Index {
                 self.within("interleave_moe_layer_step", 1, u32::MAX.into())?;
             }
             "grovemoe" => {
-                self.within("experts_per_group", 1, MAX_WIDTH)?;
+                let each = self.within("experts_per_group", 1, MAX_WIDTH)?.unwrap_or(1);
+                // Groups are chosen, by the number of experts that are used.
+                self.within("expert_used_count", 0, uint("expert_count") / each)?;
+            }
+            _ => return self.check_times(),
+        }
+        Ok(())
+    }
+
+    /// How often blocks, tokens and cycles come, and how large a state may be, in single architectures.
+    fn check_times(&self) -> Checked {
+        let uint = |key| self.arch_uint(key).unwrap_or(0);
+        match self.architecture() {
+            "arwkv7" | "rwkv6qwen2" => {
+                self.within("token_shift_count", 1, 1)?;
+            }
+            "rwkv6" | "rwkv7" => {
+                self.within("token_shift_count", 2, 2)?;
+            }
+            // The cache has a place for each time that a block is computed.
+            "nanbeige" => {
+                let most = MAX_BLOCKS / uint("block_count").max(1);
+                self.within("num_loops", 1, most)?;
+            }
+            "hrm_text" => {
+                let times = uint("hrm.l_cycles").saturating_add(1);
+                let per_cycle = times.saturating_mul(uint("hrm.h_cycles"));
+                let blocks = uint("block_count").saturating_sub(uint("nextn_predict_layers"));
+                for key in ["hrm.h_cycles", "hrm.l_cycles", "hrm.layers_per_stack"] {
+                    self.within(key, 1, MAX_BLOCKS)?;
+                }
+                let all = per_cycle.saturating_mul(uint("hrm.layers_per_stack"));
+                if all != blocks {
+                    let why = format!("makes {all} blocks, and there are {blocks}");
+                    return Err(self.wrong("hrm.layers_per_stack", why));
+                }
+            }
+            "granitehybrid" | "jamba" => {
+                let inner = 2 * uint("embedding_length");
+                self.within("ssm.inner_size", inner, inner)?;
+            }
+            // A bound from below, and below zero.
+            "bailingmoe3" => {
+                let key = "kda.gate_lower_bound";
+                if let Some(x) = self.arch(key).and_then(Value::float)
+                    && !(x.is_finite() && x < 0.0)
+                {
+                    return Err(self.wrong(key, format!("is {x}, not below zero")));
+                }
             }
             _ => {}
         }

@@ -4,11 +4,12 @@
 //! Reading order: [`Index::open`] reads the headers (`parse`) of all parts of a model
 //! (`split`), sorts the tensors into blocks by their names (`names`), and answers questions
 //! about the whole (`facts`); [`Index::check_model`] refuses what would make libllama abort
-//! (`check`, `check_arch`), and [`Index::join`] shows a model of several files as one. Weights are never read
+//! (`check` and its kind), and [`Index::join`] shows a model of several files as one. Weights are never read
 //! here.
 
 mod check;
 mod check_arch;
+mod check_heads;
 mod check_vocabulary;
 mod error;
 mod facts;

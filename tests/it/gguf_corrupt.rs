@@ -56,6 +56,7 @@ pub(crate) fn all_cases(dir: &Path) -> Vec<Case> {
     rows.extend(tensor_offset_rows());
     rows.extend(size_rows());
     rows.extend(head_rows());
+    rows.extend(family_rows());
     rows.extend(expert_rows());
     rows.extend(vocabulary_rows());
     rows.extend(type_rows());
@@ -273,6 +274,31 @@ fn rename(g: &mut Gguf, arch: &str) {
     g.set("general.architecture", gw::str(arch));
 }
 
+/// A row about numbers of another architecture.
+fn of(
+    name: &'static str,
+    says: &'static str,
+    arch: &'static str,
+    keys: &'static [(&'static str, u32)],
+) -> Row {
+    row(name, Fails::Check, says, move |g| become_with(g, arch, keys))
+}
+
+fn become_with(g: &mut Gguf, arch: &str, keys: &[(&str, u32)]) {
+    rename(g, arch);
+    for (key, n) in keys {
+        g.set(&format!("{arch}.{key}"), gw::u32(*n));
+    }
+}
+
+/// Sizes of blocks with linear attention.
+fn linear(g: &mut Gguf, arch: &str, inner: u32) {
+    let keys = [("conv_kernel", 4), ("state_size", 8), ("time_step_rank", 4), ("group_count", 2)];
+    for (key, n) in keys.into_iter().chain([("inner_size", inner)]) {
+        g.set(&format!("{arch}.ssm.{key}"), gw::u32(n));
+    }
+}
+
 /// A row about a key of the architecture.
 fn model(name: &'static str, says: &'static str, key: &'static str, value: Payload) -> Row {
     row(name, Fails::Check, says, move |g| g.set(&format!("llama.{key}"), value.clone()))
@@ -291,7 +317,7 @@ fn size_rows() -> Vec<Row> {
         model("EMBEDDING_LIES", "is not 16", "embedding_length", gw::u32(32)),
         model("CONTEXT_0", "context_length", "context_length", gw::u32(0)),
         model("VOCAB_SIZE_MAX", "vocab_size", "vocab_size", gw::u32(u32::MAX)),
-        model("INTERVAL_0", "full_attention", "full_attention_interval", gw::u32(0)),
+        of("INTERVAL_0", "full_attention", "minimax-01", &[("full_attention_interval", 0)]),
         row("SSM_KERNEL_0", Fails::Check, "ssm.conv_kernel", |g| {
             rename(g, "mamba2");
             g.set("mamba2.ssm.inner_size", gw::u32(32));
@@ -322,27 +348,165 @@ fn head_rows() -> Vec<Row> {
             g.set("llama.attention.head_count", gw::u32(0));
             g.set("llama.attention.head_count_kv", gw::u32(0));
         }),
-        model("SHARED_KV_ALL", "shared_kv", "attention.shared_kv_layers", gw::u32(1)),
+        of("SHARED_KV_ALL", "shared_kv", "gemma4", &[("attention.shared_kv_layers", 1)]),
         model("KEY_LENGTH_0", "key_length", "attention.key_length", gw::u32(0)),
-        model("ROPE_ODD", "odd", "rope.dimension_count", gw::u32(7)),
-        model("ROPE_WIDER_THAN_HEAD", "rope.dimension_count", "rope.dimension_count", gw::u32(10)),
+        of("ROPE_ODD", "odd", "gemma", &[("rope.dimension_count", 7)]),
+        of("ROPE_WIDER_THAN_HEAD", "is 10, not from", "gemma", &[("rope.dimension_count", 10)]),
         model("ROPE_SCALING_UNKNOWN", "unknown kind", "rope.scaling.type", gw::str("cubic")),
         row("HEADS_LEAVE_A_REST", Fails::Check, "do not make 16", |g| {
             rename(g, "lfm2");
             g.set("lfm2.attention.head_count", gw::u32(4));
-            g.set("lfm2.attention.head_count_kv", gw::u32(4));
+            g.set("lfm2.attention.head_count_kv", gw::u32(1));
+            g.set("lfm2.attention.value_length", gw::u32(8));
             g.set("lfm2.attention.key_length", gw::u32(8));
         }),
         row("HEADS_DO_NOT_DIVIDE", Fails::Check, "do not make 16", |g| {
             rename(g, "qwen2");
             g.set("qwen2.attention.head_count", gw::u32(3));
-            g.set("qwen2.attention.head_count_kv", gw::u32(3));
-            g.set("qwen2.rope.dimension_count", gw::u32(4));
+            g.set("qwen2.attention.head_count_kv", gw::u32(1));
+            g.set("qwen2.attention.key_length", gw::u32(8));
+            g.set("qwen2.attention.value_length", gw::u32(8));
         }),
+        of(
+            "VALUES_SHORTER_THAN_KEYS",
+            "value_length' is 4",
+            "qwen3",
+            &[("attention.value_length", 4)],
+        ),
+        of("HEADS_HALF_ROTATED", "dimension_count' is 4", "qwen3", &[("rope.dimension_count", 4)]),
+        of("NOTHING_ROTATED", "dimension_count' is 0", "gemma", &[("rope.dimension_count", 0)]),
+        row("ROTATED_BY_ODD_HEADS", Fails::Check, "odd", |g| {
+            become_with(g, "gemma", &[("attention.key_length", 7)]);
+            g.unset("gemma.rope.dimension_count");
+        }),
+        of("WINDOW_NOT_ROTATED", "_swa' is 0", "gemma2", &[("rope.dimension_count_swa", 0)]),
+        of("WINDOW_ODD", "odd", "gemma2", &[("rope.dimension_count_swa", 3)]),
+        of(
+            "WINDOW_OF_OTHER_KEYS",
+            "key_length_swa' is 4",
+            "cohere2",
+            &[("attention.key_length_swa", 4)],
+        ),
+        of(
+            "WINDOW_OF_OTHER_VALUES",
+            "value_length_swa' is 4",
+            "maple",
+            &[("attention.value_length_swa", 4)],
+        ),
+        of(
+            "WINDOW_NOWHERE",
+            "no block with a window",
+            "gemma3",
+            &[("attention.sliding_window_pattern", 1)],
+        ),
+        row("SECTIONS_LONGER_THAN_HEADS", Fails::Check, "have 9 numbers", |g| {
+            rename(g, "qwen2vl");
+            g.set("qwen2vl.rope.dimension_sections", gw::u32s(&[3, 3, 3, 0]));
+        }),
+        row("SECTIONS_NONE", Fails::Check, "have 1 numbers", |g| {
+            rename(g, "qwen35");
+            g.set("qwen35.rope.dimension_sections", gw::u32s(&[0, 0, 0, 1]));
+            linear(g, "qwen35", 32);
+        }),
+        row("KEYS_OF_MORE_HEADS", Fails::Check, "has 8 rows", |g| {
+            g.set("llama.attention.head_count_kv", gw::u32s(&[2]));
+        }),
+        of(
+            "QUERIES_OF_MORE_HEADS",
+            "has 16 rows",
+            "granite",
+            &[
+                ("attention.head_count", 4),
+                ("attention.key_length", 8),
+                ("attention.value_length", 8),
+                ("rope.dimension_count", 8),
+            ],
+        ),
         model("ROPE_BASE_NAN", "NaN", "rope.freq_base", gw::f32(f32::NAN)),
         model("EPSILON_NEGATIVE", "epsilon", "attention.layer_norm_rms_epsilon", gw::f32(-1.0)),
         model("EPSILON_NAN", "epsilon", "attention.layer_norm_rms_epsilon", gw::f32(f32::NAN)),
     ]
+}
+
+/// What one architecture says of itself, and contradicts.
+fn family_rows() -> Vec<Row> {
+    vec![
+        of(
+            "SHIFTS_OF_RWKV",
+            "token_shift_count' is 1",
+            "rwkv6",
+            &[("wkv.head_size", 8), ("token_shift_count", 1)],
+        ),
+        of("LOOPS_NONE", "num_loops' is 0", "nanbeige", &[("num_loops", 0)]),
+        of("LOOPS_TOO_MANY", "num_loops' is 513", "nanbeige", &[("num_loops", 513)]),
+        of(
+            "STACKS_MAKE_OTHER_BLOCKS",
+            "makes 4 blocks",
+            "hrm_text",
+            &[("hrm.layers_per_stack", 2), ("hrm.h_cycles", 1), ("hrm.l_cycles", 1)],
+        ),
+        of(
+            "CYCLES_NONE",
+            "h_cycles' is 0",
+            "hrm_text",
+            &[("hrm.layers_per_stack", 1), ("hrm.h_cycles", 0), ("hrm.l_cycles", 1)],
+        ),
+        of(
+            "INNER_SIZE_NOT_TWICE",
+            "inner_size' is 64",
+            "granitehybrid",
+            &[
+                ("ssm.inner_size", 64),
+                ("ssm.conv_kernel", 4),
+                ("ssm.state_size", 8),
+                ("ssm.time_step_rank", 4),
+                ("ssm.group_count", 1),
+            ],
+        ),
+        row("LINEAR_OF_OTHER_SIZE", Fails::Check, "inner_size' is 64", |g| {
+            rename(g, "qwen3next");
+            linear(g, "qwen3next", 64);
+            g.tensors.push(Tensor::f32("blk.0.ssm_out.weight", &[32, 16]));
+        }),
+        row("BOUND_NOT_BELOW_ZERO", Fails::Check, "gate_lower_bound' is 1", |g| {
+            rename(g, "bailingmoe3");
+            g.set("bailingmoe3.kda.gate_lower_bound", gw::f32(1.0));
+        }),
+        of(
+            "GATING_MISSING",
+            "expert_gating_func' is missing",
+            "dots1",
+            &[("expert_count", 4), ("expert_used_count", 2)],
+        ),
+        of(
+            "GROUPS_OF_ONE_EXPERT",
+            "expert_group_count' is 1",
+            "hunyuan-dense",
+            &[("expert_group_count", 1)],
+        ),
+        of(
+            "GROUPS_FEWER_THAN_USED",
+            "expert_used_count' is 4",
+            "grovemoe",
+            &[("expert_count", 4), ("expert_used_count", 4), ("experts_per_group", 2)],
+        ),
+        row("EXPERTS_NONE_IN_A_BLOCK", Fails::Check, "is 0 for block 1", |g| {
+            experts_by_block(g, &[2, 0]);
+        }),
+        row("EXPERTS_MORE_THAN_AT_FIRST", Fails::Check, "is 3 for block 1", |g| {
+            experts_by_block(g, &[2, 3]);
+        }),
+    ]
+}
+
+/// Two blocks with experts, of which each uses as many as are told.
+fn experts_by_block(g: &mut Gguf, used: &[u32]) {
+    g.set("llama.block_count", gw::u32(2));
+    g.set("llama.expert_count", gw::u32(4));
+    g.set("llama.expert_used_count", gw::u32s(used));
+    for block in 0..2 {
+        g.tensors.push(Tensor::f32(&format!("blk.{block}.ffn_gate_inp.weight"), &[16, 4]));
+    }
 }
 
 fn expert_rows() -> Vec<Row> {
@@ -368,10 +532,11 @@ fn expert_rows() -> Vec<Row> {
             "group_used_count' is 4",
             &[("count", 8), ("used_count", 2), ("group_count", 4), ("group_used_count", 4)],
         ),
-        experts(
+        of(
             "EXPERT_GATING_UNKNOWN",
             "expert_gating_func",
-            &[("count", 8), ("used_count", 2), ("gating_func", 5)],
+            "deepseek2",
+            &[("expert_count", 8), ("expert_used_count", 2), ("expert_gating_func", 5)],
         ),
         experts("EXPERT_GROUPS_OF_NONE", "group_count' is 1", &[("group_count", 1)]),
     ]
@@ -411,6 +576,11 @@ fn vocabulary_rows() -> Vec<Row> {
 
 /// Weights of types that ggml stores, and cannot compute with.
 fn type_rows() -> Vec<Row> {
+    let added = |name, role: &'static str| {
+        row(name, Fails::Check, "type Q8_0 is for matrices", move |g| {
+            g.tensors.push(Tensor::of_type(&format!("blk.0.{role}"), &[32], 8, 34));
+        })
+    };
     let typed = |name, says, ty, len: usize| {
         row(name, Fails::Check, says, move |g| {
             let weight = "blk.0.ffn_up.weight";
@@ -424,6 +594,16 @@ fn type_rows() -> Vec<Row> {
         typed("WEIGHT_F64", "type F64 is none", 28, 2048),
         row("NORM_Q8_0", Fails::Check, "type Q8_0 is for matrices", |g| {
             *g.tensor("output_norm.weight") = Tensor::of_type("output_norm.weight", &[32], 8, 34);
+        }),
+        added("SINKS_Q8_0", "attn_sinks.weight"),
+        added("STATE_Q8_0", "ssm_a"),
+        added("KERNEL_Q8_0", "ssm_conv1d.weight"),
+        added("LERP_Q8_0", "time_mix_lerp_x.weight"),
+        added("ROUTER_BIAS_Q8_0", "exp_probs_b"),
+        added("SECOND_NORM_Q8_0", "attn_norm_2.weight"),
+        added("NORM_OF_EXPERTS_Q8_0", "ffn_norm_exps.weight"),
+        row("ROPE_FACTORS_Q8_0", Fails::Check, "type Q8_0 is for matrices", |g| {
+            g.tensors.push(Tensor::of_type("rope_freqs.weight", &[32], 8, 34));
         }),
         row("BIAS_Q4_0", Fails::Check, "type Q4_0 is for matrices", |g| {
             g.tensors.push(Tensor::of_type("blk.0.attn_q.bias", &[32], 2, 18));
@@ -442,22 +622,77 @@ fn harmless_changes() -> Vec<Named> {
     };
     let change = |name, change: fn(&mut Gguf)| (name, Box::new(change) as Box<dyn Fn(&mut Gguf)>);
     vec![
-        key("KV_HEADS_EQUAL", "attention.head_count_kv", gw::u32(2)),
-        key("KV_HEADS_NONE", "attention.head_count_kv", gw::u32(0)),
+        change("KV_HEADS_EQUAL", |g| {
+            g.set("llama.attention.head_count_kv", gw::u32(2));
+            keys_and_values(g, 16);
+        }),
+        change("KV_HEADS_NONE", |g| {
+            g.set("llama.attention.head_count_kv", gw::u32(0));
+            g.tensors
+                .retain(|t| t.name != b"blk.0.attn_k.weight" && t.name != b"blk.0.attn_v.weight");
+        }),
         key("BLOCK_COUNT_MOST", "block_count", gw::u32(512)),
         key("CONTEXT_1", "context_length", gw::u32(1)),
         key("CONTEXT_MOST", "context_length", gw::u32(u32::MAX)),
         key("NEXTN_AS_MANY_AS_BLOCKS", "nextn_predict_layers", gw::u32(1)),
         key("INTERVAL_1", "full_attention_interval", gw::u32(1)),
         key("ROPE_AS_WIDE_AS_HEAD", "rope.dimension_count", gw::u32(8)),
-        key("ROPE_NONE", "rope.dimension_count", gw::u32(0)),
+        change("ROPE_NONE", |g| become_with(g, "bloom", &[("rope.dimension_count", 0)])),
+        change("ROPE_ODD_AND_UNREAD", |g| become_with(g, "gpt2", &[("rope.dimension_count", 3)])),
+        change("ROPE_LEAST", |g| become_with(g, "gemma", &[("rope.dimension_count", 2)])),
+        change("WINDOW_LEAST", |g| become_with(g, "gemma2", &[("rope.dimension_count_swa", 2)])),
+        change("WINDOW_NOWHERE_READ", |g| {
+            become_with(g, "qwen3", &[("rope.dimension_count_swa", 1)])
+        }),
+        change("WINDOW_EVERY_SECOND", |g| {
+            become_with(g, "gemma3", &[("attention.sliding_window_pattern", 2)]);
+        }),
+        change("WINDOW_NONE", |g| {
+            let keys = [("attention.sliding_window_pattern", 1), ("attention.sliding_window", 0)];
+            become_with(g, "gemma3", &keys);
+        }),
+        change("WINDOW_AS_THE_OTHERS", |g| {
+            become_with(g, "cohere2", &[("attention.key_length_swa", 8)])
+        }),
+        change("WINDOW_OF_ONE_LENGTH", |g| {
+            become_with(g, "maple", &[("attention.value_length_swa", 8)]);
+        }),
+        change("SECTIONS_AS_LONG_AS_HEADS", |g| {
+            rename(g, "qwen2vl");
+            g.set("qwen2vl.rope.dimension_sections", gw::u32s(&[4, 2, 2, 0]));
+        }),
+        change("SECTIONS_UNREAD", |g| g.set("llama.rope.dimension_sections", gw::u32s(&[99; 4]))),
+        change("KEYS_WITHOUT_READERS", |g| {
+            let keys = [
+                ("attention.shared_kv_layers", 1),
+                ("full_attention_interval", 0),
+                ("decoder_block_count", u32::MAX),
+                ("expert_gating_func", 9),
+                ("attention.key_length_mla", 1),
+            ];
+            become_with(g, "llama", &keys);
+        }),
         change("HEADS_AS_MANY_AS_WIDE", |g| {
-            g.set("llama.attention.head_count", gw::u32(16));
-            g.set("llama.rope.dimension_count", gw::u32(0));
+            become_with(
+                g,
+                "bloom",
+                &[("attention.head_count", 16), ("attention.head_count_kv", 8)],
+            );
         }),
         key("EPSILON_0", "attention.layer_norm_rms_epsilon", gw::f32(0.0)),
-        key("KEY_LENGTH_MOST", "attention.key_length", gw::u32(1 << 16)),
-        key("GATING_LAST", "expert_gating_func", gw::u32(4)),
+        change("KEY_LENGTH_MOST", |g| {
+            for key in ["attention.key_length", "attention.value_length", "rope.dimension_count"] {
+                g.set(&format!("llama.{key}"), gw::u32(1 << 16));
+            }
+            keys_and_values(g, 1 << 16);
+        }),
+        change("GATING_LAST", |g| {
+            become_with(
+                g,
+                "deepseek2",
+                &[("expert_count", 8), ("expert_used_count", 2), ("expert_gating_func", 4)],
+            );
+        }),
         change("EXPERTS_ALL_USED", |g| {
             g.set("llama.expert_count", gw::u32(1024));
             g.set("llama.expert_used_count", gw::u32(1024));
@@ -475,6 +710,17 @@ fn harmless_changes() -> Vec<Named> {
         change("NUMBERS_OF_EXPERTS", |g| {
             let name = "blk.0.ffn_gate_tid2eid.weight";
             g.tensors.push(Tensor::of_type(name, &[2, 8], 26, 64));
+        }),
+        // Products, though they look like the others.
+        change("PRODUCTS_Q8_0", |g| {
+            for role in [
+                "ffn_gate_inp.weight",
+                "time_mix_w1.weight",
+                "altup_router.weight",
+                "ssm_beta.weight",
+            ] {
+                g.tensors.push(Tensor::of_type(&format!("blk.0.{role}"), &[32, 2], 8, 68));
+            }
         }),
         change("NORM_F16", |g| {
             *g.tensor("output_norm.weight") = Tensor::of_type("output_norm.weight", &[16], 1, 32);
@@ -503,6 +749,95 @@ fn harmless_changes() -> Vec<Named> {
 
 /// The same, to what one architecture or vocabulary has for itself.
 fn harmless_to_families() -> Vec<Named> {
+    let mut all = harmless_sizes_of_families();
+    all.extend(harmless_numbers_of_families());
+    all
+}
+
+/// Keys that make sense together.
+fn harmless_numbers_of_families() -> Vec<Named> {
+    let change = |name, change: fn(&mut Gguf)| (name, Box::new(change) as Box<dyn Fn(&mut Gguf)>);
+    vec![
+        change("SHIFTS_OF_RWKV", |g| {
+            become_with(g, "rwkv6", &[("wkv.head_size", 8), ("token_shift_count", 2)]);
+        }),
+        change("LOOPS_MOST", |g| become_with(g, "nanbeige", &[("num_loops", 512)])),
+        change("STACKS_MAKE_ALL_BLOCKS", |g| {
+            let keys = [
+                ("block_count", 12),
+                ("hrm.layers_per_stack", 2),
+                ("hrm.h_cycles", 2),
+                ("hrm.l_cycles", 2),
+            ];
+            become_with(g, "hrm_text", &keys);
+        }),
+        change("INNER_SIZE_TWICE", |g| {
+            become_with(
+                g,
+                "granitehybrid",
+                &[
+                    ("ssm.inner_size", 32),
+                    ("ssm.conv_kernel", 4),
+                    ("ssm.state_size", 8),
+                    ("ssm.time_step_rank", 4),
+                    ("ssm.group_count", 1),
+                ],
+            );
+        }),
+        change("LINEAR_OF_ONE_SIZE", |g| {
+            rename(g, "qwen3next");
+            linear(g, "qwen3next", 32);
+            g.tensors.push(Tensor::f32("blk.0.ssm_out.weight", &[32, 16]));
+        }),
+        change("BOUND_BELOW_ZERO", |g| {
+            rename(g, "bailingmoe3");
+            g.set("bailingmoe3.kda.gate_lower_bound", gw::f32(-0.001));
+        }),
+        change("GATING_GIVEN", |g| {
+            become_with(
+                g,
+                "dots1",
+                &[("expert_count", 4), ("expert_used_count", 2), ("expert_gating_func", 1)],
+            );
+        }),
+        change("GROUPS_AS_MANY_AS_USED", |g| {
+            become_with(
+                g,
+                "grovemoe",
+                &[("expert_count", 4), ("expert_used_count", 2), ("experts_per_group", 2)],
+            );
+        }),
+        change("EXPERTS_FEWER_THAN_AT_FIRST", |g| experts_by_block(g, &[3, 1])),
+        change("EXPERTS_NONE_IN_A_DENSE_BLOCK", |g| {
+            experts_by_block(g, &[2, 0]);
+            g.tensors.retain(|t| t.name != b"blk.1.ffn_gate_inp.weight");
+        }),
+        change("KEYS_OF_A_WINDOW", |g| {
+            become_with(
+                g,
+                "gemma4",
+                &[
+                    ("attention.key_length", 4),
+                    ("attention.value_length", 4),
+                    ("attention.key_length_swa", 8),
+                    ("attention.value_length_swa", 8),
+                    ("rope.dimension_count", 4),
+                    ("rope.dimension_count_swa", 8),
+                ],
+            );
+        }),
+    ]
+}
+
+/// Weights of keys and values with as many rows.
+fn keys_and_values(g: &mut Gguf, rows: u64) {
+    for name in ["blk.0.attn_k.weight", "blk.0.attn_v.weight"] {
+        *g.tensor(name) = Tensor::f32(name, &[16, rows]);
+    }
+}
+
+/// Sizes that fit each other.
+fn harmless_sizes_of_families() -> Vec<Named> {
     let change = |name, change: fn(&mut Gguf)| (name, Box::new(change) as Box<dyn Fn(&mut Gguf)>);
     vec![
         change("RWKV_BYTES", |g| {
@@ -532,9 +867,15 @@ fn harmless_to_families() -> Vec<Named> {
             }
             g.set("jamba.attention.head_count", gw::u32(3));
             g.set("jamba.attention.head_count_kv", gw::u32(0));
+            g.tensors.retain(|t| !t.name.starts_with(b"blk.0.attn_"));
             g.set("jamba.rope.dimension_count", gw::u32(0));
         }),
-        change("HEADS_AS_LONG_AS_THEY_LIKE", |g| g.set("llama.attention.key_length", gw::u32(32))),
+        change("HEADS_AS_LONG_AS_THEY_LIKE", |g| {
+            for key in ["attention.key_length", "attention.value_length", "rope.dimension_count"] {
+                g.set(&format!("llama.{key}"), gw::u32(32));
+            }
+            keys_and_values(g, 32);
+        }),
         change("SSM_DIVISORS", |g| {
             rename(g, "qwen3next");
             for (key, n) in [

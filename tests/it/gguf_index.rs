@@ -166,7 +166,12 @@ fn models_without_attention_or_vocabulary_pass_the_check() {
         g.set("llama.rope.dimension_count", gw::u32(0));
         g.tensors.retain(|t| t.name != b"blk.0.attn_q.weight");
     });
-    passes(&|g| g.set("llama.attention.head_count_kv", gw::u32s(&[0])));
+    passes(&|g| {
+        g.set("llama.attention.head_count_kv", gw::u32s(&[0]));
+        g.tensors.retain(|t| {
+            !t.name.starts_with(b"blk.0.attn_k.") && !t.name.starts_with(b"blk.0.attn_v.")
+        });
+    });
     passes(&|g| {
         g.set("tokenizer.ggml.model", gw::str("none"));
         g.unset("tokenizer.ggml.tokens");
