@@ -56,6 +56,7 @@ pub(crate) fn all_cases(dir: &Path) -> Vec<Case> {
     rows.extend(tensor_offset_rows());
     rows.extend(size_rows());
     rows.extend(head_rows());
+    rows.extend(length_rows());
     rows.extend(family_rows());
     rows.extend(expert_rows());
     rows.extend(vocabulary_rows());
@@ -367,6 +368,15 @@ fn head_rows() -> Vec<Row> {
             g.set("qwen2.attention.key_length", gw::u32(8));
             g.set("qwen2.attention.value_length", gw::u32(8));
         }),
+        model("ROPE_BASE_NAN", "NaN", "rope.freq_base", gw::f32(f32::NAN)),
+        model("EPSILON_NEGATIVE", "epsilon", "attention.layer_norm_rms_epsilon", gw::f32(-1.0)),
+        model("EPSILON_NAN", "epsilon", "attention.layer_norm_rms_epsilon", gw::f32(f32::NAN)),
+    ]
+}
+
+/// Lengths of heads that do not fit each other, or the weights.
+fn length_rows() -> Vec<Row> {
+    vec![
         of(
             "VALUES_SHORTER_THAN_KEYS",
             "value_length' is 4",
@@ -422,9 +432,6 @@ fn head_rows() -> Vec<Row> {
                 ("rope.dimension_count", 8),
             ],
         ),
-        model("ROPE_BASE_NAN", "NaN", "rope.freq_base", gw::f32(f32::NAN)),
-        model("EPSILON_NEGATIVE", "epsilon", "attention.layer_norm_rms_epsilon", gw::f32(-1.0)),
-        model("EPSILON_NAN", "epsilon", "attention.layer_norm_rms_epsilon", gw::f32(f32::NAN)),
     ]
 }
 
@@ -616,6 +623,14 @@ type Named = (&'static str, Box<dyn Fn(&mut Gguf)>);
 
 /// Changes after which a file is as good as before: just inside of what is refused.
 fn harmless_changes() -> Vec<Named> {
+    let mut all = harmless_lengths();
+    all.extend(harmless_windows());
+    all.extend(harmless_counts());
+    all
+}
+
+/// Lengths and rotations.
+fn harmless_lengths() -> Vec<Named> {
     let key = |name: &'static str, key: &'static str, value: Payload| {
         let change = move |g: &mut Gguf| g.set(&format!("llama.{key}"), value.clone());
         (name, Box::new(change) as Box<dyn Fn(&mut Gguf)>)
@@ -662,6 +677,17 @@ fn harmless_changes() -> Vec<Named> {
             g.set("qwen2vl.rope.dimension_sections", gw::u32s(&[4, 2, 2, 0]));
         }),
         change("SECTIONS_UNREAD", |g| g.set("llama.rope.dimension_sections", gw::u32s(&[99; 4]))),
+    ]
+}
+
+/// Windows, sections, and keys without readers.
+fn harmless_windows() -> Vec<Named> {
+    let key = |name: &'static str, key: &'static str, value: Payload| {
+        let change = move |g: &mut Gguf| g.set(&format!("llama.{key}"), value.clone());
+        (name, Box::new(change) as Box<dyn Fn(&mut Gguf)>)
+    };
+    let change = |name, change: fn(&mut Gguf)| (name, Box::new(change) as Box<dyn Fn(&mut Gguf)>);
+    vec![
         change("KEYS_WITHOUT_READERS", |g| {
             let keys = [
                 ("attention.shared_kv_layers", 1),
@@ -707,6 +733,13 @@ fn harmless_changes() -> Vec<Named> {
         change("BOS_NONE", |g| g.set("tokenizer.ggml.bos_token_id", gw::u32(u32::MAX))),
         change("BOS_LAST", |g| g.set("tokenizer.ggml.bos_token_id", gw::u32(7))),
         change("SCORES_LONG", |g| g.set("tokenizer.ggml.scores", gw::f32s(&[0.0; 9]))),
+    ]
+}
+
+/// Counts, tokens and types.
+fn harmless_counts() -> Vec<Named> {
+    let change = |name, change: fn(&mut Gguf)| (name, Box::new(change) as Box<dyn Fn(&mut Gguf)>);
+    vec![
         change("NUMBERS_OF_EXPERTS", |g| {
             let name = "blk.0.ffn_gate_tid2eid.weight";
             g.tensors.push(Tensor::of_type(name, &[2, 8], 26, 64));
@@ -751,7 +784,27 @@ fn harmless_changes() -> Vec<Named> {
 fn harmless_to_families() -> Vec<Named> {
     let mut all = harmless_sizes_of_families();
     all.extend(harmless_numbers_of_families());
+    all.extend(harmless_heads_of_families());
     all
+}
+
+/// Heads of windows that are longer than the others.
+fn harmless_heads_of_families() -> Vec<Named> {
+    let change = |name, change: fn(&mut Gguf)| (name, Box::new(change) as Box<dyn Fn(&mut Gguf)>);
+    vec![change("KEYS_OF_A_WINDOW", |g| {
+        become_with(
+            g,
+            "gemma4",
+            &[
+                ("attention.key_length", 4),
+                ("attention.value_length", 4),
+                ("attention.key_length_swa", 8),
+                ("attention.value_length_swa", 8),
+                ("rope.dimension_count", 4),
+                ("rope.dimension_count_swa", 8),
+            ],
+        );
+    })]
 }
 
 /// Keys that make sense together.
@@ -811,20 +864,6 @@ fn harmless_numbers_of_families() -> Vec<Named> {
         change("EXPERTS_NONE_IN_A_DENSE_BLOCK", |g| {
             experts_by_block(g, &[2, 0]);
             g.tensors.retain(|t| t.name != b"blk.1.ffn_gate_inp.weight");
-        }),
-        change("KEYS_OF_A_WINDOW", |g| {
-            become_with(
-                g,
-                "gemma4",
-                &[
-                    ("attention.key_length", 4),
-                    ("attention.value_length", 4),
-                    ("attention.key_length_swa", 8),
-                    ("attention.value_length_swa", 8),
-                    ("rope.dimension_count", 4),
-                    ("rope.dimension_count_swa", 8),
-                ],
-            );
         }),
     ]
 }
