@@ -362,7 +362,8 @@ pub(crate) fn summary(answer: &Answer) -> String {
         return format!("stopped after {:.1} s, while reading the prompt", answer.prompt_seconds);
     }
     let mut line = tokens(said.len());
-    if let Some((n, seconds)) = computed(answer) {
+    // Where drafts came with the prompt's pass and made most of the answer, the speed of the few others is not the answer's.
+    if let Some((n, seconds)) = computed(answer).filter(|&(n, _)| n >= answer.n_first) {
         line += &format!(", {}", speed(n, seconds));
     }
     line += &format!("; prompt {n_prompt}");
