@@ -17,8 +17,8 @@ use super::{
     responses, resume,
 };
 
-/// All paths.
-pub(super) fn router(server: Arc<Server>) -> Router {
+/// What is answered, and what is said of all else.
+pub(super) fn paths() -> Router<Arc<Server>> {
     Router::new()
         .route("/health", get(health))
         .route("/metrics", get(metrics))
@@ -68,6 +68,11 @@ pub(super) fn router(server: Arc<Server>) -> Router {
         .route("/api/airrun/streams/{name}", get(resume::take_up).delete(resume::stop))
         .fallback(file)
         .method_not_allowed_fallback(no_method)
+}
+
+/// All paths.
+pub(super) fn router(server: Arc<Server>) -> Router {
+    paths()
         .layer(middleware::from_fn_with_state(server.clone(), resume::keep))
         .layer(middleware::from_fn_with_state(server.clone(), guard::guard))
         .layer(middleware::from_fn_with_state(server.clone(), log::log))

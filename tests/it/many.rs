@@ -61,6 +61,25 @@ fn models_are_listed_and_loaded_on_demand() {
     server.end();
 }
 
+/// Nobody is asked for a model, and none is loaded, for what no model answers.
+#[test]
+fn paths_that_nobody_answers_are_told_at_once() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = start(&three(dir.path()), &[]);
+    for path in ["/nothing", "/v1/nothing", "/api/nothing", "/v1/chat/completions/more"] {
+        for body in [json!({}), question("a"), question("nobody")] {
+            let answer = server.post(path, &body);
+            assert!(answer.status == 404 && answer.text.contains(path), "{path}: {answer:?}");
+        }
+    }
+    for path in ["/props", "/metrics", "/api/version"] {
+        assert_eq!(server.post(path, &question("a")).status, 405, "{path}");
+    }
+    assert_eq!(loaded(&server), [] as [String; 0]);
+    assert_eq!(server.ask("/api/chat", &question("b"))["message"]["content"], ANSWER);
+    server.end();
+}
+
 /// What each path that a model answers is asked, but for the model.
 fn paths() -> Vec<(&'static str, Value)> {
     let messages = json!([{"role": "user", "content": "What is the capital of Mongolia?"}]);

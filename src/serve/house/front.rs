@@ -65,6 +65,9 @@ async fn any(State(house): State<Arc<House>>, request: Request) -> Result<Respon
     }
     let (parts, body) = request.into_parts();
     let path = parts.uri.path().to_owned();
+    if let Some(refusal) = refusal(&house, &path).await {
+        return Ok(refusal);
+    }
     // Read once more by whoever answers: what is no JSON, it says so.
     let map = fields::read(&house.front, Request::from_parts(parts.clone(), body)).await?;
     let which = meant(&house, &map)?;
@@ -86,6 +89,15 @@ async fn any(State(house): State<Arc<House>>, request: Request) -> Result<Respon
         Err(_) if streams => Ok(later(entering, request, ping)),
         Err(_) => Ok(through(entering.guest().await?, request).await),
     }
+}
+
+/// What is said to whoever posts to a path that nobody answers, whatever the model.
+async fn refusal(house: &House, path: &str) -> Option<Response> {
+    // One without a body: who would answer it finds that wrong, and does nothing.
+    let request = Request::post(path).body(Body::empty()).ok()?;
+    let response = answer(routes::paths().with_state(house.front.clone()), request).await;
+    let refused = [StatusCode::NOT_FOUND, StatusCode::METHOD_NOT_ALLOWED];
+    refused.contains(&response.status()).then_some(response)
 }
 
 /// A model that is being loaded for somebody: to its end, also where nobody waits for it any more.
