@@ -437,6 +437,24 @@ mod tests {
     }
 
     #[test]
+    fn bursts_are_short_reads_at_places_of_their_own() {
+        let (_file, path) = sparse(32 << 20, &[(0, 32 << 20)]);
+        let mut ground = Ground::for_bursts(&[path], 6, Bytes(100_000)).unwrap();
+        let places: Vec<Extent> = (0..40).map(|_| ground.next()).collect();
+        for (e, next) in places.iter().zip(&places[1..]) {
+            assert!(e.len == 102_400 && e.offset + e.len != next.offset, "{e:?} {next:?}");
+        }
+        // What is asked for at once arrives at the source's rate, here without a pause between bursts.
+        let rate = Rate(400e6);
+        let source = FaultySource::throttled(memory(32 << 20), rate).unwrap();
+        let near = |_| {
+            let found = sample(&source, &mut ground, EFFORT).unwrap().rate();
+            found.0 <= rate.0 * 1.1 && found.0 >= rate.0 * 0.7
+        };
+        assert!((0..10).any(near));
+    }
+
+    #[test]
     fn what_gives_no_rate_is_named() {
         let (_file, path) = sparse(8 << 20, &[(0, 8 << 20)]);
         let faulty = |fault| {
