@@ -267,15 +267,22 @@ impl Repl {
     fn stats(&self) -> String {
         let Some(last) = &self.last else { return "no answer yet".to_owned() };
         let total = &self.total;
+        let all = match total.n_answers {
+            1 => "in all".to_owned(),
+            n => format!("all {n} answers"),
+        };
+        // Of an answer that was stopped early, nothing was computed that has a speed.
+        let speed = match total.n_computed {
+            0 => String::new(),
+            n => format!(", {}", speed(n, total.seconds)),
+        };
         format!(
             "last answer: {}\n             {} passes, {:.2} s waiting for weights\n\
-             all {} answers: {}, {}; {} streamed",
+             {all}: {}{speed}; {} streamed",
             summary(last),
             last.passes,
             last.stall_seconds,
-            total.n_answers,
             tokens(total.n_tokens),
-            speed(total.n_computed, total.seconds),
             total.streamed,
         )
     }
