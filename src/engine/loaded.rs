@@ -277,14 +277,18 @@ fn of(part: Bytes, all: Bytes) -> String {
 #[cfg(test)]
 mod tests {
     use std::path::Path;
+    use std::sync::Barrier;
     use std::thread;
 
     use super::*;
     use crate::engine::{LoadOptions, StreamMode};
 
     fn streamed() -> Engine {
+        opened(StreamMode::Always)
+    }
+
+    fn opened(stream: StreamMode) -> Engine {
         let model = Path::new(env!("CARGO_MANIFEST_DIR")).join("models/tiny-chat-q4_k_m.gguf");
-        let stream = StreamMode::Always;
         let options =
             LoadOptions { threads: Some(2), ctx: Some(64), stream, ..LoadOptions::default() };
         Engine::open(Arc::new(Index::open(&model).unwrap()), &options).unwrap()
@@ -302,24 +306,36 @@ mod tests {
         assert!(device.upgrade().is_none());
     }
 
-    /// They share the compute threads, which know one graph at a time.
+    /// They share the compute threads, which know one graph at a time: resident ones meet there, those that stream at the device before.
     #[test]
     fn two_timelines_compute_on_two_threads() {
-        let engine = streamed();
+        for stream in [StreamMode::Never, StreamMode::Always] {
+            compute_together(&opened(stream));
+        }
+    }
+
+    fn compute_together(engine: &Engine) {
         let write = |first: i32| {
             let mut session = engine.session().unwrap();
             let mut all = Vec::new();
-            for token in first..first + 5 {
+            for token in first..first + 48 {
                 session.eval(&[token]).unwrap();
                 all.extend(session.logits().unwrap().iter().map(|x| x.to_bits()));
             }
             all
         };
         let alone = [write(300), write(400)];
-        let together = thread::scope(|scope| {
-            let other = scope.spawn(|| write(400));
-            [write(300), other.join().unwrap()]
-        });
-        assert!(alone == together);
+        for _ in 0..4 {
+            let begin = Barrier::new(2);
+            let together = |first| {
+                begin.wait();
+                write(first)
+            };
+            let both = thread::scope(|scope| {
+                let other = scope.spawn(|| together(400));
+                [together(300), other.join().unwrap()]
+            });
+            assert!(alone == both);
+        }
     }
 }
