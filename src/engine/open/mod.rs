@@ -89,14 +89,13 @@ impl Engine {
         ggml::set_abort_context(Some(format!("running '{name}'")));
         let own = own.map(|own| own.check(model.vocab().len()).map(|()| own)).transpose()?;
         let vocab = Vocab::of(model.clone(), own);
-        let n_ways = options.n_ways(&model);
         let draft = draft(options, &plan, shares, &model)?;
         Ok(Engine::of(Loaded {
             _warmer: stream.as_ref().and_then(|s| warmer(&index, &plan, s, &monitor)),
             draft,
             foreseen,
             passes,
-            n_ways,
+            n_ways: options.n_ways(&model),
             vocab,
             model,
             stream,
