@@ -318,14 +318,14 @@ mod tests {
         let write = |first: i32| {
             let mut session = engine.session().unwrap();
             let mut all = Vec::new();
-            for token in first..first + 48 {
+            for token in first..first + 12 {
                 session.eval(&[token]).unwrap();
                 all.extend(session.logits().unwrap().iter().map(|x| x.to_bits()));
             }
             all
         };
         let alone = [write(300), write(400)];
-        for _ in 0..4 {
+        for _ in 0..2 {
             let begin = Barrier::new(2);
             let together = |first| {
                 begin.wait();
