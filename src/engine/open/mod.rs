@@ -53,8 +53,7 @@ impl Engine {
         wrap: impl FnOnce(Arc<dyn WeightSource>) -> Arc<dyn WeightSource>,
     ) -> Result<Engine, Error> {
         index.check_model()?;
-        let name = model_name(&index);
-        let purpose = index.purpose();
+        let (name, purpose) = (model_name(&index), index.purpose());
         let wanted = options.embedding && purpose == Purpose::Embedding;
         if let Some(what) = purpose.not_for_text().filter(|_| !wanted) {
             return Err(Error::NotForText { model: name, what });
