@@ -17,6 +17,12 @@ pub(super) const UBATCHES: [u32; 7] = [2048, 1024, 512, 256, 128, 64, 32];
 /// A batch above [`RESIDENT_UBATCH`] may take this share of the memory that could hold blocks instead.
 pub(super) const UBATCH_SHARE: u64 = 8;
 
+/// A batch below it is weighed where it leaves at least this share of the memory to blocks ...
+pub(super) const UBATCH_WORTH: u64 = 32;
+
+/// ... but none of fewer tokens: its passes over the disk would be many, if that were slower than it was measured. (tokens)
+pub(super) const LEAST_UBATCH: u32 = 64;
+
 /// A context that nobody asked for may take this share of the memory.
 const CONTEXT_SHARE: u64 = 4;
 

@@ -6,7 +6,9 @@
 
 use super::estimate::{ANSWER, QUESTION, Touched, conversation, share};
 use super::experts::{is_stack, used};
-use super::limits::{N_SLOTS, RESIDENT_UBATCH, UBATCH_SHARE, UBATCHES, with_context};
+use super::limits::{
+    LEAST_UBATCH, N_SLOTS, RESIDENT_UBATCH, UBATCH_SHARE, UBATCH_WORTH, UBATCHES, with_context,
+};
 use super::parts::{LEVELS, Level, OF_MIXTURES};
 use super::refusal::{Pool, Refusal};
 use super::spread::{Chosen, Cut};
@@ -207,7 +209,9 @@ impl Problem<'_> {
     fn pools<'c>(&self, first: Vec<Way<'c>>) -> Vec<Way<'c>> {
         let Some(&Way { cut, n_ubatch, .. }) = first.first() else { return first };
         let mut ways = first;
-        for n_ubatch in self.batches(n_ubatch) {
+        // Prompts bring whole stacks, and borrow the pool's room for them: smaller batches would bring them more often for little.
+        let usual = self.batch(RESIDENT_UBATCH).min(n_ubatch);
+        for n_ubatch in self.batches(n_ubatch).into_iter().filter(|&n| n >= usual) {
             for n_slots in SLOTS {
                 let way = Way { cut, chosen: cut.every(true), n_slots, n_ubatch };
                 if self.memory(way.draft()).peak() <= self.budget {
@@ -218,12 +222,26 @@ impl Problem<'_> {
         ways
     }
 
-    /// The batches that are worth weighing against the blocks that they take the room of.
+    /// The batches that are worth weighing against the blocks that they take the room of: those larger than usual, and smaller ones where
+    /// that room is much.
     fn batches(&self, largest: u32) -> Vec<u32> {
+        let mut batches = vec![largest];
+        if self.wish.ubatch.is_some() {
+            return batches;
+        }
         let usual = self.batch(RESIDENT_UBATCH).min(largest);
-        let smaller = UBATCHES.into_iter().filter(|&n| n >= usual && n < largest);
-        let smaller = smaller.filter(|_| self.wish.ubatch.is_none());
-        std::iter::once(largest).chain(smaller).collect()
+        let room = |n| self.needs.context.at(self.wish.ctx, n);
+        let worth = Bytes(self.budget.0 / UBATCH_WORTH);
+        let mut last = room(usual);
+        for n in UBATCHES.into_iter().filter(|&n| n >= LEAST_UBATCH && n < largest) {
+            if n >= usual {
+                batches.push(n);
+            } else if last.saturating_sub(room(n)) >= worth {
+                last = room(n);
+                batches.push(n);
+            }
+        }
+        batches
     }
 
     /// As few bytes as must stream through `n_slots` slots of `slot`; `None` if that does not fit.

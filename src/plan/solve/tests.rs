@@ -85,13 +85,22 @@ fn solve_it(index: &Index, wish: &Wish) -> Result<Plan, Refusal> {
 }
 
 fn solve_on(index: &Index, machine: &Machine, wish: &Wish) -> Result<Plan, Refusal> {
+    solve_with(index, machine, &needs(), wish)
+}
+
+fn solve_with(
+    index: &Index,
+    machine: &Machine,
+    needs: &Needs,
+    wish: &Wish,
+) -> Result<Plan, Refusal> {
     let slot_size = |tensors: &[usize]| {
         let len: Bytes = tensors.iter().map(|&t| index.tensors[t].len).sum();
         len.align_up(4096) + Bytes(4096)
     };
     let abilities =
         Abilities { slot_size: &slot_size, expert_region: &|_, _| None, left: &HashSet::new() };
-    solve(index, machine, &needs(), wish, abilities)
+    solve(index, machine, needs, wish, abilities)
 }
 
 /// Slow and fast disks, slow and fast processors.
@@ -292,17 +301,35 @@ fn a_refusal_says_what_would_fit() {
 }
 
 #[test]
-fn prompts_get_the_largest_batch_that_leaves_room() {
+fn batches_are_weighed_against_the_blocks_that_they_take_the_room_of() {
     let index = usual(10);
     let batch = |ram| solve_it(&index, &wish(ram)).unwrap().n_ubatch;
     assert_eq!(batch(MIB * 430), 256);
-    assert_eq!(batch(MIB * 1200), 512, "computing takes longer than reading");
+    // Computing takes longer than reading, so that the rest of the room does more as blocks.
+    assert_eq!(batch(MIB * 1200), 256);
+    let slow = Cost { one: Rate(5e9), many: Rate(5e15) };
+    let rates = Rates { disk: Rate(0.2e9), resident: slow, streamed: slow, ..Rates::usual(2) };
+    let reads = Machine { rates, ..usual_machine() };
     let many = Cost { one: Rate(50e9), many: Rate(50e12) };
     let rates = Rates { resident: many, streamed: many, ..Rates::usual(2) };
     let fast = Machine { rates, ..usual_machine() };
     let batch = |index, ram| solve_on(index, &fast, &wish(ram)).unwrap().n_ubatch;
     let deep = model(&vec![vec![("ffn_up.weight", MIB * 100)]; 100]);
     assert_eq!(batch(&deep, GIB * 4), 1024, "a pass for all of a question");
+    let plan = solve_on(&deep, &reads, &wish(GIB)).unwrap();
+    assert!(plan.n_ubatch >= 512, "each pass of a prompt reads all, and does little else");
+    // Layers so wide that a pass of 512 tokens takes half of the memory.
+    let wide = |n_ubatch| ContextCost {
+        ctx: [64, 4096],
+        ubatch: [32, 512],
+        bytes: [[MIB * 40, MIB * n_ubatch]; 2],
+    };
+    let of_wide = |ram, bytes| {
+        let needs = Needs { context: wide(bytes), ..needs() };
+        solve_with(&index, &usual_machine(), &needs, &wish(ram)).unwrap().n_ubatch
+    };
+    assert_eq!(of_wide(MIB * 1000, 500), 64);
+    assert!(of_wide(MIB * 1000, 60) >= 512);
 }
 
 #[test]
