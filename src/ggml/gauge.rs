@@ -54,24 +54,7 @@ impl Matmul {
         let mut backend = Backend::new(device, Some(threads))?;
         let weights = Tensors::new(self.matrices)?;
         let work = Tensors::new(2 * self.matrices + 8)?;
-        let known =
-            i64::try_from(self.row).is_ok() && self.ty < sys::GGML_TYPE_COUNT && self.row > 0;
-        // SAFETY: a type that ggml knows.
-        let block = if known { unsafe { sys::ggml_blck_size(self.ty) } } else { 0 };
-        if block <= 0 || !self.row.is_multiple_of(block.unsigned_abs()) {
-            return Err(Error::Invalid(format!(
-                "rows of {} elements of type {}",
-                self.row, self.ty
-            )));
-        }
-        let (n, each) = match self.experts {
-            true => (1, self.matrices as u64),
-            false => (self.matrices, 1),
-        };
-        let shape = [self.row, self.rows, self.tokens.saturating_mul(each), each];
-        let [Ok(row), Ok(rows), Ok(tokens), Ok(count)] = shape.map(i64::try_from) else {
-            return Err(Error::Invalid("a matrix of this size".into()));
-        };
+        let (n, [row, rows, tokens, count]) = self.shape()?;
         // SAFETY: contexts with room for these tensors, and a type and sizes that ggml accepts; contexts and memory are dropped
         // after the computation.
         unsafe {
@@ -122,6 +105,29 @@ impl Matmul {
             let best = fastest(&mut backend, &graph, limit)?;
             Ok((best, Bytes::from(bytes) * n as u64))
         }
+    }
+
+    /// How many tensors there are, and their row, their rows, the columns of all and how many matrices are in each, as ggml takes them.
+    fn shape(&self) -> Result<(usize, [i64; 4]), Error> {
+        let known =
+            i64::try_from(self.row).is_ok() && self.ty < sys::GGML_TYPE_COUNT && self.row > 0;
+        // SAFETY: a type that ggml knows.
+        let block = if known { unsafe { sys::ggml_blck_size(self.ty) } } else { 0 };
+        if block <= 0 || !self.row.is_multiple_of(block.unsigned_abs()) {
+            return Err(Error::Invalid(format!(
+                "rows of {} elements of type {}",
+                self.row, self.ty
+            )));
+        }
+        let (n, each) = match self.experts {
+            true => (1, self.matrices as u64),
+            false => (self.matrices, 1),
+        };
+        let shape = [self.row, self.rows, self.tokens.saturating_mul(each), each];
+        let [Ok(row), Ok(rows), Ok(tokens), Ok(count)] = shape.map(i64::try_from) else {
+            return Err(Error::Invalid("a matrix of this size".into()));
+        };
+        Ok((n, [row, rows, tokens, count]))
     }
 }
 
