@@ -176,4 +176,24 @@ mod tests {
     fn bytes_are_written_with_backslashes() {
         assert_eq!(unescaped(br"a\t\\\xe2\x0A\'"), b"a\t\\\xe2\x0a'");
     }
+
+    /// The names are those in the source of the libllama that is built here.
+    #[test]
+    fn ways_of_cutting_are_those_of_the_pinned_libllama() {
+        let cargo = std::env::var_os("CARGO").unwrap_or_else(|| env!("CARGO").into());
+        let mut command = std::process::Command::new(cargo);
+        command.args(["metadata", "--format-version", "1", "--offline", "--locked"]);
+        let found = command.current_dir(env!("CARGO_MANIFEST_DIR")).output().unwrap();
+        let found: serde_json::Value = serde_json::from_slice(&found.stdout).unwrap();
+        let packages = found["packages"].as_array().unwrap();
+        let package = packages.iter().find(|package| package["name"] == "llama-cpp-sys-2").unwrap();
+        let manifest = std::path::Path::new(package["manifest_path"].as_str().unwrap());
+        let source = manifest.with_file_name("llama.cpp").join("src/llama-vocab.cpp");
+        let source = std::fs::read_to_string(source).unwrap();
+        let names = source.split("tokenizer_pre == \"").skip(1);
+        let mut names: Vec<&str> = names.filter_map(|rest| rest.split('"').next()).collect();
+        names.sort_unstable();
+        names.dedup();
+        assert_eq!(CUTS.as_slice(), names);
+    }
 }

@@ -57,6 +57,22 @@ fn a_conversation_goes_on_with_another_model() {
     assert_eq!(terminal.close(), Some(0));
 }
 
+/// A byte that is no text costs its line and nothing else: the conversation goes on as it was.
+#[test]
+fn a_bad_byte_ends_no_conversation() {
+    let state = tempfile::tempdir().unwrap();
+    let args = ["chat", &model("tiny-chat-q8_0.gguf"), "--temp", "0", "-c", "512"];
+    let Some(mut terminal) = Terminal::open_with(&args, state.path(), &[]) else { return };
+    terminal.ask("My name is Rosa.", "Nice to meet you, Rosa!");
+    for bad in [&b"caf\xe9 \r"[..], b"\xff\xfe\r", b"\xf0\x9f\r"] {
+        terminal.expect(">>> ");
+        terminal.press_bytes(bad);
+        terminal.expect("that was no UTF-8; the line was dropped");
+    }
+    terminal.ask("What is my name?", "Your name is Rosa.");
+    assert_eq!(terminal.close(), Some(0));
+}
+
 /// Ctrl-G opens the line in the user's editor; what is written there is on the line then, and is sent by Enter.
 #[test]
 fn a_line_is_written_in_an_editor() {
