@@ -416,6 +416,23 @@ impl Drop for Terminal {
     }
 }
 
+/// Where `words` end in what was seen, also if one of their spaces became the end of a line: which one does, depends on the names in it.
+fn end_of(seen: &str, words: &str) -> Option<usize> {
+    if let Some(at) = seen.find(words) {
+        return Some(at + words.len());
+    }
+    let (mut flat, mut ends) = (Vec::new(), Vec::new());
+    let mut rest = seen.as_bytes();
+    while let Some(&byte) = rest.first() {
+        let (byte, len) = if rest.starts_with(b"\r\n") { (b' ', 2) } else { (byte, 1) };
+        rest = &rest[len..];
+        flat.push(byte);
+        ends.push(seen.len() - rest.len());
+    }
+    let at = flat.windows(words.len()).position(|part| part == words.as_bytes())?;
+    Some(ends[at + words.len() - 1])
+}
+
 impl Terminal {
     /// None, with a word, where there is no script(1) of util-linux.
     fn open(args: &[&str], state: &Path) -> Option<Terminal> {
@@ -483,8 +500,8 @@ impl Terminal {
     pub(crate) fn expect(&mut self, words: &str) {
         let deadline = Instant::now() + Duration::from_secs(60);
         loop {
-            if let Some(at) = self.seen.find(words) {
-                self.seen.drain(..at + words.len());
+            if let Some(end) = end_of(&self.seen, words) {
+                self.seen.drain(..end);
                 return;
             }
             let left = deadline.saturating_duration_since(Instant::now());
