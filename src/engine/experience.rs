@@ -1,6 +1,6 @@
 //! What passes of a model really took on this machine, remembered beside other measurements: what was measured with single matrices and
 //! long reads predicts a model that nobody has run yet, and from then on predictions are corrected by what was seen of it. They change no
-//! answer, and no plan.
+//! answer, and nothing of a plan but who drafts.
 
 use serde::{Deserialize, Serialize};
 
