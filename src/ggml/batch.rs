@@ -84,7 +84,7 @@ impl Context {
             seq_id: rows.as_mut_ptr(),
             logits: columns.outputs.as_mut_ptr(),
         };
-        super::log::forget_errors();
+        let _call = super::log::call();
         let _leased = self.threads.lease();
         // SAFETY: a valid context; every column has as many entries as the batch, and lives during the call.
         let code = unsafe { sys::llama_decode(self.ptr.as_ptr(), raw) };

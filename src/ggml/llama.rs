@@ -63,6 +63,7 @@ impl Model {
         on_progress: OnProgress<'_>,
     ) -> Result<Model, Error> {
         super::init();
+        let _call = super::log::call();
         with_params(params, on_progress, |raw| {
             file.with_stream(|stream| {
                 // SAFETY: a valid stream, and parameters whose pointers live during the call.
@@ -421,6 +422,7 @@ impl Context {
         raw.no_perf = true;
         raw.abort_callback = Some(on_abort);
         raw.abort_callback_data = Arc::as_ptr(&stop).cast_mut().cast();
+        let _call = super::log::call();
         // SAFETY: a valid model; the parameters are plain data, and the callback's data lives as long as the context.
         let ptr = unsafe { sys::llama_init_from_model(model.0.as_ptr(), raw) };
         let ptr = not_null("making room for the context", ptr)?;
@@ -516,7 +518,7 @@ impl Context {
             i32::try_from(tokens.len()).map_err(|_| Error::Invalid("too many tokens".into()))?;
         // SAFETY: libllama only reads the tokens, although its type says otherwise.
         let batch = unsafe { sys::llama_batch_get_one(tokens.as_ptr().cast_mut(), n) };
-        super::log::forget_errors();
+        let _call = super::log::call();
         let leased = self.threads.lease();
         let code = call(self.ptr.as_ptr(), batch);
         drop(leased);

@@ -53,7 +53,7 @@ pub use graph::{Graph, Tensor};
 pub use llama::{
     Context, ContextParams, Keep, Model, ModelParams, OnProgress, Special, Taken, Token, Vocab,
 };
-pub use log::{Verbosity, set_verbosity, take_messages, warn};
+pub use log::{Verbosity, set_verbosity, warn};
 pub use memory::{Area, Pinned};
 pub use pieces::Pieces;
 pub use placement::{Numbers, Placement};
@@ -68,6 +68,7 @@ pub use vfile::{Segment, SegmentKind, VirtualFile};
 /// Readies ggml and libllama; called by everything that creates a handle. Cheap after the first time.
 pub fn init() {
     static ONCE: Once = Once::new();
+    log::thread_calls();
     ONCE.call_once(|| {
         log::install();
         stderr::install();

@@ -57,6 +57,7 @@ pub fn quantize(
     raw.dry_run = params.dry_run;
     raw.max_buf_size = BUFFER;
     drop(log::take_messages());
+    let _call = log::call();
     let listening = log::listen(move |line| {
         if let Some(step) = step(line) {
             on_step(step);

@@ -8,6 +8,7 @@ use std::io::Cursor;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
+use airrun::engine::{Engine, LoadOptions};
 use airrun::gguf::Index;
 use airrun::units::Bytes;
 use proptest::prelude::*;
@@ -1017,6 +1018,33 @@ fn load_rows() -> Vec<Row> {
         row("TOKENS_ARE_NUMBERS", Load, "", |g| g.set("tokenizer.ggml.tokens", gw::u32s(&[1; 8]))),
         row("FEED_FORWARD_LIES", Load, "", |g| g.set("llama.feed_forward_length", gw::u32(32))),
     ]
+}
+
+/// libllama says why on the thread that loads, and others that load at the same time have reasons of their own.
+#[test]
+fn models_that_fail_at_once_have_reasons_of_their_own() {
+    let dir = tempfile::tempdir().unwrap();
+    let says = |name: &str| match name {
+        "TENSOR_MISSING" => "not found",
+        "TENSOR_SHAPE_WRONG" => "wrong shape",
+        "TOKENIZER_UNKNOWN" => "unknown tokenizer",
+        _ => "",
+    };
+    let rows: Vec<_> = load_rows().into_iter().filter(|row| !says(row.0).is_empty()).collect();
+    assert_eq!(rows.len(), 3);
+    std::thread::scope(|scope| {
+        for (name, _, _, bytes) in &rows {
+            let path = dir.path().join(name);
+            fs::write(&path, bytes).unwrap();
+            scope.spawn(move || {
+                for _ in 0..20 {
+                    let index = std::sync::Arc::new(Index::open(&path).unwrap());
+                    let error = Engine::open(index, &LoadOptions::default()).unwrap_err();
+                    assert!(error.to_string().contains(says(name)), "{name}: {error}");
+                }
+            });
+        }
+    });
 }
 
 /// The two parts of the tiny model: the first with all keys and half of the tensors.
