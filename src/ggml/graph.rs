@@ -52,7 +52,7 @@ impl Graph<'_> {
         Tensor(NonNull::new(node).expect("a graph has no NULL nodes"))
     }
 
-    pub(super) fn view(&self, range: Range<usize>) -> sys::ggml_cgraph {
+    pub(crate) fn view(&self, range: Range<usize>) -> sys::ggml_cgraph {
         assert!(range.start <= range.end && range.end <= self.n_nodes());
         let (i0, i1) = (range.start as i32, range.end as i32);
         // SAFETY: a valid graph and a range inside it; the view borrows its arrays.

@@ -341,6 +341,27 @@ fn texts_that_come_together_begin_together() {
     assert_eq!(engine.monitor().snapshot().passes, u64::try_from(N).unwrap());
 }
 
+/// Who has gone before a place was free is let go of with the next step, and costs no pass.
+#[test]
+fn who_goes_while_waiting_is_let_go() {
+    let engine = open(&tiny_chat(), 1, StreamMode::Always);
+    let mut batcher = engine.batcher().unwrap();
+    // More than there are places.
+    let ears: Vec<Ear> = (0..2 * batcher.n_places()).map(|_| Ear::default()).collect();
+    for (i, ear) in ears.iter().enumerate() {
+        batcher.add(request(&tokens(20, i, 2000), ear));
+    }
+    batcher.step();
+    let waiting = batcher.n_pending();
+    assert!(waiting > 0 && batcher.n_running() > 0);
+    ears.iter().rev().take(waiting).for_each(|ear| ear.0.lock().unwrap().gone = true);
+    batcher.step();
+    assert_eq!(batcher.n_pending(), 0);
+    while batcher.step() {}
+    let ended = ears.iter().filter(|ear| ear.0.lock().unwrap().end.is_some()).count();
+    assert_eq!(ended, ears.len() - waiting);
+}
+
 /// Goes on with a vector until it is there; `between` is told how often it was asked for.
 fn embed(batcher: &mut Batcher, text: &[Token], mut between: impl FnMut(usize)) -> Vec<f32> {
     for n in 0..1000 {

@@ -8,7 +8,7 @@ use std::io::Cursor;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
-use airrun::engine::{Engine, LoadOptions};
+use airrun::engine::{Engine, LoadOptions, StreamMode};
 use airrun::gguf::Index;
 use airrun::units::Bytes;
 use proptest::prelude::*;
@@ -975,12 +975,39 @@ fn a_file_that_is_replaced_or_written_to_is_not_the_one_that_was_indexed() {
     let index = indexed();
     fs::remove_file(&path).unwrap();
     refused(index);
+    // As long as before, and of another time.
+    let index = indexed();
+    let later = std::time::SystemTime::now() + std::time::Duration::from_secs(5);
+    fs::File::options().write(true).open(&path).unwrap().set_modified(later).unwrap();
+    assert!(refused(index).contains("replaced"));
     // Of parts, each.
     let parts = write_parts(dir.path(), "two", |_| {});
     let index = Index::open(&parts[0]).unwrap();
     fs::copy(&parts[1], &other).unwrap();
     fs::rename(&other, &parts[1]).unwrap();
     assert!(refused(index).contains("00002-of-00002"));
+}
+
+/// Opening looks again: what was planned for one file is not done with another, whether weights stay in memory or stream.
+#[test]
+fn a_file_that_another_one_replaces_before_it_is_opened_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let one = |name: &str| {
+        let path = dir.path().join(name);
+        fs::write(&path, Gguf::llama().bytes()).unwrap();
+        vec![path]
+    };
+    let two = |name: &str| write_parts(dir.path(), name, |_| {}).to_vec();
+    for stream in [StreamMode::Never, StreamMode::Always] {
+        for (paths, others) in [(one("m.gguf"), one("other.gguf")), (two("m"), two("other"))] {
+            let index = Index::open(&paths[0]).unwrap();
+            let last = paths.len() - 1;
+            fs::rename(&others[last], &paths[last]).unwrap();
+            let options = LoadOptions { stream, ..LoadOptions::default() };
+            let error = Engine::open(std::sync::Arc::new(index), &options).unwrap_err();
+            assert!(error.to_string().contains("replaced"), "{stream:?}: {error}");
+        }
+    }
 }
 
 /// A tower that reads images lies in the file, as Ollama keeps it: the text part is loaded without.

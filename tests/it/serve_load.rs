@@ -79,9 +79,44 @@ fn vectors_have_the_length_that_they_have() {
     for path in ["/v1/embeddings", "/api/embed"] {
         let ask = |n: usize| server.post(path, &json!({"input": "x", "dimensions": n}));
         assert_eq!(ask(length).status, 200, "{path}");
+        let before = server.metric("passes_total");
         let refused = ask(length + 1);
         assert!(refused.status == 400 && refused.text.contains("dimensions"), "{refused:?}");
+        // Nothing was computed to find that out.
+        assert_eq!(server.metric("passes_total"), before);
     }
+}
+
+/// The pass of who waits for a vector is for somebody, whoever else leaves.
+#[test]
+fn vectors_come_beside_clients_that_leave() {
+    let server = Server::start(&["-c", "1024"]);
+    let text = json!({"input": "word ".repeat(900)});
+    std::thread::scope(|scope| {
+        let asked = scope.spawn(|| server.post("/v1/embeddings", &text).status);
+        server.until("the vector is there", || {
+            for _ in 0..10 {
+                drop(server.begin("/v1/chat/completions", &question()));
+                std::thread::sleep(Duration::from_millis(3));
+            }
+            asked.is_finished()
+        });
+        assert_eq!(asked.join().unwrap(), 200);
+    });
+}
+
+/// Vectors that nobody waits for any more are not computed.
+#[test]
+fn who_leaves_wants_no_vectors() {
+    const TEXTS: usize = 256;
+    let server = Server::start(&["-c", "1024"]);
+    let texts = json!({"input": vec!["word ".repeat(900); TEXTS]});
+    let asked = server.begin("/v1/embeddings", &texts);
+    server.until("it runs", || server.metric("running_requests") == 1.0);
+    drop(asked);
+    server.until("it is let go", || server.metric("running_requests") == 0.0);
+    assert!(server.metric("passes_total") < TEXTS as f64 / 2.0);
+    server.ask("/v1/embeddings", &json!({"input": "x"}));
 }
 
 #[test]

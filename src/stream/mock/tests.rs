@@ -1,6 +1,8 @@
 //! Streaming to the mock device: thousands of random schedules that the referee watches, proof that it would see what is wrong, and
 //! how long passes take over a link.
 
+mod edges;
+
 use std::collections::HashMap;
 use std::ptr::{NonNull, null_mut};
 use std::sync::mpsc::{Sender, channel};
@@ -296,24 +298,28 @@ fn serve(
 
 /// Streams `model` to `mock`.
 fn exec(model: &Model, shape: &Shape, mock: &Mock, seed: Option<u64>) -> Exec {
-    let mut exec = Exec::new(Config {
-        inner: mock.device(),
-        threads: Arc::new(Threadpool::new(1, 0).unwrap()),
-        units: model.specs.clone(),
-        weights: model.places.clone(),
-        source: Arc::new(LateSource::new(&model.file, mock, seed)),
-        n_slots: shape.n_slots,
-        experts: None,
-        staging: shape.staging,
-        monitor: Arc::new(Monitor::default()),
-    })
-    .unwrap();
+    let source = LateSource::new(&model.file, mock, seed);
+    let mut exec = Exec::new(config(model, shape, mock, Arc::new(source))).unwrap();
     for &weight in &model.weights {
         // SAFETY: tensors that live as long as the model.
         assert!(exec.register(unsafe { Tensor::from_raw(weight) }.unwrap()));
     }
     exec.loaded();
     exec
+}
+
+fn config(model: &Model, shape: &Shape, mock: &Mock, source: Arc<dyn WeightSource>) -> Config {
+    Config {
+        inner: mock.device(),
+        threads: Arc::new(Threadpool::new(1, 0).unwrap()),
+        units: model.specs.clone(),
+        weights: model.places.clone(),
+        source,
+        n_slots: shape.n_slots,
+        experts: None,
+        staging: shape.staging,
+        monitor: Arc::new(Monitor::default()),
+    }
 }
 
 /// Computes a schedule's passes, streamed and resident. Gives what the referee found, and whether an answer differed.
