@@ -3,6 +3,7 @@
 #![allow(unsafe_code)]
 
 mod first;
+mod join;
 mod mend;
 mod pattern;
 mod refs;
@@ -42,7 +43,7 @@ pub fn grammar_of_schema(schema: &Value) -> Result<String, Error> {
     super::init();
     text(schema)?;
     check(schema, 0)?;
-    let schema = mend::mended(&refs::gathered(schema)?)?;
+    let schema = mend::mended(&join::joined(&refs::gathered(schema)?)?)?;
     thread::scope(|scope| {
         let thread = thread::Builder::new().name("schema".to_owned()).stack_size(STACK);
         let thread = thread.spawn_scoped(scope, || convert(&text(&legible(schema)?)?));

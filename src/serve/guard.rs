@@ -121,7 +121,7 @@ fn is_name_of_here(name: &str, named: &[String]) -> bool {
 /// `[::1]:80` and `localhost:80` without the port.
 fn without_port(host: &str) -> &str {
     match host.rfind(':') {
-        Some(at) if !host[at..].contains(']') => &host[..at],
+        Some(at) if host[at + 1..].bytes().all(|byte| byte.is_ascii_digit()) => &host[..at],
         _ => host,
     }
 }

@@ -322,7 +322,7 @@ fn odd_requests_are_answered_in_words() {
     );
     let half = r#"{"messages":[{"role":"user","content":"x \ud83d y"}],"max_tokens":1}"#;
     assert_eq!(server.post_text("/v1/chat/completions", half).status, 200);
-    for host in ["evil.example", "evil.local.example"] {
+    for host in ["evil.example", "evil.local.example", "localhost:80@evil.example"] {
         let text = format!("GET /health HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n");
         assert!(raw(&server, text.as_bytes()).starts_with("HTTP/1.1 403"));
     }

@@ -97,6 +97,7 @@ fn mend(schema: &Value, unnamed: &mut bool) -> Result<Option<Value>, Error> {
     if map.contains_key("pattern") && !new.contains_key("pattern") && !new.contains_key("type") {
         new.entry("minLength").or_insert_with(|| 0.into());
     }
+    required(&mut new)?;
     counts(&mut new)?;
     integers(&mut new)?;
     Ok(Some(new.into()))
@@ -123,6 +124,32 @@ fn properties(
         }
     }
     Ok(new.into())
+}
+
+/// What an object must have is one of its properties: the converter looks for it nowhere else.
+fn required(map: &mut Map<String, Value>) -> Result<(), Error> {
+    let is_object =
+        map.get("type").is_some_and(|_| is_for(map, "object")) || map.contains_key("properties");
+    let Some(Value::Array(names)) = map.get("required").filter(|_| is_object).cloned() else {
+        return Ok(());
+    };
+    let other = map.get("additionalProperties").cloned().unwrap_or(Value::Bool(true));
+    let properties = map.entry("properties").or_insert_with(|| json!({}));
+    let Value::Object(properties) = properties else { return Ok(()) };
+    for name in names.iter().filter_map(Value::as_str) {
+        if properties.contains_key(name) {
+            continue;
+        }
+        let schema = match &other {
+            Value::Bool(false) => {
+                return Err(invalid(&format!("requires '{name:.80}', which nothing fits")));
+            }
+            Value::Bool(true) => json!({}),
+            schema => schema.clone(),
+        };
+        properties.insert(name.to_owned(), schema);
+    }
+    Ok(())
 }
 
 /// Whether a schema is, among others, for values of this kind.
@@ -265,6 +292,29 @@ mod tests {
         ] {
             assert_eq!(mended(&schema).is_ok(), ok, "{schema}");
         }
+    }
+
+    #[test]
+    fn what_is_required_is_there() {
+        let object = |properties: Value, more: Value| {
+            let mut schema =
+                json!({"type": "object", "properties": properties, "required": ["a", "b"]});
+            if !more.is_null() {
+                schema["additionalProperties"] = more;
+            }
+            schema
+        };
+        let one = json!({"a": {"type": "null"}});
+        for (more, b) in [
+            (json!(null), json!({})),
+            (json!(true), json!({})),
+            (json!({"type": "integer"}), json!({"type": "integer"})),
+        ] {
+            let right = object(json!({"a": {"type": "null"}, "b": b}), more.clone());
+            assert_eq!(mended(&object(one.clone(), more)).unwrap(), right);
+        }
+        mended(&object(one, json!(false))).unwrap_err();
+        assert_eq!(mended(&json!({"required": ["a"]})).unwrap(), json!({"required": ["a"]}));
     }
 
     #[test]
