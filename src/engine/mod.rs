@@ -1,6 +1,7 @@
 //! A loaded model: [`Engine`] is opened by `open`, and computed with by `compute` ([`Session`] is one timeline of it). The commands use nothing below this seam.
 
 pub mod bench;
+mod clock;
 mod compute;
 pub mod devices;
 mod error;
@@ -13,6 +14,7 @@ pub mod quantize;
 mod threads;
 mod warm;
 
+pub use clock::Clock;
 pub use compute::batch;
 pub use compute::batch::Finish;
 pub use compute::draft;

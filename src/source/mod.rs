@@ -60,6 +60,13 @@ pub struct Ticket {
     pending: bool,
     done: Option<Done>,
     retry: Option<retry::Retry>,
+    driver: Option<Arc<dyn Driver>>,
+}
+
+/// What goes on with a source's reads where no thread does, whenever somebody waits for one: a simulator's disk.
+pub trait Driver: Send + Sync + fmt::Debug {
+    /// Lets the next thing happen that happens within `limit`. False if there is nothing to come: then nobody ends the reads either.
+    fn drive(&self, limit: Duration) -> bool;
 }
 
 /// The reader's end of a [`Ticket`].
@@ -138,7 +145,16 @@ impl Ticket {
     /// A ticket and the end that completes it.
     pub fn new() -> (Completion, Ticket) {
         let (sender, receiver) = sync_channel(1);
-        (Completion(sender), Ticket { receiver, pending: true, done: None, retry: None })
+        let ticket = Ticket { receiver, pending: true, done: None, retry: None, driver: None };
+        (Completion(sender), ticket)
+    }
+
+    /// The same, of a read that goes on only while `driver` is driven.
+    pub fn driven_by(self, driver: Arc<dyn Driver>) -> Ticket {
+        // (There is a `Drop`, so that fields cannot be moved out.)
+        let mut this = self;
+        this.driver = Some(driver);
+        this
     }
 
     /// Whether the read has ended. One that failed may still be repeated by whoever waits for it: looking is not waiting, and the disk
@@ -156,12 +172,7 @@ impl Ticket {
 
     /// Waits for the end of the read. `None` if the reader died without giving the buffer back.
     pub fn wait(mut self) -> Option<Done> {
-        self.repeat_if_failed();
-        while self.pending {
-            let done = self.receiver.recv().ok();
-            self.end(done);
-            self.repeat_if_failed();
-        }
+        while !self.wait_timeout(Duration::MAX) {}
         self.done.take()
     }
 
@@ -170,10 +181,19 @@ impl Ticket {
         let begin = Instant::now();
         self.repeat_if_failed();
         while self.pending {
-            match self.receiver.recv_timeout(limit.saturating_sub(begin.elapsed())) {
-                Ok(done) => self.end(Some(done)),
-                Err(RecvTimeoutError::Timeout) => return false,
-                Err(RecvTimeoutError::Disconnected) => self.end(None),
+            if let Some(driver) = self.driver.clone() {
+                let goes_on = driver.drive(limit);
+                match self.is_done() {
+                    false if goes_on => return false,
+                    false => self.end(None),
+                    true => {}
+                }
+            } else {
+                match self.receiver.recv_timeout(limit.saturating_sub(begin.elapsed())) {
+                    Ok(done) => self.end(Some(done)),
+                    Err(RecvTimeoutError::Timeout) => return false,
+                    Err(RecvTimeoutError::Disconnected) => self.end(None),
+                }
             }
             self.repeat_if_failed();
         }
@@ -203,7 +223,9 @@ impl Ticket {
 
 impl Drop for Ticket {
     fn drop(&mut self) {
-        if self.pending {
+        if let Some(driver) = self.driver.take() {
+            while !self.is_done() && driver.drive(LET_GO) {}
+        } else if self.pending {
             // The buffer is not freed while the reader writes into it: until the end of the read it is the reader's.
             drop(self.receiver.recv_timeout(LET_GO));
         }

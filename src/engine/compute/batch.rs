@@ -36,7 +36,7 @@ use shares::shares;
 pub use vectors::Vector;
 use vectors::Vectoring;
 
-use crate::engine::Error;
+use crate::engine::{Clock, Error};
 use crate::engine::compute::draft::{Drafts, Tree};
 use crate::engine::error::{ggml_error, model_name};
 use crate::engine::loaded::{Engine, Loaded};
@@ -62,8 +62,10 @@ pub struct Batcher {
     turn: usize,
     /// A listener that takes nothing for so long is given up.
     patience: Duration,
+    /// What time it is to those who wait for listeners.
+    clock: Clock,
     /// Steps so far; tells which slot was used longest ago.
-    clock: u64,
+    n_steps: u64,
     /// Texts that were begun so far; tells which is the oldest.
     born: u64,
     batch: Vec<BatchToken>,
@@ -193,7 +195,8 @@ impl Batcher {
             n_ubatch: n_ubatch as usize,
             turn: 0,
             patience: PATIENCE,
-            clock: 0,
+            clock: Clock::System,
+            n_steps: 0,
             born: 0,
             batch: Vec::with_capacity(n_ubatch as usize),
             parts: Vec::new(),
@@ -215,6 +218,11 @@ impl Batcher {
     /// Gives up listeners that take nothing for longer than `patience`.
     pub fn give_up_after(&mut self, patience: Duration) {
         self.patience = patience;
+    }
+
+    /// Reads the time from `clock` when it waits for listeners.
+    pub fn tell_time(&mut self, clock: Clock) {
+        self.clock = clock;
     }
 
     /// A pass that is stopped ends its texts, instead of being computed again for those who still listen.
@@ -306,7 +314,7 @@ impl Batcher {
         if self.batch.is_empty() {
             return self.think();
         }
-        self.clock += 1;
+        self.n_steps += 1;
         self.tally.texts = self.n_running();
         let (batch, parts) = (std::mem::take(&mut self.batch), std::mem::take(&mut self.parts));
         self.tell(&parts, false);
@@ -362,10 +370,11 @@ impl Batcher {
     /// Slots whose texts can go on, the one whose turn it is first, and how many tokens of each are not computed.
     fn wants(&mut self) -> Vec<(usize, usize)> {
         let n = self.slots.len();
+        let now = self.clock.now();
         let mut wants = Vec::with_capacity(n);
         for slot in (0..n).map(|i| (i + self.turn) % n) {
             let Slot { tokens, n_done, running, stations, .. } = &mut self.slots[slot];
-            if running.as_mut().is_some_and(Running::may_go_on) {
+            if running.as_mut().is_some_and(|running| running.may_go_on(now)) {
                 let next = stations.iter().find(|&place| place > n_done).copied();
                 wants.push((slot, next.unwrap_or(tokens.len()) - *n_done));
             }
@@ -382,7 +391,7 @@ impl Batcher {
             if let Some(running) = running.as_mut().filter(|running| running.reads()) {
                 running.tell_reading(*n_done, n);
             }
-            *used = self.clock + 1;
+            *used = self.n_steps + 1;
             let last = tokens.len() - 1;
             let entry = |position: usize| {
                 BatchToken::new(tokens[position], position, sequence(slot), position == last)
@@ -423,7 +432,7 @@ impl Batcher {
             self.tally.generated += usize::from(token.is_some());
             tokens.extend(token);
             let next = token.and_then(|token| part.tree.child(at, token));
-            let goes_on = going == Going::On && next.is_some() && running.may_go_on();
+            let goes_on = going == Going::On && next.is_some() && running.may_go_on(self.clock.now());
             let Some(node) = next.filter(|_| goes_on) else { break Ok(going) };
             (at, row) = (Some(node), first + n + node);
             *n_done += 1;

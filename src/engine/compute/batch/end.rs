@@ -24,9 +24,10 @@ impl Batcher {
         let waiting = self.pending.len();
         self.pending.retain(|request| !gone(request));
         self.tally.ended[1] += waiting - self.pending.len();
+        let now = self.clock.now();
         for slot in 0..self.slots.len() {
             let Some(running) = &mut self.slots[slot].running else { continue };
-            if running.is_abandoned(self.patience) {
+            if running.is_abandoned(self.patience, now) {
                 self.tally.ended[1] += 1;
                 self.close(slot);
             }

@@ -278,16 +278,16 @@ impl Running {
         self.drafted.accepted += drafted.accepted;
     }
 
-    /// Whether it can use another token now.
-    pub(super) fn may_go_on(&mut self) -> bool {
+    /// Whether it can use another token at `now`.
+    pub(super) fn may_go_on(&mut self, now: Instant) -> bool {
         let free = self.sink.room() == Room::Free;
-        self.blocked = if free { None } else { self.blocked.or_else(|| Some(Instant::now())) };
+        self.blocked = if free { None } else { self.blocked.or(Some(now)) };
         free && !self.parked && self.thinking.is_none()
     }
 
-    /// Whether its listener has gone, or has taken nothing for longer than `patience`.
-    pub(super) fn is_abandoned(&self, patience: Duration) -> bool {
-        let lost = self.blocked.is_some_and(|since| since.elapsed() > patience);
+    /// Whether its listener has gone, or has taken nothing for longer than `patience` at `now`.
+    pub(super) fn is_abandoned(&self, patience: Duration, now: Instant) -> bool {
+        let lost = self.blocked.is_some_and(|since| now.duration_since(since) > patience);
         lost || self.sink.room() == Room::Gone
     }
 

@@ -61,8 +61,8 @@ impl Batcher {
             Err(error) => return self.not_read(Vectoring { slot, sum }, error),
         };
         let sum = if sum.is_empty() { more } else { added(sum, &more) };
-        self.clock += 1;
-        (self.slots[slot].n_done, self.slots[slot].used) = (from + n, self.clock);
+        self.n_steps += 1;
+        (self.slots[slot].n_done, self.slots[slot].used) = (from + n, self.n_steps);
         if from + n < len {
             self.reading = Some(Vectoring { slot, sum });
             return Ok(Vector::Grows);
