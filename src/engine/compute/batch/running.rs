@@ -287,8 +287,12 @@ impl Running {
 
     /// Whether its listener has gone, or has taken nothing for longer than `patience` at `now`.
     pub(super) fn is_abandoned(&self, patience: Duration, now: Instant) -> bool {
-        let lost = self.blocked.is_some_and(|since| now.duration_since(since) > patience);
-        lost || self.sink.room() == Room::Gone
+        match self.sink.room() {
+            Room::Gone => true,
+            // It has taken something since it was last asked, however long that is ago: a pass may take longer than anyone's patience.
+            Room::Free => false,
+            Room::Full => self.blocked.is_some_and(|since| now.duration_since(since) > patience),
+        }
     }
 
     pub(super) fn into_sink(self) -> Box<dyn Sink> {
