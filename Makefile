@@ -5,6 +5,7 @@
 #   make vulkan            set up and build with Vulkan: target/release/airrun then knows such GPUs, too
 #   make portable          build for all processors of the kind since about 2015 (LEVEL=x86-64-v2 for older ones): target/portable/release/airrun
 #   make cuda              set up and build with CUDA (ARCH=90-real for one kind of GPU; an hour on 2 cores without a GPU to ask)
+#   make sim               try the engine in SEEDS=200 simulated worlds, or tell the story of one (SEED=7)
 #   make test-vulkan       run the tests of streaming on a Vulkan device made of the CPU
 #   make test-clients      test the server with others' clients from PyPI and npm, agents among them, where these can be installed
 #   make test-browser      test the web page in Chromium, where there is one or it can be installed
@@ -27,7 +28,7 @@ export CMAKE_CUDA_COMPILER_LAUNCHER ?= ccache
 export CCACHE_NOHASHDIR ?= 1
 endif
 
-.PHONY: chat test build portable vulkan cuda test-vulkan test-clients test-browser check setup help
+.PHONY: chat test build portable vulkan cuda sim test-vulkan test-clients test-browser check setup help
 
 chat: build
 	@$(TARGET)/release/airrun chat $(MODEL)
@@ -35,6 +36,11 @@ chat: build
 test: setup
 	@sh tools/setup.sh --tests || echo "tests that need them are skipped" >&2
 	cargo test --release --workspace
+
+# The engine on a disk, a clock and clients that follow from a seed. `make test` tries some of them.
+SEEDS ?= 200
+sim: setup
+	SIM_SEED=$(SEED) SIM_FROM=$(FROM) SIM_SEEDS=$(SEEDS) cargo test --release --test it sim:: -- --nocapture
 
 # The clients that people have, against the server: packages of PyPI and npm, LangChain's suites, Codex, Claude Code. Skipped, one by one,
 # where they cannot be installed.

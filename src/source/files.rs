@@ -53,6 +53,14 @@ impl Files {
         Files::open_all(paths, cache, false)
     }
 
+    /// The file at `path`, which somebody only pretends to read; past the page cache if `direct`.
+    pub(super) fn pretend(path: &Path, direct: bool) -> Result<Files, OpenError> {
+        let mut files = Files::open_buffered(&[path.to_owned()], PageCache::Use)?;
+        let file = &mut files.files[0];
+        file.direct = file.buffered.try_clone().ok().filter(|_| direct);
+        Ok(files)
+    }
+
     fn open_all(paths: &[PathBuf], cache: PageCache, direct: bool) -> Result<Files, OpenError> {
         let files = paths
             .iter()

@@ -13,6 +13,7 @@ mod open;
 mod reader;
 mod retry;
 pub mod sample;
+pub mod sim;
 mod verdict;
 
 use std::fmt;

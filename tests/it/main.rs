@@ -40,6 +40,7 @@ mod serve;
 mod serve_load;
 mod serve_resume;
 mod setup;
+mod sim;
 mod skip;
 mod snapshots;
 mod speech;

@@ -36,10 +36,10 @@ use shares::shares;
 pub use vectors::Vector;
 use vectors::Vectoring;
 
-use crate::engine::{Clock, Error};
 use crate::engine::compute::draft::{Drafts, Tree};
 use crate::engine::error::{ggml_error, model_name};
 use crate::engine::loaded::{Engine, Loaded};
+use crate::engine::{Clock, Error};
 use crate::ggml::{BatchToken, Context, ContextParams, Token};
 use crate::stream::Monitor;
 
@@ -432,7 +432,8 @@ impl Batcher {
             self.tally.generated += usize::from(token.is_some());
             tokens.extend(token);
             let next = token.and_then(|token| part.tree.child(at, token));
-            let goes_on = going == Going::On && next.is_some() && running.may_go_on(self.clock.now());
+            let goes_on =
+                going == Going::On && next.is_some() && running.may_go_on(self.clock.now());
             let Some(node) = next.filter(|_| goes_on) else { break Ok(going) };
             (at, row) = (Some(node), first + n + node);
             *n_done += 1;

@@ -16,7 +16,7 @@ const MAX_AGAIN: u32 = 10_000;
 
 /// A request: the buffer it fills, what is left to hand out, and what is being read.
 #[derive(Debug)]
-pub(super) struct Job {
+pub(in crate::source) struct Job {
     id: u64,
     extents: Arc<[Extent]>,
     carver: Carver,
@@ -33,7 +33,7 @@ pub(super) struct Job {
 
 /// A part of an extent, small enough for one read.
 #[derive(Debug)]
-pub(super) struct Chunk {
+pub(in crate::source) struct Chunk {
     job: u64,
     file: usize,
     offset: u64,
@@ -46,7 +46,7 @@ pub(super) struct Chunk {
 
 /// What to do with a chunk after a read.
 #[derive(Debug)]
-pub(super) enum Step {
+pub(in crate::source) enum Step {
     /// Read [`Chunk::target`] at [`Chunk::position`].
     Again,
     /// It is over.
@@ -55,7 +55,7 @@ pub(super) enum Step {
 
 impl Job {
     /// Takes a request over. One that does not fit its buffer is completed here with [`ReadError::Invalid`].
-    pub(super) fn new(
+    pub(in crate::source) fn new(
         extents: Arc<[Extent]>,
         buf: HostBuf,
         completion: Completion,
@@ -128,7 +128,7 @@ impl Job {
     }
 
     /// Ends the request before it began.
-    pub(super) fn refuse(self, ticket: Ticket) -> Ticket {
+    pub(in crate::source) fn refuse(self, ticket: Ticket) -> Ticket {
         match self.carver.into_buf() {
             Some(buf) => self.completion.complete(buf, Err(ReadError::Stopped)),
             None => drop(self.completion),
@@ -137,7 +137,7 @@ impl Job {
     }
 
     /// Ends the request. That the files are as they were is asked now, at the end: it covers the whole time of reading.
-    pub(super) fn finish(self, files: &Files) {
+    pub(in crate::source) fn finish(self, files: &Files) {
         let mut outcome = self.failure.map_or(Ok(()), Err);
         let mut checked = None;
         for e in self.extents.iter() {
@@ -181,7 +181,11 @@ fn validate(extents: &[Extent], buf_len: usize, n_files: usize) -> Result<(), Re
 
 /// Reads a whole request on the calling thread if the page cache has all of it. `None` if not, or if anything else is in the
 /// way: then the request takes the ordinary path, which says what.
-pub(super) fn read_now(extents: &[Extent], buf: &mut HostBuf, files: &Files) -> Option<Bytes> {
+pub(in crate::source) fn read_now(
+    extents: &[Extent],
+    buf: &mut HostBuf,
+    files: &Files,
+) -> Option<Bytes> {
     validate(extents, buf.len(), files.len()).ok()?;
     let mut bytes = Bytes::ZERO;
     for e in extents {
@@ -202,31 +206,36 @@ pub(super) fn read_now(extents: &[Extent], buf: &mut HostBuf, files: &Files) -> 
 }
 
 impl Chunk {
+    /// The number of its job.
+    pub(in crate::source) fn job(&self) -> u64 {
+        self.job
+    }
+
     /// Which file to read from.
-    pub(super) fn file(&self) -> usize {
+    pub(in crate::source) fn file(&self) -> usize {
         self.file
     }
 
     /// Where in the file to read now.
-    pub(super) fn position(&self) -> u64 {
+    pub(in crate::source) fn position(&self) -> u64 {
         self.offset + self.got as u64
     }
 
     /// Whether the next read may go past the page cache: not after a read that ended inside a page.
-    pub(super) fn is_direct(&self) -> bool {
+    pub(in crate::source) fn is_direct(&self) -> bool {
         let at = self.window.start().as_ptr() as usize as u64 + self.got as u64;
         self.direct && (at | self.position()).is_multiple_of(DIRECT_ALIGN)
     }
 
     /// Where the next read puts its bytes.
-    pub(super) fn target(&mut self) -> &mut [u8] {
+    pub(in crate::source) fn target(&mut self) -> &mut [u8] {
         let (got, need, direct) = (self.got, self.need, self.is_direct());
         let rest = &mut self.window.as_mut_slice()[got..];
         if direct { rest } else { &mut rest[..need - got] }
     }
 
     /// Takes note of what a read gave.
-    pub(super) fn absorb(&mut self, result: io::Result<usize>, files: &Files) -> Step {
+    pub(in crate::source) fn absorb(&mut self, result: io::Result<usize>, files: &Files) -> Step {
         let path = files.path(self.file);
         match result {
             Ok(0) => {
@@ -258,14 +267,14 @@ impl Chunk {
 
 /// The requests of one reader, first come first served.
 #[derive(Debug, Default)]
-pub(super) struct JobQueue {
+pub(in crate::source) struct JobQueue {
     jobs: VecDeque<Job>,
     next_id: u64,
 }
 
 impl JobQueue {
     /// Adds a job. Gives it back to be finished if it asks for nothing.
-    pub(super) fn push(&mut self, mut job: Job) -> Option<Job> {
+    pub(in crate::source) fn push(&mut self, mut job: Job) -> Option<Job> {
         if job.is_over() {
             return Some(job);
         }
@@ -275,13 +284,27 @@ impl JobQueue {
         None
     }
 
+    /// The number of the job that was added last.
+    pub(in crate::source) fn last_id(&self) -> u64 {
+        self.next_id.saturating_sub(1)
+    }
+
+    /// Whether all jobs are over.
+    pub(in crate::source) fn is_empty(&self) -> bool {
+        self.jobs.is_empty()
+    }
+
     /// The next chunk of the oldest job that has one.
-    pub(super) fn next_chunk(&mut self, files: &Files) -> Option<Chunk> {
+    pub(in crate::source) fn next_chunk(&mut self, files: &Files) -> Option<Chunk> {
         self.jobs.iter_mut().find_map(|job| job.next_chunk(files))
     }
 
     /// Takes the outcome of a chunk. Gives the job back to be finished if that was its last.
-    pub(super) fn settle(&mut self, chunk: Chunk, outcome: Result<(), ReadError>) -> Option<Job> {
+    pub(in crate::source) fn settle(
+        &mut self,
+        chunk: Chunk,
+        outcome: Result<(), ReadError>,
+    ) -> Option<Job> {
         let at = self.jobs.iter().position(|job| job.id == chunk.job)?;
         drop(chunk); // its window: the job gives its buffer back when none is left
         let job = &mut self.jobs[at];
@@ -293,7 +316,7 @@ impl JobQueue {
     }
 
     /// Fails all jobs with `why`. Gives back those to be finished now; the others follow when their chunks settle.
-    pub(super) fn give_up(&mut self, why: &ReadError) -> Vec<Job> {
+    pub(in crate::source) fn give_up(&mut self, why: &ReadError) -> Vec<Job> {
         for job in &mut self.jobs {
             job.failure.get_or_insert_with(|| why.clone());
         }

@@ -1,6 +1,6 @@
 //! The readers: different ways to read extents, behind one trait, under the same tests.
 
-mod job;
+pub(super) mod job;
 mod pread;
 #[cfg(target_os = "linux")]
 mod uring;
