@@ -354,18 +354,19 @@ fn nearest<'a>(word: &str, words: impl Iterator<Item = &'a str>) -> String {
     }
 }
 
+/// The arguments of a command that is `typed` where the configuration is `text`, without a file; errors are words.
+pub(super) fn parse(text: &str, typed: &[&str]) -> Result<Args, String> {
+    let found = Found { path: PathBuf::from("c.toml"), text: text.to_owned() };
+    let typed = [&["airrun"], typed].concat();
+    let first = args::command().try_get_matches_from(&typed).map_err(|e| e.to_string())?;
+    let command = found.apply(args::command(), Some(&first)).map_err(|e| e.to_string())?;
+    let matches = command.try_get_matches_from(&typed).map_err(|e| e.to_string())?;
+    Args::from_arg_matches(&matches).map_err(|e| e.to_string())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn parse(text: &str, typed: &[&str]) -> Result<Args, String> {
-        let found = Found { path: PathBuf::from("c.toml"), text: text.to_owned() };
-        let typed = [&["airrun"], typed].concat();
-        let first = args::command().try_get_matches_from(&typed).map_err(|e| e.to_string())?;
-        let command = found.apply(args::command(), Some(&first)).map_err(|e| e.to_string())?;
-        let matches = command.try_get_matches_from(&typed).map_err(|e| e.to_string())?;
-        Args::from_arg_matches(&matches).map_err(|e| e.to_string())
-    }
 
     fn chat(text: &str, typed: &[&str]) -> args::ChatArgs {
         match parse(text, typed).unwrap().command {

@@ -98,6 +98,13 @@ pub fn main() -> ExitCode {
     status.unwrap_or_else(|error| exit::report(&error, &printer)).into()
 }
 
+/// Reads a configuration for some commands, without running them: for fuzzing.
+pub fn try_config(text: &str) {
+    for typed in [&["chat", "m"][..], &["serve", "m", "--port", "0"], &["list"]] {
+        drop(config::parse(text, typed));
+    }
+}
+
 fn dispatch(
     command: Command,
     config: Option<&Path>,

@@ -96,7 +96,6 @@ impl<'a> Hub<'a> {
         let Wanted { repo, revision, .. } = wanted;
         let url = format!("{}/api/models/{repo}/revision/{revision}", self.options.endpoint);
         let found: Revision = self.json(&url, repo, &format!("revision '{revision}'"))?.0;
-        let is_commit = |s: &String| s.len() == 40 && s.bytes().all(|b| b.is_ascii_hexdigit());
         found.sha.filter(is_commit).ok_or_else(|| Error::Nonsense("no commit is named".to_owned()))
     }
 
@@ -231,6 +230,21 @@ impl Failed {
         std::thread::sleep(self.wait.unwrap_or(usual).min(LONGEST_WAIT));
         Ok(())
     }
+}
+
+/// Reads what a hub may say of a revision and its files, without asking one: for fuzzing.
+pub(super) fn try_list(bytes: &[u8]) {
+    if let Ok(Revision { sha }) = serde_json::from_slice(bytes) {
+        drop(sha.filter(is_commit));
+    }
+    let items: Vec<Item> = serde_json::from_slice(bytes).unwrap_or_default();
+    for file in items.into_iter().filter_map(file) {
+        assert!(!escaped(&file.path).contains([' ', '?', '#']) && !file.name().contains('/'));
+    }
+}
+
+fn is_commit(sha: &String) -> bool {
+    sha.len() == 40 && sha.bytes().all(|b| b.is_ascii_hexdigit())
 }
 
 /// A file from a list, if it is one.

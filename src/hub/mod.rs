@@ -45,6 +45,11 @@ pub struct Pulled {
     pub remarks: Vec<String>,
 }
 
+/// Reads what a hub may say, without asking one: for fuzzing.
+pub fn try_list(bytes: &[u8]) {
+    api::try_list(bytes);
+}
+
 /// Downloads what `wanted` names, unless it is there. `free` says how much room the disk of a directory has, if the system tells.
 ///
 /// # Errors

@@ -18,6 +18,7 @@ mod experts;
 mod families;
 mod faults;
 mod files;
+mod fuzz;
 mod gguf_corrupt;
 mod gguf_index;
 mod gguf_types;

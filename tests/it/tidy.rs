@@ -78,7 +78,7 @@ fn room(file: &str) -> Option<&str> {
 
 #[test]
 fn every_file_says_what_it_owns() {
-    for dir in ["src", "tests", "vendor/ggml-sys", "fuzz/fuzz_targets"] {
+    for dir in ["src", "tests", "vendor/ggml-sys", "fuzz/src", "fuzz/fuzz_targets"] {
         for (file, text) in sources(dir) {
             let first = text.lines().next().unwrap_or_default();
             assert!(first.starts_with("//! "), "{file} does not open with what it owns");

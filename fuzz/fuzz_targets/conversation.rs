@@ -1,0 +1,6 @@
+//! A conversation that was saved. See `airrun_fuzz`.
+#![no_main]
+
+use libfuzzer_sys::fuzz_target;
+
+fuzz_target!(|data: &[u8]| airrun_fuzz::conversation(data));

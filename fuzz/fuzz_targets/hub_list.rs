@@ -1,0 +1,6 @@
+//! What the hub says of a repository's files. See `airrun_fuzz`.
+#![no_main]
+
+use libfuzzer_sys::fuzz_target;
+
+fuzz_target!(|data: &[u8]| airrun_fuzz::hub_list(data));
