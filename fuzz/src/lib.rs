@@ -14,8 +14,11 @@ use airrun::talk::{Message, Role};
 use airrun::units::Bytes;
 use airrun::{cli, engine, hub, serve};
 
+/// A function that any bytes may be given to.
+pub type Target = fn(&[u8]);
+
 /// All of them by their names.
-pub const TARGETS: [(&str, fn(&[u8])); 10] = [
+pub const TARGETS: [(&str, Target); 10] = [
     ("gguf_index", gguf_index),
     ("http_request", http_request),
     ("template", template),

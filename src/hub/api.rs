@@ -96,7 +96,10 @@ impl<'a> Hub<'a> {
         let Wanted { repo, revision, .. } = wanted;
         let url = format!("{}/api/models/{repo}/revision/{revision}", self.options.endpoint);
         let found: Revision = self.json(&url, repo, &format!("revision '{revision}'"))?.0;
-        found.sha.filter(is_commit).ok_or_else(|| Error::Nonsense("no commit is named".to_owned()))
+        found
+            .sha
+            .filter(|sha| is_commit(sha))
+            .ok_or_else(|| Error::Nonsense("no commit is named".to_owned()))
     }
 
     /// All files at a commit. Names that lead elsewhere are left out.
@@ -235,7 +238,7 @@ impl Failed {
 /// Reads what a hub may say of a revision and its files, without asking one: for fuzzing.
 pub(super) fn try_list(bytes: &[u8]) {
     if let Ok(Revision { sha }) = serde_json::from_slice(bytes) {
-        drop(sha.filter(is_commit));
+        drop(sha.filter(|sha| is_commit(sha)));
     }
     let items: Vec<Item> = serde_json::from_slice(bytes).unwrap_or_default();
     for file in items.into_iter().filter_map(file) {
@@ -243,7 +246,7 @@ pub(super) fn try_list(bytes: &[u8]) {
     }
 }
 
-fn is_commit(sha: &String) -> bool {
+fn is_commit(sha: &str) -> bool {
     sha.len() == 40 && sha.bytes().all(|b| b.is_ascii_hexdigit())
 }
 
