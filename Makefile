@@ -40,7 +40,7 @@ test: setup
 # The engine on a disk, a clock and clients that follow from a seed. `make test` tries some of them.
 SEEDS ?= 200
 sim: setup
-	SIM_SEED=$(SEED) SIM_FROM=$(FROM) SIM_SEEDS=$(SEEDS) cargo test --release --test it sim:: -- --nocapture
+	SIM_SEED=$(SEED) SIM_FROM=$(FROM) SIM_SEEDS=$(SEEDS) cargo test --release --lib --test it sim:: -- --nocapture
 
 # The clients that people have, against the server: packages of PyPI and npm, LangChain's suites, Codex, Claude Code. Skipped, one by one,
 # where they cannot be installed.

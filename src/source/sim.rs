@@ -2,7 +2,7 @@
 //! threads. Answers are late, short, in any order, or none at all, and whoever waits for a read moves the time on. Nothing here reads
 //! a disk; the file is only looked at as every reader does, to see whether somebody wrote to it.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::fmt;
 use std::io;
 use std::path::Path;
@@ -53,9 +53,6 @@ enum Fate {
     Truncated,
 }
 
-/// Where a request begins: the same request made again is known by it.
-type Key = (usize, u64, u64);
-
 /// The disk.
 #[derive(Debug)]
 pub struct SimDisk {
@@ -78,9 +75,10 @@ struct State {
     chunk: Bytes,
     /// Requests that are not fine.
     fates: HashMap<u64, Fate>,
-    /// Requests that failed and are well next time, and those that fail again.
-    healed: HashSet<Key>,
-    doomed: HashSet<Key>,
+    /// Requests that failed and are well next time, and those that fail again: a request that is repeated has the same extents. (Not the
+    /// same bytes: others may read these, too.)
+    healed: Vec<Arc<[Extent]>>,
+    doomed: Vec<Arc<[Extent]>>,
     /// Requests that failed for good.
     failures: u64,
     requests: u64,
@@ -110,8 +108,8 @@ impl SimDisk {
             queue: JobQueue::default(),
             chunks: Vec::new(),
             fates: HashMap::new(),
-            healed: HashSet::new(),
-            doomed: HashSet::new(),
+            healed: Vec::new(),
+            doomed: Vec::new(),
             failures: 0,
             requests: 0,
             answers: 0,
@@ -215,20 +213,24 @@ impl SimDisk {
 
 impl State {
     /// What becomes of a request, and of the same request when it is made again.
-    fn fate(&mut self, key: Key, weather: &Weather) -> Fate {
-        if self.healed.remove(&key) {
+    fn fate(&mut self, extents: &Arc<[Extent]>, weather: &Weather) -> Fate {
+        let take = |list: &mut Vec<Arc<[Extent]>>| {
+            let at = list.iter().position(|other| Arc::ptr_eq(other, extents));
+            at.map(|at| list.swap_remove(at)).is_some()
+        };
+        if take(&mut self.healed) {
             return Fate::Fine;
         }
-        if self.doomed.remove(&key) {
+        if take(&mut self.doomed) {
             self.failures += 1;
             return Fate::FailsForGood;
         }
         if self.dice.happens(weather.soft) {
-            self.healed.insert(key);
+            self.healed.push(extents.clone());
             return Fate::Fails;
         }
         if self.dice.happens(weather.hard) {
-            self.doomed.insert(key);
+            self.doomed.push(extents.clone());
             return Fate::Fails;
         }
         if self.dice.happens(weather.truncated) {
@@ -270,22 +272,25 @@ impl WeightSource for SimDisk {
             let end = Bytes(e.dst + e.len).usize();
             buf.as_mut_slice()[Bytes(e.dst).usize()..end].fill(UNREAD);
         }
-        let key = extents.first().map_or((0, 0, 0), |e| (e.file, e.offset, e.len));
         let mut state = self.lock();
         state.requests += 1;
         let chunk = state.chunk;
-        let Some(job) = Job::new(extents, buf, completion, &self.files, chunk) else {
+        let Some(job) = Job::new(extents.clone(), buf, completion, &self.files, chunk) else {
             return ticket;
         };
         if let Some(job) = state.queue.push(job) {
             job.finish(&self.files);
             return ticket;
         }
-        let fate = state.fate(key, &self.weather);
+        let fate = state.fate(&extents, &self.weather);
         if fate != Fate::Fine {
             let id = state.queue.last_id();
             state.fates.insert(id, fate);
-            self.world.tell(format_args!("request {} of {key:?}: {fate:?}", state.requests));
+            self.world.tell(format_args!(
+                "request {}, {:?}: {fate:?}",
+                state.requests,
+                extents.first()
+            ));
         }
         state.fill(&self.files, &self.weather);
         ticket

@@ -4,6 +4,7 @@
 
 mod queue;
 mod referee;
+mod sim;
 mod tests;
 
 use std::ffi::{c_char, c_void};

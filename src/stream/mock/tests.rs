@@ -30,7 +30,7 @@ const COLUMNS: i64 = 2;
 
 /// What a schedule is made of.
 #[derive(Clone, Debug)]
-struct Shape {
+pub(super) struct Shape {
     /// For each unit, its matrices.
     units: Vec<usize>,
     /// The units in the order in which a pass uses them.
@@ -41,11 +41,11 @@ struct Shape {
     quantised: bool,
     n_slots: usize,
     staging: Staging,
-    passes: usize,
+    pub(super) passes: usize,
 }
 
 impl Shape {
-    fn random(dice: &mut Dice) -> Shape {
+    pub(super) fn random(dice: &mut Dice) -> Shape {
         let n = 1 + dice.roll(6) as usize;
         let mut order: Vec<usize> = (0..n).collect();
         if dice.roll(4) == 0 {
@@ -68,21 +68,21 @@ impl Shape {
 }
 
 /// A model made of products, its graph, and what streaming it needs to know. It computes on the CPU as it is.
-struct Model {
+pub(super) struct Model {
     contexts: [*mut sys::ggml_context; 2],
     buffers: [*mut sys::ggml_backend_buffer; 2],
     weights: Vec<*mut sys::ggml_tensor>,
     input: *mut sys::ggml_tensor,
     output: *mut sys::ggml_tensor,
     graph: *mut sys::ggml_cgraph,
-    file: Vec<u8>,
+    pub(super) file: Vec<u8>,
     specs: Vec<UnitSpec>,
     places: HashMap<String, WeightPlace>,
 }
 
 impl Model {
     /// Makes the model; what it computes is in memory of `mock`.
-    fn new(shape: &Shape, mock: &Mock, dice: &mut Dice) -> Model {
+    pub(super) fn new(shape: &Shape, mock: &Mock, dice: &mut Dice) -> Model {
         let n: usize = shape.units.iter().sum();
         let ty = if shape.quantised { sys::GGML_TYPE_Q8_0 } else { sys::GGML_TYPE_F32 };
         // SAFETY: contexts with room for these tensors, and types and sizes that ggml accepts. All is freed on drop.
@@ -157,7 +157,7 @@ impl Model {
     }
 
     /// What comes out for an input that follows from `seed`, computed by `compute`.
-    fn answer(&self, seed: u64, compute: impl FnOnce(&Graph<'_>)) -> Vec<f32> {
+    pub(super) fn answer(&self, seed: u64, compute: impl FnOnce(&Graph<'_>)) -> Vec<f32> {
         let n = (WIDTH * COLUMNS) as usize;
         let mut dice = Dice(seed | 1);
         let input: Vec<f32> = (0..n).map(|_| dice.roll(2001) as f32 / 1000.0 - 1.0).collect();
@@ -299,7 +299,12 @@ fn serve(
 /// Streams `model` to `mock`.
 fn exec(model: &Model, shape: &Shape, mock: &Mock, seed: Option<u64>) -> Exec {
     let source = LateSource::new(&model.file, mock, seed);
-    let mut exec = Exec::new(config(model, shape, mock, Arc::new(source))).unwrap();
+    exec_from(model, config(model, shape, mock, Arc::new(source)))
+}
+
+/// Streams `model` by `config`.
+pub(super) fn exec_from(model: &Model, config: Config) -> Exec {
+    let mut exec = Exec::new(config).unwrap();
     for &weight in &model.weights {
         // SAFETY: tensors that live as long as the model.
         assert!(exec.register(unsafe { Tensor::from_raw(weight) }.unwrap()));
@@ -308,7 +313,12 @@ fn exec(model: &Model, shape: &Shape, mock: &Mock, seed: Option<u64>) -> Exec {
     exec
 }
 
-fn config(model: &Model, shape: &Shape, mock: &Mock, source: Arc<dyn WeightSource>) -> Config {
+pub(super) fn config(
+    model: &Model,
+    shape: &Shape,
+    mock: &Mock,
+    source: Arc<dyn WeightSource>,
+) -> Config {
     Config {
         inner: mock.device(),
         threads: Arc::new(Threadpool::new(1, 0).unwrap()),
