@@ -10,6 +10,7 @@ use serde::Serialize;
 
 use crate::cli::args::BenchArgs;
 use crate::cli::exit::{ExitStatus, Failure};
+use crate::cli::input;
 use crate::cli::interrupt::Interrupt;
 use crate::cli::printer::Printer;
 use crate::cli::progress::{Status, Watched, Work};
@@ -177,7 +178,7 @@ fn tests(args: &BenchArgs) -> anyhow::Result<Vec<Test>> {
 /// The tokens of the text that is to be computed; none if that is of no matter.
 fn text(args: &BenchArgs, engine: &Engine) -> anyhow::Result<Vec<Token>> {
     let Some(path) = &args.text else { return Ok(Vec::new()) };
-    let text = std::fs::read_to_string(path)
+    let text = input::text_of(path, input::MAX_PROMPT)
         .map_err(|e| Failure::error(format!("cannot read '{}': {e}", path.display()), ""))?;
     // As `run --raw` reads it: marks of turns are what they are.
     Ok(engine.vocab()?.tokenize(&text, true, true)?)

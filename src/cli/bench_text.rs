@@ -1,7 +1,6 @@
 //! `airrun bench --draft WHO --text FILE`: how fast a text with meaning is gone on with, with drafts and without, by turns. What drafts bring depends on
 //! the text, so that fixed tokens say nothing about them.
 
-use std::fs;
 use std::ops::ControlFlow;
 use std::path::Path;
 
@@ -11,6 +10,7 @@ use serde_json::json;
 use crate::cli::args::BenchArgs;
 use crate::cli::draft;
 use crate::cli::exit::{ExitStatus, Failure};
+use crate::cli::input;
 use crate::cli::interrupt::Interrupt;
 use crate::cli::printer::Printer;
 use crate::cli::progress::{Status, Work};
@@ -54,7 +54,8 @@ impl Sum {
 /// Measures both, and prints them.
 pub(crate) fn run(args: &BenchArgs, file: &Path, printer: &Printer) -> anyhow::Result<ExitStatus> {
     let interrupt = Interrupt::new()?;
-    let text = fs::read_to_string(file).with_context(|| format!("text '{}'", file.display()))?;
+    let text = input::text_of(file, input::MAX_PROMPT)
+        .with_context(|| format!("text '{}'", file.display()))?;
     let chosen = resolve::model(&args.load.model)?;
     let n = args.gen_tokens.max(1) as usize;
     let options = resolve::load_options(&args.load);

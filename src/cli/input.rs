@@ -1,6 +1,8 @@
-//! Prompts: what was typed as an argument, and what comes on stdin.
+//! Texts of the user's: prompts, typed as an argument or on stdin, and files that flags name.
 
+use std::fs::File;
 use std::io::{self, IsTerminal, Read};
+use std::path::Path;
 
 use anyhow::Context;
 
@@ -9,7 +11,7 @@ use crate::cli::printer::Printer;
 use crate::cli::progress::{Status, Watched};
 
 /// The longest prompt that is read from stdin, in bytes.
-const MAX_PROMPT: u64 = 64 << 20;
+pub(crate) const MAX_PROMPT: u64 = 64 << 20;
 
 /// The prompt: `typed`, what stdin holds, or both, the typed one first and an empty line between them. From a terminal nothing is
 /// read: then it is `typed`, or none.
@@ -42,12 +44,27 @@ fn stdin_text() -> anyhow::Result<String> {
             "convert the text to UTF-8 first, for example with iconv",
         )
     })?;
-    // What some editors and shells put before a text is no part of it.
+    unmark(&mut text);
+    let end = text.strip_suffix("\r\n").or(text.strip_suffix('\n')).map_or(text.len(), str::len);
+    text.truncate(end);
+    Ok(text)
+}
+
+/// What some editors and shells put before a text is no part of it.
+fn unmark(text: &mut String) {
     if text.starts_with('\u{feff}') {
         text.remove(0);
     }
-    let end = text.strip_suffix("\r\n").or(text.strip_suffix('\n')).map_or(text.len(), str::len);
-    text.truncate(end);
+}
+
+/// The text of a file, which may be a pipe, of at most `most` bytes.
+pub(crate) fn text_of(file: &Path, most: u64) -> io::Result<String> {
+    let mut text = String::new();
+    File::open(file)?.take(most.saturating_add(1)).read_to_string(&mut text)?;
+    if text.len() as u64 > most {
+        return Err(io::Error::new(io::ErrorKind::FileTooLarge, "it is too long"));
+    }
+    unmark(&mut text);
     Ok(text)
 }
 

@@ -7,6 +7,7 @@ use anyhow::Context as _;
 use crate::cli::args::SampleArgs;
 use crate::cli::args::sampling::{self as args, FormatArgs, MoreSampleArgs};
 use crate::cli::exit::Failure;
+use crate::cli::input;
 use crate::engine::{
     Dry, Grammar, Mirostat, SamplerSettings, check_grammar_text, grammar_of_schema,
 };
@@ -99,8 +100,11 @@ pub(crate) fn grammar(args: &FormatArgs) -> anyhow::Result<Option<Grammar>> {
     Ok(grammar(text))
 }
 
+/// Longer ones are refused in any case, in other words. (bytes)
+const MAX_GRAMMAR: u64 = 1 << 20;
+
 fn read(file: &Path) -> anyhow::Result<String> {
-    std::fs::read_to_string(file).with_context(|| format!("cannot read '{}'", file.display()))
+    input::text_of(file, MAX_GRAMMAR).with_context(|| format!("cannot read '{}'", file.display()))
 }
 
 /// The names that `/set` knows.

@@ -117,6 +117,7 @@ impl Index {
             Index::check_rope,
             Index::check_rows,
             Index::check_windows,
+            Index::check_caches,
             Index::check_numbers,
             Index::check_recurrent,
             Index::check_attention_tensors,

@@ -4,6 +4,7 @@
 //! architecture that is not named here has no rule, and a new one needs none to be accepted.
 
 use super::check::{Checked, MAX_BLOCKS, MAX_WIDTH};
+use super::check_caches::COMPRESSED;
 use super::error::printable;
 use super::index::Index;
 use super::value::Value;
@@ -61,13 +62,6 @@ const SHARING: [&str; 2] = ["gemma4", "gemma4-assistant"];
 
 /// Architectures with a block of full attention now and then.
 const INTERVALS: [&str; 5] = ["minimax-01", "qwen35", "qwen35moe", "qwen3next", "qwen4exp"];
-
-/// Architectures that may remember keys and values compressed.
-#[rustfmt::skip]
-const COMPRESSED: [&str; 10] = [
-    "bailingmoe3", "deepseek2", "deepseek32", "dots3note", "glm-dsa", "glm5-next", "hy_v4", "kimi-k3", "kimi-linear",
-    "mistral4",
-];
 
 /// The last of libllama's ways to weigh experts (`llama_expert_gating_func_type`).
 const MAX_GATING: u64 = 4;
@@ -182,14 +176,6 @@ impl Index {
                     }
                 }
             }
-            // Keys and values are remembered compressed, and only so.
-            "deepseek2" | "deepseek32" | "glm-dsa" | "hy_v4" | "mistral4"
-                if uint("attention.key_length_mla") > 0 =>
-            {
-                let keys =
-                    uint("attention.kv_lora_rank").saturating_add(uint("rope.dimension_count"));
-                self.within("attention.key_length", keys, keys)?;
-            }
             "deepseek4" => {
                 self.within("attention.output_group_count", 1, MAX_WIDTH)?;
                 self.within("hyper_connection.sinkhorn_iterations", 1, 1000)?;
@@ -240,6 +226,17 @@ impl Index {
             }
             "rwkv6" | "rwkv7" => {
                 self.within("token_shift_count", 2, 2)?;
+                if self.architecture() == "rwkv7" {
+                    return Ok(());
+                }
+                let heads = uint("embedding_length") / uint("wkv.head_size").max(1);
+                let kv = self.per_block("attention.head_count_kv", self.n_blocks())?;
+                if let Some(n) = kv.unwrap_or_default().into_iter().find(|&n| n > 0 && n != heads) {
+                    return Err(self.wrong(
+                        "attention.head_count_kv",
+                        format!("is {n}, and there are {heads} heads"),
+                    ));
+                }
             }
             // The cache has a place for each time that a block is computed.
             "nanbeige" => {
@@ -258,6 +255,12 @@ impl Index {
                     let why = format!("makes {all} blocks, and there are {blocks}");
                     return Err(self.wrong("hrm.layers_per_stack", why));
                 }
+            }
+            // Its graph takes values of many tokens for those of one.
+            "plm" => {
+                return Err(
+                    self.wrong("block_count", "is of an architecture that libllama cannot compute")
+                );
             }
             "granitehybrid" | "jamba" => {
                 let inner = 2 * uint("embedding_length");

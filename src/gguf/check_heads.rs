@@ -125,7 +125,7 @@ const IN_SECTIONS: [&str; 8] = [
 const ROWS_OF_THEIR_OWN: [&str; 4] = ["bailingmoe3", "glm5-next", "kimi-k3", "kimi-linear"];
 
 /// Architectures that count the heads of each block, and make the weights of all by the first.
-const HEADS_BY_BLOCK: [&str; 3] = ["granite", "granitemoe", "graniteswitch"];
+const HEADS_BY_BLOCK: [&str; 4] = ["granite", "granitemoe", "graniteswitch", "minicpm"];
 
 /// Architectures with a window in some blocks, of which they assert that there are any.
 #[rustfmt::skip]
@@ -133,6 +133,9 @@ const SOME_WINDOWS: [&str; 15] = [
     "afmoe", "cohere2", "cohere2moe", "exaone-moe", "gemma2", "gemma3", "gemma3n", "gpt-oss", "laguna", "llama4",
     "mellum", "muse-glimmer", "olmo2", "plamo3", "smallthinker",
 ];
+
+/// Those that assert it, too, and always have the list.
+const LISTED_WINDOWS: [&str; 2] = ["maple", "mimo2"];
 
 /// How long a head is: its keys, its values, and the part of it that is rotated, in all blocks, or in those that see a window.
 struct Lengths {
@@ -237,7 +240,11 @@ impl Index {
         let windows = self.architecture() == "deepseek4" || is(&WINDOWS_ROTATED);
         if windows && (is(&WINDOWS_ROTATED) || self.arch("rope.dimension_count_swa").is_some()) {
             let least = if is(&WINDOWS_ROTATED) { 2 } else { 0 };
-            pairs("rope.dimension_count_swa", window.rotated, least, window.keys.max(all.keys))?;
+            let most = match self.architecture() {
+                "gemma4" => window.keys,
+                _ => window.keys.max(all.keys),
+            };
+            pairs("rope.dimension_count_swa", window.rotated, least, most)?;
         }
         self.check_sections(all.keys)
     }
@@ -351,6 +358,11 @@ impl Index {
         let has = window.map_or(!may_have_none, |n| n > 0);
         if has && SOME_WINDOWS.contains(&self.architecture()) && self.arch_uint(key) == Some(1) {
             return Err(self.wrong(key, "is 1, which leaves no block with a window"));
+        }
+        let lists = LISTED_WINDOWS.contains(&self.architecture());
+        let asserts = lists || has && SOME_WINDOWS.contains(&self.architecture());
+        if asserts && self.windows().is_some_and(|windows| !windows.contains(&true)) {
+            return Err(self.wrong(key, "leaves no block with a window"));
         }
         Ok(())
     }

@@ -9,6 +9,7 @@
 
 mod check;
 mod check_arch;
+mod check_caches;
 mod check_heads;
 mod check_vocabulary;
 mod error;

@@ -116,6 +116,21 @@ fn every_line_gets_its_answer_or_its_error() {
     assert_eq!(home.run(&["batch", &tiny, "in.jsonl", "-o", "in.jsonl"]).status.code(), Some(1));
 }
 
+/// Devices are written to, and hold no answers from before.
+#[test]
+#[cfg(target_os = "linux")]
+fn answers_go_to_devices_too() {
+    let home = Home::new();
+    let tiny = model("tiny-chat-q8_0.gguf").display().to_string();
+    home.put("in.txt", "\u{feff}{\"prompt\": \"Hi\"}\r\n".as_bytes());
+    let run = |to: &str| home.run(&["batch", &tiny, "in.txt", "-o", to, "-n", "1", "-t", "1"]);
+    check_success(&run("/dev/null"));
+    assert_eq!(run("/dev/full").status.code(), Some(1));
+    check_success(&run("out.jsonl"));
+    let out = lines(&fs::read_to_string(home.at("out.jsonl")).unwrap());
+    assert!(out.len() == 1 && out[0]["error"].is_null(), "{out:?}");
+}
+
 #[test]
 fn lines_come_from_stdin_and_answers_go_to_stdout() {
     let home = Home::new();

@@ -131,6 +131,28 @@ fn a_gpu_is_given_no_more_than_the_plan_says() {
     assert!(shared > 0, "no plan left a block to the CPU");
 }
 
+/// What was measured once is not measured by every opening: it would take seconds, and no two plans would be alike.
+#[test]
+fn a_second_opening_measures_nothing() {
+    let Some(device) = gpu() else { return };
+    let home = tempfile::tempdir().unwrap();
+    let path = model("tiny-chat-q8_0.gguf");
+    let args = ["-c", "256", "--device", &device, "--vram"];
+    let refused = stderr(&airrun(&[&["plan", &path[..]], &args[..], &["1M"]].concat()));
+    let hint = refused.split_once("hint: this would fit: --vram ").expect("a hint").1;
+    let least: u64 = hint.split_once('M').unwrap().0.parse().unwrap();
+    let vram = format!("{}M", least + 2);
+    let open = || {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_airrun"));
+        command.args(["run", &path, QUESTION, "-n", "1"]).args(args).arg(&vram);
+        command.env("HOME", home.path()).env_remove("XDG_CACHE_HOME");
+        assert!(command.output().unwrap().status.success());
+        let known = |name| std::fs::read(home.path().join(".cache/airrun").join(name)).unwrap();
+        ["disks.json", "links.json", "rates.json"].map(known)
+    };
+    assert!(open() == open(), "something was measured again");
+}
+
 /// What libllama says that it allocated on the GPU for the context that it made last. (MiB)
 #[derive(Debug, Default)]
 struct Sizes {

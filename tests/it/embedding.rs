@@ -57,7 +57,7 @@ pub(crate) fn model(dir: &Path, arch: &str, pooling: u32) -> PathBuf {
 }
 
 /// A file with more keys, its data where it was in the page of 32 bytes.
-fn with_keys(file: &[u8], keys: &[(String, Payload)]) -> Vec<u8> {
+pub(crate) fn with_keys(file: &[u8], keys: &[(String, Payload)]) -> Vec<u8> {
     let entry = |(name, Payload(ty, bytes)): &(String, Payload)| {
         [&string(name.as_bytes(), name.len() as u64)[..], &ty.to_le_bytes(), bytes].concat()
     };

@@ -85,6 +85,38 @@ fn why_a_model_was_passed_over_is_said_to_the_end() {
 }
 
 #[test]
+fn files_of_flags_are_read_as_people_write_them() {
+    let home = Home::new();
+    home.put("schema", "\u{feff}{\"enum\": [\"yes\"]}".as_bytes());
+    home.put("grammar", "\u{feff}root ::= \"no\"\r\n".as_bytes());
+    let tiny = tiny();
+    let run = |flag: &str, file: &str| {
+        let args = ["run", &tiny, "Hi", "-t", "1", "-n", "8", flag, file];
+        let output = home.airrun(&args).stdin(std::process::Stdio::null()).output().unwrap();
+        String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned()
+    };
+    assert_eq!(run("--json-schema-file", "schema").lines().next(), Some("\"yes\""));
+    assert_eq!(run("--grammar-file", "grammar").lines().next(), Some("no"));
+    // What has no end is not read to it.
+    for flag in ["--json-schema-file", "--grammar-file"] {
+        assert!(run(flag, "/dev/zero").contains("too long"), "{flag}");
+    }
+}
+
+/// A template's stack is one of many things that addresses are needed for.
+#[test]
+#[cfg(target_os = "linux")]
+fn few_addresses_are_enough_for_a_template() {
+    let shell = format!(
+        "ulimit -v 1000000; exec '{}' run '{}' Hi -t 1 -n 1 -c 256 -q",
+        env!("CARGO_BIN_EXE_airrun"),
+        tiny()
+    );
+    let output = std::process::Command::new("sh").args(["-c", &shell]).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+}
+
+#[test]
 fn a_mark_of_byte_order_is_no_part_of_a_prompt() {
     let read = |prompt: &str| {
         let home = Home::new();

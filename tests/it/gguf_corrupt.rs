@@ -813,7 +813,7 @@ fn harmless_numbers_of_families() -> Vec<Named> {
     let change = |name, change: fn(&mut Gguf)| (name, Box::new(change) as Box<dyn Fn(&mut Gguf)>);
     vec![
         change("SHIFTS_OF_RWKV", |g| {
-            become_with(g, "rwkv6", &[("wkv.head_size", 8), ("token_shift_count", 2)]);
+            become_with(g, "rwkv6", &[("wkv.head_size", 16), ("token_shift_count", 2)]);
         }),
         change("LOOPS_MOST", |g| become_with(g, "nanbeige", &[("num_loops", 512)])),
         change("STACKS_MAKE_ALL_BLOCKS", |g| {

@@ -24,6 +24,7 @@ mod gguf_index;
 mod gguf_types;
 mod gguf_writer;
 mod golden;
+mod headers;
 mod home;
 mod jinja_table;
 mod kept;

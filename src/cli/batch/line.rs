@@ -46,6 +46,8 @@ pub(super) struct Text {
 /// The name of line `line`, as far as it can be read, and its content or what is wrong with it.
 pub(super) fn read(line: u64, text: &str, reader: &Reader<'_>) -> (Name, Result<Text, String>) {
     let mut name = Name { line, ..Name::default() };
+    // A mark of byte order is no part of the first line.
+    let text = if line == 1 { text.trim_start_matches('\u{feff}') } else { text };
     let value: Value = match serde_json::from_str(text) {
         Ok(value) => value,
         Err(error) => return (name, Err(format!("not JSON: {error}"))),

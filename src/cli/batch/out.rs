@@ -33,6 +33,11 @@ impl Out {
         if path == Path::new("-") {
             return Ok((Out { to: Box::new(io::stdout()), format, model }, HashSet::new()));
         }
+        // A device or a pipe has no answers, and may never come to an end of what it gives.
+        if std::fs::metadata(path).is_ok_and(|there| !there.is_file()) {
+            let file = OpenOptions::new().write(true).open(path)?;
+            return Ok((Out { to: Box::new(file), format, model }, HashSet::new()));
+        }
         let mut file =
             OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path)?;
         let (done, whole) = answered(&file)?;

@@ -23,13 +23,16 @@ const TICK: Duration = Duration::from_millis(5);
 const STACK: usize = 512 << 20;
 /// Into how many parts that is cut at most where addresses are scarce.
 const MOST_PARTS: usize = 16;
+/// Addresses that there must be for each one of a stack, when templates are made ready: the model is loaded after that, and takes some.
+const SPARE: usize = 4;
 
-/// Into how many parts the stack must be cut for the system to grant it. Limits for what uses it are to be cut likewise.
+/// Into how many parts the stack must be cut for the system to grant it, now and later. Limits for what uses it are to be cut likewise.
 pub(super) fn parts() -> usize {
     static PARTS: OnceLock<usize> = OnceLock::new();
     *PARTS.get_or_init(|| {
         let granted = |parts: &usize| {
-            let thread = thread::Builder::new().stack_size(STACK / parts).spawn(|| {});
+            let size = SPARE * STACK / parts;
+            let thread = thread::Builder::new().stack_size(size).spawn(|| {});
             thread.is_ok_and(|thread| thread.join().is_ok())
         };
         let halves = std::iter::successors(Some(1), |parts| Some(parts * 2));
