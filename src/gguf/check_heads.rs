@@ -125,7 +125,8 @@ const IN_SECTIONS: [&str; 8] = [
 const ROWS_OF_THEIR_OWN: [&str; 4] = ["bailingmoe3", "glm5-next", "kimi-k3", "kimi-linear"];
 
 /// Architectures that count the heads of each block, and make the weights of all by the first.
-const HEADS_BY_BLOCK: [&str; 4] = ["granite", "granitemoe", "graniteswitch", "minicpm"];
+const HEADS_BY_BLOCK: [&str; 5] =
+    ["granite", "granite_swa", "granitemoe", "graniteswitch", "minicpm"];
 
 /// Architectures with a window in some blocks, of which they assert that there are any.
 #[rustfmt::skip]
