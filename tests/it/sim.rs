@@ -14,7 +14,11 @@ use world::{Count, Scene};
 const SEEDS: u64 = 200;
 
 /// Seeds that once found something, and what.
-const KEPT: [(u64, &str); 0] = [];
+const KEPT: [(u64, &str); 3] = [
+    (19, "who had stalled for a moment was given up after a pass that took longer"),
+    (21, "the same, with errors of the disk"),
+    (48, "the same, beside others"),
+];
 
 /// Plays a seed. Its story, and what came of it.
 fn play(seed: u64) -> (Vec<String>, Result<Count, String>) {
@@ -99,6 +103,7 @@ fn many_worlds() {
 
 #[test]
 fn seeds_that_found_something() {
+    // A seed is worth what its world is made of: whoever changes how worlds are made looks for others that find the same.
     for (seed, what) in KEPT {
         let (_, played) = play(seed);
         assert!(played.is_ok(), "{what}: {played:?}, make sim SEED={seed}");
