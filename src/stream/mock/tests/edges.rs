@@ -54,6 +54,35 @@ fn copies_hide_behind_what_is_computed_between_graphs() {
     assert!(mock.reports().is_empty(), "{:?}", mock.reports());
 }
 
+/// Whoever looks sees one pass, of as many runs as the one before, whatever graphs it is.
+#[test]
+fn progress_goes_on_over_the_graphs_of_a_pass() {
+    let shape = blocks(8, Home::Ram);
+    let mock = Mock::new(Behaviour::default());
+    let model = Model::new(&shape, &mock, &mut Dice(7));
+    let source = LateSource::new(&model.file, &mock, None);
+    let config = config(&model, &shape, &mock, Arc::new(source));
+    let monitor = config.monitor.clone();
+    let mut exec = exec_from(&model, config);
+    for pass in 0..3 {
+        let mut seen = Vec::new();
+        model.answer(pass, |graph| {
+            let part = graph.n_nodes() / 4;
+            for first in (0..graph.n_nodes()).step_by(part) {
+                let mut view = graph.view(first..first + part);
+                // SAFETY: a view of a valid graph, alive during the call.
+                exec.compute(&unsafe { Graph::from_raw(NonNull::from(&mut view)) }).unwrap();
+                seen.push((monitor.snapshot().block, monitor.snapshot().n_blocks));
+            }
+            exec.synchronize();
+        });
+        monitor.passed(1, Instant::now());
+        assert!(seen.is_sorted_by(|a, b| a.0 < b.0), "{seen:?}");
+        let last = seen[3];
+        assert!(last.0 == last.1 && (pass == 0 || seen.iter().all(|s| s.1 == last.1)), "{seen:?}");
+    }
+}
+
 /// A source that dies with a request: whoever waits for it never hears of it again, and the memory is gone.
 #[derive(Debug)]
 struct Mortal {
@@ -95,12 +124,7 @@ fn readers_that_die_with_their_buffers_end_each_pass() {
                 let model = Model::new(&shape, &mock, &mut Dice(7));
                 let inner = LateSource::new(&model.file, &mock, None);
                 let source = Mortal { inner, left: AtomicUsize::new(left), error: None };
-                let mut exec = Exec::new(config(&model, &shape, &mock, Arc::new(source))).unwrap();
-                for &weight in &model.weights {
-                    // SAFETY: tensors that live as long as the model.
-                    assert!(exec.register(unsafe { Tensor::from_raw(weight) }.unwrap()));
-                }
-                exec.loaded();
+                let mut exec = exec_from(&model, config(&model, &shape, &mock, Arc::new(source)));
                 for pass in 0..3 {
                     model.answer(pass, |graph| {
                         let ended = exec.compute(graph);
