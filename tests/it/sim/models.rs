@@ -187,6 +187,9 @@ fn file(name: &str) -> PathBuf {
     let path = dir.join(format!("sim-{name}.gguf"));
     let new = tempfile::NamedTempFile::new_in(&dir).unwrap();
     tiny_models::write(spec, new.path()).unwrap();
-    new.persist(&path).unwrap();
+    // Another process may be playing with the file that is there: it is replaced only if it is another model.
+    if std::fs::read(&path).ok() != Some(std::fs::read(new.path()).unwrap()) {
+        new.persist(&path).unwrap();
+    }
     path
 }
