@@ -37,7 +37,7 @@ struct Remembered {
 /// Remembers what a model was seen to do, if that is worth it.
 pub(super) fn remember(index: &Index, plan: &Plan, watch: &Watch) {
     let Some(experts) = &plan.experts else { return };
-    let Some(file) = file(index, "experts").filter(|_| experts.n_slots > 0) else { return };
+    let Some(file) = file(index, "experts").filter(|_| experts.share() > 0.0) else { return };
     let Some(hits) = watch.settled().hit_rate() else { return };
     let (passes, mut habits) = watch.habits();
     if passes < ENOUGH {

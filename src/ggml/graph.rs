@@ -147,6 +147,27 @@ impl Tensor {
         }
     }
 
+    /// The same, wherever it is: asks its device, which must have computed it. `raw` is room for what comes from there.
+    ///
+    /// # Safety
+    ///
+    /// It must be a table of numbers, have memory, and have been computed.
+    pub unsafe fn fetch_numbers(self, raw: &mut Vec<i32>, out: &mut Vec<i32>) {
+        let [n, rows] = self.rows();
+        // SAFETY: by this function's contract; the list is as long as what is copied to it, and numbers may have any bytes.
+        let nb = unsafe {
+            let t = self.0.as_ptr();
+            let size = sys::ggml_nbytes(t);
+            raw.clear();
+            raw.resize(size.div_ceil(size_of::<i32>()), 0);
+            sys::ggml_backend_tensor_get(t, raw.as_mut_ptr().cast(), 0, size);
+            (*t).nb
+        };
+        out.clear();
+        let at = |row: usize, i: usize| (row * nb[1] + i * nb[0]) / size_of::<i32>();
+        out.extend((0..rows).flat_map(|row| (0..n).map(move |i| at(row, i))).map(|at| raw[at]));
+    }
+
     /// Its operands.
     pub fn sources(self) -> impl Iterator<Item = Tensor> {
         // SAFETY: a valid tensor; `src` is copied, and holds NULL or valid tensors.

@@ -45,6 +45,12 @@ impl Area {
         }
     }
 
+    /// Fills it with zeros.
+    pub fn clear(&self) {
+        // SAFETY: a valid buffer, which nobody uses yet who would not see its bytes change otherwise.
+        unsafe { sys::ggml_backend_buffer_clear(self.buffer.as_ptr(), 0) };
+    }
+
     /// The buffer that owns the memory.
     pub fn buffer(&self) -> &Buffer {
         &self.buffer

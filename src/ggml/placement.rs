@@ -25,6 +25,8 @@ struct Origin {
     buffer: *mut sys::ggml_backend_buffer,
     /// Bytes from one element, row, matrix to the next.
     nb: [usize; 4],
+    /// How many matrices.
+    n: i64,
 }
 
 /// Numbers of experts as a pool counts them: a table that stands in for the router's own, which others read, too.
@@ -77,7 +79,7 @@ impl Placement {
         }
     }
 
-    /// As [`Placement::place`], with so many bytes from one matrix of the tensor to the next.
+    /// As [`Placement::place`], of `n` matrices with so many bytes from one to the next.
     ///
     /// # Safety
     ///
@@ -87,14 +89,15 @@ impl Placement {
         tensor: Tensor,
         buffer: &Buffer,
         base: NonNull<u8>,
-        stride: u64,
+        (n, stride): (usize, u64),
     ) {
         // SAFETY: by this function's contract.
         unsafe {
             self.place(tensor, buffer, base, 0);
             let t = tensor.0.as_ptr();
+            (*t).ne[2] = i64::try_from(n).unwrap_or(i64::MAX);
             (*t).nb[2] = stride as usize;
-            (*t).nb[3] = stride as usize * usize::try_from((*t).ne[2]).unwrap_or(1);
+            (*t).nb[3] = stride as usize * n;
         }
     }
 
@@ -114,8 +117,8 @@ impl Placement {
         let t = tensor.0.as_ptr();
         // SAFETY: by this function's contract.
         unsafe {
-            let (data, was_in, nb) = ((*t).data, (*t).buffer, (*t).nb);
-            self.saved.push(Origin { tensor, data, buffer: was_in, nb });
+            let (data, was_in, nb, n) = ((*t).data, (*t).buffer, (*t).nb, (*t).ne[2]);
+            self.saved.push(Origin { tensor, data, buffer: was_in, nb, n });
             (*t).data = base.as_ptr().wrapping_add(offset as usize).cast();
             (*t).buffer = buffer.as_ptr();
         }
@@ -124,13 +127,14 @@ impl Placement {
     /// Points every tensor back to where it was; the list's memory is kept for the next run.
     pub fn restore(&mut self) {
         self.restore_numbers();
-        for Origin { tensor, data, buffer, nb } in self.saved.drain(..).rev() {
+        for Origin { tensor, data, buffer, nb, n } in self.saved.drain(..).rev() {
             let t = tensor.0.as_ptr();
             // SAFETY: valid by the contract of `place`.
             unsafe {
                 (*t).data = data;
                 (*t).buffer = buffer;
                 (*t).nb = nb;
+                (*t).ne[2] = n;
             }
         }
     }
@@ -148,12 +152,13 @@ impl Placement {
     /// keep the slot's buffer.
     pub fn restore_addresses(&mut self) {
         self.restore_numbers();
-        for Origin { tensor, data, buffer, nb } in self.saved.drain(..).rev() {
+        for Origin { tensor, data, buffer, nb, n } in self.saved.drain(..).rev() {
             let t = tensor.0.as_ptr();
             // SAFETY: valid by the contract of `place`; buffers that tensors were in are valid.
             unsafe {
                 (*t).data = data;
                 (*t).nb = nb;
+                (*t).ne[2] = n;
                 let was_lent = !buffer.is_null() && (*buffer).buft == (*(*t).buffer).buft;
                 if (*t).view_src.is_null() && !was_lent {
                     self.lent.push((tensor, buffer));

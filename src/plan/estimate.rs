@@ -318,8 +318,10 @@ impl<'a> OneByOne<'a> {
         let experts = plan.experts.as_ref()?;
         let stacks = experts.blocks.iter().flat_map(|b| &b.stacks).copied().collect();
         let this = OneByOne { stacks, experts, tokens };
-        let (used, n_slots) = (experts.used * u64::from(tokens), experts.n_slots as u64);
-        (used <= n_slots || this.touched() < NEARLY_ALL).then_some(this)
+        let few = experts.used * u64::from(tokens) <= experts.enough_for();
+        // A device has no room but that of its pool for experts to pass through.
+        let may_pass = experts.on_device.is_none_or(|above| above.n_slots == 0 && tokens == 1);
+        (few || (may_pass && this.touched() < NEARLY_ALL)).then_some(this)
     }
 
     /// The share of a block's experts that a pass uses, all alike likely.
@@ -332,20 +334,29 @@ impl<'a> OneByOne<'a> {
 
     /// A unit's step, if it consists of stacks.
     fn step(&self, unit: &Unit, rates: &Rates, compute: f64) -> Option<Step> {
-        let asked =
-            rates.disk_in(self.tokens).seconds(share(unit.len, self.share_of(&unit.tensors)?));
+        let read = share(unit.len, self.share_of(&unit.tensors)?);
+        let disk = rates.disk_in(self.tokens).seconds(read);
+        // Copies to a device go on while the next is read, and the host waits for the router's numbers.
+        let asked = match (rates.gpu, self.experts.on_device) {
+            (Some(beside), Some(_)) => {
+                let misses = 1.0 - self.experts.expected_on_device();
+                let brought = share(unit.len, self.touched() * misses.max(1e-9));
+                disk.max(beside.link.seconds(brought)) + HAND_OVER
+            }
+            _ => disk,
+        };
         // All but the last product, of the experts that are there.
         let hits = if self.tokens == 1 { self.experts.expected_hits() } else { 0.0 };
         let n = unit.tensors.len().max(1);
         #[expect(clippy::cast_precision_loss, reason = "few tensors")]
         let meanwhile = compute * hits * (n - 1) as f64 / n as f64;
         let (latency, streams, read) = (LATENCY, true, 0.0);
-        Some(Step { asked, disk: asked, latency, compute, streams, read, meanwhile })
+        Some(Step { asked, disk, latency, compute, streams, read, meanwhile })
     }
 
     /// The share of a unit's bytes that is read, if it consists of stacks.
     fn share_of(&self, tensors: &[usize]) -> Option<f64> {
-        let kept = self.experts.used * u64::from(self.tokens) <= self.experts.n_slots as u64;
+        let kept = self.experts.used * u64::from(self.tokens) <= self.experts.enough_for();
         let misses = if kept { 1.0 - self.experts.expected_hits() } else { 1.0 };
         // Never nothing: it is asked for.
         let share = (self.touched() * misses).max(1e-9);

@@ -16,6 +16,24 @@ pub struct ExpertBlock {
     pub stacks: Vec<usize>,
 }
 
+/// What so many slots for the experts of a block take. (bytes)
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ExpertRoom {
+    /// In RAM, where they are read to.
+    pub ram: Bytes,
+    /// In the memory of the device that computes; none where that is RAM.
+    pub device: Bytes,
+}
+
+/// Experts that are kept in the memory of a device.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct OnDevice {
+    /// How many of each block; 0 where there is room for fewer than a token uses, which all blocks share.
+    pub n_slots: usize,
+    /// The memory that they take.
+    pub pool: Bytes,
+}
+
 /// What streams by expert where a pass uses few of them.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Experts {
@@ -23,12 +41,14 @@ pub struct Experts {
     pub blocks: Vec<ExpertBlock>,
     /// How many a token uses.
     pub used: u64,
-    /// How many of each block are kept between passes; 0 where there is room for fewer than a token uses.
+    /// How many of each block are kept in RAM between passes; 0 where there is room for fewer than a token uses.
     pub n_slots: usize,
     /// The memory that they take.
     pub pool: Bytes,
     /// Whether the slots of units are in the same memory: then prompts borrow it.
     pub shares_slots: bool,
+    /// What is kept above that, where a device computes in memory of its own.
+    pub on_device: Option<OnDevice>,
     /// What was seen of this very model.
     pub seen: Option<Seen>,
 }
@@ -85,21 +105,57 @@ impl Experts {
         }
         let is_down = |t: usize| index.tensors[t].role().starts_with("ffn_down");
         blocks.iter_mut().for_each(|b| b.stacks.sort_by_key(|&t| (is_down(t), t)));
-        (abilities.expert_region)(&blocks.first()?.stacks, 1)?;
+        let room = (abilities.expert_region)(&blocks.first()?.stacks, 1)?;
+        let nothing = OnDevice { n_slots: 0, pool: Bytes::ZERO };
+        let on_device = (room.device > Bytes::ZERO).then_some(nothing);
         let (n_slots, pool, shares_slots, seen) = (0, Bytes::ZERO, false, None);
-        (used > 0).then_some(Experts { blocks, used, n_slots, pool, shares_slots, seen })
+        (used > 0).then_some(Experts { blocks, used, n_slots, pool, shares_slots, on_device, seen })
     }
 
-    /// The memory of `n` experts of each block.
-    fn kept(&self, n: u64, abilities: Abilities<'_>) -> Bytes {
+    /// The memory of `n` experts of each block, in RAM and on the device.
+    fn kept(&self, n: u64, abilities: Abilities<'_>) -> ExpertRoom {
         let region = |b: &ExpertBlock| (abilities.expert_region)(&b.stacks, n.min(b.count));
-        self.blocks.iter().filter_map(region).sum()
+        self.blocks.iter().filter_map(region).fold(ExpertRoom::default(), |a, b| ExpertRoom {
+            ram: a.ram + b.ram,
+            device: a.device + b.device,
+        })
     }
 
-    /// The least memory that a token's experts pass through.
-    pub(super) fn least(&self, abilities: Abilities<'_>) -> Bytes {
+    /// The least memory that a token's experts pass through, in RAM and on the device.
+    pub(super) fn least(&self, abilities: Abilities<'_>) -> ExpertRoom {
         let region = |b: &ExpertBlock| (abilities.expert_region)(&b.stacks, self.used.min(b.count));
-        self.blocks.iter().filter_map(region).max().unwrap_or_default()
+        self.blocks.iter().filter_map(region).fold(ExpertRoom::default(), |a, b| ExpertRoom {
+            ram: a.ram.max(b.ram),
+            device: a.device.max(b.device),
+        })
+    }
+
+    /// How many experts of each block `room` holds, of which `size` says what they take, and the room that those need; no fewer than a
+    /// token uses, or none, where what a token uses passes through.
+    fn most(&self, room: Bytes, least: Bytes, size: impl Fn(u64) -> Bytes) -> (usize, Bytes) {
+        let most = self.blocks.iter().map(|b| b.count).max().unwrap_or(0);
+        let (mut low, mut high) = (0, most);
+        while low < high {
+            let middle = low + (high - low).div_ceil(2);
+            if size(middle) <= room { low = middle } else { high = middle - 1 }
+        }
+        if low < self.used.min(most) {
+            low = 0;
+        }
+        let pool = if low > 0 { size(low).max(least) } else { least };
+        (usize::try_from(low).unwrap_or(0), pool)
+    }
+
+    /// Gives it as much of the device's memory as it has use for. `None` if that is too little for anything.
+    pub(super) fn with_device_room(
+        mut self,
+        room: Bytes,
+        abilities: Abilities<'_>,
+    ) -> Option<Experts> {
+        let least = self.least(abilities).device;
+        let (n_slots, pool) = self.most(room, least, |n| self.kept(n, abilities).device);
+        self.on_device = self.on_device.map(|_| OnDevice { n_slots, pool });
+        (room >= pool).then_some(self)
     }
 
     /// Gives it as much of `room` as it has use for, of which `slots` are the slots of units: the same memory, or beside it. `None` if
@@ -111,19 +167,9 @@ impl Experts {
         shares_slots: bool,
         abilities: Abilities<'_>,
     ) -> Option<Experts> {
-        let most = self.blocks.iter().map(|b| b.count).max().unwrap_or(0);
         let own = if shares_slots { room.max(slots) } else { room.saturating_sub(slots) };
-        let (mut low, mut high) = (0, most);
-        while low < high {
-            let middle = low + (high - low).div_ceil(2);
-            if self.kept(middle, abilities) <= own { low = middle } else { high = middle - 1 }
-        }
-        let least = self.least(abilities);
-        if low < self.used.min(most) {
-            low = 0;
-        }
-        self.n_slots = usize::try_from(low).unwrap_or(0);
-        self.pool = if low > 0 { self.kept(low, abilities).max(least) } else { least };
+        let least = self.least(abilities).ram;
+        (self.n_slots, self.pool) = self.most(own, least, |n| self.kept(n, abilities).ram);
         // Where none are kept, what there is of the slots' memory lets more of them pass at once.
         self.pool = if shares_slots { self.pool.max(slots) } else { self.pool };
         self.shares_slots = shares_slots;
@@ -140,22 +186,43 @@ impl Experts {
         }
     }
 
-    /// The share of the experts that is kept.
-    #[expect(clippy::cast_precision_loss, reason = "few experts")]
+    /// The share of the experts that is kept, wherever: what is on a device is seldom in RAM as well, because nobody asks for it there.
     pub fn share(&self) -> f64 {
+        self.share_of(self.n_slots + self.on_device.map_or(0, |above| above.n_slots))
+    }
+
+    /// The share of the experts that so many of each block are.
+    #[expect(clippy::cast_precision_loss, reason = "few experts")]
+    fn share_of(&self, n_slots: usize) -> f64 {
         let count = self.blocks.iter().map(|b| b.count).max().unwrap_or(1);
-        (self.n_slots as f64 / count as f64).min(1.0)
+        (n_slots as f64 / count as f64).min(1.0)
     }
 
     /// The share of a token's experts that is expected to be there: as usual, or as it was seen of this model, its misses more or fewer
     /// than usual at any size by as much as they were at one.
     pub fn expected_hits(&self) -> f64 {
+        self.hits_of(self.share())
+    }
+
+    /// The share of a token's experts that is expected to be on the device; all of them where that is RAM.
+    pub fn expected_on_device(&self) -> f64 {
+        self.on_device.map_or(1.0, |above| self.hits_of(self.share_of(above.n_slots)))
+    }
+
+    /// How many experts of each block a pass may use to find those that were kept.
+    pub(super) fn enough_for(&self) -> u64 {
+        let above = self.on_device.map(|above| above.n_slots).filter(|&n| n > 0);
+        above.unwrap_or(self.n_slots) as u64
+    }
+
+    /// The hits of a pool that holds this share.
+    fn hits_of(&self, share: f64) -> f64 {
         let misses = |share: f64| 1.0 - usual_hits(share);
         let factor = self.seen.map_or(1.0, |seen| {
             let [share, hits] = [seen.share, seen.hits].map(|n| f64::from(n) / 1e4);
             if share < 1.0 { (1.0 - hits) / misses(share).max(1e-4) } else { 1.0 }
         });
-        if self.n_slots == 0 { 0.0 } else { 1.0 - (misses(self.share()) * factor).clamp(0.0, 1.0) }
+        if share <= 0.0 { 0.0 } else { 1.0 - (misses(share) * factor).clamp(0.0, 1.0) }
     }
 }
 
@@ -171,6 +238,7 @@ mod tests {
             n_slots,
             pool: Bytes::ZERO,
             shares_slots: false,
+            on_device: None,
             seen,
         };
         assert!((of(25, None).expected_hits() - 0.77).abs() < 1e-9);

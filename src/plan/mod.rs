@@ -23,7 +23,7 @@ pub use estimate::{
     Bottleneck, Course, Estimate, Speed, Touched, computing_seconds, conversation, course,
     estimate, pass_seconds,
 };
-pub use experts::{ExpertBlock, Experts, Seen};
+pub use experts::{ExpertBlock, ExpertRoom, Experts, OnDevice, Seen};
 pub use machine::{Beside, ContextCost, Cost, Gpu, GpuNeeds, Kind, Machine, Needs, Rates, Wish};
 pub use refusal::{Pool, Refusal};
 pub use solve::solve;
@@ -39,7 +39,7 @@ pub struct Abilities<'a> {
     /// How large a slot must be to hold some of them.
     pub slot_size: &'a dyn Fn(&[usize]) -> Bytes,
     /// What so many slots for the experts of a block take, whose stacks these are; `None` where experts do not stream one by one.
-    pub expert_region: &'a dyn Fn(&[usize], u64) -> Option<Bytes>,
+    pub expert_region: &'a dyn Fn(&[usize], u64) -> Option<ExpertRoom>,
     /// Those of its blocks that a GPU cannot compute with: they live in RAM, and the CPU computes with them.
     pub left: &'a HashSet<usize>,
 }
@@ -144,7 +144,7 @@ pub struct GpuMemory {
     pub outside: Bytes,
     /// Resident blocks, and the small tensors of those that stream.
     pub blocks: Bytes,
-    /// All slots.
+    /// All slots, and the pool of experts.
     pub slots: Bytes,
     /// KV cache and compute buffers.
     pub context: Bytes,

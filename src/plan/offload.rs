@@ -12,12 +12,15 @@ use std::collections::HashSet;
 
 use accounts::{Cut, Draft, Outside};
 
-use super::estimate::{Touched, estimate};
+use super::estimate::{Touched, conversation, estimate};
+use super::experts::is_stack;
 use super::limits::{
     MAX_TRIES, N_SLOTS, RESIDENT_UBATCH, UBATCH_SHARE, UBATCHES, is_streamed, with_context,
 };
-use super::parts::{LEVELS, Level};
-use super::{Abilities, Gpu, GpuNeeds, Machine, Needs, Placed, Plan, Pool, Refusal};
+use super::parts::{CutBlock, LEVELS, Level, OF_MIXTURES};
+use super::{
+    Abilities, Experts, Gpu, GpuMemory, GpuNeeds, Machine, Needs, Placed, Plan, Pool, Refusal,
+};
 use super::{StreamMode, Tier, Unit, Wish};
 use crate::gguf::Index;
 use crate::units::Bytes;
@@ -86,7 +89,7 @@ fn solve_with(
         Ok(found) => plans.extend(found),
         Err(refusal) => refusals.push(refusal),
     };
-    let cuts = LEVELS.map(|level| problem.cut(level));
+    let cuts = problem.levels().map(|level| problem.cut(level));
     for output_here in [true, false] {
         if wish.stream != StreamMode::Always {
             for part in [Part::Whole, Part::Ffn] {
@@ -105,7 +108,8 @@ fn solve_with(
     let best = match wish.stream {
         // Coarse cuts before fine ones, the output matrix on the GPU before elsewhere.
         StreamMode::Always => plans.into_iter().next(),
-        _ => problem.fastest(plans),
+        StreamMode::Never => problem.fastest(plans),
+        StreamMode::Auto => problem.with_pools_or(problem.fastest(plans)),
     };
     // Of what fits neither, the memory that was not even enough for the least of all plans is named.
     let least =
@@ -134,6 +138,84 @@ type Spare = (usize, usize);
 impl Problem<'_> {
     fn batch(&self, n: u32) -> u32 {
         n.clamp(1, self.wish.ctx.max(1))
+    }
+
+    /// How finely blocks are cut, what is best first where all of it streams: of a mixture, whole blocks would bring all experts for each
+    /// token.
+    fn levels(&self) -> [Level; LEVELS.len()] {
+        let mut levels = LEVELS;
+        if self.wish.stream == StreamMode::Always && self.has_experts() {
+            levels.rotate_left(1);
+        }
+        levels
+    }
+
+    /// Whether there are experts that could stream one by one.
+    fn has_experts(&self) -> bool {
+        let mut tensors = self.index.blocks.iter().flat_map(|b| &b.tensors);
+        let stack = tensors.find(|&&t| is_stack(self.index, &self.index.tensors[t]));
+        stack.is_some_and(|&t| (self.abilities.expert_region)(&[t], 1).is_some())
+    }
+
+    /// A plan with pools of experts where that answers sooner than `other`: it need not, where RAM holds everything.
+    fn with_pools_or(&self, other: Option<Plan>) -> Option<Plan> {
+        let seconds = |plan: &Plan| conversation(plan, &self.gpu.rates, self.touched);
+        let timed = |plan: Plan| (seconds(&plan), plan);
+        // What is as fast as the other is no reason for it.
+        let all = other.into_iter().chain(self.pools()).map(timed);
+        all.reduce(|best, next| if next.0 < best.0 { next } else { best }).map(|(_, plan)| plan)
+    }
+
+    /// The plans in which only experts stream: the GPU's memory holds what every token needs, then experts, as the RAM does.
+    fn pools(&self) -> Vec<Plan> {
+        let mut plans = Vec::new();
+        for level in OF_MIXTURES {
+            let cut = self.cut(level);
+            let tier = |block: &CutBlock| match block.units.is_empty() {
+                true => Tier::Resident,
+                false => Tier::Streamed,
+            };
+            let tiers: Vec<Tier> = cut.blocks.iter().map(tier).collect();
+            for output_here in [true, false] {
+                let n_ubatch = self.choose_batch(&cut, output_here);
+                let (part, n_slots) = (Part::Whole, N_SLOTS);
+                let draft = Draft { cut: &cut, part, output_here, n_ubatch, n_slots };
+                if tiers.contains(&Tier::Streamed) && self.fits(draft, &tiers) {
+                    let plan = self.plan_without(draft, &tiers, &HashSet::new());
+                    plans.extend(self.with_experts(plan).ok());
+                }
+            }
+        }
+        plans
+    }
+
+    /// Gives experts of the streamed stacks what the plan leaves of both memories; the least that does where nothing but streaming is
+    /// asked for, and no budget given. `plan` itself where there is no room, or nothing to stream by expert.
+    fn with_experts(&self, mut plan: Plan) -> Result<Plan, Plan> {
+        let stack = |&t: &usize| is_stack(self.index, &self.index.tensors[t]);
+        let of_stacks = |unit: &&Unit| {
+            plan.blocks[unit.block].tier == Tier::Streamed && unit.tensors.iter().all(stack)
+        };
+        let units = plan.streamed.iter().filter(of_stacks);
+        let tensors = units.flat_map(|unit| unit.tensors.iter().map(|&t| (unit.block, t)));
+        let (ram, gpu) = (plan.memory, plan.gpu.unwrap_or_default());
+        let room = [ram.budget.saturating_sub(ram.peak()), gpu.budget.saturating_sub(gpu.peak())];
+        let experts = Experts::of(self.index, tensors, self.abilities).and_then(|experts| {
+            let always = self.wish.stream == StreamMode::Always;
+            let least = experts.least(self.abilities);
+            let [ram, device] = [
+                if always && self.wish.ram.is_none() { least.ram } else { room[0] },
+                if always && self.wish.vram.is_none() { least.device } else { room[1] },
+            ];
+            let experts = experts.with_device_room(device, self.abilities)?;
+            experts.with_room(ram, Bytes::ZERO, false, self.abilities)
+        });
+        let Some(experts) = experts else { return Err(plan) };
+        plan.memory.slots += experts.pool;
+        let above = experts.on_device.map(|above| above.pool).unwrap_or_default();
+        plan.gpu = plan.gpu.map(|gpu| GpuMemory { slots: gpu.slots + above, ..gpu });
+        plan.experts = Some(experts);
+        Ok(plan)
     }
 
     /// The plan of a model that fits the GPU.
@@ -220,7 +302,11 @@ impl Problem<'_> {
 
     /// Of blocks that stream, as many as possible at home in RAM, and of those none, some, or all left to the CPU.
     fn shared(&self, draft: Draft<'_>, tiers: &[Tier], shares: usize) -> Vec<Plan> {
-        let tiers = self.bring_home(tiers, |tiers| self.fits(draft, tiers));
+        let tiers = match self.wish.stream == StreamMode::Always && self.has_experts() {
+            // The RAM is for the pool of experts, then.
+            true => tiers.to_vec(),
+            false => self.bring_home(tiers, |tiers| self.fits(draft, tiers)),
+        };
         let n_home = tiers.iter().filter(|&&t| t == Tier::Host).count();
         let shares = shares.min(n_home);
         let mut plans = Vec::new();
@@ -318,11 +404,20 @@ impl Problem<'_> {
     }
 
     fn plan(&self, draft: Draft<'_>, tiers: &[Tier]) -> Plan {
+        let (memory, gpu) = (self.memory(draft, tiers), self.gpu_memory(draft, tiers));
+        let room = [self.ram.saturating_sub(memory.peak()), self.vram.saturating_sub(gpu.peak())];
+        let plan = self.plan_without(draft, tiers, &self.spared(draft.cut, tiers, room));
+        match self.wish.stream {
+            StreamMode::Always => self.with_experts(plan).unwrap_or_else(|plan| plan),
+            _ => plan,
+        }
+    }
+
+    /// The plan of a draft in which `spared` are resident all the same.
+    fn plan_without(&self, draft: Draft<'_>, tiers: &[Tier], spared: &HashSet<Spare>) -> Plan {
         let Draft { cut, output_here, n_ubatch, n_slots, .. } = draft;
         let (mut memory, mut gpu) = (self.memory(draft, tiers), self.gpu_memory(draft, tiers));
-        let room = [self.ram.saturating_sub(memory.peak()), self.vram.saturating_sub(gpu.peak())];
-        let spared = self.spared(cut, tiers, room);
-        for &(i, u) in &spared {
+        for &(i, u) in spared {
             let tensors = &cut.blocks[i].units[u].tensors;
             gpu.blocks += cut.blocks[i].units[u].len;
             if tiers[i] == Tier::Host {
@@ -333,7 +428,7 @@ impl Problem<'_> {
         let mut by_cpu: Vec<usize> = Vec::new();
         let mut blocks = Vec::with_capacity(tiers.len());
         for (i, &tier) in tiers.iter().enumerate() {
-            let (placed, on_cpu) = self.place(draft, i, tier, &spared, &mut streamed);
+            let (placed, on_cpu) = self.place(draft, i, tier, spared, &mut streamed);
             blocks.push(placed);
             by_cpu.extend(on_cpu);
         }

@@ -164,7 +164,7 @@ impl Problem<'_> {
         let shares = n_stacks == cut.tensors(chosen).count();
         // In the least memory, if that is what is asked for.
         let least = self.wish.stream == StreamMode::Always && self.wish.ram.is_none();
-        let enough = if least { slots + experts.least(self.abilities) } else { self.budget };
+        let enough = if least { slots + experts.least(self.abilities).ram } else { self.budget };
         let room = self.budget.saturating_sub(others).min(enough);
         experts.with_room(room, slots, shares, self.abilities)
     }

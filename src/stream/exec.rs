@@ -82,7 +82,10 @@ impl Exec {
         let supply = Supply { units, source, monitor: monitor.clone() };
         let size = supply.units.iter().map(|u| u.size).max().unwrap_or_default();
         let (experts, within) = match config.experts {
-            Some(spec) => by_expert::new(spec, &supply, &config.weights, size * n_slots as u64)?,
+            Some(spec) => {
+                let slots = size * n_slots as u64;
+                by_expert::new(spec, &supply, &config.weights, slots, config.inner)?
+            }
             None => (None, None),
         };
         Ok(Exec {
@@ -482,7 +485,12 @@ impl Exec {
             list.dedup_by_key(|&mut (t, _)| t);
             list
         });
-        let groups = by_expert::groups(&nodes, &runs, &products);
+        // Row by row is for who computes in the memory that is read to.
+        let rows = self.experts.as_ref().is_some_and(|experts| !experts.pool.is_on_device());
+        let groups = match rows {
+            true => by_expert::groups(&nodes, &runs, &products),
+            false => vec![0; runs.len()],
+        };
         Cut { patches: patches.collect(), runs, products, groups, mode }
     }
 }

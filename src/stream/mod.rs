@@ -112,7 +112,7 @@ pub struct Config {
     pub weights: HashMap<String, WeightPlace>,
     /// Where their bytes come from.
     pub source: Arc<dyn WeightSource>,
-    /// Which of them stream by expert, where few are used; only where slots are host memory.
+    /// Which of them stream by expert, where few are used.
     pub experts: Option<experts::ExpertsSpec>,
     /// How many units are in memory at once; at least two, so that one is read while another is computed with.
     pub n_slots: usize,

@@ -136,6 +136,11 @@ pub(super) fn zeros(device: Device, len: Bytes) -> std::io::Result<HostBuf> {
     Ok(zeros)
 }
 
+/// So much memory of whatever value, pinned where that is possible.
+pub(super) fn pinned(device: Device, len: Bytes) -> std::io::Result<HostBuf> {
+    Ok(host_memory(device, &[len])?.0.remove(0))
+}
+
 /// Host memory in one piece, divided into buffers of `sizes`; and its address. Pinned for `device` where that is possible.
 fn host_memory(device: Device, sizes: &[Bytes]) -> std::io::Result<(Vec<HostBuf>, NonNull<u8>)> {
     let len: Bytes = sizes.iter().map(|s| s.align_up(DIRECT_ALIGN)).sum();

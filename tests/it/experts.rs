@@ -15,11 +15,25 @@ use crate::batch;
 use crate::test_device;
 use crate::tiny_models;
 
-fn options(stream: StreamMode, ram: Option<Bytes>) -> LoadOptions {
+/// How much memory may be used: the RAM, and that of a device that has its own.
+#[derive(Clone, Copy, Debug, Default)]
+struct Budget {
+    ram: Option<Bytes>,
+    vram: Option<Bytes>,
+}
+
+fn options(stream: StreamMode, budget: Budget) -> LoadOptions {
+    let Budget { ram, vram } = budget;
+    // Beside a device, the CPU would compute what does not fit, if that were faster.
+    let stream = match stream {
+        StreamMode::Auto if !test_device::is_cpu() => StreamMode::Always,
+        stream => stream,
+    };
     LoadOptions {
         device: test_device::choice(),
         stream,
         ram,
+        vram,
         ctx: Some(1024),
         // One: more would wait for each other while other tests run.
         threads: Some(1),
@@ -38,26 +52,42 @@ fn model(name: &str, dir: &Path) -> PathBuf {
     path
 }
 
+const MIXTURES: [&str; 3] = ["qwen3moe-many", "gpt-oss-many", "deepseek2-many"];
+
 fn index(path: &Path) -> Arc<Index> {
     Arc::new(Index::open(path).unwrap())
 }
 
-/// A budget between the least with which something streams and the least with which nothing does: this share of the way.
-fn budget(index: &Arc<Index>, stream: StreamMode, share: f64) -> Bytes {
-    let least = |fits: &dyn Fn(u64) -> bool| {
-        let (mut low, mut high) = (16, 8192_u64);
+/// A budget between the least with which something streams and the least with which nothing does: this share of the way. Where a device
+/// has memory of its own, of both memories the least with which something streams, and this share of the file besides; or the
+/// least RAM there is, where the share is small.
+fn budget(index: &Arc<Index>, stream: StreamMode, share: f64) -> Budget {
+    let least = |fits: &dyn Fn(Bytes) -> bool| {
+        let (mut low, mut high) = (0, 8192_u64);
         while low < high {
             let middle = low + (high - low) / 2;
-            if fits(middle) { high = middle } else { low = middle + 1 }
+            if fits(MIB * middle) { high = middle } else { low = middle + 1 }
         }
-        low
+        low as f64
     };
-    let plan = |ram: u64, stream| planning::plan(index, &options(stream, Some(MIB * ram)), true);
-    let some = least(&|ram| plan(ram, stream).is_ok());
-    let all = least(&|ram| plan(ram, StreamMode::Never).is_ok());
+    let fits = |budget, stream| planning::plan(index, &options(stream, budget), true).is_ok();
+    let between = |some: f64, all: f64| Some(MIB * (some + (all - some) * share) as u64);
+    let is_cpu = test_device::is_cpu();
+    let of = |n| match is_cpu {
+        true => Budget { ram: Some(n), vram: None },
+        false => Budget { ram: None, vram: Some(n) },
+    };
     // What the program takes itself differs by a little from run to run.
-    let (some, all) = (some as f64 + 2.0, all as f64 - 2.0);
-    MIB * (some + (all - some) * share) as u64
+    let some = least(&|n| fits(of(n), stream)) + 2.0;
+    if is_cpu {
+        let all = least(&|n| fits(of(n), StreamMode::Never)) - 2.0;
+        return Budget { ram: between(some, all), vram: None };
+    }
+    let file: Bytes = index.files.iter().map(|file| file.len).sum();
+    let vram = between(some, some + file.f64() / MIB.f64());
+    // Drivers take memory as they go: where the RAM is to hold some, it holds many.
+    let ram = least(&|n| fits(Budget { ram: Some(n), vram }, stream)) + 160.0;
+    Budget { ram: Some(MIB * ram as u64).filter(|_| share > 0.2), vram }
 }
 
 /// Opens a model with such a budget.
@@ -67,7 +97,7 @@ fn open_within(
     share: f64,
     open: &dyn Fn(&LoadOptions) -> Result<Engine, Error>,
 ) -> Session {
-    open(&options(stream, Some(budget(index, stream, share)))).unwrap().session().unwrap()
+    open(&options(stream, budget(index, stream, share))).unwrap().session().unwrap()
 }
 
 /// Whether this process runs no other test. If it does, `test` is run in a process of its own: what the others take and give back
@@ -96,17 +126,35 @@ fn bits(session: &Session) -> Vec<u32> {
     session.logits().unwrap().iter().map(|l| l.to_bits()).collect()
 }
 
+/// Whether a mixture's passes may have several tokens: those corrupt the heap of Mesa's software device, also where all weights are
+/// resident. `archs` has the few that it survives.
+fn has_batches() -> bool {
+    test_device::is_cpu()
+}
+
 /// Batches of several sizes, tokens after them, back again, and the first tokens once more.
 fn compare(path: &Path, mut streamed: Session, sizes: &[usize]) -> Session {
     let open =
         |options: &LoadOptions| Engine::open(index(path), options).unwrap().session().unwrap();
-    let mut resident = open(&options(StreamMode::Never, None));
+    let mut resident = open(&options(StreamMode::Never, Budget::default()));
     let mut both = |what: &str, step: &dyn Fn(&mut Session)| {
         step(&mut streamed);
         step(&mut resident);
         assert_eq!(streamed.tokens(), resident.tokens(), "{what}");
         assert!(bits(&streamed) == bits(&resident), "{}: {what}: logits differ", path.display());
     };
+    if !has_batches() {
+        for round in 0..2 {
+            for next in 0..24 {
+                both("one more", &|s| s.eval(&tokens(1, next + round)).unwrap());
+            }
+            both("rewound and on", &|s| {
+                s.rewind(s.tokens().len() / 2).unwrap();
+                s.eval(&tokens(1, 77)).unwrap();
+            });
+        }
+        return streamed;
+    }
     for &n in sizes {
         both(&format!("{n} tokens at once"), &|s| {
             s.sync(&tokens(n, n)).unwrap();
@@ -131,7 +179,7 @@ fn logits_are_those_of_resident_experts_whatever_is_kept() {
     }
     let dir = tempfile::tempdir().unwrap();
     let mut seen = Counts::default();
-    for name in ["qwen3moe-many", "gpt-oss-many", "deepseek2-many"] {
+    for name in MIXTURES {
         let path = model(name, dir.path());
         let index = index(&path);
         for (stream, share, sizes) in [
@@ -148,12 +196,11 @@ fn logits_are_those_of_resident_experts_whatever_is_kept() {
                 seen.misses += watch.counts().misses;
             }
         }
-        let least = Engine::open(index, &options(StreamMode::Always, None)).unwrap();
-        compare(&path, least.session().unwrap(), &[1, 7, 64]);
+        let least = Engine::open(index, &options(StreamMode::Always, Budget::default())).unwrap();
+        let least = compare(&path, least.session().unwrap(), &[1, 7, 64]);
+        assert!(least.monitor().experts().is_some(), "{name}: experts come one by one");
     }
-    if test_device::is_cpu() {
-        assert!(seen.misses > 0 && seen.misses * 2 < seen.uses, "{seen:?}");
-    }
+    assert!(seen.misses > 0 && seen.misses * 2 < seen.uses, "{seen:?}");
 }
 
 /// Where no block streams whole, each token's pass is counted from its beginning nevertheless.
@@ -167,7 +214,7 @@ fn how_far_a_pass_is_begins_anew_with_each() {
     let index = index(&path);
     let open = |options: &LoadOptions| Engine::open(index.clone(), options);
     let mut session = open_within(&index, StreamMode::Auto, 0.4, &open);
-    session.sync(&tokens(64, 1)).unwrap();
+    session.sync(&tokens(if has_batches() { 64 } else { 1 }, 1)).unwrap();
     let runs: Vec<(usize, usize)> = (0..6)
         .map(|next| {
             session.eval(&tokens(1, next)).unwrap();
@@ -200,7 +247,7 @@ fn what_cannot_be_read_is_an_error_and_never_a_wrong_answer() {
     let path = model("qwen3moe-many", dir.path());
     let open =
         |options: &LoadOptions| Engine::open(index(&path), options).unwrap().session().unwrap();
-    let mut resident = open(&options(StreamMode::Never, None));
+    let mut resident = open(&options(StreamMode::Never, Budget::default()));
     let mut failures = 0;
     for at in [0, 8, 20, 47] {
         for fault in [Fault::ErrorAt(at), Fault::ShortFrom(at)] {
@@ -246,10 +293,11 @@ fn slow_and_reordered_reads_change_nothing() {
     let mut slow = faulty(&path, slow);
     let open =
         |options: &LoadOptions| Engine::open(index(&path), options).unwrap().session().unwrap();
-    let mut resident = open(&options(StreamMode::Never, None));
+    let mut resident = open(&options(StreamMode::Never, Budget::default()));
     for next in 0..20 {
-        slow.eval(&tokens(1 + next % 2, next)).unwrap();
-        resident.eval(&tokens(1 + next % 2, next)).unwrap();
+        let n = if has_batches() { 1 + next % 2 } else { 1 };
+        slow.eval(&tokens(n, next)).unwrap();
+        resident.eval(&tokens(n, next)).unwrap();
         assert!(bits(&slow) == bits(&resident), "step {next}");
     }
 }
@@ -262,7 +310,7 @@ fn habits_are_remembered_and_change_no_answer() {
     let dir = tempfile::tempdir().unwrap();
     let path = model("qwen3moe-many", dir.path());
     let index = index(&path);
-    let options = options(StreamMode::Auto, Some(budget(&index, StreamMode::Auto, 0.4)));
+    let options = options(StreamMode::Auto, budget(&index, StreamMode::Auto, 0.4));
     let answer = || {
         let engine = Engine::open(index.clone(), &options).unwrap();
         let mut session = engine.session().unwrap();
@@ -304,8 +352,10 @@ fn a_pass_that_is_stopped_while_experts_come_harms_none_after_it() {
     let path = model("qwen3moe-many", dir.path());
     let latency = std::time::Duration::from_millis(5);
     let mut slow = faulty(&path, Behaviour { latency, ..Behaviour::default() });
-    let mut resident =
-        Engine::open(index(&path), &options(StreamMode::Never, None)).unwrap().session().unwrap();
+    let mut resident = Engine::open(index(&path), &options(StreamMode::Never, Budget::default()))
+        .unwrap()
+        .session()
+        .unwrap();
     let monitor = slow.monitor();
     let mut stopped = 0;
     for next in 0..30 {
@@ -335,25 +385,29 @@ fn a_pass_that_is_stopped_while_experts_come_harms_none_after_it() {
 /// What several texts of one pass want is fetched once, and each is what it is beside the same others on resident weights.
 #[test]
 fn texts_of_one_pass_share_what_is_fetched() {
+    if !has_batches() {
+        eprintln!("skipped: a device that does not survive batches");
+        return;
+    }
     if !is_alone("experts::texts_of_one_pass_share_what_is_fetched") {
         return;
     }
     let dir = tempfile::tempdir().unwrap();
     let mut hits = 0;
-    for name in ["qwen3moe-many", "gpt-oss-many", "deepseek2-many"] {
+    for name in MIXTURES {
         let path = model(name, dir.path());
         let index = index(&path);
-        let together = |stream, ram| {
-            let options = LoadOptions { sequences: 3, ..options(stream, ram) };
+        let together = |stream, budget| {
+            let options = LoadOptions { sequences: 3, ..options(stream, budget) };
             let engine = Engine::open(index.clone(), &options).unwrap();
             let mut batcher = engine.batcher().unwrap();
             let ears = batch::write(&mut batcher, &[tokens(5, 1), tokens(40, 2), tokens(9, 3)]);
             let counts = engine.monitor().experts().map(Watch::counts);
             (ears, counts)
         };
-        let (resident, _) = together(StreamMode::Never, None);
-        let ram = budget(&index, StreamMode::Auto, 0.4);
-        let (streamed, counts) = together(StreamMode::Auto, Some(ram));
+        let (resident, _) = together(StreamMode::Never, Budget::default());
+        let budget = budget(&index, StreamMode::Auto, 0.4);
+        let (streamed, counts) = together(StreamMode::Auto, budget);
         let counts = counts.expect("experts come one by one");
         assert!(counts.misses > 0, "{name}: {counts:?}");
         hits += counts.uses - counts.misses;

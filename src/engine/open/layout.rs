@@ -5,9 +5,10 @@ use std::ops::Range;
 
 use crate::ggml::Device;
 use crate::gguf::{Index, TensorInfo};
+use crate::plan::ExpertRoom;
 use crate::source::layout::layout;
 use crate::source::{Extent, Piece, Slice};
-use crate::stream::experts::region_size;
+use crate::stream::experts::{area_size, region_size};
 use crate::units::Bytes;
 
 /// The layout of a unit in a slot.
@@ -42,26 +43,39 @@ pub(super) fn lay_out(index: &Index, tensors: &[usize], device: Device) -> SlotL
     pack(&tensors, kind.alignment(), room)
 }
 
-/// How the experts of a stack lie in their slots of host memory.
+/// How the experts of a stack lie in their slots of host memory. What a device copies from there may lie anywhere.
 pub(super) fn slice(index: &Index, stack: usize, each: u64, device: Device) -> Slice {
-    Slice::of(index.tensors[stack].offset, each, device.buffer_type().alignment())
+    let kind = device.buffer_type();
+    let align = if kind.is_host() { kind.alignment() } else { 1 };
+    Slice::of(index.tensors[stack].offset, each, align)
 }
 
-/// Memory for `n` experts with these stacks, where the device computes in the host's; elsewhere they do not stream one by one.
+/// How far beyond the last of a stack's slices the kernels of a device with memory of its own read. (bytes)
+pub(super) fn beyond(tensor: &TensorInfo, each: u64, device: Device) -> u64 {
+    let kind = device.buffer_type();
+    let [rows, columns] = [0, 1].map(|d| tensor.shape.get(d).copied().unwrap_or(1));
+    let room = kind.room_for(tensor.ty.0, &[rows, columns, 1]);
+    if kind.is_host() { 0 } else { room.map_or(0, |room| room.0.saturating_sub(each)) }
+}
+
+/// Memory for `n` experts with these stacks, of the host and of the device.
 pub(super) fn lay_out_experts(
     index: &Index,
     stacks: &[usize],
     n: u64,
     device: Device,
-) -> Option<Bytes> {
-    if !device.buffer_type().is_host() {
-        return None;
+) -> Option<ExpertRoom> {
+    let kind = device.buffer_type();
+    let tensors = || stacks.iter().map(|&t| (t, &index.tensors[t]));
+    let each = |tensor| index.experts(tensor).map_or(tensor.len.0, |e| e.each.0);
+    let n = Bytes(n).usize();
+    let rooms = tensors().map(|(t, tensor)| slice(index, t, each(tensor), device).room);
+    let ram = Bytes(region_size(rooms, n));
+    if kind.is_host() {
+        return Some(ExpertRoom { ram, device: Bytes::ZERO });
     }
-    let room = |&t: &usize| {
-        let each = index.experts(&index.tensors[t]).map_or(index.tensors[t].len, |e| e.each);
-        slice(index, t, each.0, device).room
-    };
-    Some(Bytes(region_size(stacks.iter().map(room), Bytes(n).usize())))
+    let slices = tensors().map(|(_, t)| (each(t), beyond(t, each(t), device)));
+    Some(ExpertRoom { ram, device: Bytes(area_size(slices, n, kind.alignment())) })
 }
 
 /// One tensor behind the other, each at a multiple of `align` and with as much room as `room` says.

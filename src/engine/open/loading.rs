@@ -5,7 +5,7 @@ use std::collections::{HashMap, HashSet};
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use super::layout::{lay_out, slice};
+use super::layout::{beyond, lay_out, slice};
 use super::options::LoadOptions;
 use super::resident::{Unfillable, fill};
 use crate::engine::Error;
@@ -14,9 +14,9 @@ use crate::ggml::{
     self, BufferType, Device, Model, ModelParams, Segment, SegmentKind, Threadpool, VirtualFile,
 };
 use crate::gguf::{Index, TensorInfo};
-use crate::plan::{ExpertBlock, Plan, Tier};
+use crate::plan::{ExpertBlock, OnDevice, Plan, Tier};
 use crate::source::{self, Caching, Extent, HostBuf, ReadError, Ticket, WeightSource};
-use crate::stream::experts::{BlockSpec, Decay, ExpertsSpec, StackSpec};
+use crate::stream::experts::{Above, BlockSpec, Decay, ExpertsSpec, StackSpec};
 use crate::stream::{self, Home, Monitor, StreamDevice, UnitSpec, WeightPlace};
 use crate::units::Bytes;
 
@@ -234,7 +234,8 @@ impl Loading<'_> {
             let each = self.index.experts(&self.index.tensors[t])?.each.0;
             let (name, file, offset) = (name.clone(), *file, *offset);
             let slice = slice(self.index, t, each, inner);
-            Some(StackSpec { name, file, offset, each, slice })
+            let beyond = beyond(&self.index.tensors[t], each, inner);
+            Some(StackSpec { name, file, offset, each, slice, beyond })
         };
         let block = |of: &ExpertBlock| BlockSpec {
             name: self.index.blocks[of.block].title(),
@@ -247,6 +248,11 @@ impl Loading<'_> {
             pool: plan.pool,
             shares_slots: plan.shares_slots,
             decay: Decay::default(),
+            above: plan.on_device.map(|OnDevice { n_slots, pool }| Above {
+                n_slots,
+                pool,
+                align: inner.buffer_type().alignment(),
+            }),
         })
     }
 

@@ -6,14 +6,14 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use super::{Cut, Exec};
-use crate::ggml::{self, Graph, Pieces, Tensor};
+use crate::ggml::{self, Device, Graph, Pieces, Tensor};
 use crate::source::HostBuf;
 use crate::stream::experts::pool::{Pool, Product};
 use crate::stream::experts::{ExpertsSpec, Mode};
 use crate::stream::memory::Supply;
 use crate::stream::slots::State;
 use crate::stream::split::{Run, Unit};
-use crate::stream::{Error, WeightPlace};
+use crate::stream::{Error, WeightPlace, staging};
 use crate::units::Bytes;
 
 /// What a stream device knows of its experts.
@@ -42,6 +42,7 @@ pub(super) fn new(
     supply: &Supply,
     weights: &HashMap<String, WeightPlace>,
     slots: Bytes,
+    device: Device,
 ) -> Result<(Option<ByExpert>, Option<Arc<HostBuf>>), Error> {
     let mut names = HashMap::new();
     for (b, block) in spec.blocks.iter().enumerate() {
@@ -51,15 +52,18 @@ pub(super) fn new(
     let units = names.keys().filter_map(|name| weights.get(name).map(|place| place.unit)).collect();
     let shares = spec.shares_slots;
     let size = if shares { spec.pool.max(slots) } else { spec.pool };
-    let arena = HostBuf::new(size).map_err(|e| Error::NoMemory {
-        n_slots: 1,
-        size,
-        message: e.to_string(),
-    })?;
-    let arena = Arc::new(arena);
+    let arena = match spec.above {
+        // What the device copies from.
+        Some(_) => staging::pinned(device, size),
+        None => HostBuf::new(size),
+    };
+    let no_memory =
+        |e: std::io::Error| Error::NoMemory { n_slots: 1, size, message: e.to_string() };
+    let arena = Arc::new(arena.map_err(no_memory)?);
     supply.monitor.name_experts(&spec.blocks);
     let lent = if shares { slots.0 } else { 0 };
-    let pool = Pool::new(spec, arena.clone(), lent, supply.source.clone(), supply.monitor.clone())?;
+    let (source, monitor) = (supply.source.clone(), supply.monitor.clone());
+    let pool = Pool::new(spec, arena.clone(), lent, source, monitor, device)?;
     let by_expert = ByExpert {
         pool,
         names,
@@ -207,13 +211,13 @@ impl Exec {
         let begin = cut.runs[k].nodes.start;
         let Some(experts) = &mut self.experts else { return Ok((begin, k + 1)) };
         let Some(first) = cut.products[k].first() else { return Ok((begin, k + 1)) };
-        experts.pool.route(first)?;
+        experts.pool.route(first, &mut self.backend)?;
         let group = k..k + cut.groups[k];
         let is_here = cut.products[group.clone()].iter().flatten().all(|p| experts.pool.is_here(p));
         let (begin, mut end) = if group.is_empty() || is_here {
             for product in &cut.products[k] {
-                experts.pool.route(product)?;
-                experts.pool.wait(product)?;
+                experts.pool.route(product, &mut self.backend)?;
+                experts.pool.wait(product, &mut self.backend)?;
             }
             (begin, k + 1)
         } else {
@@ -227,7 +231,7 @@ impl Exec {
                 break;
             }
             for product in products {
-                experts.pool.wait(product)?;
+                experts.pool.wait(product, &mut self.backend)?;
             }
             end += 1;
         }

@@ -5,9 +5,10 @@
 //! missing is asked for at once, and each product waits for its own stack only. The product is the same operation on the same bytes:
 //! its operand points at a pool, and a private table counts the experts as the pool does.
 //!
-//! `policy` says who stays, and `simulate` what others would have kept; both are pure. `regions` divides the memory, `pool` holds the
-//! experts of a machine whose CPU computes, `watch` tells what happens.
+//! `policy` says who stays, and `simulate` what others would have kept; both are pure. `regions` divides the memory, `pool` holds
+//! experts in the host's memory, `device` those of them that are in a device's, `watch` tells what happens.
 
+mod device;
 pub mod policy;
 pub(super) mod pool;
 mod regions;
@@ -15,7 +16,7 @@ pub mod simulate;
 mod watch;
 
 pub use policy::Decay;
-pub use regions::region_size;
+pub use regions::{area_size, region_size};
 pub use watch::{BlockView, Counts, Watch};
 
 /// For each expert of a block, the share of passes that use it. (0 to 1)
@@ -37,6 +38,8 @@ pub struct StackSpec {
     pub each: u64,
     /// How they are read.
     pub slice: Slice,
+    /// Bytes beyond the last one that a device's kernels may look at; none in the host's memory.
+    pub beyond: u64,
 }
 
 /// The stacks of a block, in the order of their use.
@@ -63,6 +66,19 @@ pub struct ExpertsSpec {
     pub shares_slots: bool,
     /// How fast what was used is forgotten.
     pub decay: Decay,
+    /// The pool above this one, where a device computes in memory of its own.
+    pub above: Option<Above>,
+}
+
+/// The pool in a device's memory: what it has not comes from the host's pool, and that from the file.
+#[derive(Clone, Copy, Debug)]
+pub struct Above {
+    /// Experts of each block that are kept between passes; none if 0: then all blocks share the memory.
+    pub n_slots: usize,
+    /// Its memory.
+    pub pool: Bytes,
+    /// What addresses there must be a multiple of. (bytes)
+    pub align: u64,
 }
 
 /// How a pass gets its experts.

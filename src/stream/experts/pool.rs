@@ -1,16 +1,17 @@
-//! The experts of a machine whose CPU computes: read straight into slots of host memory, from which the products take them.
+//! Experts in slots of the host's memory, into which they are read. Where the CPU computes, products take them from there; where a device
+//! does in memory of its own, what its pool has not is copied from there.
 #![allow(unsafe_code)]
 
 mod warm;
 
 use std::ops::Range;
-use std::ptr::NonNull;
 use std::sync::Arc;
 use std::time::Instant;
 
+use super::device::{DevicePool, Place};
 use super::policy::{Held, Shelf};
 use super::{BlockSpec, ExpertsSpec, Mode, is_narrow};
-use crate::ggml::{self, Buffer, Numbers, Pieces, Placement, Tensor};
+use crate::ggml::{self, Backend, Buffer, Device, Numbers, Pieces, Placement, Tensor};
 use crate::source::{HostBuf, ReadError, Ticket, WeightSource};
 use crate::stream::host::STOP_INTERVAL;
 use crate::stream::{Error, Monitor};
@@ -24,6 +25,8 @@ pub(in crate::stream) struct Pool {
     monitor: Arc<Monitor>,
     arena: Arc<HostBuf>,
     buffer: Buffer,
+    /// What of it is in the device's memory, if that is where products are computed. Its copies come from the memory above.
+    above: Option<DevicePool>,
     /// One for each block, if any are kept.
     kept: Vec<Region>,
     /// What all blocks share, of the block that used it last.
@@ -37,9 +40,12 @@ pub(in crate::stream) struct Pool {
     ahead: Vec<(usize, u32)>,
     /// Whose route the numbers are.
     routed: Option<(usize, Tensor)>,
-    /// What the router wrote, and what the pool makes of it.
+    /// What the router wrote, and which experts those are ...
     ids: Vec<i32>,
+    raw: Vec<i32>,
     wanted: Vec<u32>,
+    /// ... and those of them that this pool has to have.
+    asked: Vec<u32>,
     table: Option<(Arc<HostBuf>, Buffer)>,
     numbers: Option<Numbers>,
 }
@@ -112,6 +118,7 @@ impl Pool {
         lent: u64,
         source: Arc<dyn WeightSource>,
         monitor: Arc<Monitor>,
+        device: Device,
     ) -> Result<Pool, Error> {
         let mut start = 0;
         let mut kept = Vec::new();
@@ -122,6 +129,7 @@ impl Pool {
         assert!(start <= arena.len() as u64, "pools of {start} bytes in {}", arena.len());
         // SAFETY: page-aligned memory, which lives in `arena`, dropped after the buffer.
         let buffer = unsafe { Buffer::over_host(arena.start(), Bytes::from(arena.len())) }?;
+        let above = spec.above.map(|of| DevicePool::new(&spec, of, device)).transpose()?;
         let passing = Region::new(0, 0, &spec, spec.blocks[0].fits(arena.len() as u64));
         Ok(Pool {
             spec,
@@ -129,6 +137,7 @@ impl Pool {
             monitor,
             arena,
             buffer,
+            above,
             kept,
             passing,
             overwritten: 0,
@@ -137,7 +146,9 @@ impl Pool {
             ahead: Vec::new(),
             routed: None,
             ids: Vec::new(),
+            raw: Vec::new(),
             wanted: Vec::new(),
+            asked: Vec::new(),
             table: None,
             numbers: None,
         })
@@ -146,6 +157,11 @@ impl Pool {
     /// Whether the slots of units are in this memory.
     pub(in crate::stream) fn shares_slots(&self) -> bool {
         self.spec.shares_slots
+    }
+
+    /// Whether products are computed in a device's memory: then they wait for all that they use.
+    pub(in crate::stream) fn is_on_device(&self) -> bool {
+        self.above.is_some()
     }
 
     /// How a graph with these products gets its experts.
@@ -162,7 +178,10 @@ impl Pool {
                 .map(shape)
                 .all(|(count, used, tokens, _)| is_narrow(count, used, tokens))
         };
-        if !products.iter().all(|p| p.ids.is_table_of_numbers()) {
+        let fits_above = |p: &Product| {
+            self.above.as_ref().is_none_or(|above| above.fits(&self.spec, p.block, shape(p).3))
+        };
+        if !products.iter().all(|p| p.ids.is_table_of_numbers() && fits_above(p)) {
             Mode::Whole
         } else if self.spec.n_slots > 0 && fit(&|_| self.spec.n_slots) {
             Mode::Kept
@@ -227,16 +246,18 @@ impl Pool {
         Ok(())
     }
 
-    /// Asks for the experts that `product` and those of the same block after it use, unless that was done.
-    pub(in crate::stream) fn route(&mut self, product: &Product) -> Result<(), Error> {
+    /// Asks for the experts that `product` and those of the same block after it use, unless that was done. `queue` computes them.
+    pub(in crate::stream) fn route(
+        &mut self,
+        product: &Product,
+        queue: &mut Backend,
+    ) -> Result<(), Error> {
         if self.routed == Some((product.block, product.ids)) {
             return Ok(());
         }
         self.routed = None;
-        // SAFETY: the run that computes the table has ended, it is one of numbers (see `choose`), and where the CPU computes,
-        // everything is in the host's memory.
-        unsafe { product.ids.read_numbers(&mut self.ids) };
         let block = product.block;
+        self.read_ids(product.ids, queue);
         self.distinct(block)?;
         let at = self.region_of(block);
         if at == self.kept.len() && (self.passing.block != block || self.mode != Mode::Passing) {
@@ -246,17 +267,39 @@ impl Pool {
         }
         // Nothing is on its way but what an earlier pass did not wait for.
         self.settle(at)?;
-        let region = if at < self.kept.len() { &mut self.kept[at] } else { &mut self.passing };
-        region.shelf.begin(&self.wanted);
-        let misses = self.wanted.iter().filter(|&&e| region.shelf.place(e).is_none()).count();
+        let Pool { spec, above, kept, passing, wanted, asked, .. } = self;
+        match above {
+            // What comes here are the misses of the pool above: how often it is used there is known there.
+            Some(above) => above.route(spec, block, wanted, asked),
+            None => asked.clone_from(wanted),
+        }
+        let region = if at < kept.len() { &mut kept[at] } else { passing };
+        region.shelf.begin(asked);
+        let misses = asked.iter().filter(|&&e| region.shelf.place(e).is_none()).count();
         if let Some(watch) = self.monitor.experts() {
             watch.routed(block, &self.wanted, misses);
         }
         self.fetch(at)?;
-        self.count(at, product.ids)?;
+        self.numbers = Some(match &mut self.above {
+            Some(above) => above.count(queue, product.ids, &self.ids)?,
+            None => self.count(at, product.ids)?,
+        });
         self.tell(at);
         self.routed = Some((block, product.ids));
         Ok(())
+    }
+
+    /// What the router wrote: the run that computes the table has been asked for.
+    fn read_ids(&mut self, ids: Tensor, queue: &mut Backend) {
+        if self.above.is_some() {
+            // All that was asked of it before is done as well: nothing reads from this pool's memory or the table any more.
+            queue.synchronize();
+            // SAFETY: computed, and a table of numbers (see `choose`).
+            unsafe { ids.fetch_numbers(&mut self.raw, &mut self.ids) };
+        } else {
+            // SAFETY: as above, and where the CPU computes, everything is in the host's memory and done when the call returns.
+            unsafe { ids.read_numbers(&mut self.ids) };
+        }
     }
 
     /// Lists the experts in `ids`, each once; an error if there is no such expert.
@@ -279,16 +322,16 @@ impl Pool {
 
     /// Begins to read what is wanted and not there: for each stack, in the order of their use, all experts.
     fn fetch(&mut self, at: usize) -> Result<(), Error> {
-        let Pool { spec, source, arena, kept, passing, wanted, .. } = self;
+        let Pool { spec, source, arena, kept, passing, asked, .. } = self;
         let region = if at < kept.len() { &mut kept[at] } else { passing };
         let block = &spec.blocks[region.block];
         let n_slots = region.shelf.n_slots();
         let mut end = 0;
-        if wanted.len() > n_slots {
-            let units = format!("{} experts of {}", wanted.len(), block.name);
+        if asked.len() > n_slots {
+            let units = format!("{} experts of {}", asked.len(), block.name);
             return Err(Error::TooFewSlots { units, slots: n_slots });
         }
-        for &expert in wanted.iter() {
+        for &expert in asked.iter() {
             if region.shelf.place(expert).is_none() {
                 let slot = region.shelf.admit(expert).expect("a slot for each that is wanted");
                 region.pending[slot] = (block.stacks.len(), false);
@@ -297,7 +340,7 @@ impl Pool {
         }
         for (s, stack) in block.stacks.iter().enumerate() {
             let base = region.start + block.stack_at(s, n_slots);
-            for &expert in wanted.iter() {
+            for &expert in asked.iter() {
                 let Some(slot) = region.shelf.place(expert) else { continue };
                 if region.shelf.slot(slot) != Held::Filling(expert) {
                     continue;
@@ -321,7 +364,7 @@ impl Pool {
     }
 
     /// Writes the numbers that the pool has for what is in `ids`.
-    fn count(&mut self, at: usize, like: Tensor) -> Result<(), Error> {
+    fn count(&mut self, at: usize, like: Tensor) -> Result<Numbers, Error> {
         let len = Bytes::from(self.ids.len() * size_of::<i32>());
         if self.table.as_ref().is_none_or(|(buf, _)| buf.len() < len.usize()) {
             let no_memory = |e: std::io::Error| Error::NoMemory {
@@ -330,9 +373,9 @@ impl Pool {
                 message: e.to_string(),
             };
             let buf = Arc::new(HostBuf::new(len).map_err(no_memory)?);
-            self.numbers = None;
             // SAFETY: page-aligned memory, kept beside the buffer, and dropped after it.
             let buffer = unsafe { Buffer::over_host(buf.start(), Bytes::from(buf.len())) }?;
+            self.numbers = None;
             self.table = Some((buf, buffer));
         }
         let (buf, buffer) = self.table.as_ref().expect("made above");
@@ -343,8 +386,7 @@ impl Pool {
             unsafe { buf.start().cast::<i32>().add(i).write(i32::try_from(slot).unwrap_or(0)) };
         }
         // SAFETY: the table is as long as `like`, from which `ids` came, and lives as long as this value.
-        self.numbers = Some(unsafe { Numbers::over(like, buffer, buf.start()) });
-        Ok(())
+        Ok(unsafe { Numbers::over(like, buffer, buf.start()) })
     }
 
     /// Tells which experts are there, and which will be soon.
@@ -355,8 +397,9 @@ impl Pool {
             Held::Ready(e) => Some((e, false)),
             Held::Empty => None,
         });
+        let above = self.above.iter().flat_map(|above| above.held(region.block));
         if let Some(watch) = self.monitor.experts() {
-            watch.present(region.block, held);
+            watch.present(region.block, held.chain(above.map(|e| (e, false))));
         }
     }
 
@@ -375,7 +418,11 @@ impl Pool {
     }
 
     /// Waits for all that `product` uses. The time counts as a stall.
-    pub(in crate::stream) fn wait(&mut self, product: &Product) -> Result<(), Error> {
+    pub(in crate::stream) fn wait(
+        &mut self,
+        product: &Product,
+        queue: &mut Backend,
+    ) -> Result<(), Error> {
         let at = self.region_of(product.block);
         let region = self.region(at);
         let (n_stacks, n_slots) = (region.n_stacks, region.shelf.n_slots());
@@ -385,7 +432,25 @@ impl Pool {
             }
             self.finish(at, slot * n_stacks + product.stack)?;
         }
+        self.bring(at, product, queue);
         Ok(())
+    }
+
+    /// Has `queue` copy what the pool above lacks of a stack, which is all here.
+    fn bring(&mut self, at: usize, product: &Product, queue: &mut Backend) {
+        let Pool { spec, arena, above, kept, passing, .. } = self;
+        let Some(above) = above else { return };
+        let region = if at < kept.len() { &kept[at] } else { &*passing };
+        let (block, n_slots) = (&spec.blocks[product.block], region.shelf.n_slots());
+        let (base, stack) = (block.stack_at(product.stack, n_slots), &block.stacks[product.stack]);
+        let from = |expert| {
+            let slot = region.shelf.place(expert).expect("what is asked for has a slot");
+            let at = region.start + base + slot as u64 * stack.slice.room + stack.slice.at;
+            // SAFETY: a slot is inside the memory.
+            unsafe { arena.start().add(Bytes(at).usize()) }
+        };
+        // SAFETY: read, and not given to others before the next route, which waits for the queue.
+        unsafe { above.bring(queue, product.stack, stack.each, from) };
     }
 
     /// Whether the expert of a row of `product`, of one token, has arrived; it must have been asked for.
@@ -497,18 +562,31 @@ impl Pool {
     ///
     /// The product must be a node of the graph that is being computed by this thread, and be restored before the next route.
     pub(in crate::stream) unsafe fn place(&self, product: &Product, placement: &mut Placement) {
-        let at = self.region_of(product.block);
-        let region = if at < self.kept.len() { &self.kept[at] } else { &self.passing };
-        let spec = &self.spec.blocks[product.block];
-        let slice = spec.stacks[product.stack].slice;
-        let first = region.start + spec.stack_at(product.stack, region.shelf.n_slots()) + slice.at;
         let numbers = self.numbers.as_ref().expect("a product is placed after its route");
+        let stack = &self.spec.blocks[product.block].stacks[product.stack];
+        let (place, stride) = match &self.above {
+            Some(above) => (above.place(product.stack), stack.each),
+            None => (self.place_here(product), stack.slice.room),
+        };
+        let Place { buffer, base, n_slots } = place;
         // SAFETY: inside the memory; the slots that the numbers name are full and stay so until the next route, by this function's
         // contract.
         unsafe {
-            let base: NonNull<u8> = self.arena.start().add(Bytes(first).usize());
-            placement.place_apart(product.weights, &self.buffer, base, slice.room);
+            placement.place_apart(product.weights, buffer, base, (n_slots, stride));
             placement.renumber(product.node, numbers);
         }
+    }
+
+    /// Where the slots of a product's stack are in the host's memory.
+    fn place_here(&self, product: &Product) -> Place<'_> {
+        let at = self.region_of(product.block);
+        let region = if at < self.kept.len() { &self.kept[at] } else { &self.passing };
+        let spec = &self.spec.blocks[product.block];
+        let n_slots = region.shelf.n_slots();
+        let slice = spec.stacks[product.stack].slice;
+        let first = region.start + spec.stack_at(product.stack, n_slots) + slice.at;
+        // SAFETY: inside the memory.
+        let base = unsafe { self.arena.start().add(Bytes(first).usize()) };
+        Place { buffer: &self.buffer, base, n_slots }
     }
 }

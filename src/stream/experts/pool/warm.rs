@@ -16,6 +16,9 @@ impl Pool {
         if habits.len() != self.spec.blocks.len() {
             return false;
         }
+        if let Some(above) = &mut self.above {
+            above.expect(habits);
+        }
         let mut lists = Vec::new();
         for (at, region) in self.kept.iter_mut().enumerate() {
             region.shelf.expect(&habits[region.block]);
@@ -63,8 +66,8 @@ impl Pool {
             let has_room = (0..shelf.n_slots()).any(|slot| shelf.slot(slot) == Held::Empty);
             if has_room && shelf.place(expert).is_none() {
                 in_flight += self.spec.blocks[*block].stacks.iter().map(|s| s.each).sum::<u64>();
-                self.wanted.clear();
-                self.wanted.push(expert);
+                self.asked.clear();
+                self.asked.push(expert);
                 self.fetch(at)?;
                 self.tell(at);
             }
