@@ -269,6 +269,8 @@ impl Report<'_> {
             };
             shares.push(("for the CPU", blocks, by_cpu));
             shares.push(("for slots", host, count(Tier::Host)));
+            let kept = self.plan.experts.as_ref().map_or(0, |experts| experts.n_slots);
+            shares.push(("experts", slots, of_each_block(kept)));
             shares.push(("staging", staging, "what is read passes through it".to_owned()));
             shares.push(("context", context, "what the CPU computes of it".to_owned()));
             shares.retain(|(_, bytes, _)| *bytes > Bytes::ZERO);
@@ -313,10 +315,13 @@ impl Report<'_> {
         let GpuMemory { outside, blocks, slots, context, driver, visiting, .. } = *memory;
         let output = if self.plan.output_by_cpu { "the final norm" } else { "the output matrix" };
         let resident = self.resident();
+        let above = self.plan.experts.as_ref().and_then(|experts| experts.on_device);
+        let kept = above.map_or(0, |above| above.n_slots);
         let mut shares = vec![
             ("output", outside, output.to_owned()),
             ("resident", blocks, resident),
-            ("slots", slots, format!("{n_slots} of {slot}")),
+            ("slots", *slot * *n_slots as u64, format!("{n_slots} of {slot}")),
+            ("experts", slots.saturating_sub(*slot * *n_slots as u64), of_each_block(kept)),
             ("context", context, format!("{n_ctx} tokens as {}, {n_ubatch} in a pass", self.kv)),
             ("driver", driver, "libraries' and kernels' own".to_owned()),
             ("visiting", visiting, "a tensor of the CPU's, in prompts".to_owned()),
@@ -359,6 +364,8 @@ impl Report<'_> {
                 "used": experts.used,
                 "kept_of_each_block": experts.n_slots,
                 "bytes": experts.pool,
+                "kept_on_device": experts.on_device.map(|above| above.n_slots),
+                "bytes_on_device": experts.on_device.map(|above| above.pool),
                 "expected_hit_rate": experts.expected_hits(),
                 "cold_bytes_per_token": plan.cold_bytes_per_token(),
                 "bytes_per_token": plan.bytes_per_token(),
@@ -377,6 +384,14 @@ impl Report<'_> {
             "advice": self.advice,
             "smaller": self.smaller,
         })
+    }
+}
+
+/// What a pool of experts is for.
+fn of_each_block(kept: usize) -> String {
+    match kept {
+        0 => "those of a token pass through it".to_owned(),
+        n => format!("{n} of each block"),
     }
 }
 

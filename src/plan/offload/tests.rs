@@ -5,7 +5,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::gguf::Value;
 use crate::plan::solve::tests::{any_model, model};
-use crate::plan::{Beside, ContextCost, Cost, Rates, conversation, solve};
+use crate::plan::{Beside, ContextCost, Cost, ExpertRoom, Rates, conversation, solve};
 use crate::units::{GIB, KIB, MIB, Rate};
 
 fn flat(bytes: Bytes) -> ContextCost {
@@ -103,6 +103,8 @@ fn check(index: &Index, plan: &Plan, left: &HashSet<usize>) {
             Tier::Host | Tier::Streamed if placed.partly => {
                 assert!(placed.streamed > Bytes::ZERO && placed.streamed < placed.len);
             }
+            // What is not an expert stays where only experts stream.
+            Tier::Streamed if plan.experts.is_some() => {}
             // Only small tensors and norms stay behind.
             Tier::Host | Tier::Streamed => {
                 let large = |t: &&usize| index.tensors[**t].len >= KIB * 256;
@@ -296,8 +298,8 @@ fn what_ram_has_no_room_for_is_on_disk() {
     assert!(plan.disk_bytes() <= whole && plan.disk_bytes() + MIB * 500 > whole);
 }
 
-#[test]
-fn experts_go_to_the_cpu_and_attention_stays() {
+/// A mixture of forty blocks with 128 experts each, of which a token uses 8: 600 MiB of experts a block.
+fn mixture() -> Index {
     let block = vec![
         ("attn_q.weight", MIB * 20),
         ("ffn_up_exps.weight", MIB * 300),
@@ -313,6 +315,27 @@ fn experts_go_to_the_cpu_and_attention_stays() {
     for tensor in index.tensors.iter_mut().filter(|t| t.name.contains("_exps.")) {
         tensor.shape = vec![1024, 1024, 128];
     }
+    index
+}
+
+/// Where experts stream one by one.
+fn solve_by_expert(index: &Index, machine: &Machine, wish: &Wish) -> Plan {
+    let region = |stacks: &[usize], n: u64| {
+        let each = |&t: &usize| Bytes(index.tensors[t].len.0 / 128);
+        let device: Bytes = stacks.iter().map(each).map(|each| each * n).sum();
+        let ram: Bytes = stacks.iter().map(each).map(|each| each.align_up(4096) * n).sum();
+        Some(ExpertRoom { ram, device })
+    };
+    let (size, left) = (slot_size(index), HashSet::new());
+    let abilities = Abilities { slot_size: &size, expert_region: &region, left: &left };
+    let plan = solve(index, machine, &needs(), wish, abilities).unwrap();
+    check(index, &plan, &left);
+    plan
+}
+
+#[test]
+fn experts_go_to_the_cpu_and_attention_stays() {
+    let index = mixture();
     let machine = machine(2e9, 10e9, 50e9, 1000e9);
     let plan = solve_it(&index, &machine, &wish(GIB * 3, GIB * 60)).unwrap();
     check(&index, &plan, &HashSet::new());
@@ -320,6 +343,34 @@ fn experts_go_to_the_cpu_and_attention_stays() {
     assert_eq!((plan.count(Tier::Host), plan.n_slots), (0, 0));
     let on_cpu = || plan.blocks.iter().filter(|b| b.tier == Tier::Cpu);
     assert!(on_cpu().count() > 30 && on_cpu().all(|b| b.by_cpu == MIB * 600));
+    // Nor is anything else said where they could come one by one.
+    assert_eq!(solve_by_expert(&index, &machine, &wish(GIB * 3, GIB * 60)).experts, None);
+}
+
+/// What neither memory has room for comes by expert, through pools in both.
+#[test]
+fn experts_that_ram_has_no_room_for_come_one_by_one() {
+    let index = mixture();
+    let machine = machine(2e9, 10e9, 50e9, 1000e9);
+    let seconds = |plan: &Plan| pass(&index, &machine, plan);
+    let mut last = f64::INFINITY;
+    for (vram, ram) in [(5, 4), (5, 6), (8, 6), (8, 12)] {
+        let wish = wish(GIB * vram, GIB * ram);
+        let plan = solve_by_expert(&index, &machine, &wish);
+        let experts = plan.experts.as_ref().expect("experts come one by one");
+        let above = experts.on_device.expect("and stay on the device");
+        assert!(experts.n_slots >= 8 && above.n_slots >= 8, "{} and {above:?}", experts.n_slots);
+        let [ram_left, vram_left] = [
+            plan.memory.budget.saturating_sub(plan.memory.peak()),
+            plan.gpu.unwrap().budget.saturating_sub(plan.gpu.unwrap().peak()),
+        ];
+        // No room for another expert of each block is left over.
+        assert!(ram_left < MIB * 200 && vram_left < MIB * 200, "{ram_left}, {vram_left}");
+        let whole = solve_it(&index, &machine, &wish).unwrap();
+        assert!(seconds(&plan) * 5.0 < seconds(&whole), "{} {}", seconds(&plan), seconds(&whole));
+        assert!(seconds(&plan) <= last, "more memory is slower");
+        last = seconds(&plan);
+    }
 }
 
 /// Room for less than a block is room for a part of one.
