@@ -182,16 +182,17 @@ impl Problem<'_> {
                 let draft = Draft { cut: &cut, part, output_here, n_ubatch, n_slots };
                 if tiers.contains(&Tier::Streamed) && self.fits(draft, &tiers) {
                     let plan = self.plan_without(draft, &tiers, &HashSet::new());
-                    plans.extend(self.with_experts(plan).ok());
+                    plans.push(self.with_experts(plan));
                 }
             }
         }
+        plans.retain(|plan| plan.experts.is_some());
         plans
     }
 
     /// Gives experts of the streamed stacks what the plan leaves of both memories; the least that does where nothing but streaming is
     /// asked for, and no budget given. `plan` itself where there is no room, or nothing to stream by expert.
-    fn with_experts(&self, mut plan: Plan) -> Result<Plan, Plan> {
+    fn with_experts(&self, mut plan: Plan) -> Plan {
         let stack = |&t: &usize| is_stack(self.index, &self.index.tensors[t]);
         let of_stacks = |unit: &&Unit| {
             plan.blocks[unit.block].tier == Tier::Streamed && unit.tensors.iter().all(stack)
@@ -210,12 +211,12 @@ impl Problem<'_> {
             let experts = experts.with_device_room(device, self.abilities)?;
             experts.with_room(ram, Bytes::ZERO, false, self.abilities)
         });
-        let Some(experts) = experts else { return Err(plan) };
+        let Some(experts) = experts else { return plan };
         plan.memory.slots += experts.pool;
         let above = experts.on_device.map(|above| above.pool).unwrap_or_default();
         plan.gpu = plan.gpu.map(|gpu| GpuMemory { slots: gpu.slots + above, ..gpu });
         plan.experts = Some(experts);
-        Ok(plan)
+        plan
     }
 
     /// The plan of a model that fits the GPU.
@@ -408,7 +409,7 @@ impl Problem<'_> {
         let room = [self.ram.saturating_sub(memory.peak()), self.vram.saturating_sub(gpu.peak())];
         let plan = self.plan_without(draft, tiers, &self.spared(draft.cut, tiers, room));
         match self.wish.stream {
-            StreamMode::Always => self.with_experts(plan).unwrap_or_else(|plan| plan),
+            StreamMode::Always => self.with_experts(plan),
             _ => plan,
         }
     }

@@ -386,7 +386,10 @@ fn a_pass_that_is_stopped_while_experts_come_harms_none_after_it() {
 #[test]
 fn texts_of_one_pass_share_what_is_fetched() {
     if !has_batches() {
-        eprintln!("skipped: a device that does not survive batches");
+        #[expect(clippy::print_stderr, reason = "a test that skips says so")]
+        {
+            eprintln!("skipped: batches, which this device does not survive");
+        }
         return;
     }
     if !is_alone("experts::texts_of_one_pass_share_what_is_fetched") {
