@@ -56,6 +56,7 @@ export function add({ test, ask, rest, ready, lastAnswer, PHONE }) {
     assert.deepEqual(contents(fake.state.requests.at(-1)), ["user: hello", "assistant: Good day\nto you", "user: code"]);
     await press(answer(page, 0), "Previous version");
     assert.deepEqual(await shown(page), ["hello", "Hello there.", "think", "Forty-two."]);
+    await kept(page);
     await page.reload();
     await ready(page);
     await press(answer(page, 0), "Next version");
@@ -116,6 +117,8 @@ export function add({ test, ask, rest, ready, lastAnswer, PHONE }) {
     // Without the question: two answers become one; without the answer: two questions do.
     await press(question(page, 1), "Delete");
     await press(answer(page, 2), "Delete");
+    // A reload within the same moment would come before what is kept.
+    for (let i = 0; (await kept(page)).includes("Here is a function"); i++) assert.ok(i < 1000);
     await page.reload();
     await ready(page);
     assert.deepEqual(await shown(page), [all[0], all[1], all[3], all[4]]);
