@@ -176,7 +176,9 @@ export function add({ test, ask, rest, ready, lastAnswer, PHONE }) {
     assert.deepEqual(await shown(page), ["hello", "Hello there."]);
   });
 
-  test("a deletion is one in another tab, and in what is exported and imported", async ({ page, context }) => {
+  test("a deletion is one in another tab, and in what is exported and imported", async ({ page, context, quiet }) => {
+    // A page that is loaded while another one's answer ends may ask for a stream that is over by then.
+    quiet(/404.*\/streams\//);
     await talk(page, "hello", "think");
     const other = await context.newPage();
     await other.goto(page.url());
