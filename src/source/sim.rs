@@ -36,6 +36,22 @@ pub struct Weather {
     pub truncated: u64,
 }
 
+impl Weather {
+    /// One in which each thing goes wrong at most as often as in `most`, half of them not at all.
+    pub fn rolled(dice: &mut Dice, most: Weather) -> Weather {
+        let mut often = |most: u64| if dice.roll(2) == 0 { 0 } else { dice.roll(most) };
+        Weather {
+            short: often(most.short),
+            again: often(most.again),
+            slow: often(most.slow),
+            stuck: often(most.stuck),
+            soft: often(most.soft),
+            hard: often(most.hard),
+            truncated: often(most.truncated),
+        }
+    }
+}
+
 /// Who is told what happens, and what time it is.
 pub trait World: Send + Sync + fmt::Debug {
     /// So much time has passed since the beginning.

@@ -71,18 +71,9 @@ struct Count {
     stopped: u64,
 }
 
-fn weather(dice: &mut Dice) -> Weather {
-    let mut often = |most: u64| if dice.roll(2) == 0 { 0 } else { dice.roll(most) };
-    Weather {
-        short: often(400),
-        again: often(200),
-        slow: often(30),
-        stuck: often(4),
-        soft: often(150),
-        hard: often(20),
-        truncated: often(10),
-    }
-}
+/// How bad the worst weather of a world is.
+const WORST: Weather =
+    Weather { short: 400, again: 200, slow: 30, stuck: 4, soft: 150, hard: 20, truncated: 10 };
 
 /// Plays a world; what was wrong, if anything was.
 fn play(seed: u64, deaf: Option<usize>) -> Result<Count, String> {
@@ -100,7 +91,13 @@ fn play(seed: u64, deaf: Option<usize>) -> Result<Count, String> {
     let sky = Arc::new(Sky::default());
     let bytes = model.file.as_slice().into();
     let path: &Path = file.path();
-    let disk = SimDisk::new(path, bytes, dice.roll(u64::MAX), weather(&mut dice), sky.clone());
+    let disk = SimDisk::new(
+        path,
+        bytes,
+        dice.roll(u64::MAX),
+        Weather::rolled(&mut dice, WORST),
+        sky.clone(),
+    );
     let disk = disk.map_err(|e| e.to_string())?;
     let watched = Arc::new(Watched(disk.clone(), mock.referee()));
     let source: Arc<dyn WeightSource> = Arc::new(Retrying::new(watched));

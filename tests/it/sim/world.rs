@@ -124,7 +124,7 @@ impl Scene {
     pub(super) fn new(seed: u64) -> Scene {
         let mut dice = Dice::new(seed);
         let tiny = models::get(models::MODELS[dice.below(models::MODELS.len())]);
-        let weather = weather(&mut dice);
+        let weather = Weather::rolled(&mut dice, WORST);
         let drafts = dice.roll(4) == 0;
         let mut options = LoadOptions {
             stream: StreamMode::Always,
@@ -349,18 +349,9 @@ fn kept_to(plan: &Plan, options: &LoadOptions) -> Result<(), String> {
     }
 }
 
-fn weather(dice: &mut Dice) -> Weather {
-    let mut often = |most: u64| if dice.roll(2) == 0 { 0 } else { dice.roll(most) };
-    Weather {
-        short: often(400),
-        again: often(200),
-        slow: often(30),
-        stuck: often(2),
-        soft: often(150),
-        hard: often(8),
-        truncated: often(3),
-    }
-}
+/// How bad the worst weather of a world is.
+const WORST: Weather =
+    Weather { short: 400, again: 200, slow: 30, stuck: 2, soft: 150, hard: 8, truncated: 3 };
 
 /// RAM for some of the model.
 fn budget(index: &Arc<Index>, options: &LoadOptions, dice: &mut Dice) -> Bytes {
