@@ -382,7 +382,7 @@ impl Problem<'_> {
         };
         if gpu.peak() > self.vram {
             let fixed = gpu.peak() - gpu.context;
-            let room = self.vram.saturating_sub(fixed);
+            let room = self.vram.saturating_sub(fixed + Pool::Vram.spread());
             let fits = self.gpu_needs.context.longest(room, ctx, draft.n_ubatch);
             let promised = self.wish.vram.is_some();
             return Some(refusal(Pool::Vram, gpu.peak(), self.vram, promised, fits));

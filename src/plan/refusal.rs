@@ -1,6 +1,6 @@
 //! Why there is no plan, and what would fit.
 
-use crate::units::Bytes;
+use crate::units::{Bytes, MIB};
 
 /// A memory with a budget.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -23,6 +23,15 @@ impl Pool {
         match self {
             Pool::Ram => "--ram",
             Pool::Vram => "--vram",
+        }
+    }
+
+    /// By how much what is needed may differ from one run to the next, at most: a hint is to hold in the run that follows it. The
+    /// program's own part of RAM, which the system counts, has been seen to differ by two huge pages of 2 MiB.
+    pub(super) fn spread(self) -> Bytes {
+        match self {
+            Pool::Ram => Bytes(4 * MIB.0),
+            Pool::Vram => MIB,
         }
     }
 }
@@ -60,8 +69,8 @@ impl Refusal {
     pub fn hint(&self) -> String {
         let mut ways = Vec::new();
         if self.promised {
-            // Rounded up, and one more: what the program itself takes differs from run to run by some pages.
-            ways.push(format!("{} {}M", self.pool.flag(), self.least.0.div_ceil(1 << 20) + 1));
+            let enough = (self.least + self.pool.spread()).0.div_ceil(MIB.0);
+            ways.push(format!("{} {enough}M", self.pool.flag()));
         }
         if self.fits > 0 {
             ways.push(format!("-c {}", self.fits));

@@ -387,7 +387,7 @@ impl Problem<'_> {
         let Wish { ctx, .. } = *self.wish;
         let memory = plan.memory;
         let fixed = memory.peak() - memory.context.max(memory.loading);
-        let room = self.budget.saturating_sub(fixed);
+        let room = self.budget.saturating_sub(fixed + Pool::Ram.spread());
         let fits = match memory.loading <= room {
             true => self.needs.context.longest(room, ctx, plan.n_ubatch),
             false => 0,

@@ -124,7 +124,8 @@ fn every_share_of_memory_computes_the_same() {
         let logits = ["logits", &path, "--tokens", "1,2,3,4,5,6,7", "--json"];
         let with = |more: &[&str]| data(&[&logits[..], more].concat());
         let want = with(&["--stream", "never"]);
-        let least = least(&logits);
+        // The hint leaves some room, which all of a model this small may fit in.
+        let least = least(&logits) - 3;
         let mut shares = Vec::new();
         // From nothing resident to everything.
         for kib in (least * 1024..(least + 7) * 1024).step_by(512) {
