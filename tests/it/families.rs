@@ -2,6 +2,8 @@
 //! (`families/*.toml`), a parrot that says them, and what llama.cpp's `common/chat` makes of the same answers (`families/reference.json`,
 //! made by `families/reference.cpp`). `docs/families.md` says what came of it; `AIRRUN_TEST_WRITE=1` writes it.
 
+mod heard;
+
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::fs;
@@ -10,14 +12,16 @@ use std::sync::Mutex;
 use std::thread;
 
 use serde::Deserialize;
-use serde_json::{Value, json};
+use serde_json::Value;
+
+use heard::{Meant, PROTOCOLS};
 
 use crate::parrot::{Parrot, pieces};
 use crate::serve::Server;
 
-/// Answers of all families mean these: a thought and a text, one call, several, a call whose argument quotes the family's marks, and
-/// one that a limit cuts.
-const KINDS: [&str; 5] = ["thought", "call", "calls", "marks", "cut"];
+/// Answers of all families mean these: a thought and a text, one call, several, one with text around it, one whose argument quotes the
+/// family's marks, and one that a limit cuts.
+const KINDS: [&str; 6] = ["thought", "call", "calls", "around", "marks", "cut"];
 
 #[derive(Deserialize)]
 struct Family {
@@ -30,29 +34,6 @@ struct Family {
     template: String,
     says: BTreeMap<String, String>,
     meant: BTreeMap<String, Meant>,
-}
-
-/// What is understood of an answer.
-#[derive(Clone, Debug, Default, Deserialize, PartialEq)]
-struct Meant {
-    thought: String,
-    text: String,
-    /// Names, and what is given: an object, or a beginning of it.
-    calls: Vec<(String, Value)>,
-}
-
-impl Meant {
-    /// Blanks around texts, and those of JSON, do not count.
-    fn of(thought: &str, text: &str, calls: Vec<(String, String)>) -> Meant {
-        let value = |given: &str| {
-            serde_json::from_str(given).unwrap_or_else(|_| given.replace("\": ", "\":").into())
-        };
-        Meant {
-            thought: thought.trim().to_owned(),
-            text: text.trim().to_owned(),
-            calls: calls.into_iter().map(|(name, given)| (name, value(&given))).collect(),
-        }
-    }
 }
 
 fn dir() -> &'static Path {
@@ -83,34 +64,6 @@ fn reference(found: &Value) -> Option<Meant> {
     Some(Meant::of(&text(&found["thought"]), &text(&found["text"]), calls))
 }
 
-/// What a whole message says.
-fn whole(message: &Value) -> Meant {
-    let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
-    let list = message["tool_calls"].as_array().cloned().unwrap_or_default();
-    let call = |c: &Value| (text(&c["function"]["name"]), text(&c["function"]["arguments"]));
-    let calls = list.iter().map(call).collect();
-    Meant::of(&text(&message["reasoning_content"]), &text(&message["content"]), calls)
-}
-
-/// What the deltas of a stream say together.
-fn streamed(events: &[Value]) -> Meant {
-    let (mut thought, mut text, mut calls) =
-        (String::new(), String::new(), Vec::<(String, String)>::new());
-    for event in events {
-        let delta = &event["choices"][0]["delta"];
-        thought += delta["reasoning_content"].as_str().unwrap_or_default();
-        text += delta["content"].as_str().unwrap_or_default();
-        for call in delta["tool_calls"].as_array().into_iter().flatten() {
-            if let Some(name) = call["function"]["name"].as_str() {
-                calls.push((name.to_owned(), String::new()));
-            }
-            let at = usize::try_from(call["index"].as_u64().unwrap()).unwrap();
-            calls[at].1 += call["function"]["arguments"].as_str().unwrap_or_default();
-        }
-    }
-    Meant::of(&thought, &text, calls)
-}
-
 /// What is understood of a family's answers that is not what they mean.
 fn tried(name: &str, family: &Family, dir: &Path) -> Vec<String> {
     let mut wrong = Vec::new();
@@ -128,21 +81,12 @@ fn tried(name: &str, family: &Family, dir: &Path) -> Vec<String> {
         };
         let model = parrot.write(dir, &format!("{name}-{kind}"));
         let server = Server::with_model(&model, &["-c", "2048", "--prompt-cache", "off"]);
-        let mut body = json!({"messages": [{"role": "user", "content": "Go"}], "temperature": 0, "tools": tools()});
-        if kind == "cut" {
-            body["max_tokens"] = pieces(says, &control, &family.after).len().into();
-        }
-        let answer = server.ask("/v1/chat/completions", &body);
-        body["stream"] = true.into();
-        let events = server.post("/v1/chat/completions", &body).events();
-        let ends = if kind == "cut" { "length" } else { "" };
-        if !ends.is_empty() && answer["choices"][0]["finish_reason"] != ends {
-            wrong.push(format!("{name} {kind}: it was not cut: {answer}"));
-        }
-        let said = [whole(&answer["choices"][0]["message"]), streamed(&events)];
-        let meant = &family.meant[kind];
-        for said in said.iter().filter(|said| *said != meant) {
-            wrong.push(format!("{name} {kind}: {said:?} where {meant:?} was meant"));
+        let cut = kind == "cut";
+        let most = cut.then(|| pieces(says, &control, &family.after).len());
+        for protocol in &PROTOCOLS {
+            let heard = protocol.ask(&server, &tools(), most);
+            let found = protocol.differs(&heard, &family.meant[kind], cut);
+            wrong.extend(found.map(|found| format!("{name} {kind}: {found}")));
         }
     }
     wrong
@@ -152,17 +96,25 @@ fn tried(name: &str, family: &Family, dir: &Path) -> Vec<String> {
 fn table(families: &[(String, Family)], found: &Value) -> String {
     let mut out = "# Families of models\n\nWritten by the test that tries it: `AIRRUN_TEST_WRITE=1 cargo test --test it families::`. For each family a \
         template of our own with the family's marks, and a model that says nothing but one answer: a thought and a text; a call; a thought, a \
-        text and two calls; a call whose argument quotes the family's own marks; a call that `max_tokens` cuts. What `/v1/chat/completions` makes of it, streamed and \
-        not, is what is meant in every cell that is not empty. **both**: llama.cpp's `common/chat` makes the same of it from the same template. \
-        **here**: it refuses the answer, or makes something else of it (`tests/it/families/reference.json`). Blanks around texts do not count. An empty \
-        cell: the family has no such thing.\n\n\
-        | family | thought | call | several calls | marks inside arguments | cut call |\n|---|---|---|---|---|---|\n".to_owned();
+        text and two calls; a call with text before and after it; a call whose argument quotes the family's own marks; a call that a limit cuts. \
+        In every cell that is not empty, what comes of it is what is meant, whole and as a stream of deltas, by all four protocols: \
+        `/v1/chat/completions`, `/v1/responses`, Anthropic's `/v1/messages` and Ollama's `/api/chat`. **both**: llama.cpp's `common/chat` makes the same of \
+        it from the same template. **here**: it refuses the answer, or makes something else of it (`tests/it/families/reference.json`). How many blanks \
+        there are between words does not count. An empty cell: the family has no such thing.\n\nOf a call that was cut, the text of what it is given comes as far as it \
+        was said, and the answer ends by `length`, `incomplete` or `max_tokens`. Where only objects can be told (Ollama, and whole messages of \
+        Anthropic's) it is given `{}`.\n\n\
+        | family | thought | call | several calls | text around | marks inside arguments | cut call |\n|---|---|---|---|---|---|---|\n".to_owned();
     for (name, family) in families {
         let _ = write!(out, "| {} |", family.title);
         for kind in KINDS {
             let cell = match family.meant.get(kind) {
                 None => "",
-                meant if reference(&found[name][kind]).as_ref() == meant => "both",
+                Some(meant)
+                    if reference(&found[name][kind]).as_ref()
+                        == Some(&meant.clone().in_words()) =>
+                {
+                    "both"
+                }
                 Some(_) => "here",
             };
             let _ = write!(out, " {cell} |");

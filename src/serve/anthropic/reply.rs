@@ -54,7 +54,8 @@ impl Reply {
 
     fn reason(&self, ended: &Ended) -> (&'static str, Option<String>) {
         match (ended.finish, &ended.stop) {
-            _ if self.blocks.calls() => ("tool_use", None),
+            // A call that was cut must not be made.
+            (Finish::Stop, _) if self.blocks.calls() => ("tool_use", None),
             (Finish::Stop, Some(word)) => ("stop_sequence", Some(word.clone())),
             (Finish::Stop, None) => ("end_turn", None),
             (Finish::ContextFull, _) => ("model_context_window_exceeded", None),
@@ -185,5 +186,7 @@ mod tests {
         assert_eq!(message["content"][2]["input"], json!({"city": "Oslo"}));
         assert_eq!(message["stop_reason"], "tool_use");
         assert_eq!(message["usage"]["input_tokens"], 6);
+        let cut = reply.end(Ended { finish: Finish::Length, ..ended() });
+        assert!(cut.contains(r#""stop_reason":"max_tokens""#), "{cut}");
     }
 }

@@ -78,16 +78,13 @@ impl Reply {
 
     /// The whole response, as far as it is.
     pub(super) fn whole(&self) -> Value {
-        let cut = match self.ended.as_ref().map(|ended| ended.finish) {
-            Some(Finish::Stop) => None,
-            _ => Some("max_output_tokens"),
-        };
-        let mut response = self.response(if cut.is_some() { "incomplete" } else { "completed" });
-        if let Some(reason) = cut {
-            response["incomplete_details"] = json!({ "reason": reason });
+        let cut = self.is_cut();
+        let mut response = self.response(if cut { "incomplete" } else { "completed" });
+        if cut {
+            response["incomplete_details"] = json!({ "reason": "max_output_tokens" });
         }
         let items =
-            (0..self.blocks.all.len()).map(|i| self.item(i, &self.blocks.all[i], "completed"));
+            (0..self.blocks.all.len()).map(|i| self.item(i, &self.blocks.all[i], self.status(i)));
         response["output"] = items.collect();
         if let Some(ended) = &self.ended {
             response["usage"] = json!({
@@ -99,6 +96,16 @@ impl Reply {
             });
         }
         response
+    }
+
+    fn is_cut(&self) -> bool {
+        self.ended.as_ref().is_none_or(|ended| ended.finish != Finish::Stop)
+    }
+
+    /// What became of block `i`, which has ended: the last one of an answer that was cut is not whole.
+    fn status(&self, i: usize) -> &'static str {
+        let is_last = i + 1 == self.blocks.all.len() && self.ended.is_some();
+        if is_last && self.is_cut() { "incomplete" } else { "completed" }
     }
 
     fn response(&self, status: &str) -> Value {
@@ -124,7 +131,7 @@ impl Reply {
     /// A block as an item.
     fn item(&self, i: usize, block: &Block, status: &str) -> Value {
         let id = self.item_id(i);
-        let begun = !block.text.is_empty() || status == "completed";
+        let begun = !block.text.is_empty() || status != "in_progress";
         match &block.kind {
             Kind::Thought => {
                 let content = if begun { json!([part(block)]) } else { json!([]) };
@@ -200,7 +207,7 @@ impl Reply {
                 done + &self.event("response.content_part.done", data)
             }
         };
-        let item = self.item(i, &block, "completed");
+        let item = self.item(i, &block, self.status(i));
         events +=
             &self.event("response.output_item.done", json!({"output_index": i, "item": item}));
         events
@@ -231,8 +238,8 @@ impl Tell for Reply {
     }
 
     fn end(&mut self, ended: Ended) -> String {
-        let steps = self.blocks.finish();
         self.ended = Some(ended);
+        let steps = self.blocks.finish();
         let mut events: String = steps.into_iter().map(|step| self.step(step)).collect();
         let response = self.whole();
         let kind = match response["status"].as_str() {
