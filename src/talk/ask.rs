@@ -11,7 +11,7 @@ use super::speech::{Dialect, Reader, reader};
 use super::template::{ChatTemplate, TemplateError};
 use super::thinking::Thinking;
 use super::tools::Tools;
-use super::{Error, Vocab, first};
+use super::{Error, Vocab, first, ids};
 use crate::ggml::Token;
 
 /// A word that no conversation has, by which the end of a message is found.
@@ -162,12 +162,15 @@ impl ChatTemplate {
         if ask.thinking == Thinking::default() {
             ask.thinking = self.thinking().clone();
         }
+        if ask.messages.iter().any(|message| message.get("tool_calls").is_some()) {
+            ids::settle(&mut ask.messages, template.fit().ids);
+        }
         let mut dialect = template.dialect();
         if let Some(tools) = ask.tools.clone()
             && !template.takes_tools()
         {
             offer(&mut ask.messages, &tools);
-            dialect = Dialect::generic();
+            dialect = dialect.generic();
         }
         let plain = template.rendered(&ask)?;
         let (text, signs) = match template.quoted(&ask, marks, &dialect) {

@@ -6,6 +6,7 @@ pub mod chat;
 mod error;
 pub mod first;
 mod hush;
+mod ids;
 pub mod marks;
 mod message;
 pub mod speech;

@@ -294,7 +294,7 @@ impl ChatTemplate {
     /// How it speaks of tools.
     pub fn tool_dialect(&self) -> Arc<Dialect> {
         let other = self.for_tools(true);
-        if other.takes_tools() { other.dialect() } else { Dialect::generic() }
+        if other.takes_tools() { other.dialect() } else { other.dialect().generic() }
     }
 
     /// The tokens that are marks of thoughts and calls.

@@ -92,6 +92,50 @@ fn tried(name: &str, family: &Family, dir: &Path) -> Vec<String> {
     wrong
 }
 
+/// A template that refuses a conversation whose last word is `reveal`, with the prompt for it.
+fn revealing(template: &str) -> String {
+    format!(
+        "{{%- set all -%}}{template}{{%- endset -%}}\
+         {{%- if messages[-1].content == 'reveal' %}}{{{{ raise_exception(all) }}}}{{% endif -%}}{{{{ all }}}}"
+    )
+}
+
+/// Families whose templates write numbers of calls, in the form of the family's answers.
+const NUMBERED: [&str; 4] = ["mistral_nemo", "mistral_small", "kimi_k2", "solar"];
+
+#[test]
+fn calls_come_back_as_they_were_said() {
+    let (dir, tools) = (tempfile::tempdir().unwrap(), tools());
+    let joined = |text: &str| text.split_whitespace().collect::<String>();
+    for (name, family) in families().iter().filter(|(name, _)| NUMBERED.contains(&name.as_str())) {
+        let says = &family.says["calls"];
+        let once = |mark: &&String| says.matches(mark.as_str()).count() == 1;
+        let control: Vec<&str> = family.control.iter().filter(once).map(String::as_str).collect();
+        let template = revealing(&family.template);
+        let (after, eos, more) = (family.after.as_str(), family.eos.as_str(), vec![]);
+        let parrot = Parrot { says, template: &template, control: &control, after, eos, more };
+        let model = parrot.write(dir.path(), name);
+        let server = Server::with_model(&model, &["-c", "2048", "--prompt-cache", "off"]);
+        // From where the calls begin: a thought or a text before them is another message in some protocols.
+        let from = ["[TOOL_CALLS]", "<|tool_calls"].iter().filter_map(|mark| says.find(mark)).min();
+        let said = joined(&says[from.unwrap()..]);
+        for protocol in &PROTOCOLS {
+            for heard in protocol.ask(&server, &tools, None) {
+                let prompt = protocol.refusal(&server, &heard, &tools, "reveal", true);
+                assert!(joined(&prompt).contains(&said), "{name} {protocol:?}: {prompt}");
+                // Clients that keep no numbers, and conversations that another model began.
+                let bare = protocol.refusal(&server, &heard, &tools, "reveal", false);
+                let names = ["functions.weather:0", "functions.time:1"];
+                let is_kimi = name == "kimi_k2";
+                assert!(!is_kimi || names.iter().all(|id| bare.contains(id)), "{bare}");
+                let other = heard.renumbered();
+                let prompt = protocol.refusal(&server, &other, &tools, "reveal", true);
+                assert!([bare, prompt].iter().all(|text| text.contains("reveal")), "{name}");
+            }
+        }
+    }
+}
+
 /// The table, by what the reference makes of the same answers.
 fn table(families: &[(String, Family)], found: &Value) -> String {
     let mut out = "# Families of models\n\nWritten by the test that tries it: `AIRRUN_TEST_WRITE=1 cargo test --test it families::`. For each family a \

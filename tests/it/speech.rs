@@ -151,6 +151,28 @@ fn thoughts_are_told_apart_and_turned_off() {
 }
 
 #[test]
+fn models_that_are_shown_no_tools_think_and_call_all_the_same() {
+    let dir = tempfile::tempdir().unwrap();
+    let opening = "assistant\n<think>\n{% endif %}";
+    let own = "{# <\u{ff5c}tool\u{2581}calls\u{2581}begin\u{ff5c}> #}";
+    let template = own.to_owned() + &CHATML.replace("assistant\n{% endif %}", opening);
+    let ours = "{\"tool_call\": {\"name\": \"weather\", \"arguments\": {\"city\": \"Oslo\"}}}";
+    let theirs = "<\u{ff5c}tool\u{2581}calls\u{2581}begin\u{ff5c}><\u{ff5c}tool\u{2581}call\u{2581}begin\u{ff5c}>weather<\u{ff5c}tool\u{2581}sep\u{ff5c}>{\"city\": \"Oslo\"}<\u{ff5c}tool\u{2581}call\u{2581}end\u{ff5c}><\u{ff5c}tool\u{2581}calls\u{2581}end\u{ff5c}>";
+    for call in [ours, theirs] {
+        let says = format!("It may rain.\n</think>\n\n{call}");
+        let model = Parrot { says: &says, template: &template, ..Parrot::default() }
+            .write(dir.path(), "shown-none");
+        let server = Server::with_model(&model, &[]);
+        let message = ask(&server, &user("Go"), &json!({"tools": tools()}))["message"].clone();
+        assert_eq!(message["reasoning_content"], "It may rain.", "{message}");
+        assert_eq!(calls(&message), [("weather".to_owned(), json!({"city": "Oslo"}))]);
+        let (thought, text, heard) = streamed(&server, &json!({"tools": tools()}));
+        assert_eq!((thought.as_str(), text.as_str()), ("It may rain.", ""));
+        assert_eq!(heard, calls(&message));
+    }
+}
+
+#[test]
 fn channels_are_read() {
     let dir = tempfile::tempdir().unwrap();
     let template = "{% for t in tools or [] %}{{ t.function.name }}{% endfor %}\

@@ -47,9 +47,11 @@ pub fn known_marks() -> impl Iterator<Item = &'static str> {
 }
 
 impl Dialect {
-    /// Of a model whose template knows no tools, which it calls by a form of ours.
-    pub fn generic() -> Arc<Dialect> {
-        Arc::new(Dialect { bare: true, generic: true, ..Dialect::default() })
+    /// The same of a model whose template shows it no tools: it is told to call them in a form of ours. Its thoughts, and calls in a form of its
+    /// own that it has learned all the same, are understood.
+    pub fn generic(&self) -> Arc<Dialect> {
+        let (marks, channels) = (self.marks.clone(), self.channels);
+        Arc::new(Dialect { marks, channels, bare: true, generic: true, ..Dialect::default() })
     }
 
     /// Of a model with this template, if `is_token` says which marks are tokens of its own.
@@ -144,6 +146,11 @@ impl Dialect {
     /// Whether it speaks in channels, as gpt-oss does.
     pub fn channels(&self) -> bool {
         self.channels && self.taught.is_none()
+    }
+
+    /// Whether the names of its calls are numbers of the conversation, too.
+    pub fn counts_calls(&self) -> bool {
+        self.taught.is_some_and(|(_, call)| call.steps.contains(&Step::NameAndId))
     }
 
     /// The thought that it knows.

@@ -3,9 +3,14 @@
 use serde_json::{Map, Value, json};
 
 use super::{ChatTemplate, PROBE};
+use crate::talk::ids::Shape;
 
 /// A value that a template cannot know.
 const GIVEN: &str = "qzxw";
+
+/// Numbers of calls: one that all templates take, and one that is too long for some.
+const SHORT: &str = "callqzxv0";
+const LONG: &str = "toolu_qzxv0qzxv0qzxv0";
 
 /// What a template wants otherwise.
 #[derive(Debug, Default)]
@@ -16,6 +21,8 @@ pub(in crate::talk) struct Fit {
     pub(in crate::talk) null_content: bool,
     /// What an earlier thought is called.
     pub(in crate::talk) thought_keys: Vec<&'static str>,
+    /// What calls' numbers must look like.
+    pub(in crate::talk) ids: Shape,
     /// Whether thinking can be turned off.
     pub(in crate::talk) switches: bool,
     /// Whether it can be more or less.
@@ -26,9 +33,14 @@ impl Fit {
     /// What `template` wants.
     pub(super) fn of(template: &ChatTemplate) -> Fit {
         let (mut text_arguments, mut null_content) = (false, false);
+        let counted = template.dialect().counts_calls();
+        let mut ids = if counted { Shape::Counted } else { Shape::Any };
         let ways = [(false, false), (true, false), (false, true), (true, true)];
-        if let Some(way) = ways.into_iter().find(|&(text, null)| shows_call(template, text, null)) {
+        if let Some(way) = ways.into_iter().find(|&way| shows_call(template, way, SHORT)) {
             (text_arguments, null_content) = way;
+            if !shows_call(template, way, LONG) {
+                ids = Shape::Nine;
+            }
         }
         let source = template.source();
         let keys = ["reasoning_content", "thinking", "reasoning"];
@@ -52,6 +64,7 @@ impl Fit {
         Fit {
             text_arguments,
             null_content,
+            ids,
             thought_keys: keys.into_iter().filter(names).collect(),
             switches: differ("enable_thinking", flag()) || differ("thinking", flag()),
             efforts: differ("reasoning_effort", ["low".into(), "high".into()]),
@@ -60,15 +73,16 @@ impl Fit {
 }
 
 /// Whether a call is in the prompt, in a form that is no Python.
-fn shows_call(template: &ChatTemplate, text: bool, null: bool) -> bool {
+fn shows_call(template: &ChatTemplate, (text, null): (bool, bool), id: &str) -> bool {
     let given = json!({PROBE: GIVEN});
     let given = if text { given.to_string().into() } else { given };
-    let call = json!({"id": "callqzxv0", "type": "function", "function": {"name": PROBE, "arguments": given}});
+    let call =
+        json!({"id": id, "type": "function", "function": {"name": PROBE, "arguments": given}});
     let content = if null { Value::Null } else { "".into() };
     let messages = [
         json!({"role": "user", "content": "?"}),
         json!({"role": "assistant", "content": content, "tool_calls": [call]}),
-        json!({"role": "tool", "tool_call_id": "callqzxv0", "name": PROBE, "content": "!"}),
+        json!({"role": "tool", "tool_call_id": id, "name": PROBE, "content": "!"}),
     ];
     let tools = json!([{"type": "function", "function": {
         "name": PROBE, "description": "", "parameters": {"type": "object", "properties": {}},

@@ -62,6 +62,14 @@ impl Heard {
         Meant::of(&self.thought, &self.text, calls.collect())
     }
 
+    /// The same with numbers that some other model's calls had.
+    pub(super) fn renumbered(&self) -> Heard {
+        let calls = self.calls.iter().enumerate().map(|(i, (_, name, given))| {
+            (format!("toolu_0123456789abcdef{i}"), name.clone(), given.clone())
+        });
+        Heard { calls: calls.collect(), ..Heard::default() }
+    }
+
     pub(super) fn ids(&self) -> Vec<&str> {
         self.calls.iter().map(|(id, ..)| id.as_str()).collect()
     }
@@ -153,6 +161,70 @@ impl Protocol {
         let pieces = server.post(self.path, &self.body(tools, most, true));
         assert_eq!(pieces.status, 200, "{}: {pieces:?}", self.name);
         [(self.whole)(&whole), (self.pieces)(&pieces)]
+    }
+
+    /// What the model is asked next: the same, with `heard` and what each tool said to it, the last one `said`.
+    fn next(&self, heard: &Heard, tools: &Value, said: &str, numbers: bool) -> Value {
+        let mut body = self.body(tools, None, false);
+        let n = heard.calls.len();
+        let said = |i: usize| if i + 1 == n { said } else { "Yes." };
+        let object = |given: &str| serde_json::from_str::<Value>(given).unwrap();
+        let calls = || heard.calls.iter().enumerate();
+        let mut more = Vec::new();
+        match self.name {
+            "OpenAI responses" => {
+                let items = || heard.calls.iter();
+                more.extend(items().map(|(id, name, given)| {
+                    json!({"type": "function_call", "call_id": id, "name": name, "arguments": given})
+                }));
+                more.extend(calls().map(|(i, (id, ..))| {
+                    json!({"type": "function_call_output", "call_id": id, "output": said(i)})
+                }));
+            }
+            "Anthropic" => {
+                let block = |(_, (id, name, given)): (usize, &(String, String, String))| json!({"type": "tool_use", "id": id, "name": name, "input": object(given)});
+                let blocks: Vec<Value> = calls().map(block).collect();
+                more.push(json!({"role": "assistant", "content": blocks}));
+                let result = |(i, (id, ..)): (usize, &(String, String, String))| json!({"type": "tool_result", "tool_use_id": id, "content": said(i)});
+                let results: Vec<Value> = calls().map(result).collect();
+                more.push(json!({"role": "user", "content": results}));
+            }
+            own => {
+                let call = |(_, (id, name, given)): (usize, &(String, String, String))| {
+                    let given = if own == "Ollama" { object(given) } else { given.as_str().into() };
+                    let mut call =
+                        json!({"type": "function", "function": {"name": name, "arguments": given}});
+                    if numbers {
+                        call["id"] = id.as_str().into();
+                    }
+                    call
+                };
+                let list: Vec<Value> = calls().map(call).collect();
+                more.push(json!({"role": "assistant", "content": "", "tool_calls": list}));
+                more.extend(calls().map(|(i, (id, name, _))| match numbers {
+                    true => json!({"role": "tool", "tool_call_id": id, "content": said(i)}),
+                    false => json!({"role": "tool", "tool_name": name, "content": said(i)}),
+                }));
+            }
+        }
+        let list = if self.name == "OpenAI responses" { "input" } else { "messages" };
+        body[list].as_array_mut().unwrap().extend(more);
+        body
+    }
+
+    /// Why the model's template refuses to go on after `heard`, to which the tools said `said`. `numbers`: the client keeps calls' numbers.
+    pub(super) fn refusal(
+        &self,
+        server: &Server,
+        heard: &Heard,
+        tools: &Value,
+        said: &str,
+        numbers: bool,
+    ) -> String {
+        let answer = server.post(self.path, &self.next(heard, tools, said, numbers));
+        assert_eq!(answer.status, 400, "{}: {answer:?}", self.name);
+        let error = &answer.json()["error"];
+        error.as_str().or(error["message"].as_str()).unwrap().to_owned()
     }
 
     /// How what was heard differs from what is meant.
