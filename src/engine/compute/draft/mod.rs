@@ -1,6 +1,7 @@
 //! Tokens that may come, to be checked in one pass: a pass over weights that stream costs the same for one token as for sixteen. Who
 //! drafts is behind one trait; how much is drafted is arithmetic (`pace`). Checking is the batch's matter.
 
+mod credit;
 mod drafters;
 mod habit;
 mod model;

@@ -1,6 +1,7 @@
 //! How much to draft: arithmetic with what passes took and what of the drafts came. The number of tokens is the one that brings the
 //! most accepted tokens per second; where none does, drafts sleep, and are tried again after a while.
 
+use super::credit::Credit;
 use super::{Node, Tree};
 
 /// What drafters say of their tokens is believed by tenths.
@@ -40,6 +41,8 @@ pub struct Pace {
     ratios: Vec<Option<f64>>,
     /// By drafter.
     bins: Vec<[Bin; BINS]>,
+    /// What drafters may lose.
+    credit: Credit,
     /// What drafting for a pass took, when it was last done.
     draft_seconds: f64,
     /// Passes until drafts are tried again.
@@ -53,8 +56,9 @@ impl Pace {
     /// `prior`: seconds of passes of 1, 2, 4, ... tokens.
     pub fn new(prior: Vec<f64>) -> Pace {
         let ratios = vec![None; prior.len()];
-        let bins = Vec::new();
-        Pace { prior, ratios, bins, draft_seconds: 0.0, asleep: 0, nap: NAPS[0], fixed: false }
+        let (bins, credit) = (Vec::new(), Credit::default());
+        let (draft_seconds, asleep, nap, fixed) = (0.0, 0, NAPS[0], false);
+        Pace { prior, ratios, bins, credit, draft_seconds, asleep, nap, fixed }
     }
 
     /// Passes take what `prior` says and drafting takes nothing, whatever a clock says: how much is drafted then follows from the texts
@@ -66,6 +70,9 @@ impl Pace {
     /// Whether drafts are to be made for the next pass.
     pub fn is_awake(&mut self) -> bool {
         self.asleep = self.asleep.saturating_sub(1);
+        if self.asleep > 0 {
+            self.credit.idle();
+        }
         self.asleep == 0
     }
 
@@ -99,6 +106,9 @@ impl Pace {
         }
         bin.tried += 1.0;
         bin.came += f64::from(u8::from(came));
+        if came {
+            self.credit.gain(node.by);
+        }
     }
 
     /// How likely a token comes after its parent, by what its drafter said and how that was right so far.
@@ -148,24 +158,18 @@ impl Pace {
     /// Of `trees`, the nodes that bring the most tokens per second in a pass that computes `base` tokens anyway, and has room for
     /// `room` more. None where drafts lose; then they sleep for a while.
     pub(super) fn cut(&mut self, trees: &[Tree], base: usize, room: usize) -> Vec<Tree> {
-        let reached: Vec<Vec<f64>> = trees.iter().map(|tree| self.reached(tree)).collect();
-        let all = reached.iter().enumerate().flat_map(|(tree, reached)| {
-            reached.iter().enumerate().map(move |(node, &reach)| (tree, node, reach))
-        });
-        let mut all: Vec<(usize, usize, f64)> = all.collect();
-        if all.is_empty() {
-            return trees.to_vec();
-        }
-        // Stable, so that of two alike the one that comes before stays before.
-        all.sort_by(|a, b| b.2.total_cmp(&a.2));
-        all.truncate(room);
         #[expect(clippy::cast_precision_loss, reason = "few texts")]
         let texts = trees.len() as f64;
+        self.credit.pass(texts);
+        if trees.iter().all(Tree::is_empty) {
+            return trees.to_vec();
+        }
+        let all = self.affordable(trees, base, room);
         // The drafts are here, and what they took is spent, whatever becomes of them.
         let rate = |sum: f64, n: usize| sum / (self.seconds(base + n) + self.draft_seconds);
         let (mut best, mut best_rate, mut sum) = (0, rate(texts, 0) * MARGIN, texts);
         for (i, entry) in all.iter().enumerate() {
-            sum += entry.2;
+            sum += entry.reach;
             if rate(sum, i + 1) > best_rate {
                 (best, best_rate) = (i + 1, rate(sum, i + 1));
             }
@@ -180,11 +184,58 @@ impl Pace {
             self.nap = (self.nap * 2).min(NAPS[1]);
         }
         let mut kept: Vec<Vec<bool>> = trees.iter().map(|tree| vec![false; tree.len()]).collect();
-        for &(tree, node, _) in &all[..best] {
-            kept[tree][node] = true;
+        for entry in &all[..best] {
+            kept[entry.tree][entry.node] = true;
+            self.credit.spend(entry.by, entry.cost);
         }
         trees.iter().zip(&kept).map(|(tree, kept)| tree.retain(|i, _| kept[i])).collect()
     }
+
+    /// The nodes of `trees` that may be tried, the likeliest first: no more than `room`, and as many of each drafter as it may lose.
+    fn affordable(&self, trees: &[Tree], base: usize, room: usize) -> Vec<Entry> {
+        let reached: Vec<Vec<f64>> = trees.iter().map(|tree| self.reached(tree)).collect();
+        let all = reached.iter().enumerate().flat_map(|(tree, reached)| {
+            reached.iter().enumerate().map(move |(node, &reach)| (tree, node, reach))
+        });
+        let mut all: Vec<(usize, usize, f64)> = all.collect();
+        // Stable, so that of two alike the one that comes before stays before.
+        all.sort_by(|a, b| b.2.total_cmp(&a.2));
+        #[expect(clippy::cast_precision_loss, reason = "few texts")]
+        let per_second = trees.len() as f64 / self.seconds(base).max(1e-9);
+        let mut taken: Vec<Vec<bool>> = trees.iter().map(|tree| vec![false; tree.len()]).collect();
+        let mut at_risk: Vec<f64> = Vec::new();
+        let mut entries = Vec::new();
+        for (tree, node, reach) in all {
+            let Node { by, parent, .. } = trees[tree].nodes()[node];
+            if entries.len() == room {
+                break;
+            }
+            let n = base + entries.len();
+            let cost = (self.seconds(n + 1) - self.seconds(n)).max(0.0) * per_second;
+            if at_risk.len() <= by {
+                at_risk.resize(by + 1, 0.0);
+            }
+            let risk = at_risk[by] + cost * (1.0 - reach);
+            if parent.is_some_and(|parent| !taken[tree][parent]) || risk > self.credit.of(by) {
+                continue;
+            }
+            at_risk[by] = risk;
+            taken[tree][node] = true;
+            entries.push(Entry { tree, node, reach, by, cost });
+        }
+        entries
+    }
+}
+
+/// A node that may be tried.
+struct Entry {
+    tree: usize,
+    node: usize,
+    /// How likely it is reached.
+    reach: f64,
+    by: usize,
+    /// The tokens that would come without drafts in the time that it takes.
+    cost: f64,
 }
 
 /// The size of a pass that counts as alike.
@@ -258,6 +309,67 @@ mod tests {
         (0..10).for_each(|_| pace.passed(16, 3.0));
         assert!((pace.seconds(16) - 3.0).abs() < 0.1);
         assert!(pace.seconds(12) > 2.0);
+    }
+
+    /// Passes over streamed weights, as they are: each token takes 6 % more.
+    fn usual() -> Pace {
+        Pace::fixed((0..9).map(|i| 1.0 + 0.06 * f64::from((1 << i) - 1)).collect())
+    }
+
+    /// The time of a text of `n` tokens of which drafts that are said to be `likely` come with probability `come`, and the time that it
+    /// takes without drafts.
+    fn text(pace: &mut Pace, by: usize, likely: &[f32], come: f64, n: usize) -> (f64, f64) {
+        let (mut seconds, mut tokens, mut chance) = (0.0, 0, 0.0);
+        for pass in 0.. {
+            if tokens >= n {
+                break;
+            }
+            let mut tree = Tree::default();
+            if pace.is_awake() {
+                let mut chain = Tree::default();
+                for i in 0..30 {
+                    let likely = likely[(pass + i) % likely.len()];
+                    chain.add(Node { token: 1, parent: i.checked_sub(1), likely, by });
+                }
+                tree = pace.cut(&[chain], 1, 64).remove(0);
+            }
+            seconds += pace.seconds(1 + tree.len());
+            tokens += 1;
+            for node in tree.nodes() {
+                chance += come;
+                let came = chance >= 1.0;
+                pace.checked(node, came);
+                if !came {
+                    break;
+                }
+                chance -= 1.0;
+                tokens += 1;
+            }
+        }
+        (seconds, pace.seconds(1) * f64::from(u32::try_from(tokens).unwrap()))
+    }
+
+    #[test]
+    fn drafts_that_never_come_cost_next_to_nothing() {
+        for likely in [&[0.15, 0.4, 0.6, 0.7][..], &[0.9], &[0.3], &[0.6, 0.1, 0.99]] {
+            for n in [32, 100, 1000] {
+                let (with, without) = text(&mut usual(), 0, likely, 0.0, n);
+                assert!(with <= without / 0.965, "{likely:?}, {n}: {with} {without}");
+            }
+        }
+    }
+
+    #[test]
+    fn drafts_that_come_are_made() {
+        for (by, likely) in [(0, 0.6), (0, 0.9), (1, 0.9)] {
+            let (with, without) = text(&mut usual(), by, &[likely], 0.95, 200);
+            assert!(with * 2.5 < without, "{by}, {likely}: {with} {without}");
+        }
+        // Also after a time in which they did not.
+        let mut pace = usual();
+        text(&mut pace, 0, &[0.6], 0.0, 300);
+        let (with, without) = text(&mut pace, 0, &[0.6], 0.95, 1000);
+        assert!(with * 2.0 < without, "{with} {without}");
     }
 
     proptest! {
