@@ -1,7 +1,7 @@
 //! Streamed equals resident, to the last bit, for every architecture that libllama can build and every type of weight.
 //!
 //! The engine runs each tiny model with every block streamed and with none, on prompts of several lengths; the two must compute the
-//! same. A model without logits must be refused with a sentence. One model of each kind is run by the program itself, too, which
+//! same, and so must texts that share passes. A model without logits must be refused with a sentence. One model of each kind is run by the program itself, too, which
 //! must print the same and end well. What was tried goes to stdout and to `target/architectures.md`, as a table.
 
 use std::fmt::{self, Write as _};
@@ -14,8 +14,8 @@ use airrun::engine::{Engine, LoadOptions, StreamMode, Token};
 use airrun::gguf::Index;
 use serde::Deserialize;
 
-use crate::test_device;
 use crate::tiny_models::{self, Outcome, Spec};
+use crate::{batch, test_device};
 
 /// What every model is asked: one token, an odd few, several tiles of a matrix product. On one thread: more would wait
 /// for each other, because as many models are tried at once as there are cores.
@@ -39,6 +39,8 @@ pub(crate) const KINDS: [&str; 13] = [
     "gpt-oss",
     "nanbeige-loops",
 ];
+/// Architectures whose models do not write one token after another.
+pub(crate) const DIFFUSION: [&str; 4] = ["dream", "llada", "llada-moe", "rnd1"];
 /// In no sample: Mesa's software device compiles one shader of this type for minutes (more than three, with LLVM 15).
 const SLOW_SHADERS: &str = "llama-nvfp4";
 /// One per core of the smallest machine that the tests are for.
@@ -147,6 +149,14 @@ fn try_model(spec: &Spec, dir: &Path) -> Tried {
         };
         tried.map_err(|why| format!("{prompt}: {why}"))
     });
+    // Of many-expert mixtures, software devices do not survive several tokens in a pass.
+    let together = match spec.outcome {
+        Outcome::Logits if DIFFUSION.contains(&spec.arch) => refused_together(&path),
+        Outcome::Logits if test_device::is_cpu() => same_together(&path),
+        Outcome::Logits | Outcome::Refused => Ok(()),
+    };
+    let result =
+        result.and_then(|()| together.map_err(|why| format!("texts that share passes: {why}")));
     let by_program = |prompt: &Prompt| match spec.outcome {
         Outcome::Logits if is_sample => same_logits(&path, *prompt),
         Outcome::Logits | Outcome::Refused => Ok(()),
@@ -169,22 +179,68 @@ fn same_inside(path: &Path, prompt: Prompt) -> Tried {
     if bits(&streamed) == bits(&resident) { Ok(()) } else { Err("the logits differ".to_owned()) }
 }
 
-/// The logits after a prompt, with the options of `airrun logits`.
-fn computed(path: &Path, prompt: Prompt, stream: StreamMode) -> Result<Vec<f32>, String> {
-    let index = Index::open(path).map_err(|error| error.to_string())?;
-    let options = LoadOptions {
+/// As `airrun logits` opens models.
+fn options(threads: u32, stream: StreamMode) -> LoadOptions {
+    LoadOptions {
         device: test_device::choice(),
         stream,
         ctx: Some(1024),
-        threads: Some(prompt.threads),
+        threads: Some(threads),
         ubatch: Some(512),
         repack: false,
         ..LoadOptions::default()
-    };
-    let engine = Engine::open(Arc::new(index), &options).map_err(|error| error.to_string())?;
+    }
+}
+
+fn open(path: &Path, options: &LoadOptions) -> Result<Engine, String> {
+    let index = Index::open(path).map_err(|error| error.to_string())?;
+    Engine::open(Arc::new(index), options).map_err(|error| error.to_string())
+}
+
+/// The logits after a prompt.
+fn computed(path: &Path, prompt: Prompt, stream: StreamMode) -> Result<Vec<f32>, String> {
+    let engine = open(path, &options(prompt.threads, stream))?;
     let mut session = engine.session().map_err(|error| error.to_string())?;
     session.sync(&tokens(prompt)).map_err(|error| error.to_string())?;
     session.logits().map(<[f32]>::to_vec).map_err(|error| error.to_string())
+}
+
+/// Texts that share passes, streamed and resident: the same words, as likely to the last bit.
+fn same_together(path: &Path) -> Tried {
+    let prompts = [5, 40, 9].map(|n| tokens(prompt(n, 1)));
+    let said = |stream| -> Result<Vec<_>, String> {
+        let options = LoadOptions { sequences: 3, ..options(1, stream) };
+        let mut batcher = open(path, &options)?.batcher().map_err(|error| error.to_string())?;
+        batch::write(&mut batcher, &prompts).iter().map(heard).collect()
+    };
+    match said(StreamMode::Always)? == said(StreamMode::Never)? {
+        true => Ok(()),
+        false => Err("what is said differs".to_owned()),
+    }
+}
+
+/// No texts, but a sentence.
+fn refused_together(path: &Path) -> Tried {
+    for stream in [StreamMode::Always, StreamMode::Never] {
+        match open(path, &options(1, stream))?.batcher() {
+            Err(error) if error.to_string().contains("it is a diffusion model") => {}
+            other => return Err(format!("not refused: {:?}", other.err())),
+        }
+    }
+    Ok(())
+}
+
+/// What somebody heard, and how likely each token was, in bits.
+fn heard(ear: &batch::Ear) -> Result<(String, Vec<u32>), String> {
+    let ended = ear.ended()?;
+    let heard = ear.0.lock().unwrap();
+    let likely =
+        heard.scored.iter().flat_map(|scored| &scored.top).map(|one| one.logprob.to_bits());
+    let likely: Vec<u32> = likely.collect();
+    match likely.len() >= ended.n_generated && ended.n_generated > 0 {
+        true => Ok((heard.text.clone(), likely)),
+        false => Err("nothing was said".to_owned()),
+    }
 }
 
 /// A prompt of which no two neighbours are alike.

@@ -69,9 +69,10 @@ impl Sink for Ear {
 }
 
 impl Ear {
-    fn ended(&self) -> Ended {
+    /// How the text ended, or why it did not.
+    pub(crate) fn ended(&self) -> Result<Ended, String> {
         let heard = self.0.lock().unwrap();
-        heard.end.clone().expect("the text has ended").expect("and well")
+        heard.end.clone().expect("the text has ended")
     }
 }
 
@@ -130,7 +131,7 @@ fn check(name: &str, engine: &Engine, prompt: &[Token], ear: &Ear) {
     let ask =
         Ask { prompt: prompt.to_vec(), settings: greedy(), max_tokens: Some(N), ..Ask::default() };
     let alone = generate(&mut batcher, ask, go_on).unwrap();
-    let ended = ear.ended();
+    let ended = ear.ended().unwrap();
     assert_eq!(ended.n_prompt, prompt.len(), "{name}");
     let heard = ear.0.lock().unwrap();
     // The last token of a text that was cut was not computed.
@@ -194,7 +195,7 @@ fn beginnings_are_shared() {
     let prompt = tokens(100, 1, 2000);
     // The second and third wait until most of the first is read, and copy that.
     for (i, ear) in write(&mut batcher, &vec![prompt.clone(); 3]).iter().enumerate() {
-        let reused = ear.ended().n_reused;
+        let reused = ear.ended().unwrap().n_reused;
         assert!(if i == 0 { reused == 0 } else { (80..100).contains(&reused) }, "{i}: {reused}");
     }
     let tally = batcher.take_tally();
@@ -203,7 +204,7 @@ fn beginnings_are_shared() {
     // A new beginning takes the slot that was quiet for the longest time; the old one is still there.
     write(&mut batcher, &[tokens(50, 2, 2000)]);
     let ears = write(&mut batcher, &[prompt[..60].to_vec()]);
-    assert_eq!(ears[0].ended().n_reused, 59);
+    assert_eq!(ears[0].ended().unwrap().n_reused, 59);
 }
 
 #[test]
@@ -220,7 +221,7 @@ fn a_full_context_makes_the_youngest_wait() {
     let alone = open(&tiny_chat(), 1, StreamMode::Never);
     let mut read = 0;
     for (prompt, ear) in prompts.iter().zip(&ears) {
-        assert_eq!(ear.ended().n_generated, 190);
+        assert_eq!(ear.ended().unwrap().n_generated, 190);
         check("tiny-chat", &alone, prompt, ear);
         read += prompt.len();
     }

@@ -7,7 +7,7 @@ use std::fs;
 
 use serde_json::{Value, json};
 
-use crate::archs::KINDS;
+use crate::archs::{DIFFUSION, KINDS};
 use crate::serve::{Server, model_with_tools, with};
 use crate::tiny_models::{self, Outcome};
 
@@ -202,8 +202,8 @@ fn models() -> String {
         let row = rows.entry(spec.arch).or_insert((spec.outcome, false));
         row.1 |= is_sample;
     }
-    let mut out = "| architecture | resident | streamed, bit for bit | on a GPU, in every run of the tests |\n\
-                   |---|---|---|---|\n"
+    let mut out = "| architecture | resident | streamed, bit for bit | texts that share passes, streamed, bit for bit | on a GPU, in every run of the tests |\n\
+                   |---|---|---|---|---|\n"
         .to_owned();
     for (arch, (outcome, is_sample)) in rows {
         let (runs, gpu) = match (outcome, is_sample) {
@@ -211,7 +211,8 @@ fn models() -> String {
             (Outcome::Logits, true) => ("works", "works"),
             (Outcome::Logits, false) => ("works", ""),
         };
-        let _ = writeln!(out, "| `{arch}` | {runs} | {runs} | {gpu} |");
+        let texts = if DIFFUSION.contains(&arch) { "refused in words" } else { runs };
+        let _ = writeln!(out, "| `{arch}` | {runs} | {runs} | {texts} | {gpu} |");
     }
     out
 }
@@ -225,7 +226,7 @@ fn the_table_of_what_works_is_true() {
          ## Fields of requests\n\nOf {all} fields that clients send, {} work: a right value is taken and one of a wrong kind is refused. \
          {} are ignored, whatever they say. {} are refused in words with the model of the test, which takes tools, and has no thoughts, pictures or gaps to be filled.\n{fields}\n\
          ## Architectures\n\nA tiny model of each is computed with all blocks in memory and with all blocks streamed, with prompts of several \
-         lengths (`make test`, `archs`). Those of the last column are computed on a GPU as well (`make test-vulkan`; `VULKAN_EVERY=1` tries \
+         lengths, and with three texts that share passes (`make test`, `archs`). Those of the last column are computed on a GPU as well (`make test-vulkan`; `VULKAN_EVERY=1` tries \
          all). Models without logits of next tokens are refused.\n\n{}",
         counts.get("works").unwrap_or(&0),
         counts.get("ignored").unwrap_or(&0),
