@@ -320,6 +320,17 @@ impl Vocab<'_> {
         tokens.iter().all(|&t| self.contains(t)).then_some(tokens)
     }
 
+    /// What stands between two texts, where each of them ends with EOS besides.
+    pub fn between_texts(self) -> Option<Token> {
+        // SAFETY: a valid vocabulary.
+        let (both, sep) = unsafe {
+            let both = sys::llama_vocab_get_add_eos(self.0.as_ptr())
+                && sys::llama_vocab_get_add_sep(self.0.as_ptr());
+            (both, sys::llama_vocab_sep(self.0.as_ptr()))
+        };
+        (both && sep >= 0).then_some(sep)
+    }
+
     /// Whether texts begin with BOS.
     pub fn adds_bos(self) -> bool {
         // SAFETY: a valid vocabulary.
@@ -411,6 +422,7 @@ impl Context {
             raw.pooling_type = match pooling {
                 Pooling::OfModel => sys::LLAMA_POOLING_TYPE_UNSPECIFIED,
                 Pooling::Mean => sys::LLAMA_POOLING_TYPE_MEAN,
+                Pooling::Score => sys::LLAMA_POOLING_TYPE_RANK,
             };
         }
         raw.n_seq_max = params.n_seqs.max(1);

@@ -7,4 +7,6 @@ pub enum Pooling {
     OfModel,
     /// Their mean is taken.
     Mean,
+    /// The model's head says a number of them: how well a text answers a question.
+    Score,
 }

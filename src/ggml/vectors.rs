@@ -31,6 +31,24 @@ impl Context {
         Ok(context)
     }
 
+    /// A context whose model's head says how well a text answers a question.
+    pub fn for_scores(
+        model: Arc<Model>,
+        params: &ContextParams,
+        stop: Arc<AtomicBool>,
+    ) -> Result<Context, Error> {
+        Context::create(model, params, Some(Pooling::Score), stop)
+    }
+
+    /// What the head says of the last text: the first of its numbers, which is about it.
+    pub fn score(&self) -> Result<f32, Error> {
+        // SAFETY: a valid context; NULL if there is none. A head has one number at least.
+        let scores = unsafe { sys::llama_get_embeddings_seq(self.ptr.as_ptr(), 0) };
+        let scores = not_null("reading the score", scores)?;
+        // SAFETY: it points at that number, until the next batch.
+        Ok(unsafe { scores.read() })
+    }
+
     /// The vector of the last text, in a context whose pooling makes one.
     pub fn vector(&self) -> Result<&[f32], Error> {
         // SAFETY: a valid context; NULL if there is none.

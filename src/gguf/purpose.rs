@@ -58,7 +58,17 @@ const IMAGE: [&str; 17] = [
 /// `POOLING_TYPE_RANK` and those before it: how the vectors of a text become one.
 const POOLING: std::ops::RangeInclusive<u64> = 1..=4;
 
+/// Tensors of heads that score.
+const HEADS: [&str; 2] = ["cls.weight", "cls.output.weight"];
+
 impl Index {
+    /// Whether the model was made to say how well a text answers a question, and whether its head is there.
+    pub fn ranks(&self) -> (bool, bool) {
+        let meant = self.arch_uint("pooling_type") == Some(*POOLING.end());
+        let has_head = self.tensors.iter().any(|tensor| HEADS.contains(&tensor.name.as_str()));
+        (meant, has_head)
+    }
+
     /// What the model is for; an architecture that nobody knows is taken to write text.
     pub fn purpose(&self) -> Purpose {
         let arch = self.architecture();

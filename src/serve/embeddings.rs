@@ -16,6 +16,7 @@ use super::job::{Embed, Job};
 use super::prompt;
 use super::queue::{ENDED, Place};
 use super::server::{Admitted, Listener, Served, Server};
+use crate::engine::embed::Wanted;
 use crate::engine::{Error, Token};
 
 /// The most texts of one request.
@@ -37,7 +38,7 @@ pub(super) async fn openai(asked: Asked) -> Result<Json<Value>, ApiError> {
     let texts = prompt::inputs(served, fields, "input", MAX_INPUTS)?;
     let n_tokens: usize = texts.iter().map(Vec::len).sum();
     drop(body);
-    let vectors = vectors(&server, served, admitted, texts).await?;
+    let vectors = vectors(&server, served, admitted, texts, Wanted::Vector).await?;
     let entry = |(index, vector): (usize, Vec<f32>)| {
         let embedding = if base64 { packed(&vector).into() } else { json!(vector) };
         json!({"object": "embedding", "index": index, "embedding": embedding})
@@ -71,7 +72,7 @@ pub(super) async fn ollama(asked: Asked) -> Result<Json<Value>, ApiError> {
     let texts = inputs(served, fields, "input", MAX_INPUTS)?;
     let n_tokens: usize = texts.iter().map(Vec::len).sum();
     drop(body);
-    let vectors = vectors(&server, served, admitted, texts).await?;
+    let vectors = vectors(&server, served, admitted, texts, Wanted::Vector).await?;
     Ok(Json(json!({
         "model": served.name, "embeddings": vectors, "load_duration": 0,
         "total_duration": u64::try_from(begin.elapsed().as_nanos()).unwrap_or(u64::MAX),
@@ -89,7 +90,7 @@ pub(super) async fn ollama_old(asked: Asked) -> Result<Json<Value>, ApiError> {
     let admitted = server.admit().await?;
     let tokens = prompt::text_tokens(served, text)?;
     drop(body);
-    let mut vectors = vectors(&server, served, admitted, vec![tokens]).await?;
+    let mut vectors = vectors(&server, served, admitted, vec![tokens], Wanted::Vector).await?;
     Ok(Json(json!({ "embedding": vectors.pop() })))
 }
 
@@ -103,11 +104,13 @@ fn check_dimensions(served: &Served, fields: Fields<'_>) -> Result<(), ApiError>
     Err(fields.wrong("dimensions", &format!("{given}, as the model makes them")))
 }
 
+/// The vectors of `texts`, or the one number of each that is wanted instead.
 pub(super) async fn vectors(
     server: &Arc<Server>,
     served: &Served,
     admitted: Admitted,
     texts: Vec<Vec<Token>>,
+    wanted: Wanted,
 ) -> Result<Vec<Vec<f32>>, ApiError> {
     let room = served.n_ctx as usize;
     if texts.iter().any(Vec::is_empty) {
@@ -123,7 +126,7 @@ pub(super) async fn vectors(
     let (reply, answer) = oneshot::channel();
     // Of those who wait for this one, too, depends whether a pass is for somebody.
     let mut waiting = Waiting { listener: server.listen(), place: place.clone() };
-    let embed = Embed { texts: texts.into(), vectors: Vec::new(), reply };
+    let embed = Embed { wanted, texts: texts.into(), vectors: Vec::new(), reply };
     server.queue.push(Job::Embed(embed), place)?;
     // Dropped without an answer: the worker failed.
     let answer = answer.await.unwrap_or_else(|_| Err(ApiError::unavailable(ENDED)));

@@ -7,6 +7,7 @@ use tokio::sync::oneshot;
 use super::error::ApiError;
 use crate::engine::Token;
 use crate::engine::batch::{Request, Room};
+use crate::engine::embed::Wanted;
 
 /// Something to compute.
 #[derive(Debug)]
@@ -35,6 +36,8 @@ impl Job {
 /// Texts whose vectors are wanted.
 #[derive(Debug)]
 pub(super) struct Embed {
+    /// What they are to become.
+    pub(super) wanted: Wanted,
     /// Their tokens; what is left of them.
     pub(super) texts: VecDeque<Vec<Token>>,
     /// The vectors so far.

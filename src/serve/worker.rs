@@ -13,7 +13,7 @@ use super::error::ApiError;
 use super::job::{Embed, Job};
 use super::server::{Served, Server};
 use crate::engine::batch::{Batcher, Vector};
-use crate::engine::embed::{Embedder, normalised};
+use crate::engine::embed::{Embedder, Wanted, normalised};
 use crate::engine::{Engine, Error};
 
 /// How long to wait where all texts wait for their listeners.
@@ -189,11 +189,12 @@ impl Worker {
         };
         let vector = match &mut self.batcher {
             Some(batcher) => batcher.embed(&text),
-            None => self.embedder.embed(&text).map(Vector::Done),
+            None => self.embedder.embed(&text, embed.wanted).map(Vector::Done),
         };
         match vector {
             Ok(Vector::Done(vector)) => {
-                embed.vectors.push(normalised(vector));
+                let is_vector = embed.wanted == Wanted::Vector;
+                embed.vectors.push(if is_vector { normalised(vector) } else { vector });
                 self.embeds.push_back(embed);
             }
             Ok(vector) => {

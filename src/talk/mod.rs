@@ -9,6 +9,7 @@ mod hush;
 mod ids;
 pub mod marks;
 mod message;
+pub mod pair;
 pub mod speech;
 mod stop;
 pub mod template;

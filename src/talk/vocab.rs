@@ -128,6 +128,14 @@ impl Vocab {
         }
     }
 
+    /// What stands between two texts that are one prompt, where each of them ends with EOS besides.
+    pub(super) fn between_texts(&self) -> Option<Token> {
+        match &self.own {
+            Some(_) => None,
+            None => self.model.vocab().between_texts(),
+        }
+    }
+
     /// The prompt for what is missing between two texts; `None` for a model that was not made to fill in.
     ///
     /// # Errors

@@ -14,6 +14,7 @@ use crate::tiny_models;
 const MEAN: u32 = 1;
 const CLS: u32 = 2;
 const LAST: u32 = 3;
+const RANK: u32 = 4;
 
 /// Special tokens, then whole words and ends of words, as libllama wants WordPiece written.
 fn vocabulary() -> Vec<String> {
@@ -29,6 +30,11 @@ fn vocabulary() -> Vec<String> {
 
 /// Writes a random model of architecture `arch`, with a vocabulary of words and this pooling.
 pub(crate) fn model(dir: &Path, arch: &str, pooling: u32) -> PathBuf {
+    model_with(dir, arch, pooling, vec![])
+}
+
+/// The same with more keys.
+fn model_with(dir: &Path, arch: &str, pooling: u32, more: Vec<(String, Payload)>) -> PathBuf {
     let spec = tiny_models::all().iter().find(|spec| spec.name == arch).unwrap();
     let path = dir.join(format!("{arch}-{pooling}.gguf"));
     tiny_models::write(spec, &path).unwrap();
@@ -41,7 +47,7 @@ pub(crate) fn model(dir: &Path, arch: &str, pooling: u32) -> PathBuf {
     bytes[at..at + 4].copy_from_slice(b"bert");
     let words = vocabulary();
     let words: Vec<&str> = words.iter().map(String::as_str).collect();
-    let keys = [
+    let mut keys = vec![
         ("tokenizer.ggml.tokens".to_owned(), strings(&words)),
         ("tokenizer.ggml.padding_token_id".to_owned(), u32(0)),
         ("tokenizer.ggml.unknown_token_id".to_owned(), u32(1)),
@@ -52,6 +58,7 @@ pub(crate) fn model(dir: &Path, arch: &str, pooling: u32) -> PathBuf {
         ("tokenizer.ggml.mask_token_id".to_owned(), u32(4)),
         (format!("{arch}.pooling_type"), u32(pooling)),
     ];
+    keys.extend(more);
     fs::write(&path, with_keys(&bytes, &keys)).unwrap();
     path
 }
@@ -127,6 +134,66 @@ fn texts_become_vectors_as_the_file_says() {
         let server = Server::with_model(&path, &["--stream", "never"]);
         assert!(dot(&vectors(&server)[0], &by_pooling[0]) > 0.9999, "{arch}");
     }
+}
+
+/// What a server says of the texts, in the order in which they were sent, and how many tokens it read for that.
+fn scores(server: &Server, query: &str, documents: &[&str]) -> (Vec<f64>, u64) {
+    let answer = server.ask("/v1/rerank", &json!({"query": query, "documents": documents}));
+    let mut scores = vec![0.0; documents.len()];
+    let results = answer["results"].as_array().unwrap();
+    for result in results {
+        let at = usize::try_from(result["index"].as_u64().unwrap()).unwrap();
+        scores[at] = result["relevance_score"].as_f64().unwrap();
+    }
+    assert!(
+        results
+            .windows(2)
+            .all(|w| w[0]["relevance_score"].as_f64() >= w[1]["relevance_score"].as_f64())
+    );
+    (scores, answer["usage"]["prompt_tokens"].as_u64().unwrap())
+}
+
+#[test]
+fn a_head_says_how_well_texts_answer() {
+    let home = Home::new();
+    let path = model(home.path(), "bert", RANK).display().to_string();
+    let server = Server::with_model(&path, &["--stream", "always"]);
+    let documents = ["a dog ran", "the cat sat on a mat.", "the mat"];
+    let (all, n) = scores(&server, "the cat", &documents);
+    // One beginning, an end of each: [CLS] the cat [SEP] a dog ran [SEP].
+    assert_eq!(n, 3 * 5 + (3 + 7 + 2));
+    assert!(all[0] != all[1] && all[1] != all[2] && all.iter().all(|x| x.is_finite()), "{all:?}");
+    // It depends on the question, and on no other text; marks in a text are words.
+    for (document, score) in documents.iter().zip(&all) {
+        assert!((scores(&server, "the cat", &[document]).0[0] - score).abs() < 1e-4);
+        assert!((scores(&server, "a dog", &[document]).0[0] - score).abs() > 1e-6);
+    }
+    // Vectors and scores by turns; the same with resident weights.
+    assert!(dot(&vectors(&server)[0], &vectors(&server)[2]) > 0.9999);
+    assert_eq!(scores(&server, "the cat", &documents).0, all);
+    let resident = Server::with_model(&path, &["--stream", "never"]);
+    let same = scores(&resident, "the cat", &documents).0;
+    assert!(same.iter().zip(&all).all(|(a, b)| (a - b).abs() < 1e-4), "{same:?} {all:?}");
+    let long = json!({"query": "cat ".repeat(500), "documents": ["cat ".repeat(5000)]});
+    assert_eq!(server.post("/v1/rerank", &long).status, 400);
+
+    // A model that has a template for it, whose words are its own.
+    let template = crate::gguf_writer::str("[CLS] {query} [MASK] {document} [SEP]");
+    let key = ("tokenizer.chat_template.rerank".to_owned(), template);
+    let kinds: Vec<i32> = (0..vocabulary().len()).map(|i| if i < 5 { 3 } else { 1 }).collect();
+    let kinds = ("tokenizer.ggml.token_type".to_owned(), crate::gguf_writer::i32s(&kinds));
+    let path = model_with(home.path(), "qwen3", RANK, vec![key, kinds]);
+    let server = Server::with_model(path.to_str().unwrap(), &[]);
+    let n = |query: &str| scores(&server, query, &["a dog ran"]).1;
+    assert_eq!(n("the cat"), 3 + 2 + 3);
+    assert!(n("the cat [SEP]") > n("the cat") + 1);
+
+    // A file that promises a head, and has none.
+    let path = model(home.path(), "gemma-embedding", RANK);
+    let server = Server::with_model(path.to_str().unwrap(), &[]);
+    let answer = server.post("/v1/rerank", &json!({"query": "a", "documents": ["b"]}));
+    assert!(answer.status == 400 && answer.text.contains("no head"), "{answer:?}");
+    assert_eq!(server.post("/v1/embeddings", &json!({"input": "the cat"})).status, 200);
 }
 
 #[test]

@@ -12,8 +12,17 @@ use crate::ggml::{Context, ContextParams, KvType, Token};
 /// Makes vectors of texts.
 #[derive(Debug)]
 pub struct Embedder {
-    context: Option<Context>,
+    context: Option<(Wanted, Context)>,
     loaded: Arc<Loaded>,
+}
+
+/// What a text is to become.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Wanted {
+    /// A vector.
+    Vector,
+    /// One number: how well the text in it answers the question in it, as the model's head says.
+    Score,
 }
 
 impl Embedder {
@@ -22,12 +31,12 @@ impl Embedder {
         Embedder { context: None, loaded: engine.loaded() }
     }
 
-    /// The vector of a text, as the model makes it.
+    /// The vector of a text, as the model makes it, or the one number of its score.
     ///
     /// # Errors
     ///
     /// The text is empty or too long; the model cannot; too little memory; a computation that failed or was stopped.
-    pub fn embed(&mut self, tokens: &[Token]) -> Result<Vec<f32>, Error> {
+    pub fn embed(&mut self, tokens: &[Token], wanted: Wanted) -> Result<Vec<f32>, Error> {
         if tokens.is_empty() {
             return Err(Error::EmptyPrompt);
         }
@@ -35,15 +44,19 @@ impl Embedder {
         if tokens.len() > room as usize {
             return Err(Error::ContextTooSmall { tokens: tokens.len(), room: room as usize });
         }
-        let mut context = match self.context.take() {
-            Some(context) => context,
-            None => make(&self.loaded)?,
+        // There is room for one of them.
+        let mut context = match self.context.take().filter(|(kind, _)| *kind == wanted) {
+            Some((_, context)) => context,
+            None => make(&self.loaded, wanted)?,
         };
         context.truncate(0);
         let begin = Instant::now();
         let computed = self.loaded.checked(context.decode(tokens));
-        let result = computed.and_then(|()| Ok(context.vector()?.to_vec()));
-        self.context = Some(context);
+        let result = computed.and_then(|()| match wanted {
+            Wanted::Vector => Ok(context.vector()?.to_vec()),
+            Wanted::Score => Ok(vec![context.score()?]),
+        });
+        self.context = Some((wanted, context));
         let error = match result {
             Ok(vector) => {
                 self.loaded.monitor.passed(tokens.len(), begin);
@@ -66,7 +79,7 @@ fn room(loaded: &Loaded) -> u32 {
     }
 }
 
-fn make(loaded: &Loaded) -> Result<Context, Error> {
+fn make(loaded: &Loaded, wanted: Wanted) -> Result<Context, Error> {
     if loaded.model.has_encoder() && loaded.model.has_decoder() || loaded.model.is_diffusion() {
         return Err(Error::Request("this model makes no vectors".to_owned()));
     }
@@ -83,7 +96,11 @@ fn make(loaded: &Loaded) -> Result<Context, Error> {
         recall: loaded.recall.with_kv(KvType::F16),
     };
     let stop = loaded.monitor.stop_flag();
-    Context::for_vectors(loaded.model.clone(), &params, stop).map_err(ggml_error(&loaded.index))
+    let context = match wanted {
+        Wanted::Vector => Context::for_vectors(loaded.model.clone(), &params, stop),
+        Wanted::Score => Context::for_scores(loaded.model.clone(), &params, stop),
+    };
+    context.map_err(ggml_error(&loaded.index))
 }
 
 /// The same direction, with length 1.
