@@ -186,7 +186,15 @@ mod tests {
 
     fn job() -> (Job, Answer) {
         let (reply, answer) = oneshot::channel();
-        (Job::Embed(Embed { texts: VecDeque::new(), vectors: Vec::new(), reply }), answer)
+        (
+            Job::Embed(Embed {
+                wanted: crate::engine::embed::Wanted::Vector,
+                texts: VecDeque::new(),
+                vectors: Vec::new(),
+                reply,
+            }),
+            answer,
+        )
     }
 
     #[test]
