@@ -26,7 +26,7 @@ const PROMPT: usize = 256;
 #[derive(Clone, Copy, Debug, Default)]
 struct Sum {
     tokens: usize,
-    passes: u64,
+    per_pass: [usize; 2],
     seconds: f64,
     drafted: Drafted,
 }
@@ -34,7 +34,8 @@ struct Sum {
 impl Sum {
     fn add(&mut self, answer: &Answer) {
         self.tokens += answer.tokens.len();
-        self.passes += answer.passes;
+        self.per_pass[0] += answer.per_pass[0];
+        self.per_pass[1] += answer.per_pass[1];
         self.seconds += answer.prompt_seconds + answer.generate_seconds;
         self.drafted.tried += answer.drafted.tried;
         self.drafted.accepted += answer.drafted.accepted;
@@ -42,7 +43,7 @@ impl Sum {
 
     #[expect(clippy::cast_precision_loss, reason = "token counts are far below 2^53")]
     fn per_pass(&self) -> f64 {
-        self.tokens as f64 / self.passes.max(1) as f64
+        self.per_pass[0] as f64 / self.per_pass[1].max(1) as f64
     }
 
     #[expect(clippy::cast_precision_loss, reason = "token counts are far below 2^53")]
@@ -121,7 +122,7 @@ fn show(
         let line = |test: &str, sum: &Sum| {
             json!({
                 "test": test, "draft": who.filter(|_| test == "text+draft"),
-                "tokens": sum.tokens, "seconds": sum.seconds, "passes": sum.passes,
+                "tokens": sum.tokens, "seconds": sum.seconds, "passes": sum.per_pass[1],
                 "tokens_per_second": sum.per_second(), "tokens_per_pass": sum.per_pass(),
                 "drafted": sum.drafted.tried, "accepted": sum.drafted.accepted,
             })

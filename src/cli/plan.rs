@@ -10,7 +10,7 @@ use crate::cli::exit::ExitStatus;
 use crate::cli::interrupt::Interrupt;
 use crate::cli::printer::Printer;
 use crate::cli::progress::{Status, Watched};
-use crate::cli::resolve;
+use crate::cli::{resolve, start};
 use crate::engine::{LoadOptions, planning};
 use crate::gguf::printable;
 use crate::plan::report::{ASCII, Look, Report, UNICODE};
@@ -49,6 +49,9 @@ pub(crate) fn run(args: &PlanArgs, printer: &Printer) -> anyhow::Result<ExitStat
         report.text(look())
     };
     printer.data(&text)?;
+    let writes_text = index.purpose().not_for_text().is_none();
+    let long = start::too_long(&planned.context(&index, &options), "").filter(|_| writes_text);
+    long.iter().for_each(|line| printer.warn(line));
     match forecast.doubt {
         Some(Doubt::Busy) => printer.warn(
             "something else computed while this machine was measured: it may be faster than this says; \

@@ -71,15 +71,26 @@ fn drafts(foreseen: &Foreseen) -> String {
     format!("drafts by {who}: about {per_pass:.1} tokens in a pass, {}", rounded(rate))
 }
 
+/// What is said of a context that is longer than the one that the model was made for.
+pub(super) fn too_long(context: &ContextRoom, of: &str) -> Option<String> {
+    let ContextRoom { each, asked, trained, .. } = *context;
+    let (trained, asked) = (trained?, asked?);
+    (asked > trained).then(|| {
+        let times = asked.div_ceil(trained.max(1));
+        format!(
+            "context: {each} tokens{of}, and the model was made for {trained}: beyond that it gets worse \
+             (--rope-scale {times} stretches its rotary positions)"
+        )
+    })
+}
+
 /// What is odd about the context, if anything is.
 fn context(context: &ContextRoom, of: &str, writes_text: bool) -> Option<String> {
     let ContextRoom { each, asked, trained, more } = *context;
     let trained = trained?;
     match asked {
         Some(0) => None,
-        Some(n) if n > trained && writes_text => Some(format!(
-            "context: {each} tokens{of}, and the model was made for {trained}: beyond that it gets worse"
-        )),
+        Some(n) if n > trained && writes_text => too_long(context, of),
         Some(n) if n < LEAST && each > n => {
             Some(format!("context: {each} tokens{of}, which is the least"))
         }
@@ -106,7 +117,8 @@ mod tests {
         };
         let want = "context: 512 of the model's 1024 tokens; -c 1024 takes 1.00 MiB more";
         assert_eq!(said(512, None, Some(1024)), want);
-        assert!(said(2048, Some(2048), Some(1024)).contains("made for 1024"));
+        let long = said(2000, Some(2000), Some(1024));
+        assert!(long.contains("made for 1024") && long.contains("--rope-scale 2 "), "{long}");
         assert!(said(256, Some(64), Some(1024)).contains("the least"));
         for (each, asked, trained) in [
             (1024, None, Some(1024)),

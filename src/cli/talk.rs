@@ -398,7 +398,7 @@ pub(crate) fn computed(answer: &Answer) -> Option<(usize, f64)> {
 fn drafted(answer: &Answer) -> String {
     let engine::draft::Drafted { tried, accepted } = answer.drafted;
     #[expect(clippy::cast_precision_loss, reason = "token counts are far below 2^53")]
-    let per_pass = answer.tokens.len() as f64 / answer.passes.max(1) as f64;
+    let per_pass = answer.per_pass[0] as f64 / answer.per_pass[1].max(1) as f64;
     format!("; {per_pass:.1} tokens/pass, {accepted} of {tried} drafted accepted")
 }
 

@@ -67,6 +67,21 @@ fn what_makes_no_sense_is_refused() {
     assert!(!well && why.starts_with("airrun: "), "{why}");
 }
 
+#[test]
+fn a_context_beyond_the_models_own_is_said_once() {
+    let model = tiny();
+    for args in [&["plan", &model][..], &["run", &model, "Hi", "-n", "1"]] {
+        let said = |more: &[&str]| {
+            let (_, why, well) = airrun(&[args, more].concat());
+            assert!(well, "{why}");
+            why.matches("made for 1024").count()
+        };
+        assert_eq!(said(&["-c", "2048"]), 1, "{args:?}");
+        assert_eq!(said(&["-c", "1024"]), 0, "{args:?}");
+        assert_eq!(said(&["-c", "2048", "--rope-scale", "2"]), 0, "{args:?}");
+    }
+}
+
 fn plan(more: &[&str]) -> Value {
     let model = tiny();
     let args = [&["plan", &model, "--json", "--stream", "always"][..], more].concat();

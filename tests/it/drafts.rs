@@ -157,6 +157,12 @@ fn any_draft_leaves_greedy_and_sampled_texts_as_they_are() {
                     per_pass.push(got.tokens.len() as f64 / got.passes as f64);
                 }
                 assert!(got.drafted.accepted <= got.drafted.tried, "{name}");
+                // Without drafts, each pass from the prompt's last on brings one; the one that ends an answer counts.
+                let all = want.tokens.len() + usize::from(want.finish == Finish::Stop);
+                assert_eq!(want.per_pass, [all, all], "{name}");
+                let [brought, passes] = got.per_pass;
+                let all = got.tokens.len() + usize::from(got.finish == Finish::Stop);
+                assert!(brought == all && passes <= all, "{name}: {brought} in {passes}");
             }
         }
         per_pass.sort_by(f64::total_cmp);

@@ -419,7 +419,7 @@ impl Batcher {
         if *n_done < tokens.len() {
             return;
         }
-        let (mut at, mut row) = (None, first + n - 1);
+        let (mut at, mut row, mut chosen_here) = (None, first + n - 1, 0);
         let going = loop {
             let chosen = match self.context.logits_of(row) {
                 Ok(logits) => running.next(logits, &self.loaded, &mut self.pool),
@@ -429,6 +429,7 @@ impl Batcher {
                 Ok(chosen) => chosen,
                 Err(error) => break Err(error),
             };
+            chosen_here += 1;
             self.tally.generated += usize::from(token.is_some());
             tokens.extend(token);
             let next = token.and_then(|token| part.tree.child(at, token));
@@ -443,7 +444,7 @@ impl Batcher {
         self.tally.drafted += drafted.tried;
         self.tally.accepted += drafted.accepted;
         if let Some(running) = &mut self.slots[slot].running {
-            running.count(drafted);
+            running.count(chosen_here, drafted);
         }
         match going {
             Ok(going) => {

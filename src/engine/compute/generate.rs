@@ -27,6 +27,8 @@ pub struct Answer {
     pub n_reused: usize,
     /// Tokens of it that came with the prompt's last pass.
     pub n_first: usize,
+    /// Tokens that passes brought, the one that ended it included, and how many passes those were: the prompt's last, and all after it.
+    pub per_pass: [usize; 2],
     /// What was drafted of it, and what of that came.
     pub drafted: Drafted,
     /// Seconds from the start to the first logits.
@@ -141,6 +143,7 @@ pub fn generate(
         n_prompt: ended.n_prompt,
         n_reused: ended.n_reused,
         n_first: ended.n_first,
+        per_pass: ended.per_pass,
         drafted: ended.drafted,
         prompt_seconds: ended.seconds[0],
         generate_seconds: ended.seconds[1],

@@ -93,7 +93,7 @@ impl Planned {
     }
 
     /// The context beside the one that the model was made for.
-    pub(super) fn context(&self, index: &Index, options: &LoadOptions) -> ContextRoom {
+    pub fn context(&self, index: &Index, options: &LoadOptions) -> ContextRoom {
         let shares = options.shares();
         let trained = trained(index, options);
         let n_ctx = self.plan.n_ctx;

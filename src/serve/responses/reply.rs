@@ -282,6 +282,7 @@ mod tests {
             n_reused: 4,
             n_generated: 3,
             n_first: 1,
+            per_pass: [3, 3],
             tokens: Vec::new(),
             written: Vec::new(),
             drafted: Default::default(),

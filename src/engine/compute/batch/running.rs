@@ -130,6 +130,8 @@ pub struct Ended {
     pub n_generated: usize,
     /// How many of them came with the prompt's last pass: one, or more with drafts.
     pub n_first: usize,
+    /// Tokens that passes brought, the one that ended the text included, and how many passes those were: the prompt's last, and all after it.
+    pub per_pass: [usize; 2],
     /// They themselves.
     pub written: Vec<Token>,
     /// What was drafted of them.
@@ -166,6 +168,7 @@ pub(super) struct Running {
     written: Vec<Token>,
     /// How many of them came with the prompt's last pass, once it is over.
     n_first: Option<usize>,
+    per_pass: [usize; 2],
     drafted: Drafted,
     /// Its number among all texts.
     pub(super) born: u64,
@@ -228,6 +231,7 @@ impl Running {
             parked: false,
             begun: Instant::now(),
             n_first: None,
+            per_pass: [0, 0],
             first: None,
             blocked: None,
             sink: request.sink,
@@ -271,8 +275,10 @@ impl Running {
         self.sampler.as_ref().is_some_and(|s| s.would_allow(tokens) == tokens.len())
     }
 
-    /// A pass that brought it tokens is over, and so much was drafted for it.
-    pub(super) fn count(&mut self, drafted: Drafted) {
+    /// A pass that brought it `chosen` tokens is over, and so much was drafted for it.
+    pub(super) fn count(&mut self, chosen: usize, drafted: Drafted) {
+        self.per_pass[0] += chosen;
+        self.per_pass[1] += 1;
         self.n_first.get_or_insert(self.written.len());
         self.drafted.tried += drafted.tried;
         self.drafted.accepted += drafted.accepted;
@@ -400,6 +406,7 @@ impl Running {
             n_reused: self.n_reused,
             n_generated: self.written.len(),
             n_first: self.n_first.unwrap_or_default(),
+            per_pass: self.per_pass,
             written: self.written,
             drafted: self.drafted,
             tokens,
