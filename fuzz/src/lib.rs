@@ -108,8 +108,8 @@ pub fn template(data: &[u8]) {
 /// A schema for answers: a grammar or a refusal, and the grammar is one.
 pub fn schema(data: &[u8]) {
     let Ok(schema) = serde_json::from_slice(data) else { return };
-    if let Ok(text) = engine::grammar_of_schema(&schema) {
-        let _ = engine::check_grammar_text(&text);
+    if let Ok(text) = engine::Grammar::of_schema(&schema, false) {
+        let _ = engine::check_grammar_text(&text.rules);
     }
 }
 

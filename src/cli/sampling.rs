@@ -8,9 +8,7 @@ use crate::cli::args::SampleArgs;
 use crate::cli::args::sampling::{self as args, FormatArgs, MoreSampleArgs};
 use crate::cli::exit::Failure;
 use crate::cli::input;
-use crate::engine::{
-    Dry, Grammar, Mirostat, SamplerSettings, check_grammar_text, grammar_of_schema,
-};
+use crate::engine::{Dry, Grammar, Mirostat, SamplerSettings, check_grammar_text};
 use crate::models::Settings;
 
 /// What the sampler is told: what the user said, else what came with the model.
@@ -78,7 +76,6 @@ fn mirostat(args: &MoreSampleArgs) -> Option<Mirostat> {
 
 /// What answers must fit, if the user said so.
 pub(crate) fn grammar(args: &FormatArgs) -> anyhow::Result<Option<Grammar>> {
-    let grammar = |rules: String| Some(Grammar { rules, root: "root".to_owned() });
     let schema = match (&args.json_schema, &args.json_schema_file) {
         (Some(text), _) => Some(text.clone()),
         (None, Some(file)) => Some(read(file)?),
@@ -89,7 +86,7 @@ pub(crate) fn grammar(args: &FormatArgs) -> anyhow::Result<Option<Grammar>> {
             let hint = "a schema is JSON, such as '{\"type\": \"object\"}'";
             Failure::error(format!("the JSON schema is not JSON: {error}"), hint)
         })?;
-        return Ok(grammar(grammar_of_schema(&schema)?));
+        return Ok(Some(Grammar::of_schema(&schema, true)?));
     }
     let text = match (&args.grammar, &args.grammar_file) {
         (Some(text), _) => text.clone(),
@@ -97,7 +94,7 @@ pub(crate) fn grammar(args: &FormatArgs) -> anyhow::Result<Option<Grammar>> {
         (None, None) => return Ok(None),
     };
     check_grammar_text(&text)?;
-    Ok(grammar(text))
+    Ok(Some(Grammar::of(text)))
 }
 
 /// Longer ones are refused in any case, in other words. (bytes)

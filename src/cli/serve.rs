@@ -134,17 +134,21 @@ fn log(how: LogArg, printer: Printer) -> Option<Log> {
     match how {
         LogArg::Off => None,
         LogArg::Text => Some(Log::new(move |line| {
-            let Line { method, path, status, seconds, .. } = line;
+            let Line { method, path, status, seconds, warnings, .. } = line;
             let time = chrono::Local::now().format("%H:%M:%S");
-            printer.dim(format_args!("{time} {method} {path} {status}, {seconds:.2} s"));
+            let told: String = warnings.iter().map(|warning| format!("; {warning}")).collect();
+            printer.dim(format_args!("{time} {method} {path} {status}, {seconds:.2} s{told}"));
         })),
         LogArg::Json => Some(Log::new(move |line| {
-            let Line { method, path, status, bytes, seconds } = line;
+            let Line { method, path, status, bytes, seconds, warnings } = line;
             let time = chrono::Utc::now().to_rfc3339_opts(chrono::SecondsFormat::Millis, true);
-            let line = serde_json::json!({
+            let mut line = serde_json::json!({
                 "time": time, "method": method, "path": path, "status": status, "bytes": bytes,
                 "seconds": seconds,
             });
+            if !warnings.is_empty() {
+                line["warnings"] = warnings.clone().into();
+            }
             printer.say(line);
         })),
     }

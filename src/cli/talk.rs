@@ -111,6 +111,9 @@ impl Talk {
         printer: Printer,
     ) -> anyhow::Result<Talk> {
         let grammar = sampling::grammar(&sample.format)?;
+        for warning in grammar.iter().flat_map(|grammar| &grammar.loose) {
+            printer.warn(warning);
+        }
         for note in &chosen.settings.notes {
             printer.warn(note);
         }

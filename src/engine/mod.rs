@@ -39,7 +39,7 @@ pub mod planning {
 
 pub use crate::ggml::{
     Dry, KvType, Mirostat, Recall, Rope, RopeScaling, SamplerSettings, Token, Verbosity,
-    check_grammar_text, grammar_of_schema, knows_architecture, set_verbosity,
+    check_grammar_text, knows_architecture, set_verbosity,
 };
 pub use crate::gguf::Index;
 pub use crate::plan::{Foreseen, StreamMode, Tier};

@@ -48,7 +48,7 @@ pub use defer::{Deferred, Unfilled};
 pub use devices::{DeviceKind, DeviceMemory};
 pub use event::Event;
 pub use gauge::Matmul;
-pub use grammar::{check_grammar_text, grammar_of_schema};
+pub use grammar::{Loose, SchemaGrammar, check_grammar_text, grammar_of_schema};
 pub use graph::{Graph, Tensor};
 pub use llama::{
     Context, ContextParams, Keep, Model, ModelParams, OnProgress, Special, Taken, Token, Vocab,

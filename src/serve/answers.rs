@@ -126,6 +126,9 @@ pub(super) fn call_id(unique: &str, index: usize, i: usize) -> String {
     (0..9).map(letter).collect()
 }
 
+/// The header of what was not done as it was asked.
+pub(super) const WARNING: &str = "x-airrun-warning";
+
 /// `response`, with what was not done as it was asked: protocols have no place for it but a header.
 pub(super) fn warned(mut response: Response, warnings: &[String]) -> Response {
     for warning in warnings {
@@ -133,7 +136,7 @@ pub(super) fn warned(mut response: Response, warnings: &[String]) -> Response {
         let text: String =
             warning.chars().map(|c| if (' '..='~').contains(&c) { c } else { '?' }).collect();
         if let Ok(value) = HeaderValue::from_str(&text) {
-            response.headers_mut().append("x-airrun-warning", value);
+            response.headers_mut().append(WARNING, value);
         }
     }
     response

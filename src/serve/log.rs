@@ -12,6 +12,7 @@ use axum::response::Response;
 use hyper::body::Body as _;
 use tokio_stream::StreamExt;
 
+use super::answers::WARNING;
 use super::server::Server;
 
 /// Paths that are asked for all the time, by programs that watch.
@@ -30,6 +31,8 @@ pub struct Line {
     pub bytes: u64,
     /// From the request to the end of the answer.
     pub seconds: f64,
+    /// What was not done as it was asked.
+    pub warnings: Vec<String>,
 }
 
 /// Where lines go.
@@ -73,10 +76,12 @@ pub(super) async fn log(
     let wanted = server.config.log.clone().filter(|_| !WATCHED.contains(&path.as_str()));
     let Some(log) = wanted else { return next.run(request).await };
     let method = request.method().to_string();
-    let line = Line { method, path, status: 0, bytes: 0, seconds: 0.0 };
+    let line = Line { method, path, status: 0, bytes: 0, seconds: 0.0, warnings: Vec::new() };
     let mut answer = Answer { log, line, begin: Instant::now() };
     let response = next.run(request).await;
     answer.line.status = response.status().as_u16();
+    let warnings = response.headers().get_all(WARNING).iter();
+    answer.line.warnings = warnings.filter_map(|w| Some(w.to_str().ok()?.to_owned())).collect();
     if let Some(bytes) = response.body().size_hint().exact() {
         answer.line.bytes = bytes;
         return response;

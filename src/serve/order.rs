@@ -13,9 +13,7 @@ use super::job::Job;
 use super::preset::Preset;
 use super::server::{Admitted, Served, Server};
 use crate::engine::batch::{Course, Request};
-use crate::engine::{
-    Error, Grammar, SamplerSettings, Token, check_grammar_text, grammar_of_schema,
-};
+use crate::engine::{Error, Grammar, SamplerSettings, Token, check_grammar_text};
 use crate::talk::StopWords;
 
 /// The most texts of one request.
@@ -47,6 +45,11 @@ pub(super) struct Order {
 }
 
 impl Order {
+    /// What a schema asks for and nothing holds the answer to.
+    pub(super) fn loose(&self) -> Vec<String> {
+        self.grammar.as_ref().map(|grammar| grammar.loose.clone()).unwrap_or_default()
+    }
+
     /// Sends it to the worker.
     ///
     /// # Errors
@@ -104,18 +107,21 @@ pub(super) fn stops(fields: Fields<'_>, preset: &Preset) -> Result<Vec<String>, 
 }
 
 /// The grammar of what fits a JSON schema.
-pub(super) fn schema_grammar(param: &str, schema: &Value) -> Result<Grammar, ApiError> {
+pub(super) fn schema_grammar(
+    param: &str,
+    schema: &Value,
+    strict: bool,
+) -> Result<Grammar, ApiError> {
     // Some take their time, and other clients' requests should not.
-    let rules = block_in_place(|| grammar_of_schema(schema))
-        .map_err(|e| ApiError::field(param, e.to_string()))?;
-    Ok(Grammar { rules, root: "root".to_owned() })
+    block_in_place(|| Grammar::of_schema(schema, strict))
+        .map_err(|e| ApiError::field(param, e.to_string()))
 }
 
 /// `json_schema` and `grammar`, as llama-server takes them.
 pub(super) fn own_grammar(fields: Fields<'_>) -> Result<Option<Grammar>, ApiError> {
     match fields.any("json_schema") {
         Some(schema) if schema.is_object() => {
-            return schema_grammar("json_schema", schema).map(Some);
+            return schema_grammar("json_schema", schema, true).map(Some);
         }
         Some(_) => return Err(fields.wrong("json_schema", "a JSON schema, which is an object")),
         None => {}
@@ -124,7 +130,7 @@ pub(super) fn own_grammar(fields: Fields<'_>) -> Result<Option<Grammar>, ApiErro
         return Ok(None);
     };
     check_grammar_text(text).map_err(|error| ApiError::field("grammar", error.to_string()))?;
-    Ok(Some(Grammar { rules: text.to_owned(), root: "root".to_owned() }))
+    Ok(Some(Grammar::of(text.to_owned())))
 }
 
 /// Whether a request may bring a grammar of its own: one can be written that takes any time to follow, for which all others wait.

@@ -73,15 +73,22 @@ fn thought_limit(
     }))
 }
 
-/// The grammar of an answer to `prompt`, of which `format` may have been asked.
+/// The grammar of an answer to `prompt`, of which `format` may have been asked; what it cannot hold the answer to becomes a warning.
 pub(super) fn grammar(
-    prompt: &Prompt,
+    prompt: &mut Prompt,
     format: Option<Grammar>,
 ) -> Result<Option<Grammar>, ApiError> {
-    let format = format.map(|Grammar { rules, root }| (rules, root));
-    let grammar = block_in_place(|| prompt.grammar(format));
-    let grammar = grammar.map_err(|error| ApiError::field("tools", error))?;
-    Ok(grammar.map(|(rules, root)| Grammar { rules, root }))
+    let (format, loose) = match format {
+        Some(Grammar { rules, root, loose }) => (Some((rules, root)), loose),
+        None => (None, Vec::new()),
+    };
+    let held = block_in_place(|| prompt.grammar(format));
+    let Some(held) = held.map_err(|error| ApiError::field("tools", error))? else {
+        return Ok(None);
+    };
+    let loose = held.loose.unwrap_or(loose);
+    prompt.warnings.extend(loose.iter().cloned());
+    Ok(Some(Grammar { rules: held.rules, root: held.root, loose }))
 }
 
 /// The tokens of a text as it is.

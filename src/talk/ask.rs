@@ -47,6 +47,17 @@ impl Ask {
     }
 }
 
+/// What an answer must fit.
+#[derive(Debug)]
+pub struct Held {
+    /// Rules in libllama's form (GBNF).
+    pub rules: String,
+    /// The rule that the answer must fit.
+    pub root: String,
+    /// What tools ask of their parameters that the rules do not hold an answer to; none if it is no call.
+    pub loose: Option<Vec<String>>,
+}
+
 /// What a conversation became.
 #[derive(Clone, Debug)]
 pub struct Prompt {
@@ -109,25 +120,24 @@ impl Prompt {
         reader(&self.dialect, &self.text[..self.known], self.tools.as_ref(), live)
     }
 
-    /// The grammar of an answer that must call a tool, or fit a `format` (its rules, and their root): the rules, and their root.
+    /// The grammar of an answer that must call a tool, or fit a `format` (its rules, and their root).
     ///
     /// # Errors
     /// A tool whose parameters cannot be held.
-    pub fn grammar(
-        &self,
-        format: Option<(String, String)>,
-    ) -> Result<Option<(String, String)>, String> {
+    pub fn grammar(&self, format: Option<(String, String)>) -> Result<Option<Held>, String> {
         let opening = Opening { thought: self.thought_end(), quiet: self.quiet };
         if let Some(tools) = self.tools.as_ref().filter(|tools| tools.required) {
-            let rules = grammar::call(&self.dialect, &opening, tools)?;
-            return Ok(Some((rules, grammar::ROOT.to_owned())));
+            let (rules, loose) = grammar::call(&self.dialect, &opening, tools)?;
+            let root = grammar::ROOT.to_owned();
+            return Ok(Some(Held { rules, root, loose: Some(loose) }));
         }
         let Some((rules, root)) = format else { return Ok(None) };
         let after = grammar::after_thought(&self.dialect, &opening, &rules, &root);
-        Ok(Some(match after.filter(|_| !self.continues) {
+        let (rules, root) = match after.filter(|_| !self.continues) {
             Some(all) => (all, grammar::ROOT.to_owned()),
             None => (rules, root),
-        }))
+        };
+        Ok(Some(Held { rules, root, loose: None }))
     }
 
     /// How the model speaks.

@@ -260,8 +260,8 @@ fn texts_end_where_they_must() {
         end(&mut batcher, &|_| {}, &tokens(256, 0, 2000)).unwrap_err().contains("room for 255")
     );
     let nonsense = |request: &mut Request| {
-        let (rules, root) = ("root ::= nothing".to_owned(), "root".to_owned());
-        request.grammar = Some(airrun::engine::Grammar { rules, root });
+        let rules = "root ::= nothing".to_owned();
+        request.grammar = Some(airrun::engine::Grammar::of(rules));
     };
     assert!(end(&mut batcher, &nonsense, &prompt).unwrap_err().contains("grammar"));
     assert_eq!(end(&mut batcher, &by_itself, &prompt).unwrap().finish, Finish::Stop);

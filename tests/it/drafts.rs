@@ -234,7 +234,7 @@ fn request(prompt: &[Token], grammar: Option<Grammar>, ear: &Ear) -> Request {
 #[test]
 fn several_texts_and_grammars_share_passes_with_drafts() {
     let rules = r#"root ::= "{\"capital\": \"" [A-Z] [a-z]* "\"}""#.to_owned();
-    let grammar = Grammar { rules, root: "root".to_owned() };
+    let grammar = Grammar::of(rules);
     let mut answers = Vec::new();
     for draft in [Draft::None, ngrams(), small()] {
         let engine = open(&tiny_chat(), draft, 4);

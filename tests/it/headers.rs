@@ -127,7 +127,10 @@ fn try_model(spec: &Spec, dir: &Path, is_chosen: impl Fn(usize) -> bool) -> Stri
         }
         fs::write(&path, changed(&file, &format!("{}.{key}", spec.arch), &value)).unwrap();
         if let Some(why) = try_file(&path) {
-            writeln!(wrong, "{}: {key} = {text}: {why}", spec.name).unwrap();
+            let line = format!("{}: {key} = {text}: {why}", spec.name);
+            // Trying all takes long: what is known by then is not lost when it is given up.
+            eprintln!("{line}");
+            writeln!(wrong, "{line}").unwrap();
         }
     }
     fs::remove_file(&path).unwrap();

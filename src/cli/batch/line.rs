@@ -3,7 +3,7 @@
 
 use serde_json::{Map, Value, json};
 
-use crate::engine::{Grammar, SamplerSettings, Token, grammar_of_schema};
+use crate::engine::{Grammar, SamplerSettings, Token};
 use crate::talk::first::prompt_tokens;
 use crate::talk::template::ChatTemplate;
 use crate::talk::{StopWords, Vocab};
@@ -225,7 +225,7 @@ fn grammar(map: &Map<String, Value>) -> Result<Option<Grammar>, String> {
         Some("json_schema") => format["json_schema"]["schema"].clone(),
         _ => return Err("'response_format' must be text, json_object or json_schema".to_owned()),
     };
-    let rules =
-        grammar_of_schema(&schema).map_err(|error| format!("'response_format': {error}"))?;
-    Ok(Some(Grammar { rules, root: "root".to_owned() }))
+    let strict = format["json_schema"]["strict"] == true;
+    let made = Grammar::of_schema(&schema, strict);
+    made.map(Some).map_err(|error| format!("'response_format': {error}"))
 }

@@ -112,6 +112,7 @@ pub(crate) fn run(args: &BatchArgs, printer: &Printer) -> anyhow::Result<ExitSta
         done,
         counts: counts.clone(),
         finished: Finished::default(),
+        loose: Vec::new(),
     };
     let template = engine.chat_template()?;
     let settings = sampling::settings(&args.sample, &chosen.settings);
@@ -126,6 +127,9 @@ pub(crate) fn run(args: &BatchArgs, printer: &Printer) -> anyhow::Result<ExitSta
     };
     work.go(&mut batcher, &reader, &interrupt)?;
     drop(status);
+    for warning in &work.loose {
+        printer.warn(warning);
+    }
     batcher.remember_drafts();
     let tokens = usize::try_from(counts.tokens.load(Ordering::Relaxed)).unwrap_or(usize::MAX);
     let passes = batcher.monitor().snapshot().passes;
@@ -168,6 +172,9 @@ fn open(
     }
 }
 
+/// The most different warnings that a batch ends with.
+const MAX_WARNINGS: usize = 20;
+
 struct Work {
     lines: mpsc::Receiver<Line>,
     /// Whether no line comes any more.
@@ -176,6 +183,8 @@ struct Work {
     done: HashSet<u64>,
     counts: Arc<Counts>,
     finished: Finished,
+    /// What schemas ask and answers are not held to.
+    loose: Vec<String>,
 }
 
 impl Work {
@@ -237,6 +246,11 @@ impl Work {
             Ok(text) => text,
             Err(why) => return self.write(&name, &Err(why)),
         };
+        for warning in text.grammar.iter().flat_map(|grammar| &grammar.loose) {
+            if self.loose.len() < MAX_WARNINGS && !self.loose.contains(warning) {
+                self.loose.push(warning.clone());
+            }
+        }
         let listener = Listener { name, text: String::new(), finished: self.finished.clone() };
         batcher.add(Request {
             prompt: text.prompt,

@@ -4,23 +4,71 @@
 
 use serde_json::{Map, Value, json};
 
-use super::{MAX_DEPTH, MAX_LEN, invalid};
+use super::{MAX_DEPTH, MAX_LEN, drafts, fits, invalid};
 use crate::ggml::result::Error;
 
-/// Keys that say nothing of what fits.
-const NOTES: [&str; 11] = [
-    "$comment",
-    "$schema",
-    "$id",
-    "default",
-    "deprecated",
-    "description",
-    "examples",
-    "readOnly",
-    "title",
-    "writeOnly",
-    "$defs",
+/// Keys that say what fits. All others are remarks, those that the standard does not know among them.
+const KEYWORDS: [&str; 44] = [
+    LOST,
+    "$ref",
+    "$dynamicRef",
+    "$recursiveRef",
+    "type",
+    "enum",
+    "const",
+    "allOf",
+    "anyOf",
+    "oneOf",
+    "not",
+    "if",
+    "then",
+    "else",
+    "properties",
+    "patternProperties",
+    "additionalProperties",
+    "unevaluatedProperties",
+    "propertyNames",
+    "required",
+    "minProperties",
+    "maxProperties",
+    "dependencies",
+    "dependentRequired",
+    "dependentSchemas",
+    "items",
+    "prefixItems",
+    "additionalItems",
+    "unevaluatedItems",
+    "minItems",
+    "maxItems",
+    "uniqueItems",
+    "contains",
+    "minContains",
+    "maxContains",
+    "minLength",
+    "maxLength",
+    "pattern",
+    "format",
+    "minimum",
+    "maximum",
+    "exclusiveMinimum",
+    "exclusiveMaximum",
+    "multipleOf",
 ];
+
+/// Keys of which two cannot be joined to one, and where it is noted that one of them was not.
+const UNJOINED: [&str; 10] = [
+    "if",
+    "then",
+    "else",
+    "contains",
+    "minContains",
+    "maxContains",
+    "dependentSchemas",
+    "dependentRequired",
+    "$dynamicRef",
+    "$recursiveRef",
+];
+pub(super) const LOST: &str = "$lost";
 
 /// Keys of which the larger value holds, and those of which the smaller does.
 const LARGER: [&str; 5] = ["minItems", "minLength", "minProperties", "minimum", "exclusiveMinimum"];
@@ -51,8 +99,9 @@ struct Joiner<'a> {
     n_values: usize,
 }
 
-fn is_note(key: &str) -> bool {
-    NOTES.contains(&key)
+/// Whether a key says nothing of what fits.
+pub(super) fn is_note(key: &str) -> bool {
+    !KEYWORDS.contains(&key)
 }
 
 /// Whether all that a schema says is what it is for.
@@ -69,6 +118,8 @@ impl<'a> Joiner<'a> {
         self.count(depth)?;
         let Value::Object(map) = schema else { return Ok(schema.clone()) };
         let mut rest = map.clone();
+        drafts::todays(&mut rest);
+        let map = &rest.clone();
         if let Some(Value::Array(parts)) = map.get("allOf") {
             rest.remove("allOf");
             return self.all(rest, parts, depth);
@@ -99,11 +150,14 @@ impl<'a> Joiner<'a> {
                     .iter()
                     .map(|schema| self.join(schema, depth + 1))
                     .collect::<Result<_, _>>()?,
-                ("items" | "additionalProperties", one) => self.join(one, depth + 1)?,
+                ("items" | "additionalProperties" | "propertyNames", one) => {
+                    self.join(one, depth + 1)?
+                }
                 (_, value) => value.clone(),
             };
             new.insert(key.clone(), value);
         }
+        self.patterned(&mut new, depth)?;
         Ok(new.into())
     }
 
@@ -136,7 +190,9 @@ impl<'a> Joiner<'a> {
         let mut whole = Some(base);
         for part in parts {
             let part = self.resolved(part)?;
-            let part = self.join(part, depth + 1)?;
+            let mut part = self.join(part, depth + 1)?;
+            // What a part has not evaluated is what it does not name itself.
+            part.as_object_mut().into_iter().for_each(drafts::settled);
             whole = match (whole, self.map_of(&part)?) {
                 (Some(whole), Some(part)) => self.merge(whole, part, depth + 1)?,
                 _ => None,
@@ -179,6 +235,7 @@ impl<'a> Joiner<'a> {
         depth: usize,
     ) -> Result<Option<Map<String, Value>>, Error> {
         self.count(depth)?;
+        let (mine, theirs) = (whole.clone(), part.clone());
         for (key, new) in part {
             if key == "$defs" {
                 continue;
@@ -190,12 +247,18 @@ impl<'a> Joiner<'a> {
             let both = match key.as_str() {
                 "properties" | "patternProperties" => self.named(old.clone(), new, depth)?,
                 "items" | "additionalProperties" => self.both(old, &new, depth)?,
+                // Each of these and one of those, as one will be joined.
                 "anyOf" | "oneOf" => {
-                    let other = if key == "anyOf" { "oneOf" } else { "anyOf" };
-                    if whole.contains_key(other) {
-                        return Err(invalid("joins too many alternatives"));
-                    }
-                    whole.insert(other.to_owned(), new);
+                    let ways = old.as_array().into_iter().flatten();
+                    ways.map(|way| json!({"allOf": [way, {key.as_str(): new}]})).collect()
+                }
+                "propertyNames" => self.both(old, &new, depth)?,
+                "prefixItems" => self.first(old, &new, depth)?,
+                "not" => json!({"anyOf": [old, new]}),
+                _ if UNJOINED.contains(&key.as_str()) => {
+                    // The first holds, and that the other does not is told.
+                    let lost = whole.entry(LOST).or_insert_with(|| json!([]));
+                    lost.as_array_mut().into_iter().for_each(|lost| lost.push(key.clone().into()));
                     continue;
                 }
                 _ => match simple(&key, old, new) {
@@ -205,7 +268,78 @@ impl<'a> Joiner<'a> {
             };
             whole.insert(key, both);
         }
+        self.others(&mut whole, &mine, &theirs, depth)?;
         Ok(Some(whole))
+    }
+
+    /// What lists of both begin with.
+    fn first(&mut self, old: &Value, new: &Value, depth: usize) -> Result<Value, Error> {
+        let (Value::Array(old), Value::Array(new)) = (old, new) else { return Ok(old.clone()) };
+        let any = Value::Bool(true);
+        let pair = |i: usize| (old.get(i).unwrap_or(&any), new.get(i).unwrap_or(&any));
+        let pairs = (0..old.len().max(new.len())).map(pair);
+        pairs.map(|(old, new)| self.both(old, new, depth)).collect()
+    }
+
+    /// Holds properties of one to what the other says of those that it does not name.
+    fn others(
+        &mut self,
+        whole: &mut Map<String, Value>,
+        a: &Map<String, Value>,
+        b: &Map<String, Value>,
+        depth: usize,
+    ) -> Result<(), Error> {
+        for (one, other) in [(a, b), (b, a)] {
+            let Some(more) = one.get("additionalProperties").filter(|more| !says_nothing(more))
+            else {
+                continue;
+            };
+            let Some(Value::Object(named)) = other.get("properties") else { continue };
+            let patterns = one.get("patternProperties").and_then(Value::as_object);
+            let mut all = patterns.into_iter().flat_map(Map::keys);
+            let names = named.keys().filter(|name| {
+                one.get("properties").is_none_or(|own| own.get(name.as_str()).is_none())
+                    && !all.any(|pattern| is_found(pattern, name))
+            });
+            let names: Vec<&String> = names.collect();
+            for name in names {
+                let Some(Value::Object(properties)) = whole.get("properties") else { continue };
+                let Some(old) = properties.get(name).cloned() else { continue };
+                let both = self.both(&old, more, depth)?;
+                if let Some(Value::Object(properties)) = whole.get_mut("properties") {
+                    properties.insert(name.clone(), both);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Holds properties to the patterns that are found in their names; what is required is one of them.
+    fn patterned(&mut self, map: &mut Map<String, Value>, depth: usize) -> Result<(), Error> {
+        let Some(Value::Object(patterns)) = map.get("patternProperties").cloned() else {
+            return Ok(());
+        };
+        let mut properties = match map.remove("properties") {
+            Some(Value::Object(properties)) => properties,
+            _ => Map::new(),
+        };
+        let required = map.get("required").and_then(Value::as_array).cloned().unwrap_or_default();
+        for name in required.iter().filter_map(Value::as_str) {
+            if !properties.contains_key(name) && patterns.keys().any(|one| is_found(one, name)) {
+                properties.insert(name.to_owned(), Value::Bool(true));
+            }
+        }
+        for (name, schema) in &mut properties {
+            for (pattern, more) in &patterns {
+                if is_found(pattern, name) && *schema != *more {
+                    *schema = self.both(schema, more, depth)?;
+                }
+            }
+        }
+        if !properties.is_empty() {
+            map.insert("properties".to_owned(), properties.into());
+        }
+        Ok(())
     }
 
     /// Properties of both; those that are in both fit both.
@@ -233,6 +367,12 @@ impl<'a> Joiner<'a> {
         }
         self.all(Map::new(), &[old.clone(), new.clone()], depth + 1)
     }
+}
+
+/// Whether a pattern is found in a name; those that cannot be read are told as not kept.
+fn is_found(pattern: &str, name: &str) -> bool {
+    let schema = json!({ "pattern": pattern });
+    fits::fits(&name.into(), &schema, &Map::new())
 }
 
 /// What holds of a key that two schemas have with other values; `None` if nothing fits both. Of what cannot be joined, the first holds.
@@ -271,7 +411,15 @@ fn simple(key: &str, old: &Value, new: Value) -> Option<Value> {
             let both: Vec<Value> = old.iter().filter(|one| new.contains(one)).cloned().collect();
             (!both.is_empty()).then(|| both.into())
         }
-        "const" => None,
+        "const" => fits::same(old, &new).then_some(new),
+        "multipleOf" => multiple(old, new),
+        // All of them hold: the grammar knows lists of these.
+        "pattern" | "format" => {
+            let all =
+                |value: &Value| value.as_array().cloned().unwrap_or_else(|| vec![value.clone()]);
+            Some(all(old).into_iter().chain(all(&new)).collect())
+        }
+        "uniqueItems" => Some((*old == true || new == true).into()),
         _ if LARGER.contains(&key) || SMALLER.contains(&key) => {
             let (a, b) = (old.as_f64(), new.as_f64());
             let first = match (a, b) {
@@ -282,6 +430,23 @@ fn simple(key: &str, old: &Value, new: Value) -> Option<Value> {
         }
         _ => Some(old.clone()),
     }
+}
+
+/// What two numbers divide.
+fn multiple(old: &Value, new: Value) -> Option<Value> {
+    let (a, b) = (old.as_f64()?, new.as_f64()?);
+    if (a / b).fract() == 0.0 {
+        return Some(old.clone());
+    }
+    if (b / a).fract() == 0.0 {
+        return Some(new);
+    }
+    let (mut x, mut y) = (old.as_u64()?, new.as_u64()?);
+    let product = x.checked_mul(y)?;
+    while y != 0 {
+        (x, y) = (y, x % y);
+    }
+    Some((product / x).into())
 }
 
 #[cfg(test)]

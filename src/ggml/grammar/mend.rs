@@ -3,7 +3,7 @@
 
 use serde_json::{Map, Value, json};
 
-use super::{invalid, pattern};
+use super::{drafts, invalid};
 use crate::ggml::result::Error;
 
 /// Integers beyond this have neighbours that JSON's readers cannot tell from them, and libllama's rules end there.
@@ -42,6 +42,9 @@ fn mend(schema: &Value, unnamed: &mut bool) -> Result<Option<Value>, Error> {
         Value::Object(map) => map,
         other => return Ok(Some(other.clone())),
     };
+    let mut map = map.clone();
+    drafts::settled(&mut map);
+    let map = &map;
     let mut new = Map::new();
     for (key, value) in map {
         let value = match (key.as_str(), value) {
@@ -55,12 +58,18 @@ fn mend(schema: &Value, unnamed: &mut bool) -> Result<Option<Value>, Error> {
                 Value::Object(all.iter().map(one).collect::<Result<_, Error>>()?)
             }
             ("anyOf" | "oneOf", Value::Array(all)) => {
-                let mut fitting = Vec::new();
+                let (mut fitting, mut wrong) = (Vec::new(), None);
                 for schema in all {
-                    fitting.extend(mend(schema, unnamed)?);
+                    match mend(schema, unnamed) {
+                        Ok(schema) => fitting.extend(schema),
+                        // An alternative that contradicts itself is none.
+                        Err(error) => wrong = Some(error),
+                    }
                 }
-                if fitting.is_empty() && !all.is_empty() {
-                    return Ok(None);
+                match wrong {
+                    Some(error) if fitting.is_empty() => return Err(error),
+                    None if fitting.is_empty() && !all.is_empty() => return Ok(None),
+                    _ => {}
                 }
                 fitting.into()
             }
@@ -83,19 +92,11 @@ fn mend(schema: &Value, unnamed: &mut bool) -> Result<Option<Value>, Error> {
             ("additionalProperties", value @ Value::Object(_)) => {
                 mend(value, unnamed)?.unwrap_or(Value::Bool(false))
             }
-            ("pattern", Value::String(text)) => match pattern::rewritten(text)? {
-                Some(text) => text.into(),
-                None => continue,
-            },
             // Only one of the bounds of `items: false`, above, may stand.
             ("maxItems", _) if new.contains_key("maxItems") => continue,
             (_, value) => value.clone(),
         };
         new.insert(key.clone(), value);
-    }
-    // A pattern that had to be left out leaves a text.
-    if map.contains_key("pattern") && !new.contains_key("pattern") && !new.contains_key("type") {
-        new.entry("minLength").or_insert_with(|| 0.into());
     }
     required(&mut new)?;
     counts(&mut new)?;

@@ -1,8 +1,5 @@
-//! Regular expressions of schemas, in the few forms that libllama's converter reads as they are meant: classes of characters, brackets and
-//! repetitions, with what JSON escapes escaped. What has no such form (what looks ahead, what may begin anywhere) is any text, as libllama has it. An
-//! expression that can be read in many ways at once is refused: libllama follows all of them.
-
-use std::collections::{HashMap, HashSet, VecDeque};
+//! Regular expressions of schemas, as what whole texts must fit. What stands without anchors may begin and end anywhere; what looks ahead at the
+//! beginning is an expression of its own. It writes nothing: `automaton` does.
 
 use regex_syntax::ast::ErrorKind;
 use regex_syntax::hir::{Class, ClassUnicode, ClassUnicodeRange, Hir, HirKind, Look};
@@ -13,23 +10,114 @@ use crate::ggml::result::Error;
 
 /// How deep brackets may be nested.
 const MAX_DEPTH: u32 = 40;
-/// The most characters that a text may have as far as the expression counts them: each is a rule of its own.
+/// The most characters that a text may have as far as the expression counts them.
 const MAX_PLACES: usize = 4000;
-/// The most places in the expression where a text may be at once.
-const MAX_READINGS: usize = 16;
-/// How much is looked at to find that out.
+/// The most neighbours of places.
 const MAX_STEPS: usize = 500_000;
 
 /// What ECMAScript's `\s` means.
 const BLANKS: &str =
     r"\t-\r \u{a0}\u{1680}\u{2000}-\u{200a}\u{2028}\u{2029}\u{202f}\u{205f}\u{3000}\u{feff}";
 
-/// The pattern as libllama's converter shall read it; `None` if any text must do.
+/// An expression that a whole text must fit, or must not.
+#[derive(Clone, Debug)]
+pub(super) struct Whole {
+    pub(super) hir: Hir,
+    pub(super) fits: bool,
+}
+
+/// What texts must fit that a pattern is found in; `None` if that cannot be said in these words.
 ///
 /// # Errors
 ///
-/// A pattern that can be read in too many ways, that counts too far, or that nothing fits.
-pub(super) fn rewritten(pattern: &str) -> Result<Option<String>, Error> {
+/// A pattern that makes no sense, or that counts too far.
+pub(super) fn parsed(pattern: &str) -> Result<Option<Vec<Whole>>, Error> {
+    let (ahead, rest) = looks_ahead(pattern);
+    let mut all = Vec::new();
+    let own = ahead.iter().map(|(text, fits)| (format!("^(?:{text})"), *fits));
+    for (text, fits) in own.chain([(rest, true)]) {
+        let Some(hir) = one(&text)? else {
+            return if brackets_are_even(pattern) { Ok(None) } else { Err(wrong("is none")) };
+        };
+        all.push(Whole { hir, fits });
+    }
+    Ok(Some(all))
+}
+
+/// What texts must not be any of `names`.
+pub(super) fn none_of<'a>(names: impl Iterator<Item = &'a str>) -> Whole {
+    let literal = |name: &str| Hir::literal(name.as_bytes());
+    Whole { hir: Hir::alternation(names.map(literal).collect()), fits: false }
+}
+
+/// What a pattern looks ahead for at its beginning, and whether that must be there, and the pattern without it.
+fn looks_ahead(pattern: &str) -> (Vec<(&str, bool)>, String) {
+    let mut all = Vec::new();
+    let Some(mut rest) = pattern.strip_prefix('^') else { return (all, pattern.to_owned()) };
+    while let Some(fits) = match rest.get(..3) {
+        Some("(?=") => Some(true),
+        Some("(?!") => Some(false),
+        _ => None,
+    } {
+        let Some(end) = bracket_end(rest) else { break };
+        // What is repeated or may be left out is looked at no further.
+        if rest[end + 1..].starts_with(['*', '+', '?', '{']) {
+            break;
+        }
+        all.push((&rest[3..end], fits));
+        rest = &rest[end + 1..];
+    }
+    // Alternatives of the whole would have to look ahead each by itself.
+    if !all.is_empty() && has_alternatives(rest) {
+        return (Vec::new(), pattern.to_owned());
+    }
+    (all, format!("^{rest}"))
+}
+
+/// Where the bracket ends with which `text` begins.
+fn bracket_end(text: &str) -> Option<usize> {
+    let (mut depth, mut in_class, mut escaped) = (0_usize, false, false);
+    for (at, c) in text.char_indices() {
+        match c {
+            _ if escaped => escaped = false,
+            '\\' => escaped = true,
+            '[' => in_class = true,
+            ']' => in_class = false,
+            '(' if !in_class => depth += 1,
+            ')' if !in_class => {
+                depth -= 1;
+                if depth == 0 {
+                    return Some(at);
+                }
+            }
+            _ => {}
+        }
+    }
+    None
+}
+
+/// Whether there are alternatives outside of all brackets.
+fn has_alternatives(text: &str) -> bool {
+    bracket_end(&format!("({text})")).is_none_or(|end| end != text.len() + 1) || {
+        let (mut depth, mut in_class, mut escaped) = (0_usize, false, false);
+        text.chars().any(|c| {
+            match c {
+                _ if escaped => escaped = false,
+                '\\' => escaped = true,
+                '[' => in_class = true,
+                ']' => in_class = false,
+                '(' if !in_class => depth += 1,
+                ')' if !in_class => depth = depth.saturating_sub(1),
+                '|' => return depth == 0 && !in_class,
+                _ => {}
+            }
+            false
+        })
+    }
+}
+
+/// One expression; `None` if it has no form.
+fn one(pattern: &str) -> Result<Option<Hir>, Error> {
     // What makes no sense in any language; the rest may in ECMAScript.
     let senseless = |error: &regex_syntax::Error| match error {
         regex_syntax::Error::Parse(e) => match e.kind() {
@@ -49,24 +137,18 @@ pub(super) fn rewritten(pattern: &str) -> Result<Option<String>, Error> {
         },
         None => None,
     };
-    let Some(body) = parsed.as_ref().and_then(body) else {
-        return if brackets_are_even(pattern) { Ok(None) } else { Err(wrong("is none")) };
-    };
+    let Some(body) = parsed.as_ref().and_then(whole) else { return Ok(None) };
     if n_places(&body) > MAX_PLACES {
         return Err(wrong("repeats too much"));
     }
-    Places::of(&body).check()?;
-    let mut out = String::from("^");
-    write(&body, &mut out)?;
-    out.push('$');
-    Ok(Some(out))
+    Ok(Some(body))
 }
 
 fn parser() -> Parser {
     ParserBuilder::new().nest_limit(MAX_DEPTH).build()
 }
 
-fn wrong(why: &str) -> Error {
+pub(super) fn wrong(why: &str) -> Error {
     invalid(&format!("has a pattern that {why}"))
 }
 
@@ -88,20 +170,71 @@ fn brackets_are_even(pattern: &str) -> bool {
     open == 0 && !in_class
 }
 
-/// What stands between the anchors, if there are two and no others.
-fn body(hir: &Hir) -> Option<Hir> {
+/// Any characters, as many as there are.
+fn anything() -> Hir {
+    let any = ClassUnicode::new([ClassUnicodeRange::new('\0', char::MAX)]);
+    let sub = Box::new(Hir::class(Class::Unicode(any)));
+    Hir::repetition(regex_syntax::hir::Repetition { min: 0, max: None, greedy: true, sub })
+}
+
+/// What stands beside a part of an expression.
+#[derive(Clone, Copy, PartialEq)]
+enum Beside {
+    /// Anything, until an anchor says otherwise.
+    Anything,
+    /// Nothing: an anchor was there.
+    Nothing,
+    /// Other parts.
+    Parts,
+}
+
+/// What whole texts are in which `hir` is found; `None` if an anchor stands between others.
+fn whole(hir: &Hir) -> Option<Hir> {
+    within(hir, Beside::Anything, Beside::Anything)
+}
+
+fn within(hir: &Hir, left: Beside, right: Beside) -> Option<Hir> {
+    let around = |middle: Hir, left: Beside, right: Beside| {
+        let before = (left == Beside::Anything).then(anything);
+        let after = (right == Beside::Anything).then(anything);
+        Hir::concat(before.into_iter().chain([middle]).chain(after).collect())
+    };
+    if hir.properties().look_set().is_empty() {
+        return Some(around(hir.clone(), left, right));
+    }
     match hir.kind() {
-        HirKind::Capture(group) => body(&group.sub),
+        HirKind::Capture(group) => within(&group.sub, left, right),
         HirKind::Alternation(all) => {
-            Some(Hir::alternation(all.iter().map(body).collect::<Option<_>>()?))
+            let all = all.iter().map(|one| within(one, left, right));
+            Some(Hir::alternation(all.collect::<Option<_>>()?))
         }
-        HirKind::Concat(parts) => {
-            let [first, middle @ .., last] = parts.as_slice() else { return None };
-            let is = |hir: &Hir, look| *hir.kind() == HirKind::Look(look);
-            let anchored = is(first, Look::Start) && is(last, Look::End);
-            let plain = middle.iter().all(|part| part.properties().look_set().is_empty());
-            (anchored && plain).then(|| Hir::concat(middle.to_vec()))
+        HirKind::Look(Look::Start) if left != Beside::Parts => {
+            Some(around(Hir::empty(), Beside::Nothing, right))
         }
+        HirKind::Look(Look::End) if right != Beside::Parts => {
+            Some(around(Hir::empty(), left, Beside::Nothing))
+        }
+        HirKind::Concat(parts) => match parts.as_slice() {
+            [] => Some(around(Hir::empty(), left, right)),
+            [only] => within(only, left, right),
+            [first, rest @ ..] if *first.kind() == HirKind::Look(Look::Start) => {
+                let left = (left != Beside::Parts).then_some(Beside::Nothing)?;
+                within(&Hir::concat(rest.to_vec()), left, right)
+            }
+            [rest @ .., last] if *last.kind() == HirKind::Look(Look::End) => {
+                let right = (right != Beside::Parts).then_some(Beside::Nothing)?;
+                within(&Hir::concat(rest.to_vec()), left, right)
+            }
+            [first, middle @ .., last] => {
+                if !middle.iter().all(|part| part.properties().look_set().is_empty()) {
+                    return None;
+                }
+                let mut all = vec![within(first, left, Beside::Parts)?];
+                all.extend(middle.iter().cloned());
+                all.push(within(last, Beside::Parts, right)?);
+                Some(Hir::concat(all))
+            }
+        },
         _ => None,
     }
 }
@@ -186,15 +319,19 @@ fn n_places(hir: &Hir) -> usize {
 
 /// The places of an expression where a text can be: each stands for a character of it.
 #[derive(Default)]
-struct Places {
+pub(super) struct Places {
     /// What characters may stand at each.
-    classes: Vec<ClassUnicode>,
+    pub(super) classes: Vec<ClassUnicode>,
     /// What may come after each.
-    after: Vec<Vec<usize>>,
-    /// Where a text may begin.
-    first: Vec<usize>,
+    pub(super) after: Vec<Vec<usize>>,
+    /// Where a text may begin, and where it may end.
+    pub(super) first: Vec<usize>,
+    pub(super) last: Vec<usize>,
+    /// Whether a text may have no character.
+    pub(super) empty: bool,
+    n_links: usize,
     /// Whether there was too much to note.
-    full: bool,
+    pub(super) full: bool,
 }
 
 /// A part of an expression.
@@ -207,9 +344,10 @@ struct Part {
 }
 
 impl Places {
-    fn of(hir: &Hir) -> Places {
+    pub(super) fn of(hir: &Hir) -> Places {
         let mut places = Places::default();
-        places.first = places.part(hir).first;
+        let whole = places.part(hir);
+        (places.first, places.last, places.empty) = (whole.first, whole.last, whole.empty);
         places
     }
 
@@ -266,8 +404,6 @@ impl Places {
             }
             if max.is_none() && i + 1 == min.max(1) {
                 self.link(&part.last, &part.first);
-                // What may be nothing, without end, has no first reading.
-                self.full |= part.empty;
             }
             if !part.empty {
                 before.clear();
@@ -297,175 +433,11 @@ impl Places {
     }
 
     fn link(&mut self, from: &[usize], to: &[usize]) {
-        self.full |= from.len().saturating_mul(to.len()) > MAX_STEPS;
+        self.n_links = self.n_links.saturating_add(from.len().saturating_mul(to.len()));
+        self.full |= self.n_links > MAX_STEPS;
         if !self.full {
             from.iter().for_each(|&from| self.after[from].extend(to));
         }
-    }
-
-    /// Follows all texts, a character at a time, and refuses those that may be at too many places at once.
-    fn check(&self) -> Result<(), Error> {
-        let too_much = || wrong("can be read in too many ways");
-        let mut steps = self.after.iter().map(Vec::len).sum::<usize>();
-        if self.full || steps > MAX_STEPS {
-            return Err(too_much());
-        }
-        let mut seen: HashSet<Vec<usize>> = HashSet::new();
-        let mut next = VecDeque::from([self.first.clone()]);
-        while let Some(open) = next.pop_front() {
-            for at in self.met(&open, &mut steps) {
-                if at.len() > MAX_READINGS || steps > MAX_STEPS {
-                    return Err(too_much());
-                }
-                if seen.insert(at.clone()) {
-                    next.push_back(
-                        at.iter().flat_map(|&p| self.after[p].iter().copied()).collect(),
-                    );
-                }
-            }
-        }
-        Ok(())
-    }
-
-    /// Of the places `open`, those where one and the same character may stand, for each kind of character.
-    fn met(&self, open: &[usize], steps: &mut usize) -> HashSet<Vec<usize>> {
-        let mut open = open.to_vec();
-        open.sort_unstable();
-        open.dedup();
-        // Where a range begins, and where one has ended: the places change nowhere else.
-        let mut edges: Vec<(u32, bool, usize)> = Vec::new();
-        for (i, &place) in open.iter().enumerate() {
-            let same = i > 0 && self.classes[place] == self.classes[open[i - 1]];
-            *steps += if same { 1 } else { 1 + self.classes[place].ranges().len() };
-            for range in self.classes[place].ranges() {
-                edges.push((u32::from(range.start()), true, place));
-                edges.push((u32::from(range.end()) + 1, false, place));
-            }
-        }
-        edges.sort_unstable();
-        let mut met = HashSet::new();
-        let mut here: HashMap<usize, ()> = HashMap::new();
-        for (i, &(at, begins, place)) in edges.iter().enumerate() {
-            if begins {
-                here.insert(place, ());
-            } else {
-                here.remove(&place);
-            }
-            if edges.get(i + 1).is_none_or(|next| next.0 > at) && !here.is_empty() {
-                let mut places: Vec<usize> = here.keys().copied().collect();
-                *steps += places.len();
-                if *steps > MAX_STEPS {
-                    return HashSet::from([places]);
-                }
-                places.sort_unstable();
-                met.insert(places);
-            }
-        }
-        met
-    }
-}
-
-/// Writes an expression in the words of libllama's converter.
-fn write(hir: &Hir, out: &mut String) -> Result<(), Error> {
-    match hir.kind() {
-        HirKind::Empty | HirKind::Look(_) => {}
-        HirKind::Literal(text) => {
-            for c in String::from_utf8_lossy(&text.0).chars() {
-                write_class(&ClassUnicode::new([ClassUnicodeRange::new(c, c)]), out)?;
-            }
-        }
-        HirKind::Class(Class::Unicode(class)) => write_class(class, out)?,
-        HirKind::Class(Class::Bytes(_)) => return Err(wrong("nothing fits")),
-        HirKind::Capture(group) => write_group(&group.sub, out)?,
-        HirKind::Concat(parts) => parts.iter().try_for_each(|part| write(part, out))?,
-        HirKind::Alternation(parts) => {
-            out.push('(');
-            for (i, part) in parts.iter().enumerate() {
-                if i > 0 {
-                    out.push('|');
-                }
-                write(part, out)?;
-            }
-            out.push(')');
-        }
-        HirKind::Repetition(again) => {
-            let times = match (again.min, again.max) {
-                (_, Some(0)) => return Ok(()),
-                (0, None) => "*".to_owned(),
-                (1, None) => "+".to_owned(),
-                (0, Some(1)) => "?".to_owned(),
-                (min, None) => {
-                    write_group(&again.sub, out)?;
-                    *out += &format!("{{{min}}}");
-                    "*".to_owned()
-                }
-                (min, Some(max)) if min == max => format!("{{{min}}}"),
-                (min, Some(max)) => format!("{{{min},{max}}}"),
-            };
-            write_group(&again.sub, out)?;
-            *out += &times;
-        }
-    }
-    if out.len() > super::MAX_LEN { Err(wrong("is too long")) } else { Ok(()) }
-}
-
-fn write_group(hir: &Hir, out: &mut String) -> Result<(), Error> {
-    out.push('(');
-    write(hir, out)?;
-    out.push(')');
-    Ok(())
-}
-
-/// Writes what stands in JSON for one of some characters.
-fn write_class(class: &ClassUnicode, out: &mut String) -> Result<(), Error> {
-    const ESCAPED: [(char, &str); 7] = [
-        ('"', r#"\\""#),
-        ('\\', r"\\\\"),
-        ('\n', r"\\n"),
-        ('\r', r"\\r"),
-        ('\t', r"\\t"),
-        ('\u{8}', r"\\b"),
-        ('\u{c}', r"\\f"),
-    ];
-    let has =
-        |c: char| class.ranges().iter().any(|range| (range.start()..=range.end()).contains(&c));
-    let mut forms: Vec<String> =
-        ESCAPED.iter().filter(|(c, _)| has(*c)).map(|(_, form)| (*form).to_owned()).collect();
-    let mut plain = class.clone();
-    let range = ClassUnicodeRange::new;
-    plain.difference(&ClassUnicode::new([
-        range('\0', '\u{1f}'),
-        range('"', '"'),
-        range('\\', '\\'),
-        range('\u{7f}', '\u{7f}'),
-    ]));
-    if !plain.ranges().is_empty() {
-        let mut form = String::from("[");
-        for range in plain.ranges() {
-            form += &letter(range.start());
-            if range.start() != range.end() {
-                form.push('-');
-                form += &letter(range.end());
-            }
-        }
-        form.push(']');
-        forms.insert(0, form);
-    }
-    match forms.as_slice() {
-        [] => return Err(wrong("nothing fits")),
-        [one] if one.starts_with('[') => out.push_str(one),
-        all => *out += &format!("({})", all.join("|")),
-    }
-    Ok(())
-}
-
-/// A character of a class.
-fn letter(c: char) -> String {
-    match u32::from(c) {
-        _ if c.is_ascii_alphanumeric() => c.into(),
-        n if n < 0x80 => format!(r"\x{n:02X}"),
-        n if n < 0x1_0000 => format!(r"\u{n:04X}"),
-        n => format!(r"\U{n:08X}"),
     }
 }
 
@@ -474,65 +446,20 @@ mod tests {
     use super::*;
 
     #[test]
-    fn patterns_with_few_readings_are_kept() {
-        for pattern in [
-            r"^[a-z0-9]+(?:-[a-z0-9]+)*$",
-            r"^-?\d+(\.\d+)?$",
-            r"^[a-z]{2}(-[A-Z]{2})?$",
-            r"^\d{4}-\d{2}-\d{2}T\d{2}:\d{2}:\d{2}(\.\d+)?Z$",
-            r"^(\+\d{1,3} )?\d{3,12}$",
-            r"^\p{L}+$",
-            r"^\p{L}[\p{L}\p{M}' -]*$",
-            r"^#[0-9a-f]{6}$",
-            r"^[a-z]{1,2000}$",
-            r"^([a-zA-Z0-9_.+-]+)@([a-zA-Z0-9-]+\.)+[a-zA-Z]{2,}$",
-            r"^[a-zA-Z0-9.!#$%&'*+\/=?^_`{|}~-]+@[a-zA-Z0-9](?:[a-zA-Z0-9-]{0,61}[a-zA-Z0-9])?(?:\.[a-zA-Z0-9](?:[a-zA-Z0-9-]{0,61}[a-zA-Z0-9])?)*$",
-            r"^(?:(?:25[0-5]|2[0-4]\d|1?\d?\d)(?:\.(?!$)|$)){4}$",
-            r"^((25[0-5]|(2[0-4]|1\d|[1-9]|)\d)\.?\b){4}$",
-            r"^(0|[1-9]\d*)\.(0|[1-9]\d*)\.(0|[1-9]\d*)(?:-((?:0|[1-9]\d*|\d*[a-zA-Z-][0-9a-zA-Z-]*)(?:\.(?:0|[1-9]\d*|\d*[a-zA-Z-][0-9a-zA-Z-]*))*))?$",
-            r"^[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}$",
-            r"^https?:\/\/[^\s/$.?#].[^\s]*$",
-            r"^(a|b){1000}$",
-            r"^yes$|^no$",
-            r"^(?<year>\d{4})$",
-            "",
-            "a",
-        ] {
-            rewritten(pattern).unwrap_or_else(|e| panic!("{pattern}: {e}"));
+    fn what_cannot_be_said_is_told() {
+        for pattern in
+            [r"^(a)\1$", r"^a\b$", "^[^]$", r"^a(?!b)$", r"^(?:(?!x)a)+$", r"a^b", "^(?<=x)a$"]
+        {
+            assert!(parsed(pattern).unwrap().is_none(), "{pattern}");
         }
     }
 
     #[test]
-    fn what_has_no_form_is_any_text() {
-        for pattern in [r"^(?!x)[a-z]+$", "[a-z]+", r"^(a)\1$", r"^a\b$", "^[^]$", "^a"] {
-            assert_eq!(rewritten(pattern).unwrap(), None, "{pattern}");
+    fn what_makes_no_sense_is_refused() {
+        for pattern in
+            ["^((", "^a)$", "^a{5,2}$", "^[z-a]$", "^a{9999}$", "^((((a{99}){99}){99}){99}){99}$"]
+        {
+            assert!(parsed(pattern).is_err(), "{pattern}");
         }
-    }
-
-    #[test]
-    fn patterns_with_many_readings_are_refused() {
-        for pattern in [
-            "^(a?){0,2000}$".to_owned(),
-            "^(a|a|a|a|a|a|a|a|a|a|a|a|a|a|a|a|a|a){1,9}$".replace('|', "b?|"),
-            format!("^({})$", "[a-z]{0,300}".repeat(40)),
-            format!("^{}$", "a?".repeat(1000)),
-            "^a{9999}$".to_owned(),
-            "^((((a{99}){99}){99}){99}){99}$".to_owned(),
-            "^((".to_owned(),
-            "^a)$".to_owned(),
-            "^a{5,2}$".to_owned(),
-            "^[z-a]$".to_owned(),
-            "^(a*)*$".to_owned(),
-        ] {
-            assert!(rewritten(&pattern).is_err(), "{pattern:.60}");
-        }
-    }
-
-    #[test]
-    fn what_json_escapes_is_escaped() {
-        assert_eq!(rewritten(r#"^"\\$"#).unwrap().unwrap(), r#"^(\\")(\\\\)$"#);
-        assert_eq!(rewritten("^[a\n]$").unwrap().unwrap(), r"^([a]|\\n)$");
-        assert_eq!(rewritten(r"^\d{2,}é$").unwrap().unwrap(), r"^([0-9]){2}([0-9])*[\u00E9]$");
-        assert!(rewritten(r"^\x01$").is_err());
     }
 }

@@ -7,6 +7,7 @@ use std::collections::HashMap;
 
 use serde_json::{Map, Value, json};
 
+use super::join::is_note;
 use super::{MAX_LEN, invalid};
 use crate::ggml::result::Error;
 
@@ -67,25 +68,39 @@ impl<'a> Gatherer<'a> {
         let document = if begins_document(map) { schema } else { document };
         if let Some(to) = map.get("$ref").and_then(Value::as_str) {
             let to = name(self.find(to, document)?);
-            // The converter reads nothing beside a reference.
-            return Ok(json!({"$ref": format!("#/$defs/{to}")}));
+            let to = json!({"$ref": format!("#/$defs/{to}")});
+            let beside = |(key, _): &(&String, &Value)| *key != "$ref" && !is_note(key);
+            if !map.iter().any(|one| beside(&one)) {
+                return Ok(to);
+            }
+            // What stands beside a reference holds, too.
+            let mut rest = Map::new();
+            for (key, value) in map.iter().filter(|(key, _)| *key != "$ref") {
+                rest.insert(key.clone(), self.key(key, value, document)?);
+            }
+            return Ok(json!({"allOf": [to, rest]}));
         }
         let mut new = Map::new();
         for (key, value) in map {
-            let value = match (key.as_str(), value) {
-                ("$defs" | "definitions" | "$id", _) => continue,
-                ("const" | "enum" | "default" | "examples", literal) => literal.clone(),
-                ("properties" | "patternProperties" | "dependentSchemas", Value::Object(named)) => {
-                    let pair = |(name, value): (&String, &'a Value)| {
-                        Ok((name.clone(), self.rewrite(value, document)?))
-                    };
-                    Value::Object(named.iter().map(pair).collect::<Result<_, Error>>()?)
-                }
-                (_, value) => self.rewrite(value, document)?,
-            };
-            new.insert(key.clone(), value);
+            if !["$defs", "definitions", "$id"].contains(&key.as_str()) {
+                new.insert(key.clone(), self.key(key, value, document)?);
+            }
         }
         Ok(Value::Object(new))
+    }
+
+    /// What a schema has under a key.
+    fn key(&mut self, key: &str, value: &'a Value, document: &'a Value) -> Result<Value, Error> {
+        match (key, value) {
+            ("const" | "enum" | "default" | "examples", literal) => Ok(literal.clone()),
+            ("properties" | "patternProperties" | "dependentSchemas", Value::Object(named)) => {
+                let pair = |(name, value): (&String, &'a Value)| {
+                    Ok((name.clone(), self.rewrite(value, document)?))
+                };
+                Ok(Value::Object(named.iter().map(pair).collect::<Result<_, Error>>()?))
+            }
+            (_, value) => self.rewrite(value, document),
+        }
     }
 
     /// The number of what `to` leads to.
@@ -108,7 +123,7 @@ impl<'a> Gatherer<'a> {
 }
 
 /// Whether a schema is a document of its own. An `$id` that begins with `#` only named a place, in older drafts.
-fn begins_document(schema: &Map<String, Value>) -> bool {
+pub(super) fn begins_document(schema: &Map<String, Value>) -> bool {
     schema.get("$id").and_then(Value::as_str).is_some_and(|id| !id.starts_with('#'))
 }
 

@@ -153,6 +153,7 @@ async fn answer(
     order: Order,
     stream: bool,
 ) -> Result<Response, ApiError> {
+    let loose = order.loose();
     let mut reply = Reply::new(served.name.clone());
     let mut answers = order.submit(server, served, admitted)?;
     if stream {
@@ -163,12 +164,12 @@ async fn answer(
             server.config.ping,
         );
         let head = [(CONTENT_TYPE, "text/event-stream"), (CACHE_CONTROL, "no-cache")];
-        return Ok((head, Body::from_stream(body)).into_response());
+        return Ok(answers::warned((head, Body::from_stream(body)).into_response(), &loose));
     }
     while let Some(message) = answers.next().await {
         reply.take(message)?;
     }
-    Ok(Json(reply.whole()?).into_response())
+    Ok(answers::warned(Json(reply.whole()?).into_response(), &loose))
 }
 
 /// `/props`.

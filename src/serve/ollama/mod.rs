@@ -44,11 +44,11 @@ pub(super) async fn chat(asked: Asked) -> Result<Response, ApiError> {
     }
     let admitted = server.admit().await?;
     let (order, stream) = read(&body, &server.config.preset)?;
-    let (prompt, tokens, course) = fit::open(&server, served, fields)?;
+    let (mut prompt, tokens, course) = fit::open(&server, served, fields)?;
     let (template, _) = served.writer()?;
     let mut order = Order { prompts: vec![tokens], shown: served.shown.clone(), course, ..order };
     order.stops.extend(template.stop().map(str::to_owned));
-    order.grammar = prompt::grammar(&prompt, order.grammar)?;
+    order.grammar = prompt::grammar(&mut prompt, order.grammar)?;
     let reply = Reply::new(Kind::Chat, served.name.clone(), Some(prompt.reader(false)));
     drop(body);
     let answer = answer(&server, served, admitted, order, reply, stream).await?;
@@ -70,12 +70,14 @@ pub(super) async fn generate(asked: Asked) -> Result<Response, ApiError> {
     let (order, stream) = read(&body, &server.config.preset)?;
     let (tokens, asked, course) = generate_tokens(&server, served, fields, prompt)?;
     let mut order = Order { prompts: vec![tokens], ..order };
-    let Some(asked) = asked else {
-        return answer(&server, served, admitted, order, plain, stream).await;
+    let Some(mut asked) = asked else {
+        let loose = order.loose();
+        let answer = answer(&server, served, admitted, order, plain, stream).await?;
+        return Ok(warned(answer, &loose));
     };
     order.shown = served.shown.clone();
     order.course = course;
-    order.grammar = prompt::grammar(&asked, order.grammar)?;
+    order.grammar = prompt::grammar(&mut asked, order.grammar)?;
     let reply = Reply::new(Kind::Generate, served.name.clone(), Some(asked.reader(false)));
     drop(body);
     let answer = answer(&server, served, admitted, order, reply, stream).await?;
@@ -173,9 +175,9 @@ fn format(fields: Fields<'_>) -> Result<Option<Grammar>, ApiError> {
         None => Ok(None),
         Some(Value::String(name)) if name.is_empty() => Ok(None),
         Some(Value::String(name)) if name == "json" => {
-            order::schema_grammar("format", &json!({"type": "object"})).map(Some)
+            order::schema_grammar("format", &json!({"type": "object"}), true).map(Some)
         }
-        Some(schema @ Value::Object(_)) => order::schema_grammar("format", schema).map(Some),
+        Some(schema @ Value::Object(_)) => order::schema_grammar("format", schema, true).map(Some),
         Some(_) => Err(fields.wrong("format", "'json' or a JSON schema")),
     }
 }

@@ -78,7 +78,7 @@ pub(super) async fn chat(asked: Asked) -> Result<Response, ApiError> {
     order::permit_grammar(&server, Fields::of(&body))?;
     let admitted = server.admit().await?;
     let (order, manner, asked) = read_chat(&body, &server.config.preset)?;
-    let (prompt, tokens, course, dropped) = match fit::wanted(Fields::of(&body))? {
+    let (mut prompt, tokens, course, dropped) = match fit::wanted(Fields::of(&body))? {
         true => fit::fit(&server, served, asked, order.max_tokens)?,
         false => {
             let opened = prompt::open(&server, served, asked, Protocol::OpenAi)?;
@@ -89,7 +89,7 @@ pub(super) async fn chat(asked: Asked) -> Result<Response, ApiError> {
     let mut order = Order { prompts: vec![tokens], shown: served.shown.clone(), course, ..order };
     let (template, _) = served.writer()?;
     order.stops.extend(template.stop().map(str::to_owned));
-    order.grammar = prompt::grammar(&prompt, order.grammar)?;
+    order.grammar = prompt::grammar(&mut prompt, order.grammar)?;
     let choices = (0..order.n).map(|_| Choice::heard(prompt.reader(manner.stream))).collect();
     let manner = Manner { warnings: prompt.warnings, ..manner };
     drop(body);
@@ -115,12 +115,12 @@ pub(super) fn open(
     body: &Map<String, Value>,
 ) -> Result<Opened, ApiError> {
     let (order, manner, asked) = read_chat(body, &server.config.preset)?;
-    let (prompt, tokens, course) = prompt::open(server, served, asked, Protocol::OpenAi)?;
+    let (mut prompt, tokens, course) = prompt::open(server, served, asked, Protocol::OpenAi)?;
     let shown = served.shown.clone();
     let mut order = Order { prompts: vec![tokens], shown, course, n: 1, ..order };
     let (template, _) = served.writer()?;
     order.stops.extend(template.stop().map(str::to_owned));
-    order.grammar = prompt::grammar(&prompt, order.grammar)?;
+    order.grammar = prompt::grammar(&mut prompt, order.grammar)?;
     let reader = prompt.reader(manner.stream);
     Ok(Opened { order, reader, warnings: prompt.warnings })
 }
@@ -194,13 +194,16 @@ fn format(fields: Fields<'_>) -> Result<Option<Grammar>, ApiError> {
     };
     match format.text("type")? {
         None | Some("text") => order::own_grammar(fields),
-        Some("json_object") => order::schema_grammar(name, &json!({"type": "object"})).map(Some),
+        Some("json_object") => {
+            order::schema_grammar(name, &json!({"type": "object"}), true).map(Some)
+        }
         Some("json_schema") => {
             let outer = format.object("json_schema", "response_format.json_schema.")?;
             let schema = outer.and_then(|outer| outer.any("schema")).filter(|s| s.is_object());
             let schema =
                 schema.ok_or_else(|| format.wrong("json_schema", "an object with a schema"))?;
-            order::schema_grammar(name, schema).map(Some)
+            let strict = outer.map_or(Ok(None), |outer| outer.flag("strict"))?.unwrap_or(false);
+            order::schema_grammar(name, schema, strict).map(Some)
         }
         Some(_) => Err(format.wrong("type", "text, json_object or json_schema")),
     }
@@ -247,6 +250,7 @@ pub(super) async fn completions(asked: Asked) -> Result<Response, ApiError> {
     let choices = (0..prompts.len() * order.n).map(|i| Choice::begun(begun[i / order.n].clone()));
     let choices = choices.collect();
     let order = Order { prompts, ..order };
+    let manner = Manner { warnings: order.loose(), ..manner };
     drop(body);
     answer(&server, served, admitted, order, (Kind::Text, choices), &manner).await
 }

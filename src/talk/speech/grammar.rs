@@ -19,6 +19,9 @@ pub const ROOT: &str = "airrun-answer";
 struct Rules {
     text: String,
     n: usize,
+    /// Whether the tool that is written wants its schema kept, and what is not kept of any.
+    strict: bool,
+    loose: Vec<String>,
 }
 
 /// What the answer begins with.
@@ -51,12 +54,18 @@ pub fn after_thought(
     Some(all.text + &prefixed(rules, "f-") + "\n")
 }
 
-/// The grammar of an answer that calls one of `tools`.
+/// The grammar of an answer that calls one of `tools`, and what they ask of their parameters that it does not hold an answer to.
 ///
 /// # Errors
 /// A schema of parameters that cannot be one.
-pub fn call(dialect: &Dialect, opening: &Opening<'_>, tools: &Tools) -> Result<String, String> {
-    let mut all = Rules::default();
+pub fn call(
+    dialect: &Dialect,
+    opening: &Opening<'_>,
+    tools: &Tools,
+) -> Result<(String, Vec<String>), String> {
+    // One that wants its schema kept is enough: the rules are those of all.
+    let strict = tools.list.iter().any(|tool| tool["function"]["strict"] == true);
+    let mut all = Rules { strict, ..Rules::default() };
     let before = all.thought(dialect, opening);
     let call = if dialect.channels && dialect.taught.is_none() {
         let mut ways = Vec::new();
@@ -77,7 +86,7 @@ pub fn call(dialect: &Dialect, opening: &Opening<'_>, tools: &Tools) -> Result<S
         all.form(dialect, form, steps, tools)?
     };
     let _ = writeln!(all.text, "{ROOT} ::= {before} ({call})");
-    Ok(all.text)
+    Ok((all.text, all.loose))
 }
 
 impl Rules {
@@ -141,10 +150,18 @@ impl Rules {
 
     /// What fits `schema`.
     fn schema(&mut self, schema: &Value) -> Result<String, String> {
-        let rules = grammar_of_schema(schema).map_err(|error| error.to_string())?;
+        let mut made = grammar_of_schema(schema).map_err(|error| error.to_string())?;
+        if self.strict {
+            made = made.strictly().map_err(|error| error.to_string())?;
+        }
+        for one in made.warnings() {
+            if !self.loose.contains(&one) {
+                self.loose.push(one);
+            }
+        }
         let prefix = format!("s{}-", self.n);
         self.n += 1;
-        self.text += &prefixed(&rules, &prefix);
+        self.text += &prefixed(&made.rules, &prefix);
         self.text.push('\n');
         Ok(format!("{prefix}root"))
     }

@@ -171,7 +171,7 @@ fn a_grammar_gives_the_same_answer_with_drafts() {
         for (form, rules) in forms {
             let prompt = golden().into_iter().find(|(name, _, _)| name == form).unwrap().1;
             for settings in [&greedy, &sampled] {
-                let grammar = Grammar { rules: rules.to_owned(), root: "root".to_owned() };
+                let grammar = Grammar::of(rules.to_owned());
                 let ask = Ask {
                     prompt: prompt.clone(),
                     settings: settings.clone(),

@@ -168,8 +168,8 @@ impl<'a> Keys<'a> {
             |name: &str| names.is_some_and(|names| names.iter().any(|n| n.as_str() == Some(name)));
         let (required, optional): (Vec<_>, Vec<_>) =
             properties.iter().partition(|(name, _)| is_required(name));
-        let open =
-            schema.get("additionalProperties").is_some_and(|more| *more != Value::Bool(false));
+        let open = schema.get("patternProperties").is_some()
+            || schema.get("additionalProperties").is_some_and(|more| *more != Value::Bool(false));
         Some(Keys {
             required: required.into_iter().map(|(name, value)| (name.as_str(), value)).collect(),
             optional: optional.into_iter().map(|(name, _)| name.as_str()).collect(),
