@@ -116,6 +116,10 @@ fn try_file(path: &Path) -> Option<String> {
 }
 
 /// Tries a share of one architecture's files.
+#[expect(
+    clippy::print_stderr,
+    reason = "trying all takes long: what is known is not lost when it is given up"
+)]
 fn try_model(spec: &Spec, dir: &Path, is_chosen: impl Fn(usize) -> bool) -> String {
     let mut wrong = String::new();
     let path = dir.join(format!("{}.gguf", spec.name));
@@ -128,7 +132,6 @@ fn try_model(spec: &Spec, dir: &Path, is_chosen: impl Fn(usize) -> bool) -> Stri
         fs::write(&path, changed(&file, &format!("{}.{key}", spec.arch), &value)).unwrap();
         if let Some(why) = try_file(&path) {
             let line = format!("{}: {key} = {text}: {why}", spec.name);
-            // Trying all takes long: what is known by then is not lost when it is given up.
             eprintln!("{line}");
             writeln!(wrong, "{line}").unwrap();
         }
