@@ -1,4 +1,4 @@
-//! Bytes and rates: the one place where sizes are parsed and printed. It knows no model and no machine.
+//! Bytes and rates: the one place where sizes are parsed and printed, and how many of something fit. It knows no model and no machine.
 
 use std::fmt;
 use std::iter::Sum;
@@ -156,6 +156,16 @@ impl fmt::Display for Rate {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.pad(&format!("{:.2} GB/s", self.0 / 1e9))
     }
+}
+
+/// The largest number up to `limit` that `fits`, which holds for all below it; 0 need not.
+pub fn most(limit: usize, fits: impl Fn(usize) -> bool) -> usize {
+    let (mut low, mut high) = (0, limit);
+    while low < high {
+        let middle = low + (high - low).div_ceil(2);
+        if fits(middle) { low = middle } else { high = middle - 1 }
+    }
+    low
 }
 
 #[cfg(test)]

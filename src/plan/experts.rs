@@ -3,7 +3,7 @@
 
 use super::{Abilities, Unit};
 use crate::gguf::{Index, TensorInfo, usual_hits};
-use crate::units::Bytes;
+use crate::units::{Bytes, most};
 
 /// A block whose experts stream one by one.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -132,18 +132,11 @@ impl Experts {
 
     /// How many experts of each block `room` holds, of which `size` says what they take, and the room that those need; no fewer than a
     /// token uses, or none, where what a token uses passes through.
-    fn most(&self, room: Bytes, least: Bytes, size: impl Fn(u64) -> Bytes) -> (usize, Bytes) {
-        let most = self.blocks.iter().map(|b| b.count).max().unwrap_or(0);
-        let (mut low, mut high) = (0, most);
-        while low < high {
-            let middle = low + (high - low).div_ceil(2);
-            if size(middle) <= room { low = middle } else { high = middle - 1 }
-        }
-        if low < self.used.min(most) {
-            low = 0;
-        }
-        let pool = if low > 0 { size(low).max(least) } else { least };
-        (usize::try_from(low).unwrap_or(0), pool)
+    fn largest(&self, room: Bytes, least: Bytes, size: impl Fn(u64) -> Bytes) -> (usize, Bytes) {
+        let count = self.blocks.iter().map(|b| b.count).max().unwrap_or(0);
+        let n = most(usize::try_from(count).unwrap_or(0), |n| size(n as u64) <= room);
+        let n = if (n as u64) < self.used.min(count) { 0 } else { n };
+        (n, if n > 0 { size(n as u64).max(least) } else { least })
     }
 
     /// Gives it as much of the device's memory as it has use for. `None` if that is too little for anything.
@@ -153,7 +146,7 @@ impl Experts {
         abilities: Abilities<'_>,
     ) -> Option<Experts> {
         let least = self.least(abilities).device;
-        let (n_slots, pool) = self.most(room, least, |n| self.kept(n, abilities).device);
+        let (n_slots, pool) = self.largest(room, least, |n| self.kept(n, abilities).device);
         self.on_device = self.on_device.map(|_| OnDevice { n_slots, pool });
         (room >= pool).then_some(self)
     }
@@ -169,7 +162,7 @@ impl Experts {
     ) -> Option<Experts> {
         let own = if shares_slots { room.max(slots) } else { room.saturating_sub(slots) };
         let least = self.least(abilities).ram;
-        (self.n_slots, self.pool) = self.most(own, least, |n| self.kept(n, abilities).ram);
+        (self.n_slots, self.pool) = self.largest(own, least, |n| self.kept(n, abilities).ram);
         // Where none are kept, what there is of the slots' memory lets more of them pass at once.
         self.pool = if shares_slots { self.pool.max(slots) } else { self.pool };
         self.shares_slots = shares_slots;

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, HashMap};
 
 use super::StreamMode;
 use crate::gguf::{GgmlType, Index};
-use crate::units::{Bytes, Rate};
+use crate::units::{Bytes, Rate, most};
 
 /// What the machine offers.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -126,16 +126,11 @@ impl ContextCost {
 
     /// The longest context, at most `n_ctx`, whose need with batches of `n_ubatch` is at most `room`; 0 if there is none.
     pub fn longest(&self, room: Bytes, n_ctx: u32, n_ubatch: u32) -> u32 {
-        let (mut low, mut high) = (0, n_ctx);
-        while low < high {
-            let middle = low + (high - low).div_ceil(2);
-            if self.at(middle, n_ubatch.min(middle)) <= room {
-                low = middle
-            } else {
-                high = middle - 1
-            }
-        }
-        low
+        let fits = |n: usize| {
+            let n = u32::try_from(n).unwrap_or(u32::MAX);
+            self.at(n, n_ubatch.min(n)) <= room
+        };
+        u32::try_from(most(n_ctx as usize, fits)).unwrap_or(n_ctx)
     }
 }
 

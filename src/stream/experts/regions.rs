@@ -3,6 +3,7 @@
 
 use super::BlockSpec;
 use crate::source::DIRECT_ALIGN;
+use crate::units::most;
 
 /// Bytes of a region of `n_slots` slots for experts whose slices take `rooms`.
 pub fn region_size(rooms: impl Iterator<Item = u64>, n_slots: usize) -> u64 {
@@ -55,16 +56,6 @@ impl BlockSpec {
     pub(super) fn stack_at(&self, stack: usize, n_slots: usize) -> u64 {
         region_size(self.rooms().take(stack), n_slots)
     }
-}
-
-/// The largest number up to `limit` that `fits`, which holds for all below it.
-fn most(limit: usize, fits: impl Fn(usize) -> bool) -> usize {
-    let (mut low, mut high) = (0, limit);
-    while low < high {
-        let middle = low + (high - low).div_ceil(2);
-        if fits(middle) { low = middle } else { high = middle - 1 }
-    }
-    low
 }
 
 #[cfg(test)]
