@@ -198,7 +198,8 @@ impl Index {
                 self.within("attention.key_length_mla", 1, MAX_WIDTH)?;
                 self.within("attention.value_length_mla", 1, MAX_WIDTH)?;
             }
-            "afmoe" => {
+            // Without windows, llama4's last block would scale by what is said only with them.
+            "afmoe" | "llama4" => {
                 self.within("attention.sliding_window", 1, u32::MAX.into())?;
             }
             "gemma4" => {

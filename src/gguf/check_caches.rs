@@ -23,11 +23,16 @@ const FUSED_OTHERWISE: [&str; 5] = ["minimax-01", "qwen35", "qwen35moe", "qwen3n
 /// Architectures whose last blocks use the cache of others, which are of the same kind: with a window, or without.
 const SHARED_BY_KIND: [&str; 1] = ["gemma4"];
 
+/// How many first blocks of gemma3n have caches of their own, and every which has no window where the file does not say.
+const OWN_OF_GEMMA3N: usize = 20;
+const GEMMA3N_PATTERN: u64 = 5;
+
 impl Index {
     pub(super) fn check_caches(&self) -> Checked {
         self.check_fused()?;
         self.check_compressed()?;
         self.check_shared_kinds()?;
+        self.check_equal_heads()?;
         self.check_counts_of_first()?;
         self.check_pooled()
     }
@@ -72,6 +77,8 @@ impl Index {
         let kv = self.per_block(key, n_blocks)?;
         let wanted = match self.architecture() {
             "rwkv6qwen2" => kv.as_ref().and_then(|all| all.first().copied()),
+            // Keys and values are one head, and the graph says so.
+            "deepseek4" => Some(1),
             // As many as for queries: all of them are made of what was compressed.
             "minicpm3" => self
                 .per_block("attention.head_count", n_blocks)?
@@ -147,6 +154,9 @@ impl Index {
 
     /// Blocks that use the cache of another are of its kind.
     fn check_shared_kinds(&self) -> Checked {
+        if self.architecture() == "gemma3n" {
+            return self.check_gemma3n();
+        }
         let key = "attention.shared_kv_layers";
         let n_shared = self.arch_uint(key).unwrap_or(0);
         let Some(windows) =
@@ -160,6 +170,40 @@ impl Index {
             if from.and_then(|from| windows.get(from)) != Some(&has_window) {
                 let why = format!("is {n_shared}, and block {block} finds no other of its kind");
                 return Err(self.wrong(key, why));
+            }
+        }
+        Ok(())
+    }
+
+    /// The blocks whose caches gemma3n's last ones use are of fixed numbers: one with a window, then one without.
+    fn check_gemma3n(&self) -> Checked {
+        let key = "attention.sliding_window_pattern";
+        let n_blocks = usize::try_from(self.n_blocks()).unwrap_or(0);
+        let every = self.arch_uint(key).unwrap_or(GEMMA3N_PATTERN);
+        let by_number = |block: u64| every == 0 || block % every < every - 1;
+        let windows =
+            self.windows().unwrap_or_else(|| (0..self.n_blocks()).map(by_number).collect());
+        for (block, &has_window) in windows.iter().enumerate().take(n_blocks).skip(OWN_OF_GEMMA3N) {
+            let from = OWN_OF_GEMMA3N - if has_window { 2 } else { 1 };
+            if windows[from] != has_window {
+                let why = format!("leaves block {block} without the cache of another of its kind");
+                return Err(self.wrong(key, why));
+            }
+        }
+        Ok(())
+    }
+
+    /// Graphs whose blocks count their own heads in weights that were made by the first block's.
+    fn check_equal_heads(&self) -> Checked {
+        if self.architecture() != "graniteswitch" {
+            return Ok(());
+        }
+        for key in ["attention.head_count", "attention.head_count_kv"] {
+            let heads = self.per_block(key, self.n_blocks())?.unwrap_or_default();
+            if heads.windows(2).any(|pair| pair[0] != pair[1]) {
+                return Err(
+                    self.wrong(key, "differs by block, and weights are made by the first's")
+                );
             }
         }
         Ok(())

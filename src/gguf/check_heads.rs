@@ -136,7 +136,7 @@ const SOME_WINDOWS: [&str; 15] = [
 ];
 
 /// Those that assert it, too, and always have the list.
-const LISTED_WINDOWS: [&str; 2] = ["maple", "mimo2"];
+const LISTED_WINDOWS: [&str; 4] = ["granite_swa", "maple", "mimo2", "spark2_5"];
 
 /// How long a head is: its keys, its values, and the part of it that is rotated, in all blocks, or in those that see a window.
 struct Lengths {
