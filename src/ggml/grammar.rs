@@ -203,6 +203,26 @@ mod tests {
         }
     }
 
+    /// libllama writes out each repetition that a grammar has, at some 400 bytes each time.
+    #[test]
+    fn long_texts_and_lists_take_little_room() {
+        let members: Value = (0..100)
+            .map(|i| (format!("p{i}"), json!({"type": "string", "maxLength": 900_000 - i})))
+            .collect();
+        for (schema, most) in [
+            (json!({"type": "string", "maxLength": 1_000_000}), 4_000),
+            (json!({"type": "string", "minLength": 999_999, "maxLength": 1_999_999}), 8_000),
+            (json!({"type": "array", "items": {"type": "integer"}, "maxItems": 1_000_000}), 4_000),
+            (json!({"type": "object", "properties": members}), 200_000),
+        ] {
+            let rules = grammar_of_schema(&schema).unwrap().rules;
+            let times = rules.split('{').skip(1).filter_map(|rest| rest.split_once('}'));
+            let last = |(times, _): (&str, &str)| times.rsplit(',').next()?.parse::<usize>().ok();
+            let all: usize = times.filter_map(last).sum();
+            assert!(all + rules.lines().count() < most, "{all}: {:.80}", schema.to_string());
+        }
+    }
+
     #[test]
     fn hostile_schemas_are_refused() {
         let mut deep = json!({});
@@ -222,6 +242,9 @@ mod tests {
             json!({"type": "nonsense"}),
             json!({"const": "x".repeat(100_000)}),
             json!({"$ref": "#/nowhere/at/all"}),
+            json!({"$ref": "#"}),
+            json!({"$ref": "#/$defs/a", "$defs": {"a": {"$ref": "#/$defs/b"}, "b": {"$ref": "#/$defs/a"}}}),
+            json!({"anyOf": [{"type": "null"}, {"$ref": "#"}]}),
         ] {
             assert!(grammar_of_schema(&schema).is_err(), "{:.80}", schema.to_string());
         }

@@ -71,6 +71,7 @@ const KINDS: [(&str, &[&str]); 7] = [
 pub(super) fn written(schema: &Value) -> Result<(String, Vec<Loose>), Error> {
     let none = Map::new();
     let definitions = schema.get("$defs").and_then(Value::as_object).unwrap_or(&none);
+    goes_on(definitions)?;
     let mut writer = Writer::new(definitions);
     let root = writer.schema(schema)?.ok_or_else(|| invalid("fits nothing"))?;
     while let Some(name) = writer.open.pop() {
@@ -87,6 +88,44 @@ pub(super) fn written(schema: &Value) -> Result<(String, Vec<Loose>), Error> {
         }
     });
     Ok((format!("root ::= {root}\n{}{}", writer.text, PLAIN.trim_start()), loose))
+}
+
+/// Definitions that come to themselves before they say anything would be read for ever.
+///
+/// # Errors
+///
+/// One does.
+fn goes_on(definitions: &Map<String, Value>) -> Result<(), Error> {
+    // Those that come to an end, found from the ends.
+    let mut good: HashSet<&str> = HashSet::new();
+    loop {
+        let before = good.len();
+        for (name, schema) in definitions {
+            let mut at_once = Vec::new();
+            alike(schema, &mut at_once);
+            if at_once.iter().all(|to| good.contains(to) || !definitions.contains_key(*to)) {
+                good.insert(name);
+            }
+        }
+        if good.len() == definitions.len() {
+            return Ok(());
+        }
+        if good.len() == before {
+            return Err(invalid("refers to itself before it says anything"));
+        }
+    }
+}
+
+/// The definitions that what fits a schema may have to fit, too, from its first character on.
+fn alike<'a>(schema: &'a Value, found: &mut Vec<&'a str>) {
+    let to = schema.get("$ref").and_then(Value::as_str);
+    if let Some(to) = to {
+        found.extend(to.strip_prefix("#/$defs/"));
+        return;
+    }
+    for ways in ["anyOf", "oneOf"].iter().filter_map(|key| schema.get(key)?.as_array()) {
+        ways.iter().for_each(|way| alike(way, found));
+    }
 }
 
 struct Writer<'a> {

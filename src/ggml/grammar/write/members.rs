@@ -106,7 +106,9 @@ impl Writer<'_> {
         }
         let Some(most) = most.filter(|most| *most <= ENDLESS) else { return format!("{rule}*") };
         // Up to so many: as many whole rows as there are, then a part of one. Only the row in which the text ends is read in two ways.
+        // The part is a rule, too: libllama writes out what is repeated, wherever it stands.
         let part = self.times(rule, 0, Some(MAX_TIMES - 1));
+        let part = self.rule(&part);
         let last = self.times(rule, 0, Some((most % MAX_TIMES).max(1)));
         let mut rest = if most % MAX_TIMES == 0 { String::new() } else { self.rule(&last) };
         for _ in 0..most / MAX_TIMES {
