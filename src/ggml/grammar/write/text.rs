@@ -15,6 +15,8 @@ use crate::ggml::result::Error;
 #[derive(Clone, Debug, Default)]
 pub(super) struct Texts {
     pub(super) wholes: Vec<Whole>,
+    /// How many of these, the first ones, are a schema's own patterns; the others are formats.
+    pub(super) own: usize,
     pub(super) least: usize,
     pub(super) most: Option<usize>,
 }
@@ -58,6 +60,14 @@ impl Writer<'_> {
         if let Ok(rule) = self.texts(&texts) {
             return Ok(rule);
         }
+        // A pattern beside a format of the standard says the same once more, as clients write it.
+        if texts.own > 0 && texts.own < texts.wholes.len() {
+            texts.wholes.drain(..std::mem::take(&mut texts.own));
+            self.loose.push(Loose::new(map, "pattern", false));
+            if let Ok(rule) = self.texts(&texts) {
+                return Ok(rule);
+            }
+        }
         // The expression alone may be small enough.
         for (key, is_there) in [("minLength", texts.least > 0), ("maxLength", texts.most.is_some())]
         {
@@ -73,13 +83,16 @@ impl Writer<'_> {
     fn said(&mut self, map: &Map<String, Value>) -> Result<Texts, Error> {
         let count = |key: &str| map.get(key).and_then(Value::as_u64).map(|n| n as usize);
         let (least, most) = (count("minLength").unwrap_or(0), count("maxLength"));
-        let mut texts = Texts { wholes: Vec::new(), least, most };
+        let mut texts = Texts { wholes: Vec::new(), own: 0, least, most };
+        let is_kept = |name: &str| matches!(formats::of(name), Format::Pattern(_));
+        let has_format = each(map, "format").any(is_kept);
         for text in each(map, "pattern") {
             match pattern::parsed(text)? {
                 Some(all) => texts.wholes.extend(all),
-                None => self.leave(map, "pattern"),
+                None => self.loose.push(Loose::new(map, "pattern", !has_format)),
             }
         }
+        texts.own = texts.wholes.len();
         for name in each(map, "format") {
             if let Format::Pattern(text) = formats::of(name) {
                 texts.wholes.extend(pattern::parsed(&text)?.into_iter().flatten());
