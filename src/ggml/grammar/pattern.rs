@@ -74,44 +74,47 @@ fn looks_ahead(pattern: &str) -> (Vec<(&str, bool)>, String) {
     (all, format!("^{rest}"))
 }
 
-/// Where the bracket ends with which `text` begins.
-fn bracket_end(text: &str) -> Option<usize> {
-    let (mut depth, mut in_class, mut escaped) = (0_usize, false, false);
-    for (at, c) in text.char_indices() {
+/// The brackets and bars of an expression, neither escaped nor in a class, and where they are.
+fn marks(text: &str) -> impl Iterator<Item = (usize, char)> {
+    let (mut in_class, mut escaped) = (false, false);
+    text.char_indices().filter(move |&(_, c)| {
         match c {
             _ if escaped => escaped = false,
             '\\' => escaped = true,
             '[' => in_class = true,
             ']' => in_class = false,
-            '(' if !in_class => depth += 1,
-            ')' if !in_class => {
-                depth -= 1;
-                if depth == 0 {
-                    return Some(at);
-                }
-            }
+            '(' | ')' | '|' => return !in_class,
             _ => {}
         }
-    }
-    None
+        false
+    })
+}
+
+/// Where the bracket ends with which `text` begins.
+fn bracket_end(text: &str) -> Option<usize> {
+    let mut depth = 0_usize;
+    let end = marks(text).find(|(_, c)| {
+        match c {
+            '(' => depth += 1,
+            ')' => depth -= 1,
+            _ => {}
+        }
+        *c == ')' && depth == 0
+    });
+    end.map(|(at, _)| at)
 }
 
 /// Whether there are alternatives outside of all brackets.
 fn has_alternatives(text: &str) -> bool {
     bracket_end(&format!("({text})")).is_none_or(|end| end != text.len() + 1) || {
-        let (mut depth, mut in_class, mut escaped) = (0_usize, false, false);
-        text.chars().any(|c| {
+        let mut depth = 0_usize;
+        marks(text).any(|(_, c)| {
             match c {
-                _ if escaped => escaped = false,
-                '\\' => escaped = true,
-                '[' => in_class = true,
-                ']' => in_class = false,
-                '(' if !in_class => depth += 1,
-                ')' if !in_class => depth = depth.saturating_sub(1),
-                '|' => return depth == 0 && !in_class,
+                '(' => depth += 1,
+                ')' => depth = depth.saturating_sub(1),
                 _ => {}
             }
-            false
+            c == '|' && depth == 0
         })
     }
 }
