@@ -78,12 +78,34 @@ const NAMED_PARAMETER: Tags =
 const PARAM: Tags = Tags { open: "<param name=\"", key_end: "\"", value: ">", close: "</param>" };
 const ATEM: Tags =
     Tags { open: "<atem:parameter name=\"", key_end: "\"", value: ">", close: "</atem:parameter>" };
-const DSML: Tags = Tags {
-    open: "<\u{ff5c}DSML\u{ff5c}parameter name=\"",
-    key_end: "\"",
-    value: ">",
-    close: "</\u{ff5c}DSML\u{ff5c}parameter>",
-};
+/// `<｜DSML｜parameter name="city" string="true">Oslo</｜DSML｜parameter>`: the marks of a language in XML's manner, named in each.
+macro_rules! marked {
+    ($name:literal) => {
+        Tags {
+            open: concat!("<\u{ff5c}", $name, "\u{ff5c}parameter name=\""),
+            key_end: "\"",
+            value: ">",
+            close: concat!("</\u{ff5c}", $name, "\u{ff5c}parameter>"),
+        }
+    };
+}
+/// A call in it.
+macro_rules! marked_invoke {
+    ($name:literal, $tags:ident) => {
+        call(
+            &[],
+            &[
+                Lit(concat!("<\u{ff5c}", $name, "\u{ff5c}invoke name=\"")),
+                Name,
+                Lit("\">"),
+                G(Tagged(&$tags)),
+                Lit(concat!("</\u{ff5c}", $name, "\u{ff5c}invoke>")),
+            ],
+        )
+    };
+}
+const DSML: Tags = marked!("DSML");
+const GCML: Tags = marked!("GCML");
 const ARG: Tags =
     Tags { open: "<arg_key>", key_end: "</arg_key>", value: "<arg_value>", close: "</arg_value>" };
 const HUNYUAN: Tags = Tags {
@@ -111,14 +133,20 @@ const INVOKE: Call = call(
     &["<invoke name="],
     &[Lit("<invoke name=\""), Name, Lit("\">"), G(Tagged(&NAMED_PARAMETER)), Lit("</invoke>")],
 );
-const DSML_INVOKE: Call = call(
+const DSML_INVOKE: Call = marked_invoke!("DSML", DSML);
+const GCML_INVOKE: Call = marked_invoke!("GCML", GCML);
+/// A tool of one of several servers of the Model Context Protocol.
+const MCP_TOOL: Call = call(
     &[],
     &[
-        Lit("<\u{ff5c}DSML\u{ff5c}invoke name=\""),
+        Lit("<server_name>"),
+        Past("</server_name>"),
+        Lit("<tool_name>"),
         Name,
-        Lit("\">"),
-        G(Tagged(&DSML)),
-        Lit("</\u{ff5c}DSML\u{ff5c}invoke>"),
+        Lit("</tool_name>"),
+        Lit("<arguments>"),
+        G(Json),
+        Lit("</arguments>"),
     ],
 );
 const ATEM_INVOKE: Call = call(
@@ -222,6 +250,12 @@ pub(super) static FORMS: &[Form] = &[
         &["</\u{ff5c}DSML\u{ff5c}tool_calls>"],
         &[DSML_INVOKE],
     ),
+    form(
+        "<\u{ff5c}GCML\u{ff5c}tool_calls>",
+        &["</\u{ff5c}GCML\u{ff5c}tool_calls>"],
+        &[GCML_INVOKE],
+    ),
+    form("<use_mcp_tool>", &["</use_mcp_tool>"], &[MCP_TOOL]),
     form(
         "<\u{ff5c}tool\u{2581}calls\u{2581}begin\u{ff5c}>",
         &["<\u{ff5c}tool\u{2581}calls\u{2581}end\u{ff5c}>"],

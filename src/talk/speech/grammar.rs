@@ -174,7 +174,7 @@ impl Rules {
         steps: Pattern,
         tools: &Tools,
     ) -> Result<String, String> {
-        let lines = form.open.starts_with("<\u{ff5c}DSML")
+        let lines = form.open.contains("ML\u{ff5c}")
             || form.open.starts_with(']')
             || form.open[form.open.len().min(1)..].starts_with(|c: char| c.is_ascii_lowercase());
         let line = if lines && !form.within { "\"\\n\"" } else { "" };
@@ -283,7 +283,7 @@ impl Rules {
             let kinds = tools.kinds(name, key);
             let is_text = kinds.text && !kinds.other;
             let attribute = match tags.open {
-                open if open.contains("DSML") => format!(" string=\"{is_text}\""),
+                open if open.contains("ML\u{ff5c}") => format!(" string=\"{is_text}\""),
                 open if open.starts_with("<|open|>") && is_text => " type=\"string\"".to_owned(),
                 open if open.starts_with("<|open|>") => " type=\"object\"".to_owned(),
                 _ => String::new(),
