@@ -59,14 +59,17 @@ pub(super) fn rough_needs(index: &Index, options: &LoadOptions, wish: &Wish) -> 
     };
     let (ctx, ubatch) = corners(wish);
     let bytes = ctx.map(|c| ubatch.map(|u| bytes(c, u)));
-    let header: Bytes = index.files.iter().map(|f| Bytes(f.data_offset)).sum();
     Needs {
-        // libllama's tables of the vocabulary take several times the header.
-        process: PROCESS + header * 8,
+        process: PROCESS + tables(index),
         context: ContextCost { ctx, ubatch, bytes },
         read_ahead: READ_AHEAD,
         gpu: None,
     }
+}
+
+/// What libllama's tables of a vocabulary take: several times the header.
+pub(super) fn tables(index: &Index) -> Bytes {
+    index.files.iter().map(|file| Bytes(file.data_offset)).sum::<Bytes>() * 8
 }
 
 /// Whether texts are read whole, in one pass: by encoders, and where vectors are made of them.

@@ -58,8 +58,13 @@ const VECTOR_TOKENS: [u32; 2] = [32, 512];
 const DRAFTS: u32 = 64;
 const LEAST_DRAFTS: u32 = 8;
 
-/// Ways that texts may go beside their likeliest ones, all together.
+/// Ways that texts may go beside their likeliest ones, all together, at least and usually; sequences up to so many are a power of two.
+const LEAST_WAYS: u32 = 8;
 const WAYS: u32 = 15;
+const FEW_SEQUENCES: u32 = 32;
+
+/// Tokens of a prompt that a model which drafts reads in one pass: more would take more memory, and be no faster on a small model.
+const DRAFT_UBATCH: u32 = 256;
 
 /// Who guesses how texts go on.
 #[derive(Clone, Debug, Default)]
@@ -112,9 +117,16 @@ impl LoadOptions {
     }
 
     /// Sequences for the ways that drafts see: none where a model keeps one state, which costs as much for each.
+    ///
+    /// libllama makes room for a batch whose length is a multiple of the number of sequences, so that 31 of them cost room for 93 tokens
+    /// where 64 are computed at most; 32 cost nothing.
     pub(in crate::engine) fn n_ways(&self, model: &Model) -> u32 {
-        let forks = self.draft != Draft::None && model.batches() && !model.has_state();
-        WAYS * u32::from(forks)
+        if self.draft == Draft::None || !model.batches() || model.has_state() {
+            return 0;
+        }
+        let texts = self.sequences.max(1);
+        let all = texts.saturating_add(LEAST_WAYS).checked_next_power_of_two();
+        all.filter(|all| *all <= FEW_SEQUENCES).map_or(WAYS, |all| all - texts)
     }
 
     /// The options that the model that drafts for this one is loaded with: all of it is resident.
@@ -129,7 +141,7 @@ impl LoadOptions {
             // The other model's choices need not suit this one.
             recall: Recall::default(),
             monitor: None,
-            ubatch: None,
+            ubatch: Some(DRAFT_UBATCH),
             tokenizer: None,
             ..self.clone()
         }

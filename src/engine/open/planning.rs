@@ -144,7 +144,7 @@ pub(super) fn plan_with(
     asked: &Asked,
 ) -> Result<Planned, Error> {
     let gpu = devices::choose(options.device)?;
-    let beside = beside(options, threads)?;
+    let beside = asked.beside(options, threads)?;
     let problem = Problem { index, options, threads, care, beside, asked };
     let nobody_named_it = options.device == DeviceChoice::Auto && options.vram.is_none();
     let planned = match gpu.map(|gpu| problem.for_gpu(gpu)) {
@@ -178,13 +178,29 @@ pub(super) struct Asked {
     needs: OnceCell<(Vec<Needs>, f64)>,
     taken: OnceCell<Option<Bytes>>,
     measured: OnceCell<Rates>,
+    /// What the model that drafts takes; there is one at most.
+    drafter: OnceCell<Beside>,
 }
 
 impl Asked {
     /// Nothing yet, for options of which only the drafts differ.
     pub(super) fn of(variants: Vec<LoadOptions>) -> Asked {
         let (needs, taken, measured) = (OnceCell::new(), OnceCell::new(), OnceCell::new());
-        Asked { variants, needs, taken, measured }
+        Asked { variants, needs, taken, measured, drafter: OnceCell::new() }
+    }
+
+    /// Who drafts, and what that takes.
+    fn beside(&self, options: &LoadOptions, threads: &Arc<Threadpool>) -> Result<Beside, Error> {
+        if !matches!(options.draft, Draft::Model { .. }) {
+            return Ok(Beside { draft: options.draft.clone(), ..Beside::default() });
+        }
+        match self.drafter.get() {
+            Some(known) => Ok(known.clone()),
+            None => {
+                let new = drafter(options, threads)?;
+                Ok(self.drafter.get_or_init(|| new).clone())
+            }
+        }
     }
 
     /// What ggml says that the model needs, and the seconds that it took to load it without its weights.
@@ -221,21 +237,22 @@ impl Asked {
     }
 }
 
-/// What the model that drafts will take.
-fn beside(options: &LoadOptions, threads: &Arc<Threadpool>) -> Result<Beside, Error> {
-    let Draft::Model { index, .. } = &options.draft else {
-        return Ok(Beside { draft: options.draft.clone(), ..Beside::default() });
-    };
-    index.check_model()?;
+/// What the model that drafts will take. On a CPU, ggml says it: bounds are several times what a small model takes, and blocks of the
+/// large one would make room for nothing.
+fn drafter(options: &LoadOptions, threads: &Arc<Threadpool>) -> Result<Beside, Error> {
     let draft = options.draft.clone();
+    let Draft::Model { index, .. } = &draft else { return Ok(Beside::default()) };
+    index.check_model()?;
     let options = options.of_draft(None);
     let asked = Asked::of(vec![options.clone()]);
-    let planned = plan_with(index, &options, threads, Care::Quick, &asked)?;
+    let care = if devices::choose(options.device)?.is_none() { Care::Exact } else { Care::Quick };
+    let planned = plan_with(index, &options, threads, care, &asked)?;
     let (memory, gpu) = (planned.plan.memory, planned.plan.gpu);
     let vram = gpu.map(|gpu| gpu.outside + gpu.blocks + gpu.context).unwrap_or_default();
     let (rates, _) = planned.rates(index, &options);
     let each = plan::pass_seconds(&planned.plan, &rates, Touched::of(index), 1);
-    Ok(Beside { draft, ram: memory.outside + memory.blocks + memory.context, vram, each })
+    let ram = memory.outside + memory.blocks + memory.context + needs::tables(index);
+    Ok(Beside { draft, ram, vram, each })
 }
 
 impl Problem<'_> {
