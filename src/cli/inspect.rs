@@ -1,5 +1,5 @@
-//! `airrun inspect`: what is in a model file, for people and as JSON. It reads headers only, and
-//! loads nothing.
+//! `airrun inspect`: what is in a model file, for people and as JSON. It reads headers only, and loads nothing; of a mixture it says
+//! how it would run here, too, because its size does not tell that.
 
 use std::io::Write;
 
@@ -8,7 +8,9 @@ use comfy_table::{CellAlignment, ContentArrangement, Table, presets};
 use serde_json::{Map, Value as Json, json};
 
 use super::args::InspectArgs;
+use super::here;
 use crate::gguf::{Array, Block, Experts, Index, Place, TensorInfo, Value, printable};
+use crate::models::{Facts, Outlook};
 use crate::units::Bytes;
 
 /// Arrays up to this length are in the JSON in full: those with one value per block are,
@@ -70,13 +72,14 @@ fn summary(index: &Index) -> Table {
     fact("blocks", blocks(index));
     if let Some(n) = index.arch_uint("expert_count").filter(|&n| n > 0) {
         let used = index.arch_uint("expert_used_count");
-        let of_token = |u: u64| {
-            let read = |e: Experts| e.each * u.min(e.count);
-            let bytes =
-                index.tensors.iter().filter_map(|t| index.experts(t)).map(read).sum::<Bytes>();
-            format!("{n}, {u} used per token: {bytes}")
-        };
+        let of_token = |u: u64| format!("{n}, {u} used per token: {}", bytes_per_token(index, u));
         fact("experts", used.map_or(format!("{n}"), of_token));
+        if let Some(outlook) = mixture_here(index) {
+            let found =
+                |hits: f64| format!(", {:.0} % of a token's experts found in memory", hits * 100.0);
+            let hits = outlook.hits.map_or(String::new(), found);
+            fact("here", format!("{}{hits} (`airrun plan` measures)", here::words(&outlook)));
+        }
     }
     for place in [Place::Embedding, Place::Output] {
         fact(&place.to_string(), index.bytes_of(place).to_string());
@@ -92,6 +95,23 @@ fn summary(index: &Index) -> Table {
         fact("file", format!("{} ({}, header {header})", file.path.display(), file.len));
     }
     table
+}
+
+/// The experts that one token computes with. (bytes)
+fn bytes_per_token(index: &Index, used: u64) -> Bytes {
+    let read = |e: Experts| e.each * used.min(e.count);
+    index.tensors.iter().filter_map(|t| index.experts(t)).map(read).sum()
+}
+
+/// How a mixture that can be loaded would run on this machine.
+fn mixture_here(index: &Index) -> Option<Outlook> {
+    let path = &index.files.first()?.path;
+    let is_mixture = index.tensors.iter().any(|tensor| index.experts(tensor).is_some());
+    let facts = is_mixture.then(|| Facts::of_index(index))?;
+    facts
+        .refused
+        .is_none()
+        .then(|| here::outlook(&facts, path, &here::speeds([&facts].into_iter())))
 }
 
 /// `32, 118 MiB each`, or the range of their sizes.
@@ -206,6 +226,9 @@ fn describe(index: &Index) -> Json {
         "largest_unit": index.largest_unit().map(largest),
         "expert_count": index.arch_uint("expert_count"),
         "expert_used_count": index.arch_uint("expert_used_count"),
+        "expert_bytes_per_token":
+            index.arch_uint("expert_used_count").map(|used| bytes_per_token(index, used)),
+        "here": mixture_here(index),
         "tokenizer": index.tokenizer().map(|t| json!({
             "model": t.model,
             "pre": t.pre,

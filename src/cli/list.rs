@@ -1,27 +1,20 @@
 //! `airrun list`: the models on this machine, whoever downloaded them, and how each would run here. It reads headers, and loads
 //! nothing.
 
-use std::collections::BTreeMap;
-use std::time::Duration;
-
 use comfy_table::{CellAlignment, ContentArrangement, Table, presets};
 use serde_json::{Value, json};
 use unicode_width::UnicodeWidthStr;
 
 use crate::cli::args::ListArgs;
 use crate::cli::exit::ExitStatus;
+use crate::cli::here;
 use crate::cli::inspect::parameters;
 use crate::cli::printer::Printer;
 use crate::cli::progress::{Status, Watched};
 use crate::engine;
-use crate::gguf::{GgmlType, Purpose, printable};
-use crate::models::{Catalog, Facts, How, Library, Model, Outlook, Room};
-use crate::plan::Kind;
-use crate::probe::{self, quick};
+use crate::gguf::{Purpose, printable};
+use crate::models::{Catalog, Facts, Library, Model, Outlook};
 use crate::units::Bytes;
-
-/// Seconds for types of weights that this machine has never computed with.
-const PROBING: Duration = Duration::from_secs(1);
 
 /// A model and what is known of it.
 struct Row<'a> {
@@ -65,7 +58,12 @@ pub(crate) fn run(args: &ListArgs, printer: &Printer) -> anyhow::Result<ExitStat
         return Ok(ExitStatus::Ok);
     }
     let status = Status::start(printer, Watched::Step("measuring this machine".to_owned()));
-    look_ahead(&mut rows);
+    let texts =
+        |row: &Row<'_>| row.facts.purpose == Some(Purpose::Text) && row.facts.refused.is_none();
+    let speeds = here::speeds(rows.iter().map(|row| &row.facts));
+    for row in rows.iter_mut().filter(|row| texts(row)) {
+        row.outlook = Some(here::outlook(&row.facts, &row.model.path, &speeds));
+    }
     drop(status);
     for note in &notes {
         printer.detail(note);
@@ -112,40 +110,6 @@ fn remarks(printer: &Printer, [n_shown, n_all, n_refused]: [usize; 3], n_notes: 
 /// Whether the architecture has a name that libllama knows; a projector or an adapter needs none.
 fn can_be_known(facts: &Facts) -> bool {
     facts.purpose != Some(Purpose::Text) || engine::knows_architecture(&facts.architecture)
-}
-
-/// Fills in how the models that write text would run.
-fn look_ahead(rows: &mut [Row]) {
-    let machine = probe::machine();
-    let memory = machine.ram.saturating_sub(machine.reserve);
-    let runs =
-        |row: &Row<'_>| row.facts.purpose == Some(Purpose::Text) && row.facts.refused.is_none();
-    let speeds = quick::Speeds::of(&kinds(rows), PROBING);
-    for row in rows.iter_mut().filter(|row| runs(row)) {
-        let types = row.facts.types.iter().map(|t| (t.ty, Bytes(t.bytes)));
-        let compute = speeds.mixed(types);
-        let without = row.facts.outlook(&Room { memory, disk: None }, compute);
-        let disk = match without.how {
-            How::StreamsFromDisk => quick::disk_of(&row.model.path),
-            How::Fits | How::TooLarge => None,
-        };
-        row.outlook = Some(row.facts.outlook(&Room { memory, disk }, compute));
-    }
-}
-
-/// The types of weights that the models have, those of most models first, each with the shape of the first that has it.
-fn kinds(rows: &[Row]) -> Vec<Kind> {
-    let mut kinds: BTreeMap<u32, (usize, Kind)> = BTreeMap::new();
-    for share in rows.iter().flat_map(|r| &r.facts.types) {
-        let matrix = GgmlType(share.ty).bytes(share.row.saturating_mul(share.rows));
-        let Some(matrix) = matrix.filter(|b| *b > Bytes::ZERO) else { continue };
-        let (ty, row, rows) = (share.ty, share.row, share.rows);
-        let kind = Kind { ty, row, rows, matrix, bytes: Bytes(share.bytes), experts: None };
-        kinds.entry(ty).or_insert((0, kind)).0 += 1;
-    }
-    let mut kinds: Vec<(usize, Kind)> = kinds.into_values().collect();
-    kinds.sort_by_key(|(n, _)| std::cmp::Reverse(*n));
-    kinds.into_iter().map(|(_, kind)| kind).collect()
 }
 
 /// The names as they may be typed. Programs read them by lines.
@@ -230,17 +194,7 @@ impl Row<'_> {
             let what = self.facts.purpose.map(|p| p.not_for_text().unwrap_or_default());
             return what.unwrap_or("a vocabulary, or a part of a model").to_owned();
         };
-        let how = match outlook.how {
-            How::Fits => "fits",
-            How::StreamsFromDisk => "streams",
-            How::TooLarge => return "too large".to_owned(),
-        };
-        match outlook.tokens_per_second {
-            Some(rate) if rate >= 9.95 => format!("{how}, {rate:.0} tokens/s"),
-            Some(rate) if rate >= 0.995 => format!("{how}, {rate:.1} tokens/s"),
-            Some(rate) => format!("{how}, {rate:.2} tokens/s"),
-            None => how.to_owned(),
-        }
+        here::words(outlook)
     }
 
     fn json(&self) -> Value {
@@ -261,6 +215,7 @@ impl Row<'_> {
             "refused": facts.refused,
             "how": outlook.map(|o| o.how),
             "tokens_per_second": outlook.and_then(|o| o.tokens_per_second),
+            "expert_hits": outlook.and_then(|o| o.hits),
         })
     }
 }

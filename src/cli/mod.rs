@@ -15,6 +15,7 @@ mod draft;
 mod echo;
 mod exit;
 mod habits;
+mod here;
 mod household;
 mod input;
 mod inspect;

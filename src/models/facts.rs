@@ -17,7 +17,7 @@ use crate::units::Bytes;
 /// Remembered headers, at most; those that were not seen this time go first.
 const MAX_KEPT: usize = 2000;
 /// Changes when the fields below do.
-const FORMAT: u32 = 3;
+const FORMAT: u32 = 4;
 /// Headers that are read at a time: more wait for the same disk.
 const MAX_THREADS: usize = 4;
 
@@ -190,6 +190,11 @@ fn read_all(models: &[Model], numbers: &[usize]) -> HashMap<usize, Result<Facts,
 impl Facts {
     /// What `index` says of `model`.
     fn of(index: &Index, model: &Model) -> Facts {
+        Facts { quantisation: quantisation(index, model), ..Facts::of_index(index) }
+    }
+
+    /// What `index` says, by whatever name.
+    pub fn of_index(index: &Index) -> Facts {
         let blocks: Bytes = index.blocks.iter().map(|b| b.len).sum();
         let largest = index.largest_block().map_or(Bytes::ZERO, |b| b.len);
         let named = |name: &str| index.tensors.iter().find(|t| t.name == name).map(|t| t.len);
@@ -198,7 +203,7 @@ impl Facts {
             title: crate::gguf::printable(index.name().as_bytes()),
             architecture: index.architecture().to_owned(),
             parameters: index.parameters(),
-            quantisation: quantisation(index, model),
+            quantisation: index.file_type_name(),
             purpose: (!index.tensors.is_empty()).then(|| index.purpose()),
             context: index.context_length(),
             weights: index.bytes().0,
@@ -245,14 +250,24 @@ fn touched(index: &Index) -> f64 {
     if all > Bytes::ZERO { some.f64() / all.f64() } else { 1.0 }
 }
 
+/// What the matrices of keys and values make of a token, as F16: nothing in blocks that keep a state instead. (bytes)
 fn kv_per_token(index: &Index) -> u64 {
-    let width = index.arch_uint("embedding_length").unwrap_or(0);
-    let heads = index.arch_uint("attention.head_count").unwrap_or(1).max(1);
-    let kv_heads = index.arch_uint("attention.head_count_kv").unwrap_or(heads);
-    let length = |key| index.arch_uint(key).unwrap_or(width / heads);
-    let each = length("attention.key_length").saturating_add(length("attention.value_length"));
-    let per_block = kv_heads.saturating_mul(each).saturating_mul(2);
-    per_block.saturating_mul(index.blocks.len() as u64)
+    let value = |&t: &usize| {
+        let tensor = &index.tensors[t];
+        let rows = tensor.shape.get(1).copied().unwrap_or(0);
+        let kind = tensor.name.rsplit_once('.').and_then(|(name, _)| name.rsplit_once('.'));
+        match kind.map(|(_, kind)| kind) {
+            Some("attn_k" | "attn_v" | "attn_kv_a_mqa") => rows,
+            // Queries, keys and values in one: the first are as wide as the model, or wider.
+            Some("attn_qkv") => {
+                rows.saturating_sub(index.arch_uint("embedding_length").unwrap_or(0))
+            }
+            _ => 0,
+        }
+    };
+    let values: u64 =
+        index.blocks.iter().flat_map(|b| &b.tensors).map(value).fold(0, u64::saturating_add);
+    values.saturating_mul(2)
 }
 
 /// The types that have a tenth of the blocks' bytes or more.
@@ -309,6 +324,8 @@ mod tests {
         assert_eq!(facts.architecture, "llama");
         assert_eq!(facts.purpose, Some(Purpose::Text));
         assert_eq!(facts.quantisation, "Q8_0");
+        // 6 blocks with keys and values of 4 heads of 32.
+        assert_eq!(facts.kv_per_token, 6 * 2 * 4 * 32 * 2);
         assert!(facts.parameters > 5_000_000 && facts.touched == 1.0 && facts.types.len() == 1);
         assert!(first[1].clone().unwrap_err().contains("bad.gguf"));
 

@@ -40,6 +40,8 @@ pub struct Outlook {
     pub how: How,
     /// One token after another; `None` where something was not measured.
     pub tokens_per_second: Option<f64>,
+    /// Of a mixture that streams: the share of a token's experts that will be in memory, from 0 to 1.
+    pub hits: Option<f64>,
 }
 
 impl Facts {
@@ -51,25 +53,28 @@ impl Facts {
         let computing = compute.filter(|r| r.0 > 0.0).map(|r| share / r.0);
         let missing = needed.saturating_sub(room.memory);
         if missing == Bytes::ZERO {
-            return Outlook { how: How::Fits, tokens_per_second: computing.map(f64::recip) };
+            let tokens_per_second = computing.map(f64::recip);
+            return Outlook { how: How::Fits, tokens_per_second, hits: None };
         }
         // Two slots hold what streams while it is computed with.
         let slots = Bytes(self.largest_block) * 2;
         let streamed = missing + slots;
         if streamed > Bytes(self.blocks) + slots {
-            return Outlook { how: How::TooLarge, tokens_per_second: None };
+            return Outlook { how: How::TooLarge, tokens_per_second: None, hits: None };
         }
         let reading = room.disk.filter(|r| r.0 > 0.0);
-        let seconds = if self.touched < 1.0 {
+        let lacking = (missing.f64() / Bytes(self.blocks).f64().max(1.0)).min(1.0);
+        let hits = (self.touched < 1.0).then(|| usual_hits(1.0 - lacking));
+        let seconds = if let Some(hits) = hits {
             // Slots and kept experts are the same memory, and what a token lacks is known when its router was computed: it waits for it.
-            let lacking = (missing.f64() / Bytes(self.blocks).f64().max(1.0)).min(1.0);
-            let read = Bytes(self.blocks).f64() * self.touched * (1.0 - usual_hits(1.0 - lacking));
+            let read = Bytes(self.blocks).f64() * self.touched * (1.0 - hits);
             computing.zip(reading).map(|(compute, disk)| compute + read / disk.0)
         } else {
             let reading = reading.map(|r| r.seconds(streamed.min(Bytes(self.blocks))));
             computing.zip(reading).map(|(a, b)| a.max(b))
         };
-        Outlook { how: How::StreamsFromDisk, tokens_per_second: seconds.map(f64::recip) }
+        let tokens_per_second = seconds.map(f64::recip);
+        Outlook { how: How::StreamsFromDisk, tokens_per_second, hits }
     }
 }
 
@@ -108,6 +113,12 @@ mod tests {
         let (all, some) = (at(GIB * 4, 1.0), at(GIB * 4, 1.0 / 16.0));
         assert!(some > 16.0 * 2.0 * all && some < 16.0 * 16.0 * all, "{all} {some}");
         assert!(at(GIB * 6, 1.0 / 16.0) > some);
+        let found = |gib| {
+            let room = Room { memory: GIB * gib, disk: rate };
+            Facts { touched: 1.0 / 16.0, ..facts() }.outlook(&room, None).hits
+        };
+        assert!(found(4).is_some_and(|hits| (0.5..0.9).contains(&hits)), "{:?}", found(4));
+        assert!(found(6) > found(4) && found(12).is_none());
     }
 
     #[test]
@@ -117,7 +128,7 @@ mod tests {
             let room = Room { memory: GIB * gib, disk: Some(Rate(GIB.f64())) };
             facts().outlook(&room, rate)
         };
-        assert_eq!(at(10), Outlook { how: How::Fits, tokens_per_second: Some(1.0) });
+        assert_eq!(at(10), Outlook { how: How::Fits, tokens_per_second: Some(1.0), hits: None });
         let some = at(6);
         assert_eq!(some.how, How::StreamsFromDisk);
         let speed = some.tokens_per_second.unwrap();
