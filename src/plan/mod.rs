@@ -8,6 +8,8 @@
 pub mod drafts;
 pub mod estimate;
 pub mod experts;
+#[cfg(test)]
+mod golden;
 mod limits;
 pub mod machine;
 mod offload;
