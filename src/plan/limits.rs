@@ -30,7 +30,7 @@ const CONTEXT_SHARE: u64 = 4;
 const SAVED_SHARE: u64 = 16;
 
 /// Numbers of streamed blocks that are tried at most: enough for any model, and not too slow for any file.
-pub(super) const MAX_TRIES: usize = 512;
+const MAX_TRIES: usize = 512;
 
 /// The plan that `solve` finds with the wanted context, or half of it and so on: where it takes more than its share, and where
 /// nothing fits otherwise.
@@ -63,7 +63,12 @@ pub(super) fn choose_context(cost: &ContextCost, wish: &Wish, budget: Bytes) -> 
     halves.take_while(|&ctx| ctx > least).find(affordable).unwrap_or(least)
 }
 
-/// Whether block `i` of `n` is one of `n_streamed` that are spread evenly.
-pub(super) fn is_streamed(i: usize, n_streamed: usize, n: usize) -> bool {
-    (i + 1) * n_streamed / n > i * n_streamed / n
+/// Whether block `i` of `n` is one of `n_chosen` that are spread evenly.
+pub(super) fn is_spread(i: usize, n_chosen: usize, n: usize) -> bool {
+    (i + 1) * n_chosen / n > i * n_chosen / n
+}
+
+/// The numbers up to `last`, or some of them that are spread evenly, the ends among them.
+pub(super) fn tries(last: usize) -> impl Iterator<Item = usize> {
+    (0..last).step_by(last.div_ceil(MAX_TRIES).max(1)).chain([last])
 }

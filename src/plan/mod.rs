@@ -1,10 +1,14 @@
 //! Who lives where: a pure function from (index, machine, needs, wishes) to a placement of every block, and the arithmetic of
 //! what that placement will cost. No clock, no IO, no FFI: everything measured is handed in.
 //!
-//! `machine` holds the numbers that come in, `parts` cuts blocks into what streams together, `spread` chooses which of it does, `solve`
-//! decides for a machine whose CPU computes, `offload` for one with a GPU; `estimate` predicts and is the judge of both, `pattern` tells
-//! libllama, `experts` is what streams by expert, `drafts` foresees what drafts bring, `report` shows.
+//! `solve` decides. It works on a `problem` (the numbers of `machine`, with what can be told of the model once), lists the ways to place
+//! it, has the promising ones worked out by `way` into a `draft`, which knows what it takes of each memory, and lets `estimate` judge the
+//! plan that comes of it. `parts` cuts blocks into what streams together, `cut` chooses which of that does, `experts` is what streams by
+//! expert. `pattern` tells libllama, `drafts` foresees what drafts bring, `report` shows. `golden` is a table of plans, for those who
+//! change how they are made.
 
+mod cut;
+mod draft;
 pub mod drafts;
 pub mod estimate;
 pub mod experts;
@@ -12,13 +16,13 @@ pub mod experts;
 mod golden;
 mod limits;
 pub mod machine;
-mod offload;
 mod parts;
 mod pattern;
+mod problem;
 mod refusal;
 pub mod report;
 mod solve;
-mod spread;
+mod way;
 
 pub use drafts::{Foreseen, Gain, Habit, gain};
 pub use estimate::{

@@ -39,14 +39,14 @@ const SMALL: Bytes = Bytes(256 * KIB.0);
 pub(super) struct CutBlock {
     /// Its units, in order of computation.
     pub(super) units: Vec<Unit>,
-    /// The bytes of its tensors that are resident even so.
-    pub(super) kept: Bytes,
-    /// The largest of those.
+    /// The largest of its tensors that are resident even so, and of what the GPU cannot compute with.
     pub(super) largest_kept: Bytes,
     /// Its largest tensor.
     pub(super) largest: Bytes,
     /// The matrices of its feed-forward network, but for routers.
     pub(super) ffn: Vec<usize>,
+    /// Their bytes.
+    pub(super) ffn_len: Bytes,
     /// The bytes of what the GPU cannot compute with; they are in none of these.
     pub(super) left: Bytes,
     /// Its bytes.
@@ -64,20 +64,22 @@ pub(super) fn cut(
 ) -> CutBlock {
     let block = &index.blocks[i];
     let is_left = |t: &&usize| left.contains(t);
-    let left = block.tensors.iter().filter(is_left).map(|&t| index.tensors[t].len).sum();
+    let lens_left = || block.tensors.iter().filter(is_left).map(|&t| index.tensors[t].len);
+    let left = lens_left().sum();
     let tensors = || block.tensors.iter().copied().filter(|t| !is_left(&t));
     let name = block.title();
     let largest = block.tensors.iter().map(|&t| index.tensors[t].len).max().unwrap_or_default();
     let in_ffn = |t: &usize| is_ffn(index.tensors[*t].role());
     let matrix = |t: &usize| !is_vector(&index.tensors[*t]);
-    let ffn = tensors().filter(|t| matrix(t) && in_ffn(t)).collect();
+    let ffn: Vec<usize> = tensors().filter(|t| matrix(t) && in_ffn(t)).collect();
+    let ffn_len = ffn.iter().map(|&t| index.tensors[t].len).sum();
     if level == Level::Blocks && !keep_small {
-        let (kept, largest_kept, len) = (Bytes::ZERO, Bytes::ZERO, block.len);
+        let (largest_kept, len) = (Bytes::ZERO, block.len);
         let unit = Unit { name, block: i, tensors: tensors().collect(), len, before: Bytes::ZERO };
-        return CutBlock { units: vec![unit], kept, largest_kept, largest, ffn, left, len };
+        return CutBlock { units: vec![unit], largest_kept, largest, ffn, ffn_len, left, len };
     }
     let mut parts: BTreeMap<(u8, u8, &str), Vec<usize>> = BTreeMap::new();
-    let (mut kept, mut largest_kept) = (Bytes::ZERO, Bytes::ZERO);
+    let mut largest_kept = lens_left().max().unwrap_or_default();
     for t in tensors() {
         let tensor = &index.tensors[t];
         let small = match level {
@@ -86,7 +88,6 @@ pub(super) fn cut(
             _ => tensor.len < SMALL,
         };
         if small {
-            kept += tensor.len;
             largest_kept = largest_kept.max(tensor.len);
         } else {
             parts.entry(key(tensor.role(), level, is_stack(index, tensor))).or_default().push(t);
@@ -98,7 +99,8 @@ pub(super) fn cut(
         let name = if level == Level::Blocks { name.clone() } else { format!("{name} ({part})") };
         Unit { name, block: i, tensors, len, before: Bytes::ZERO }
     });
-    CutBlock { units: units.collect(), kept, largest_kept, largest, ffn, left, len: block.len }
+    let (units, len) = (units.collect(), block.len);
+    CutBlock { units, largest_kept, largest, ffn, ffn_len, left, len }
 }
 
 /// Whether a tensor is one of the small ones by its kind: norms and biases, which have one dimension, and routers.

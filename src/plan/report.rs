@@ -483,7 +483,7 @@ mod tests {
     use super::*;
     use crate::plan::Cost;
     use crate::plan::estimate::{Touched, estimate};
-    use crate::plan::offload::tests::mixed_plan;
+    use crate::plan::solve::gpu_tests::mixed_plan;
     use crate::plan::solve::tests::{partly_plan, whole_plan};
     use crate::units::{GIB, MIB, Rate};
 
@@ -611,7 +611,8 @@ faster        with 2.00 GiB more RAM: 2.35 tokens/s
         for part in [
             "\nGPU           ",
             ", cuda:0\n",
-            " computed by the CPU\n              o ",
+            " computed by the CPU",
+            " streamed from RAM\n",
             "\n  for slots   ",
             "\n  slots       ",
             "\n  staging     ",

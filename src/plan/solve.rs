@@ -1,32 +1,39 @@
-//! The decision: what streams, in how small parts, through how many slots of which size, with how large batches.
+//! The decision: what streams, in how small parts, through how many slots of which size, with how large batches; and with a GPU, which
+//! blocks the CPU computes, and which are brought from RAM and not from disk.
 //!
-//! There is no rule that is right on all machines: large slots take memory that blocks could live in, small ones are full
-//! while the disk could go on, and every part costs a run. So all that is sensible is drawn up, each with as little streaming as
-//! the budget allows, and the arithmetic of `estimate` chooses, by what is known of the machine.
+//! There is no rule that is right on all machines: large slots take memory that blocks could live in, small ones are full while the disk
+//! could go on, every part costs a run, and a CPU may be slower than the link or faster. So all ways that are sensible are listed, each
+//! with the least time that it can take; the most promising are worked out (`way`), with as little streaming as the budgets allow; and
+//! the arithmetic of `estimate` chooses by what is known of the machine. Nothing else does.
 
-use super::estimate::{ANSWER, QUESTION, Touched, conversation, share};
-use super::experts::{is_stack, used};
-use super::limits::{
-    LEAST_UBATCH, N_SLOTS, RESIDENT_UBATCH, UBATCH_SHARE, UBATCH_WORTH, UBATCHES, with_context,
-};
-use super::parts::{LEVELS, Level, OF_MIXTURES};
-use super::refusal::{Pool, Refusal};
-use super::spread::{Chosen, Cut};
-use super::{Abilities, Experts, Machine, Memory, Needs, Plan, Rates, StreamMode, Wish, offload};
-use crate::gguf::{Index, Place};
-use crate::units::Bytes;
+use std::cell::{Cell, LazyCell};
 
-/// Numbers of slots that are tried: more of them let the disk read on while what is resident is computed.
+use super::cut::Cut;
+use super::draft::{Draft, Share, Taken};
+use super::estimate::conversation;
+use super::limits::{LEAST_UBATCH, N_SLOTS, RESIDENT_UBATCH, UBATCHES, tries, with_context};
+use super::parts::Level;
+use super::problem::Problem;
+use super::way::{Streams, Way};
+use super::{Abilities, Machine, Needs, Plan, Pool, Refusal, Wish};
+use crate::gguf::Index;
+use crate::units::{Bytes, most};
+
+/// Numbers of slots that are tried: more of them let the disk read on while what is resident is computed, and the link bring blocks while
+/// the CPU computes others.
 const SLOTS: [usize; 5] = [N_SLOTS, 3, 4, 6, 8];
 
 /// Parts of a model that are weighed against each other; more of them take longer than they can gain.
 const MAX_PARTS: usize = 2048;
 
-/// How often a choice is corrected that does not fit yet, because what it takes depends on what is chosen.
-const CORRECTIONS: usize = 8;
+/// Of plans that are as fast up to this share, the one that brings least wins: it depends least on the disk and the link.
+pub(super) const AS_FAST: f64 = 1.001;
 
-/// Of plans that are as fast up to this share, the one that reads least wins: it depends least on the disk.
-const AS_FAST: f64 = 1.005;
+/// Ways that take this much longer than the fastest may still become it.
+const NEARLY: f64 = 1.1;
+
+/// Numbers of blocks that are tried on the CPU, from none to all that it could save the link.
+const SHARES: usize = 16;
 
 /// Decides where every block of `index` lives.
 ///
@@ -40,369 +47,275 @@ pub fn solve(
     wish: &Wish,
     abilities: Abilities<'_>,
 ) -> Result<Plan, Refusal> {
-    if let (Some(gpu), Some(gpu_needs)) = (&machine.gpu, &needs.gpu) {
-        return offload::solve(index, machine, gpu, needs, gpu_needs, wish, abilities);
-    }
-    let budget = wish.ram.unwrap_or(machine.ram.saturating_sub(machine.reserve));
-    with_context(&needs.context, wish, budget, |wish| {
-        solve_with(index, machine, needs, wish, budget, abilities)
+    let problem = Problem::new(index, machine, needs, wish, abilities);
+    solve_counting(&problem, &Cell::new(0))
+}
+
+/// Solves a problem, and counts the plans that are judged.
+pub(super) fn solve_counting(problem: &Problem<'_>, judged: &Cell<usize>) -> Result<Plan, Refusal> {
+    let cuts = LazyCell::new(|| problem.cuts());
+    with_context(problem.context(), &problem.wish, problem.here(), |wish| {
+        let problem = Problem { wish: *wish, ..*problem };
+        problem.resident().map_or_else(|| Search::new(&problem, &cuts, judged).best(), Ok)
     })
 }
 
-/// As [`solve`], for a machine whose CPU computes and a context that is what it is.
-fn solve_with(
-    index: &Index,
-    machine: &Machine,
-    needs: &Needs,
-    wish: &Wish,
-    budget: Bytes,
-    abilities: Abilities<'_>,
-) -> Result<Plan, Refusal> {
-    let (rates, touched) = (machine.rates, Touched::of(index));
-    let problem = Problem { index, rates, touched, needs, wish, budget, abilities };
-    let n = index.blocks.len();
-    if wish.stream != StreamMode::Always || n == 0 {
-        let cut = Cut::new(index, Level::Blocks, abilities);
-        let n_ubatch = problem.batch(wish.ubatch.unwrap_or(RESIDENT_UBATCH));
-        let chosen = &cut.every(false);
-        let plan = problem.plan(Draft { cut: &cut, chosen, n_slots: 0, n_ubatch });
-        if plan.memory.peak() <= budget {
-            return Ok(plan);
-        }
-        if wish.stream == StreamMode::Never || n == 0 {
-            return Err(problem.refuse(&plan));
-        }
-    }
-    let cuts = problem.levels().into_iter().map(|level| Cut::new(index, level, abilities));
-    let cuts: Vec<Cut> = cuts.collect();
-    let mut ways = Vec::new();
-    let mut refusals = Vec::new();
-    for cut in &cuts {
-        // A cut that is finer than anybody needs is for where no other fits.
-        if (cut.n_parts() > MAX_PARTS && !ways.is_empty()) || cut.n_parts() == 0 {
-            continue;
-        }
-        match problem.ways(cut) {
-            Ok(found) => ways.extend(found),
-            Err(refusal) => refusals.push(refusal),
-        }
-    }
-    // What every token reads is resident first: the rest streams only where experts alone are not enough.
-    let is_stack = |(_, t): (usize, usize)| is_stack(index, &index.tensors[t]);
-    let of_experts = |way: &Way<'_>| way.cut.tensors(&way.chosen).all(is_stack);
-    if wish.stream == StreamMode::Auto && ways.iter().any(of_experts) {
-        ways.retain(of_experts);
-    }
-    let best = match wish.stream {
-        StreamMode::Always => ways.first().map(|way| problem.plan(way.draft())),
-        _ => problem.fastest(ways),
-    };
-    best.ok_or_else(|| {
-        refusals.into_iter().min_by_key(|r| r.least).expect("nothing fits at any level")
-    })
-}
-
-struct Problem<'a> {
-    index: &'a Index,
-    rates: Rates,
-    touched: Touched,
-    needs: &'a Needs,
-    wish: &'a Wish,
-    budget: Bytes,
-    abilities: Abilities<'a>,
-}
-
-/// What makes a plan.
-#[derive(Clone, Copy)]
-struct Draft<'a> {
-    cut: &'a Cut,
-    chosen: &'a Chosen,
-    n_slots: usize,
-    n_ubatch: u32,
-}
-
-/// A draft that fits.
-struct Way<'a> {
-    cut: &'a Cut,
-    chosen: Chosen,
-    n_slots: usize,
-    n_ubatch: u32,
-}
-
-impl Way<'_> {
-    fn draft(&self) -> Draft<'_> {
-        let Way { cut, ref chosen, n_slots, n_ubatch } = *self;
-        Draft { cut, chosen, n_slots, n_ubatch }
-    }
+/// Looks for the plan of a problem.
+struct Search<'a, 'p> {
+    problem: &'a Problem<'p>,
+    cuts: &'a [Cut],
+    /// The fastest plan so far, and those that are as fast, with the seconds that they take.
+    fastest: Vec<(f64, Plan)>,
+    /// The fastest way with each cut and each share of the CPU, and the seconds that it takes.
+    leaders: Vec<(f64, Way<'a>)>,
+    /// Why the least of each kind does not fit.
+    refusals: Vec<Refusal>,
+    /// How many plans were judged.
+    judged: &'a Cell<usize>,
 }
 
 impl Problem<'_> {
-    /// How finely blocks are cut, what is best first where all of it streams.
-    fn levels(&self) -> Vec<Level> {
-        let stacks = || {
-            let mut blocks = self.index.blocks.iter().flat_map(|b| &b.tensors);
-            blocks.find(|&&t| is_stack(self.index, &self.index.tensors[t]))
+    /// The plan of a model that fits the memory of what computes.
+    fn resident(&self) -> Option<Plan> {
+        if self.always() && !self.index.blocks.is_empty() {
+            return None;
+        }
+        let cut = self.cut(Level::Blocks);
+        let draft = self.draft(Way::resident(&cut, self.resident_batch()), Streams::Nothing)?;
+        let taken = self.taken(&draft);
+        taken.fits().then(|| self.plan(&draft, taken))
+    }
+}
+
+impl<'a> Search<'a, '_> {
+    fn new<'p>(
+        problem: &'a Problem<'p>,
+        cuts: &'a [Cut],
+        judged: &'a Cell<usize>,
+    ) -> Search<'a, 'p> {
+        let (fastest, leaders, refusals) = (Vec::new(), Vec::new(), Vec::new());
+        Search { problem, cuts, fastest, leaders, refusals, judged }
+    }
+
+    /// The best plan by what is known of the machine; the first that fits where all is to stream.
+    fn best(mut self) -> Result<Plan, Refusal> {
+        let problem = self.problem;
+        let outputs: &[bool] = if problem.gpu.is_some() { &[true, false] } else { &[true] };
+        let mut ways = Vec::new();
+        for &output_here in outputs {
+            self.split(output_here);
+            for cut in self.cuts.iter().filter(|_| !problem.never()) {
+                // A cut that is finer than anybody needs is for where no other fits.
+                if cut.parts.len() > MAX_PARTS && !self.fastest.is_empty() {
+                    continue;
+                }
+                let Some(all) = self.all(cut, output_here) else { continue };
+                if problem.always() {
+                    return Ok(self.fastest.remove(0).1);
+                }
+                ways.extend(self.ways(all));
+            }
+        }
+        ways.sort_by(|a, b| a.1.total_cmp(&b.1));
+        for (way, at_least) in ways {
+            if self.is_slow(at_least) {
+                break;
+            }
+            self.few(way);
+        }
+        if !problem.never() {
+            self.leaders.clone().into_iter().for_each(|leader| self.refine(leader));
+        }
+        let plans = self.fastest.into_iter().map(|(_, plan)| plan);
+        // Of what fits neither, the memory that was not even enough for the least of all plans is named.
+        let refusal = |pool| {
+            let refusals = self.refusals.iter().filter(move |r| r.pool == pool);
+            refusals.min_by_key(|r| r.least).cloned()
         };
-        match (used(self.index) > 0).then(stacks).flatten() {
-            Some(&t) if (self.abilities.expert_region)(&[t], 1).is_some() => {
-                // Whole blocks would bring all of their experts for each token.
-                let (first, rest) = (OF_MIXTURES, LEVELS.into_iter().skip(1).chain([LEVELS[0]]));
-                match self.wish.stream {
-                    StreamMode::Always => rest.collect(),
-                    _ => first.into_iter().chain(rest).collect(),
+        let refused = || refusal(Pool::Ram).or(refusal(Pool::Vram));
+        plans.min_by_key(Plan::streamed_bytes).ok_or_else(|| refused().expect("all was tried"))
+    }
+
+    /// Whether what takes at least so long cannot be better than what was found. (seconds)
+    fn is_slow(&self, at_least: f64) -> bool {
+        self.fastest.iter().any(|(seconds, _)| at_least * AS_FAST > *seconds)
+    }
+
+    /// Judges a way that is worked out, if it fits.
+    fn judge(&mut self, way: Way<'a>, draft: &Draft<'a>) {
+        let taken = self.problem.taken(draft);
+        if !taken.fits() {
+            return;
+        }
+        let plan = self.problem.plan(draft, taken);
+        let seconds = conversation(&plan, &self.problem.rates, self.problem.touched);
+        self.judged.set(self.judged.get() + 1);
+        self.fastest.push((seconds, plan));
+        let best = self.fastest.iter().map(|t| t.0).fold(f64::INFINITY, f64::min);
+        self.fastest.retain(|(seconds, _)| *seconds <= best * AS_FAST);
+        match self.leaders.iter_mut().find(|(_, leader)| leader.is_like(&way)) {
+            Some(leader) if leader.0 > seconds => *leader = (seconds, way),
+            Some(_) => {}
+            None => self.leaders.push((seconds, way)),
+        }
+    }
+
+    /// Nothing streams: the CPU computes what the GPU has no room for, or all blocks, for a GPU need not be faster.
+    fn split(&mut self, output_here: bool) {
+        let problem = self.problem;
+        let whole = self.cuts.iter().find(|cut| cut.level == Level::Blocks);
+        let Some(cut) = whole.filter(|_| !problem.always()) else { return };
+        let (last, shares): (usize, &[Share]) = match problem.gpu {
+            Some(_) => (cut.blocks.len(), &[Share::Whole, Share::Ffn]),
+            None => (0, &[Share::Whole]),
+        };
+        for &share in shares {
+            let way = |n_cpu| {
+                let way = Way::resident(cut, problem.resident_batch());
+                Way { by_cpu: (n_cpu, share), together: true, output_here, ..way }
+            };
+            let draft = |n_cpu| problem.draft(way(n_cpu), Streams::Nothing).expect("nothing does");
+            match tries(last).find(|&n_cpu| problem.taken(&draft(n_cpu)).fits()) {
+                Some(first) => {
+                    [first, last].into_iter().for_each(|n| self.judge(way(n), &draft(n)))
                 }
+                None => self.refusals.extend(problem.refuse(&draft(last))),
             }
-            _ => LEVELS.to_vec(),
         }
     }
 
-    /// The experts of a draft, with what memory is left for them beside `others`.
-    fn experts(&self, draft: Draft<'_>, slots: Bytes, others: Bytes) -> Option<Experts> {
-        let Draft { cut, chosen, .. } = draft;
-        let experts = Experts::of(self.index, cut.tensors(chosen), self.abilities)?;
-        let n_stacks: usize = experts.blocks.iter().map(|b| b.stacks.len()).sum();
-        let shares = n_stacks == cut.tensors(chosen).count();
-        // In the least memory, if that is what is asked for.
-        let least = self.wish.stream == StreamMode::Always && self.wish.ram.is_none();
-        let enough = if least { slots + experts.least(self.abilities).ram } else { self.budget };
-        let room = self.budget.saturating_sub(others).min(enough);
-        experts.with_room(room, slots, shares, self.abilities)
+    /// All of a cut streams: judges that, and gives it back. `None` if it does not fit.
+    fn all(&mut self, cut: &'a Cut, output_here: bool) -> Option<Way<'a>> {
+        let problem = self.problem;
+        let way = |n_ubatch| Way { output_here, ..Way::resident(cut, n_ubatch) };
+        let draft = |n| problem.draft(way(n), Streams::All(N_SLOTS)).expect("all do");
+        let here = |taken: Taken| taken.gpu.map_or(taken.ram.peak(), |gpu| gpu.peak());
+        let n_ubatch = problem.largest_batch(|n| here(problem.taken(&draft(n))));
+        let draft = draft(n_ubatch);
+        if let Some(refusal) = problem.refuse(&draft) {
+            self.refusals.push(refusal);
+            return None;
+        }
+        self.judge(way(n_ubatch), &draft);
+        Some(way(n_ubatch))
     }
 
-    /// The ways to stream parts of this cut: all of them, first, and as few as must with slots of several sizes and numbers.
-    fn ways<'c>(&self, cut: &'c Cut) -> Result<Vec<Way<'c>>, Refusal> {
-        let chosen = cut.every(true);
-        let all = |n_ubatch| Draft { cut, chosen: &chosen, n_slots: N_SLOTS, n_ubatch };
-        let n_ubatch = self.choose_batch(|n| self.memory(all(n)).peak());
-        if self.memory(all(n_ubatch)).peak() > self.budget {
-            return Err(self.refuse(&self.plan(all(n_ubatch))));
-        }
-        let mut ways = vec![Way { cut, chosen, n_slots: N_SLOTS, n_ubatch }];
-        if self.wish.stream == StreamMode::Always {
-            return Ok(ways);
-        }
-        if self.stacks_only(cut) {
-            return Ok(self.pools(ways));
-        }
-        for n_ubatch in self.batches(n_ubatch) {
-            for slot in cut.slots() {
+    /// The ways to stream less than all of a cut, with the least seconds that each takes. Those in which only experts stream are judged
+    /// at once: what is not resident of experts is not lost, and prompts borrow the room of those that are kept.
+    fn ways(&mut self, all: Way<'a>) -> Vec<(Way<'a>, f64)> {
+        let problem = self.problem;
+        let draft = |n_ubatch, n_slots| {
+            let draft = problem.draft(Way { n_ubatch, ..all }, Streams::All(n_slots));
+            draft.expect("all do")
+        };
+        let fits = |n_ubatch| problem.taken(&draft(n_ubatch, N_SLOTS)).fits();
+        let batches = match all.cut.parts.len() > MAX_PARTS {
+            true => vec![all.n_ubatch],
+            false => problem.batches(all.n_ubatch, fits),
+        };
+        let first = draft(all.n_ubatch, N_SLOTS);
+        if all.cut.only_stacks && problem.experts(&first, &mut problem.taken(&first)).is_some() {
+            // Prompts bring whole stacks: smaller batches would bring them more often for little.
+            let usual = problem.batch(RESIDENT_UBATCH).min(all.n_ubatch);
+            for n_ubatch in batches.into_iter().filter(|&n| n >= usual) {
                 for n_slots in SLOTS {
-                    let chosen = self.fewest(cut, slot, n_slots, n_ubatch);
-                    ways.extend(chosen.map(|chosen| Way { cut, chosen, n_slots, n_ubatch }));
+                    self.judge(Way { n_ubatch, ..all }, &draft(n_ubatch, n_slots));
                 }
             }
+            return Vec::new();
         }
-        Ok(ways)
-    }
-
-    /// Whether only stacks of experts would stream, which all do: what is not resident of them is not lost, and prompts borrow its room.
-    fn stacks_only(&self, cut: &Cut) -> bool {
-        let all = &cut.every(true);
-        let only = cut.tensors(all).all(|(_, t)| is_stack(self.index, &self.index.tensors[t]));
-        only && self
-            .memory_and_experts(Draft { cut, chosen: all, n_slots: N_SLOTS, n_ubatch: 1 })
-            .1
-            .is_some()
-    }
-
-    /// The first way, and as that with more slots and smaller batches.
-    fn pools<'c>(&self, first: Vec<Way<'c>>) -> Vec<Way<'c>> {
-        let Some(&Way { cut, n_ubatch, .. }) = first.first() else { return first };
-        let mut ways = first;
-        // Prompts bring whole stacks, and borrow the pool's room for them: smaller batches would bring them more often for little.
-        let usual = self.batch(RESIDENT_UBATCH).min(n_ubatch);
-        for n_ubatch in self.batches(n_ubatch).into_iter().filter(|&n| n >= usual) {
-            for n_slots in SLOTS {
-                let way = Way { cut, chosen: cut.every(true), n_slots, n_ubatch };
-                if self.memory(way.draft()).peak() <= self.budget {
-                    ways.push(way);
-                }
+        let least = all.cut.slots().first().copied().unwrap_or_default() * N_SLOTS as u64;
+        let mut ways = Vec::new();
+        for n_ubatch in batches {
+            for by_cpu in self.shares(Way { n_ubatch, ..all }) {
+                let way = Way { n_ubatch, by_cpu, ..all };
+                let taken = self.without_streaming(way);
+                let over = taken.over_here();
+                let streamed = if over > Bytes::ZERO { over + least } else { over };
+                ways.push((way, problem.at_least(&way, &taken, streamed)));
             }
         }
         ways
     }
 
-    /// The batches that are worth weighing against the blocks that they take the room of: those larger than usual, and smaller ones where
-    /// that room is much.
-    fn batches(&self, largest: u32) -> Vec<u32> {
-        let mut batches = vec![largest];
-        if self.wish.ubatch.is_some() {
-            return batches;
-        }
-        let usual = self.batch(RESIDENT_UBATCH).min(largest);
-        let room = |n| self.needs.context.at(self.wish.ctx, n);
-        let worth = Bytes(self.budget.0 / UBATCH_WORTH);
-        let mut last = room(usual);
-        for n in UBATCHES.into_iter().filter(|&n| n >= LEAST_UBATCH && n < largest) {
-            if n >= usual {
-                batches.push(n);
-            } else if last.saturating_sub(room(n)) >= worth {
-                last = room(n);
-                batches.push(n);
-            }
-        }
-        batches
+    /// What a way takes if nothing streams.
+    fn without_streaming(&self, way: Way<'_>) -> Taken {
+        let draft = self.problem.draft(way, Streams::Nothing).expect("nothing does");
+        self.problem.taken(&draft)
     }
 
-    /// As few bytes as must stream through `n_slots` slots of `slot`; `None` if that does not fit.
-    fn fewest(&self, cut: &Cut, slot: Bytes, n_slots: usize, n_ubatch: u32) -> Option<Chosen> {
-        let over = |chosen: &Chosen| {
-            let draft = Draft { cut, chosen, n_slots, n_ubatch };
-            self.memory(draft).peak().saturating_sub(self.budget)
-        };
-        let resident = over(&cut.every(false));
-        let mut least =
-            if resident > Bytes::ZERO { resident + slot * n_slots as u64 } else { resident };
-        for _ in 0..CORRECTIONS {
-            let chosen = cut.choose(slot, least)?;
-            match over(&chosen) {
-                Bytes::ZERO => return Some(chosen),
-                more => least += more,
-            }
+    /// Numbers of blocks that the CPU may compute beside a GPU, from none to as many as need not stream then, or as fit its RAM.
+    fn shares(&self, way: Way<'_>) -> Vec<(usize, Share)> {
+        let mut shares = vec![(0, Share::Whole)];
+        if self.problem.gpu.is_none() || way.cut.parts.len() > MAX_PARTS {
+            return shares;
         }
-        None
+        for share in [Share::Whole, Share::Ffn] {
+            let taken = |n_cpu| self.without_streaming(Way { by_cpu: (n_cpu, share), ..way });
+            let n = way.cut.blocks.len();
+            let useful = most(n, |n| taken(n).over_here() > Bytes::ZERO) + 1;
+            let fit = most(n, |n| taken(n).over_ram() == Bytes::ZERO).min(useful).min(n);
+            let counts = (1..=SHARES.min(fit)).map(|i| (fit * i / SHARES.min(fit), share));
+            shares.extend(counts);
+        }
+        shares
     }
 
-    /// The best of these by what is known of the machine. Most need no playing through: they cannot be better than one that was.
-    fn fastest(&self, ways: Vec<Way<'_>>) -> Option<Plan> {
-        let mut ways: Vec<(f64, Way<'_>)> =
-            ways.into_iter().map(|way| (self.at_least(&way), way)).collect();
-        ways.sort_by(|a, b| a.0.total_cmp(&b.0));
-        let mut best = f64::INFINITY;
-        let mut timed: Vec<(f64, Plan)> = Vec::new();
-        for (at_least, way) in ways {
-            if at_least * AS_FAST > best {
+    /// As little of a way streams as must, through slots of several sizes and numbers.
+    fn few(&mut self, way: Way<'a>) {
+        let problem = self.problem;
+        let nothing = self.without_streaming(way);
+        let over = nothing.over_here();
+        let mut tries = Vec::new();
+        if over == Bytes::ZERO {
+            tries.push((problem.at_least(&way, &nothing, over), Streams::Nothing));
+        }
+        for slot in way.cut.slots().into_iter().filter(|_| over > Bytes::ZERO) {
+            for n_slots in SLOTS {
+                let at_least = problem.at_least(&way, &nothing, over + slot * n_slots as u64);
+                tries.push((at_least, Streams::Fewest { over, slot, n_slots }));
+            }
+        }
+        tries.sort_by(|a, b| a.0.total_cmp(&b.0));
+        for (at_least, streams) in tries {
+            if self.is_slow(at_least) {
                 break;
             }
-            let plan = self.plan(way.draft());
-            let seconds = conversation(&plan, &self.rates, self.touched);
-            best = best.min(seconds);
-            timed.push((seconds, plan));
-        }
-        let as_fast = timed.into_iter().filter(|t| t.0 <= best * AS_FAST).map(|t| t.1);
-        as_fast.min_by_key(Plan::streamed_bytes)
-    }
-
-    /// Seconds that question and answer take if nothing ever waits for anything.
-    fn at_least(&self, way: &Way<'_>) -> f64 {
-        let sums = way.cut.sums(&way.chosen);
-        let passes = self.question().div_ceil(way.n_ubatch.max(1)) + ANSWER;
-        let is_stack = |(_, t): (usize, usize)| is_stack(self.index, &self.index.tensors[t]);
-        let by_expert = way.cut.tensors(&way.chosen).any(is_stack);
-        // Of what streams by expert, a token reads anything between nothing and all.
-        let passes = if by_expert { passes - ANSWER } else { passes };
-        let read = self.rates.disk.seconds(sums.streamed) * f64::from(passes);
-        let resident = way.cut.len.saturating_sub(sums.streamed);
-        let computing = |n_tokens| {
-            let used = |len: Bytes| share(len, self.touched.of_block);
-            self.rates.resident.seconds(used(resident), n_tokens)
-                + self.rates.streamed.seconds(used(sums.streamed), n_tokens)
-        };
-        read.max(computing(1) * f64::from(ANSWER) + computing(self.question()))
-    }
-
-    fn question(&self) -> u32 {
-        QUESTION.min(self.wish.ctx)
-    }
-
-    /// The largest batch that pays and leaves room for blocks; `least` is what streaming everything takes with a batch.
-    fn choose_batch(&self, least: impl Fn(u32) -> Bytes) -> u32 {
-        if let Some(n) = self.wish.ubatch {
-            return self.batch(n);
-        }
-        if self.wish.stream == StreamMode::Always && self.wish.ram.is_none() {
-            return self.batch(RESIDENT_UBATCH);
-        }
-        let usual = least(self.batch(RESIDENT_UBATCH));
-        let limit = usual + Bytes(self.budget.saturating_sub(usual).0 / UBATCH_SHARE);
-        let allowed = if usual <= self.budget { limit } else { self.budget };
-        let fits = UBATCHES.into_iter().map(|n| self.batch(n)).find(|&n| least(n) <= allowed);
-        fits.unwrap_or(self.batch(UBATCHES[UBATCHES.len() - 1]))
-    }
-
-    fn batch(&self, n: u32) -> u32 {
-        n.clamp(1, self.wish.ctx.max(1))
-    }
-
-    fn plan(&self, draft: Draft<'_>) -> Plan {
-        let (blocks, streamed) = draft.cut.place(self.index, draft.chosen);
-        let (memory, experts) = self.memory_and_experts(draft);
-        Plan {
-            blocks,
-            n_slots: if streamed.is_empty() { 0 } else { draft.n_slots },
-            streamed,
-            experts,
-            by_cpu: Vec::new(),
-            output_by_cpu: false,
-            slot: draft.cut.sums(draft.chosen).slot,
-            n_ctx: self.wish.ctx,
-            n_ubatch: draft.n_ubatch,
-            gpu: None,
-            memory,
-            promised: self.wish.ram.is_some(),
+            if let Some(draft) = problem.draft(way, streams) {
+                self.judge(way, &draft);
+            }
         }
     }
 
-    fn memory(&self, draft: Draft<'_>) -> Memory {
-        self.memory_and_experts(draft).0
-    }
-
-    fn memory_and_experts(&self, draft: Draft<'_>) -> (Memory, Option<Experts>) {
-        let outside = || self.index.tensors.iter().filter(|t| !matches!(t.place, Place::Block(..)));
-        let sums = draft.cut.sums(draft.chosen);
-        let mut memory = Memory {
-            budget: self.budget,
-            process: self.needs.process,
-            outside: outside().map(|t| t.len).sum::<Bytes>() + self.tied_output(),
-            blocks: draft.cut.len.saturating_sub(sums.streamed),
-            slots: sums.slot * draft.n_slots as u64,
-            context: self.needs.context.at(self.wish.ctx, draft.n_ubatch),
-            ..Memory::default()
-        };
-        // libllama repacks a tensor out of a buffer as large as itself.
-        let largest = outside().map(|t| t.len).max().unwrap_or_default().max(sums.largest);
-        let staged = if self.wish.repack { largest } else { Bytes::ZERO };
-        memory.loading = staged + self.needs.read_ahead.min(memory.outside + memory.blocks);
-        let slots = memory.slots;
-        let experts = self.experts(draft, slots, memory.peak().saturating_sub(slots));
-        match &experts {
-            Some(experts) if experts.shares_slots => memory.slots = experts.pool.max(slots),
-            Some(experts) => memory.slots = slots + experts.pool,
-            None => {}
-        }
-        (memory, experts)
-    }
-
-    /// A model without an output matrix uses the embedding's; repacked, that is a second copy.
-    fn tied_output(&self) -> Bytes {
-        let named = |name: &str| self.index.tensors.iter().find(|t| t.name == name);
-        match (named("output.weight"), named("token_embd.weight")) {
-            (None, Some(embedding)) if self.wish.repack => embedding.len,
-            _ => Bytes::ZERO,
-        }
-    }
-
-    /// Why `plan`, the smallest of its kind, does not fit.
-    fn refuse(&self, plan: &Plan) -> Refusal {
-        let Wish { ctx, .. } = *self.wish;
-        let memory = plan.memory;
-        let fixed = memory.peak() - memory.context.max(memory.loading);
-        let room = self.budget.saturating_sub(fixed + Pool::Ram.spread());
-        let fits = match memory.loading <= room {
-            true => self.needs.context.longest(room, ctx, plan.n_ubatch),
-            false => 0,
-        };
-        Refusal {
-            pool: Pool::Ram,
-            least: memory.peak(),
-            budget: self.budget,
-            promised: plan.promised,
-            resident: self.wish.stream == StreamMode::Never,
-            ctx,
-            fits,
+    /// Tries other numbers of blocks for the CPU, and other batches, around a way that is nearly the best, as long as that is better.
+    fn refine(&mut self, (mut seconds, mut way): (f64, Way<'a>)) {
+        let n = way.cut.blocks.len();
+        let mut step = n.div_ceil(SHARES);
+        // Where only experts stream, all do.
+        while step > 0 && !way.cut.only_stacks && !self.is_slow(seconds / NEARLY) {
+            let Way { by_cpu: (n_cpu, share), n_ubatch, .. } = way;
+            let way_with = |n_cpu, n_ubatch| {
+                let n_ubatch = self.problem.batch(n_ubatch);
+                Way { by_cpu: (n_cpu, share), n_ubatch, together: false, ..way }
+            };
+            let counts = [n_cpu.saturating_sub(step), (n_cpu + step).min(n)];
+            let batches = [(n_ubatch * 2).min(UBATCHES[0]), (n_ubatch / 2).max(LEAST_UBATCH)];
+            let counts = counts.map(|n_cpu| way_with(n_cpu, n_ubatch));
+            let batches = batches.map(|n_ubatch| way_with(n_cpu, n_ubatch));
+            let counts = counts.into_iter().filter(|_| self.problem.gpu.is_some());
+            let batches = batches.into_iter().filter(|_| self.problem.wish.ubatch.is_none());
+            for next in counts.chain(batches).collect::<Vec<_>>() {
+                self.few(next);
+            }
+            match self.leaders.iter().find(|(_, leader)| leader.is_like(&way)) {
+                Some(better) if better.0 < seconds => (seconds, way) = *better,
+                _ => step /= 2,
+            }
         }
     }
 }
 
+#[cfg(test)]
+pub(super) mod gpu_tests;
 #[cfg(test)]
 pub(super) mod tests;

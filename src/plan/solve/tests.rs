@@ -5,8 +5,8 @@ use std::collections::HashSet;
 use proptest::prelude::*;
 
 use super::*;
-use crate::gguf::{Block, GgmlType, Metadata, Stack, TensorInfo};
-use crate::plan::{ContextCost, Cost, Placed, Tier, estimate};
+use crate::gguf::{Block, GgmlType, Metadata, Place, Stack, TensorInfo};
+use crate::plan::{ContextCost, Cost, Placed, Rates, StreamMode, Tier, Touched, estimate};
 use crate::units::{GIB, KIB, MIB, Rate};
 
 /// A model of blocks whose tensors have these roles and sizes.

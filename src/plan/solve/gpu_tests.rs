@@ -1,11 +1,17 @@
 //! Promises of every plan with a GPU, on random models and on usual ones.
 
+use std::collections::HashSet;
+
 use proptest::prelude::*;
 
+use super::tests::{any_model, model};
 use super::*;
 use crate::gguf::Value;
-use crate::plan::solve::tests::{any_model, model};
-use crate::plan::{Beside, ContextCost, Cost, ExpertRoom, Rates, conversation, solve};
+use crate::plan::problem::Outside;
+use crate::plan::{
+    Beside, ContextCost, Cost, ExpertRoom, Gpu, GpuNeeds, Rates, StreamMode, Tier, Touched,
+    estimate,
+};
 use crate::units::{GIB, KIB, MIB, Rate};
 
 fn flat(bytes: Bytes) -> ContextCost {
@@ -76,6 +82,11 @@ fn pass(index: &Index, machine: &Machine, plan: &Plan) -> f64 {
     estimate(plan, &rates, Touched::of(index), 512).generation.seconds
 }
 
+/// Seconds of a question and its answer.
+fn answer(index: &Index, machine: &Machine, plan: &Plan) -> f64 {
+    conversation(plan, &machine.gpu.unwrap().rates, Touched::of(index))
+}
+
 /// Neither budget is exceeded, and the tiers say what the lists say.
 fn check(index: &Index, plan: &Plan, left: &HashSet<usize>) {
     let gpu = plan.gpu.unwrap();
@@ -118,7 +129,7 @@ fn check(index: &Index, plan: &Plan, left: &HashSet<usize>) {
 }
 
 /// llama.cpp's `-ngl` with the same memory: as many of the last blocks as fit on the GPU, the others and nothing else on the CPU.
-/// Seconds of a single-token pass, if RAM has room for the others.
+/// Seconds of a question and its answer, if RAM has room for the others.
 fn ngl(index: &Index, machine: &Machine, wish: &Wish) -> Option<f64> {
     let (needs, rates) = (needs(), machine.gpu.unwrap().rates);
     let beside = rates.gpu.unwrap();
@@ -147,11 +158,20 @@ fn ngl(index: &Index, machine: &Machine, wish: &Wish) -> Option<f64> {
         return None;
     }
     let used = |bytes: Bytes| Bytes((bytes.f64() * touched.of_block) as u64);
-    let gpu = rates.resident.one.seconds(used(len(&index.blocks[n_cpu..])));
-    let output = rates.resident.one.seconds(touched.output);
-    // What handing over costs the plan's own splits.
-    let hand_over = n_cpu as f64 * 4.0 * 40e-6;
-    Some(gpu + output + beside.cpu.one.seconds(used(on_cpu)) + hand_over)
+    let pass = |tokens: u32| -> f64 {
+        let block = |(i, block): (usize, &crate::gguf::Block)| {
+            let here = rates.resident.seconds(used(block.len), tokens);
+            match (i < n_cpu, tokens) {
+                (false, _) => here,
+                // What handing over costs the plan's own splits.
+                (true, 1) => beside.cpu.one.seconds(used(block.len)) + 4.0 * 40e-6,
+                (true, _) => here + beside.link.seconds(block.len),
+            }
+        };
+        let blocks: f64 = index.blocks.iter().enumerate().map(block).sum();
+        blocks + rates.resident.one.seconds(touched.output)
+    };
+    Some(pass(512) * 2.0 + pass(1) * 512.0)
 }
 
 /// A GPU is never slower than the CPU here: one that is gets what fits all the same, because somebody chose it.
@@ -176,10 +196,21 @@ proptest! {
         match solve_left(&index, &machine, &wish, &left) {
             Ok(plan) => {
                 check(&index, &plan, &left);
-                let n = plan.blocks.len();
+                let count = |tier| plan.count(tier);
                 match stream {
-                    StreamMode::Always => prop_assert!(plan.count(Tier::Resident) + plan.count(Tier::Cpu) == 0),
-                    StreamMode::Never => prop_assert!(plan.count(Tier::Resident) + plan.count(Tier::Cpu) == n),
+                    StreamMode::Always => {
+                        prop_assert_eq!(count(Tier::Cpu), 0);
+                        let stays = |t: &usize| {
+                            let tensor = &index.tensors[*t];
+                            tensor.len < KIB * 256 || tensor.name.contains("norm") || left.contains(t)
+                        };
+                        let mut blocks = index.blocks.iter().zip(&plan.blocks);
+                        let all = blocks.all(|(b, p)| {
+                            p.tier != Tier::Resident || b.tensors.iter().all(stays)
+                        });
+                        prop_assert!(all);
+                    }
+                    StreamMode::Never => prop_assert_eq!(count(Tier::Host) + count(Tier::Streamed), 0),
                     StreamMode::Auto => {}
                 }
             }
@@ -200,9 +231,9 @@ proptest! {
         let split = ngl(&index, &machine, &wish);
         match solve_it(&index, &machine, &wish) {
             Ok(plan) => {
-                let seconds = pass(&index, &machine, &plan);
+                let seconds = answer(&index, &machine, &plan);
                 if let Ok(all) = all {
-                    let all = pass(&index, &machine, &all);
+                    let all = answer(&index, &machine, &all);
                     prop_assert!(seconds <= all * AS_FAST + 1e-9, "{seconds} s, streamed {all} s");
                 }
                 if let Some(split) = split {
@@ -225,8 +256,8 @@ proptest! {
             false => wish(MIB * vram, MIB * (ram + more)),
         };
         if let Ok(plan) = solve_it(&index, &machine, &small) {
-            let small = pass(&index, &machine, &plan);
-            let large = solve_it(&index, &machine, &large).map(|p| pass(&index, &machine, &p));
+            let small = answer(&index, &machine, &plan);
+            let large = solve_it(&index, &machine, &large).map(|p| answer(&index, &machine, &p));
             prop_assert!(large.as_ref().is_ok_and(|large| *large <= small * 1.25 + 1e-6), "{small} {large:?}");
         }
     }
@@ -289,13 +320,16 @@ fn what_ram_has_no_room_for_is_on_disk() {
     let machine = machine(2e9, 25e9, 5e9, 1000e9);
     let plan = solve_it(&large(), &machine, &wish(GIB * 8, GIB * 10)).unwrap();
     check(&large(), &plan, &HashSet::new());
-    let count = |tier| plan.count(tier);
-    let counts = [Tier::Resident, Tier::Host, Tier::Cpu, Tier::Streamed].map(count);
-    let [resident, host, cpu, streamed] = counts;
-    assert!(resident > 8 && host + cpu > 12 && streamed > 40, "{counts:?}");
-    // Parts of one or two of them have room on the GPU after all.
-    let whole = (MIB * 500) * count(Tier::Streamed) as u64;
-    assert!(plan.disk_bytes() <= whole && plan.disk_bytes() + MIB * 500 > whole);
+    let counts = [Tier::Host, Tier::Cpu, Tier::Streamed].map(|tier| plan.count(tier));
+    let [host, cpu, streamed] = counts;
+    assert!(host + cpu > 12 && streamed > 40, "{counts:?}");
+    // Both memories are full but for less than a block.
+    let (ram, gpu) = (plan.memory, plan.gpu.unwrap());
+    assert!(
+        ram.peak() + MIB * 500 > ram.budget && gpu.peak() + MIB * 150 > gpu.budget,
+        "{ram:?}, {gpu:?}"
+    );
+    assert!(plan.bytes(Tier::Resident) > GIB * 4);
 }
 
 /// A mixture of forty blocks with 128 experts each, of which a token uses 8: 600 MiB of experts a block.
