@@ -307,7 +307,6 @@ fn steps(plan: &Plan, rates: &Rates, touched: Touched, tokens: u32) -> Vec<Step>
 
 /// How a pass gets its experts where it gets them one by one.
 struct OneByOne<'a> {
-    stacks: std::collections::HashSet<usize>,
     experts: &'a Experts,
     tokens: u32,
 }
@@ -316,8 +315,7 @@ impl<'a> OneByOne<'a> {
     /// `None` if a pass of so many tokens gets whole stacks.
     fn of(plan: &'a Plan, tokens: u32) -> Option<OneByOne<'a>> {
         let experts = plan.experts.as_ref()?;
-        let stacks = experts.blocks.iter().flat_map(|b| &b.stacks).copied().collect();
-        let this = OneByOne { stacks, experts, tokens };
+        let this = OneByOne { experts, tokens };
         let few = experts.used * u64::from(tokens) <= experts.enough_for();
         // A device has no room but that of its pool for experts to pass through.
         let may_pass = experts.on_device.is_none_or(|above| above.n_slots == 0 && tokens == 1);
@@ -334,7 +332,7 @@ impl<'a> OneByOne<'a> {
 
     /// A unit's step, if it consists of stacks.
     fn step(&self, unit: &Unit, rates: &Rates, compute: f64) -> Option<Step> {
-        let read = share(unit.len, self.share_of(&unit.tensors)?);
+        let read = share(unit.len, self.share_of(unit)?);
         let disk = rates.disk_in(self.tokens).seconds(read);
         // Copies to a device go on while the next is read, and the host waits for the router's numbers.
         let asked = match (rates.gpu, self.experts.on_device) {
@@ -355,12 +353,14 @@ impl<'a> OneByOne<'a> {
     }
 
     /// The share of a unit's bytes that is read, if it consists of stacks.
-    fn share_of(&self, tensors: &[usize]) -> Option<f64> {
+    fn share_of(&self, unit: &Unit) -> Option<f64> {
+        let blocks = &self.experts.blocks;
+        let block = &blocks[blocks.binary_search_by_key(&unit.block, |b| b.block).ok()?];
         let kept = self.experts.used * u64::from(self.tokens) <= self.experts.enough_for();
         let misses = if kept { 1.0 - self.experts.expected_hits() } else { 1.0 };
         // Never nothing: it is asked for.
         let share = (self.touched() * misses).max(1e-9);
-        tensors.iter().all(|t| self.stacks.contains(t)).then_some(share)
+        unit.tensors.iter().all(|t| block.stacks.contains(t)).then_some(share)
     }
 }
 

@@ -84,23 +84,22 @@ pub(super) fn used(index: &Index) -> u64 {
 }
 
 impl Experts {
-    /// What of `tensors`, the blocks' with their numbers, streams by expert, without memory so far. `None` if nothing does, or the device
+    /// That `stacks`, each with its block's number, stream by expert, without memory so far. `None` if there are none, or the device
     /// cannot.
     pub(super) fn of(
         index: &Index,
-        tensors: impl Iterator<Item = (usize, usize)>,
+        stacks: impl Iterator<Item = (usize, usize)>,
         abilities: Abilities<'_>,
     ) -> Option<Experts> {
         let used = used(index);
         let mut blocks: Vec<ExpertBlock> = Vec::new();
-        for (block, t) in tensors {
-            let tensor = &index.tensors[t];
-            let (true, Some(of)) = (is_stack(index, tensor), index.experts(tensor)) else {
-                continue;
-            };
+        for (block, t) in stacks {
             match blocks.last_mut() {
                 Some(last) if last.block == block => last.stacks.push(t),
-                _ => blocks.push(ExpertBlock { block, count: of.count, stacks: vec![t] }),
+                _ => {
+                    let count = index.experts(&index.tensors[t])?.count;
+                    blocks.push(ExpertBlock { block, count, stacks: vec![t] });
+                }
             }
         }
         let is_down = |t: usize| index.tensors[t].role().starts_with("ffn_down");
