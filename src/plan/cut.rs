@@ -153,7 +153,7 @@ mod tests {
             let abilities = Abilities { slot_size: &size, expert_region: &|_, _| None, left: &HashSet::new() };
             let cut = Cut::new(&index, LEVELS[level], false, abilities);
             let (slot, least) = (MIB * slot, MIB * least);
-            let may = |p: &Part| p.block % every == 0;
+            let may = |p: &Part| p.block.is_multiple_of(every);
             let all: Bytes = cut.parts.iter().filter(|p| p.slot <= slot && may(p)).map(|p| p.len).sum();
             let Some(streams) = cut.choose(slot, least, may) else {
                 prop_assert!(all < least);

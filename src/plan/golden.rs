@@ -46,7 +46,7 @@ fn build(
     let entries = vec![("general.architecture".to_owned(), Value::Str("any".to_owned()))];
     let mut index = Index {
         files: Vec::new(),
-        metadata: Metadata { entries, ..Metadata::default() },
+        metadata: Metadata { entries },
         tensors: Vec::new(),
         blocks: Vec::new(),
         left_out: 0,
