@@ -9,6 +9,7 @@ use super::places::Kind;
 use super::walk::{self, listed};
 use super::{Catalog, Model, Note, template};
 use crate::files;
+use crate::gguf::printable;
 
 /// A manifest, and a layer of text, are no longer than this. (bytes)
 const MAX_TEXT: u64 = 4 << 20;
@@ -16,8 +17,16 @@ const MAX_TEXT: u64 = 4 << 20;
 const MAX_MANIFESTS: usize = 10_000;
 /// Messages that are taken over.
 const MAX_MESSAGES: usize = 1000;
-/// Stop words that are taken over.
+/// Stop words that are taken over, and the bytes that each stays below.
 const MAX_STOPS: usize = 32;
+const MAX_STOP: usize = 256;
+/// Tokens that count as just said, at most.
+const LONGEST_LOOK: i32 = 65_536;
+/// Characters of a value that are repeated to the user.
+const MAX_SAID: usize = 40;
+
+/// Layers that are texts, as their media types end.
+const TEXTS: [&str; 5] = ["params", "system", "template", "prompt", "messages"];
 
 /// The registry and the owner that names leave out.
 const REGISTRY: &str = "registry.ollama.ai";
@@ -31,6 +40,8 @@ pub struct Layers {
     template: Option<PathBuf>,
     messages: Option<PathBuf>,
     has_adapter: bool,
+    /// Kinds of layers whose digests name no file.
+    lost: Vec<String>,
 }
 
 /// What a model is to be run with where the user says nothing.
@@ -118,7 +129,11 @@ fn model(store: &Path, manifest: &Path) -> Result<Model, String> {
             Some("template" | "prompt") => more.template = file,
             Some("messages") => more.messages = file,
             Some("adapter") => more.has_adapter = true,
-            _ => {}
+            _ => continue,
+        }
+        let kind = media.rsplit('.').next().unwrap_or_default();
+        if TEXTS.contains(&kind) && blob(store, text("digest")).is_none() {
+            more.lost.push(kind.to_owned());
         }
     }
     let path = weights.ok_or("no GGUF weights are on this machine")?;
@@ -172,66 +187,152 @@ fn blob(store: &Path, digest: &str) -> Option<PathBuf> {
 }
 
 impl Layers {
-    /// Reads the layers. What makes no sense is left out.
+    /// Reads the layers. What makes no sense is left out, and noted.
     pub(super) fn settings(&self) -> Settings {
-        let text = |file: &Option<PathBuf>| file.as_deref().and_then(read);
-        let params = text(&self.params).and_then(|t| serde_json::from_str::<Value>(&t).ok());
-        let mut settings = params.as_ref().map(from_params).unwrap_or_default();
-        settings.system = text(&self.system).filter(|t| !t.trim().is_empty());
-        settings.messages = text(&self.messages).map(|t| messages(&t)).unwrap_or_default();
-        if let Some(source) = text(&self.template) {
-            settings.template = template::known_form(&source).map(str::to_owned);
+        let mut notes: Vec<String> =
+            self.lost.iter().map(|kind| unread(kind, "not there")).collect();
+        let mut text = |kind: &str, file: &Option<PathBuf>| {
+            let read = files::read_text(file.as_deref()?, MAX_TEXT);
+            read.map_err(|error| notes.push(unread(kind, &error.to_string()))).ok()
+        };
+        let params = text("params", &self.params);
+        let system = text("system", &self.system).filter(|t| !t.trim().is_empty());
+        let said = text("messages", &self.messages);
+        let template = text("template", &self.template);
+        let mut settings = match params.map(|text| serde_json::from_str::<Value>(&text)) {
+            Some(Ok(params)) => from_params(&params),
+            Some(Err(error)) => {
+                notes.push(unread("params", &error.to_string()));
+                Settings::default()
+            }
+            None => Settings::default(),
+        };
+        settings.system = system;
+        if let Some(said) = said {
+            let (messages, why) = messages(&said);
+            settings.messages = messages;
+            notes.extend(why.map(|why| unread("messages", &why)));
         }
+        settings.template =
+            template.and_then(|source| template::known_form(&source).map(str::to_owned));
         if self.has_adapter {
             let note = "Ollama adds an adapter to this model, which airrun cannot: it runs without";
-            settings.notes.push(note.to_owned());
+            notes.push(note.to_owned());
         }
+        notes.append(&mut settings.notes);
+        settings.notes = notes;
         settings
     }
 }
 
-/// What is said before a conversation begins. Roles that nobody has are left out.
-fn messages(text: &str) -> Vec<(String, String)> {
-    let list: Vec<Value> = serde_json::from_str(text).unwrap_or_default();
+/// That the model runs otherwise than its keeper would, and why.
+fn unread(kind: &str, why: &str) -> String {
+    let what = match kind {
+        "params" => "parameters",
+        "system" => "system message",
+        "messages" => "first messages",
+        _ => "template",
+    };
+    format!(
+        "the {what} that Ollama keeps with this model cannot be used: {}",
+        printable(why.as_bytes())
+    )
+}
+
+/// What is said before a conversation begins, and what is wrong with it. Roles that nobody has are left out.
+fn messages(text: &str) -> (Vec<(String, String)>, Option<String>) {
+    let list: Vec<Value> = match serde_json::from_str(text) {
+        Ok(list) => list,
+        Err(error) => return (Vec::new(), Some(error.to_string())),
+    };
     let message = |message: &Value| {
         let part = |key| message.get(key).and_then(Value::as_str);
         let role = part("role").filter(|r| ["system", "user", "assistant"].contains(r))?;
         Some((role.to_owned(), part("content")?.to_owned()))
     };
-    list.iter().filter_map(message).take(MAX_MESSAGES).collect()
+    let all: Vec<_> = list.iter().filter_map(message).take(MAX_MESSAGES).collect();
+    let n_lost = list.len() - all.len();
+    let why = (n_lost > 0).then(|| format!("{n_lost} of {} are left out", list.len()));
+    (all, why)
 }
 
-/// The parameters that airrun has, too, where they are in range.
+/// The parameters that airrun has, too, where they are in range; a note of each that is not.
 fn from_params(params: &Value) -> Settings {
-    let float = |key: &str, low: f64, high: f64| {
-        let x = params.get(key)?.as_f64().filter(|x| (low..=high).contains(x))?;
-        #[expect(clippy::cast_possible_truncation, reason = "a setting needs no more digits")]
-        Some(x as f32)
-    };
-    let whole = |key: &str| params.get(key)?.as_i64();
-    let stop = match params.get("stop") {
-        Some(Value::String(word)) => vec![word.clone()],
-        Some(Value::Array(words)) => {
-            words.iter().filter_map(|w| Some(w.as_str()?.to_owned())).take(MAX_STOPS).collect()
+    let mut notes = Vec::new();
+    let mut of = |key: &str, low: f64, high: f64| {
+        let value = params.get(key)?;
+        let number = value.as_f64().filter(|x| (low..=high).contains(x));
+        if number.is_none() {
+            let said: String = value.to_string().chars().take(MAX_SAID).collect();
+            notes.push(unread("params", &format!("'{key}' is {said}")));
         }
-        _ => Vec::new(),
+        number
     };
+    #[expect(clippy::cast_possible_truncation, reason = "a setting needs no more digits")]
+    let mut float = |key, low, high| of(key, low, high).map(|x| x as f32);
+    let temp = float("temperature", 0.0, 100.0);
+    let top_p = float("top_p", f64::MIN_POSITIVE, 1.0);
+    let min_p = float("min_p", 0.0, 1.0);
+    let repeat_penalty = float("repeat_penalty", 0.01, 100.0);
+    #[expect(clippy::cast_possible_truncation, reason = "the bounds are those of the type")]
+    let mut whole = |key, low: i32| of(key, low.into(), i32::MAX.into()).map(|x| x.trunc() as i32);
+    let top_k = whole("top_k", -1).map(|n| n.max(0));
+    // As many as the context has.
+    let repeat_last_n =
+        whole("repeat_last_n", -1).map(|n| if n < 0 { LONGEST_LOOK } else { n.min(LONGEST_LOOK) });
+    // Negative numbers: no limit, another one each time.
+    let mut natural = |key| whole(key, i32::MIN).and_then(|n| u32::try_from(n).ok());
+    let max_tokens = natural("num_predict").filter(|&n| n > 0);
+    let ctx = natural("num_ctx").filter(|&n| n > 0);
+    let seed = seed(params, &mut notes);
+    let stop = stops(params.get("stop"), &mut notes);
     Settings {
-        temp: float("temperature", 0.0, 100.0),
-        top_k: whole("top_k").and_then(|n| i32::try_from(n).ok()).filter(|&n| n >= 0),
-        top_p: float("top_p", f64::MIN_POSITIVE, 1.0),
-        min_p: float("min_p", 0.0, 1.0),
-        repeat_penalty: float("repeat_penalty", 0.01, 100.0),
-        repeat_last_n: whole("repeat_last_n")
-            .and_then(|n| i32::try_from(n).ok())
-            .filter(|n| (0..=1 << 20).contains(n)),
-        seed: whole("seed").and_then(|n| u32::try_from(n).ok()),
-        // Negative numbers: no limit.
-        max_tokens: whole("num_predict").and_then(|n| u32::try_from(n).ok()).filter(|&n| n > 0),
-        ctx: whole("num_ctx").and_then(|n| u32::try_from(n).ok()).filter(|&n| n > 0),
-        stop: stop.into_iter().filter(|w| !w.is_empty() && w.len() < 256).collect(),
+        temp,
+        top_k,
+        top_p,
+        min_p,
+        repeat_penalty,
+        repeat_last_n,
+        seed,
+        max_tokens,
+        ctx,
+        stop,
+        notes,
         ..Settings::default()
     }
+}
+
+/// Any whole number of 64 bits is a seed, as the server takes it: its last bits count, and -1 leaves it to the clock.
+fn seed(params: &Value, notes: &mut Vec<String>) -> Option<u32> {
+    let seed = params.get("seed")?;
+    let bits = seed.as_i64().map(i64::cast_unsigned).or_else(|| seed.as_u64());
+    if bits.is_none() {
+        let said: String = seed.to_string().chars().take(MAX_SAID).collect();
+        notes.push(unread("params", &format!("'seed' is {said}")));
+    }
+    #[expect(clippy::cast_possible_truncation, reason = "the last bits are the seed")]
+    bits.filter(|&bits| bits != u64::MAX).map(|bits| bits as u32)
+}
+
+/// Stop words.
+fn stops(value: Option<&Value>, notes: &mut Vec<String>) -> Vec<String> {
+    let words: Vec<&str> = match value {
+        Some(Value::String(word)) => vec![word],
+        Some(Value::Array(words)) => words.iter().filter_map(Value::as_str).collect(),
+        _ => Vec::new(),
+    };
+    let n_given = match value {
+        None | Some(Value::Null) => 0,
+        Some(Value::Array(words)) => words.len(),
+        Some(_) => 1,
+    };
+    let usable = words.into_iter().filter(|word| !word.is_empty() && word.len() < MAX_STOP);
+    let stop: Vec<String> = usable.take(MAX_STOPS).map(str::to_owned).collect();
+    if stop.len() < n_given {
+        let n_lost = n_given - stop.len();
+        notes.push(unread("params", &format!("{n_lost} of {n_given} stop words are left out")));
+    }
+    stop
 }
 
 /// A small text file.
@@ -327,16 +428,60 @@ mod tests {
         assert!(settings.template.unwrap().contains("im_start"));
         let said = [("user", "Hi"), ("assistant", "Ho")].map(|(r, t)| (r.to_owned(), t.to_owned()));
         assert_eq!(settings.messages, said);
-        assert_eq!(settings.notes.len(), 1);
+        // The adapter, `top_p` of 7, and two messages.
+        assert_eq!(settings.notes.len(), 3, "{:?}", settings.notes);
     }
 
     #[test]
     fn rubbish_gives_no_settings() {
-        for text in ["[]", "{}", "7", r#"{"temperature":"hot","stop":7,"top_k":-1,"num_ctx":1e99}"#]
-        {
-            assert_eq!(from_params(&serde_json::from_str(text).unwrap()), Settings::default());
+        let of = |text: &str| from_params(&serde_json::from_str(text).unwrap());
+        for text in ["[]", "{}", "7", r#"{"mirostat":2,"num_predict":-1,"num_ctx":0,"seed":-1}"#] {
+            assert_eq!(of(text), Settings::default(), "{text}");
         }
+        let said = of(r#"{"temperature":"hot","stop":7,"top_k":-2,"num_ctx":1e99,"seed":0.5}"#);
+        assert_eq!(said.notes.len(), 5, "{:?}", said.notes);
+        assert_eq!(Settings { notes: Vec::new(), ..said }, Settings::default());
         assert_eq!(owner_of(Path::new("/no/blobs/sha256-1")), None);
         assert_eq!(owner_of(Path::new("x.gguf")), None);
+    }
+
+    #[test]
+    fn parameters_mean_what_they_mean_to_ollama() {
+        let of = |text: &str| from_params(&serde_json::from_str(text).unwrap());
+        let said = of(
+            r#"{"repeat_last_n":-1,"top_k":-1,"seed":18446744073709551614,"num_predict":-2,"stop":"x"}"#,
+        );
+        assert_eq!((said.repeat_last_n, said.top_k), (Some(LONGEST_LOOK), Some(0)));
+        assert_eq!((said.seed, said.max_tokens), (Some(u32::MAX - 1), None));
+        assert_eq!(said.stop, ["x"]);
+        assert!(said.notes.is_empty(), "{:?}", said.notes);
+    }
+
+    /// Whatever a layer that is not as it should be would have said, the model runs without it: that is told.
+    #[test]
+    fn layers_that_cannot_be_used_are_told() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = dir.path();
+        let weights = put(store, 1, "GGUF");
+        let bad = put(store, 2, "{\"temperature\": 0");
+        let binary = digest(3);
+        fs::write(store.join("blobs").join(binary.replace(':', "-")), b"Be brief\xff").unwrap();
+        let said =
+            put(store, 4, r#"[{"role":"tool","content":"x"},{"role":"user","content":"Hi"}]"#);
+        for (name, layers, words) in [
+            ("a", vec![("params", bad)], "parameters"),
+            ("b", vec![("system", binary)], "system message"),
+            ("c", vec![("messages", said)], "1 of 2 are left out"),
+            ("d", vec![("template", digest(7))], "No such file"),
+            ("e", vec![("system", "sha256:../../x".to_owned())], "system message"),
+            ("f", vec![("messages", put(store, 5, "{}"))], "first messages"),
+            ("g", vec![("params", put(store, 6, r#"{"top_p":7}"#))], "'top_p' is 7"),
+        ] {
+            let layers = [vec![("model", weights.clone())], layers].concat();
+            manifest(store, &format!("registry.ollama.ai/library/{name}/latest"), &layers);
+            let found = scan(store).models.into_iter().find(|m| m.aliases == [name]).unwrap();
+            let notes = found.found().settings.notes;
+            assert!(notes.len() == 1 && notes[0].contains(words), "{name}: {notes:?}");
+        }
     }
 }

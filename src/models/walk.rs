@@ -122,26 +122,34 @@ impl Walk<'_> {
 /// Split models as one; those that lack a part are noted.
 fn join_parts(files: Vec<PathBuf>, notes: &mut Vec<Note>) -> Vec<Listed> {
     let mut models: BTreeMap<PathBuf, Listed> = BTreeMap::new();
+    // First parts that were looked for: each of thousands of parts leads to the same ones.
+    let mut sought = HashSet::new();
     for path in files {
         let stem = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
         let Some((prefix, count)) = split(&stem) else {
             models.insert(path.clone(), Listed { stem, ..listed(&[path]) });
             continue;
         };
-        let parts: Option<Vec<_>> = (1..=count).map(|n| part_path(&path, n, count)).collect();
-        let Some(parts) = parts else { continue };
-        let Some(first) = parts.first().filter(|p| !models.contains_key(*p)) else { continue };
-        match parts.iter().position(|p| !p.is_file()) {
+        let Some(first) = part_path(&path, 1, count) else { continue };
+        if !sought.insert(first.clone()) {
+            continue;
+        }
+        let mut parts = Vec::new();
+        let missing = (1..=count).find(|&n| match part_path(&path, n, count) {
+            Some(part) if part.is_file() => {
+                parts.push(part);
+                false
+            }
+            _ => true,
+        });
+        match missing {
             None => {
                 let stem = prefix.to_owned();
-                models.insert(first.clone(), Listed { stem, ..listed(&parts) });
+                models.insert(first, Listed { stem, ..listed(&parts) });
             }
             Some(missing) => {
-                let what = format!("part {} of {count} is missing", missing + 1);
-                let note = Note { path: first.clone(), what };
-                if !notes.contains(&note) {
-                    notes.push(note);
-                }
+                let what = format!("part {missing} of {count} is missing");
+                notes.push(Note { path: first, what });
             }
         }
     }
@@ -226,5 +234,20 @@ mod tests {
         assert!(models[0].path.ends_with("big-Q8_0-00001-of-00003.gguf"));
         assert_eq!(notes.len(), 1);
         assert_eq!(notes[0].what, "part 1 of 2 is missing");
+    }
+
+    /// Of a model of which parts are missing, each part there is leads to the same search: it is done once.
+    #[test]
+    fn thousands_of_parts_are_sought_once() {
+        let dir = tempfile::tempdir().unwrap();
+        for n in 2..=1500 {
+            fs::write(dir.path().join(format!("big-{n:05}-of-99999.gguf")), "x").unwrap();
+        }
+        let (mut notes, begin) = (Vec::new(), std::time::Instant::now());
+        assert!(list(dir.path(), &mut notes).is_empty());
+        assert_eq!(notes.len(), 1);
+        assert_eq!(notes[0].what, "part 1 of 99999 is missing");
+        // Sought for each of them, it takes minutes.
+        assert!(begin.elapsed() < std::time::Duration::from_secs(30));
     }
 }
