@@ -209,7 +209,23 @@ mod tests {
         let members: Value = (0..100)
             .map(|i| (format!("p{i}"), json!({"type": "string", "maxLength": 900_000 - i})))
             .collect();
+        // A thousand different numbers, each of which would be written out.
+        let each = |from: usize, step: usize, schema: &dyn Fn(usize) -> Value| -> Value {
+            let group = |i: usize| -> Value {
+                let members: Value = (0..100)
+                    .map(|j| (format!("p{j}"), schema(from + step * (100 * i + j))))
+                    .collect();
+                json!({"type": "object", "properties": members})
+            };
+            let groups: Value = (0..10).map(|i| (format!("q{i}"), group(i))).collect();
+            json!({"type": "object", "properties": groups})
+        };
+        let text = |n| json!({"type": "string", "maxLength": n});
+        let list = |n| json!({"type": "array", "items": {"type": "null"}, "maxItems": n});
         for (schema, most) in [
+            (each(100, 1, &text), 40_000),
+            (each(1000, 97, &text), 150_000),
+            (each(100, 1, &list), 40_000),
             (json!({"type": "string", "maxLength": 1_000_000}), 4_000),
             (json!({"type": "string", "minLength": 999_999, "maxLength": 1_999_999}), 8_000),
             (json!({"type": "array", "items": {"type": "integer"}, "maxItems": 1_000_000}), 4_000),

@@ -52,7 +52,7 @@ pub enum LoadError {
     Form(&'static str),
 }
 
-/// A conversation. User and assistant take turns, the user first.
+/// A conversation. User and assistant take turns, the user first, unless somebody else began it.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Conversation {
@@ -61,6 +61,9 @@ pub struct Conversation {
     pub system: Option<String>,
     /// What was said, without the system message.
     pub messages: Vec<Message>,
+    /// Messages from this one on are what the model is told; the older ones have no room any more.
+    #[serde(skip)]
+    first: usize,
 }
 
 /// A prompt that leaves room for an answer.
@@ -68,8 +71,7 @@ pub struct Conversation {
 pub struct Prompt {
     /// Its tokens.
     pub tokens: Vec<Token>,
-    /// How many turns (a question and its answer) were dropped from the conversation to make it
-    /// fit.
+    /// How many more turns (a question and its answer) the model is not told any longer, for want of room.
     pub n_dropped: usize,
     /// What the template made of it.
     pub asked: ask::Prompt,
@@ -78,7 +80,18 @@ pub struct Prompt {
 impl Conversation {
     /// An empty one.
     pub fn new(system: Option<String>) -> Conversation {
-        Conversation { system, messages: Vec::new() }
+        Conversation { system, ..Conversation::default() }
+    }
+
+    /// Forgets the messages from number `n` on.
+    pub fn truncate(&mut self, n: usize) {
+        self.messages.truncate(n);
+        self.first = self.first.min(n);
+    }
+
+    /// Tells the model everything again: another one may have room for it.
+    pub fn from_the_beginning(&mut self) {
+        self.first = 0;
     }
 
     /// Adds a message.
@@ -92,12 +105,12 @@ impl Conversation {
         self.messages.pop_if(|m| m.role == Role::User);
     }
 
-    /// The prompt for the next answer. The oldest turns are dropped, for good, until `room` tokens
-    /// are left of `n_ctx`; the last message stays, and gets less room if it must.
+    /// The prompt for the next answer. The oldest turns are left out, of this one and those that follow, until `room` tokens
+    /// are left of `n_ctx`; the last message stays, and gets less room if it must. The conversation itself keeps them.
     ///
     /// # Errors
-    /// The last message alone does not fit, or the template or the tokenizer fails; then nothing is
-    /// dropped.
+    /// The last message alone does not fit, or the template or the tokenizer fails; then nothing more is
+    /// left out.
     pub fn prompt(
         &mut self,
         template: &ChatTemplate,
@@ -105,7 +118,7 @@ impl Conversation {
         n_ctx: usize,
         room: usize,
     ) -> Result<Prompt, ChatError> {
-        let (mut first, mut n_dropped) = (0, 0);
+        let (mut first, mut n_dropped) = (self.first, 0);
         let marks = template.quotable(vocab);
         loop {
             let asked = self.asked_from(first, template, &marks)?;
@@ -124,7 +137,7 @@ impl Conversation {
             let room = if next.is_some() { room } else { room.min(MIN_ROOM) };
             match next {
                 _ if tokens.len() + room <= n_ctx => {
-                    self.messages.drain(..first);
+                    self.first = first;
                     return Ok(Prompt { tokens, n_dropped, asked });
                 }
                 Some(next) => (first, n_dropped) = (next, n_dropped + 1),
@@ -150,10 +163,12 @@ impl Conversation {
     /// The file cannot be read, or is not a conversation.
     pub fn load(path: &Path) -> Result<Conversation, LoadError> {
         let text = files::read(path, MAX_FILE)?;
-        let loaded: Conversation = serde_json::from_slice(&text)?;
-        let turns = [Role::User, Role::Assistant].into_iter().cycle();
-        if loaded.messages.iter().zip(turns).any(|(message, role)| message.role != role) {
-            return Err(LoadError::Form("user and assistant do not take turns"));
+        // Editors of some systems begin with a mark of byte order.
+        let text = text.strip_prefix(b"\xef\xbb\xbf").unwrap_or(&text);
+        let loaded: Conversation = serde_json::from_slice(text)?;
+        // Whose turn it was is the template's matter: a model's keeper may begin a conversation as it likes.
+        if loaded.messages.iter().any(|message| message.role == Role::System) {
+            return Err(LoadError::Form("the system message is among the others"));
         }
         if loaded.messages.last().is_some_and(|m| m.role == Role::User) {
             return Err(LoadError::Form("the last question has no answer"));
@@ -224,15 +239,23 @@ mod tests {
             r#"{"messages":[{"role":"wizard","content":""}]}"#,
             r#"{"messages":[],"more":1}"#,
             &format!(r#"{{"messages":[{user}]}}"#),
-            &format!(r#"{{"messages":[{assistant}]}}"#),
             &format!(r#"{{"messages":[{user},{user}]}}"#),
+            r#"{"messages":[{"role":"system","content":"a"},{"role":"assistant","content":"b"}]}"#,
+            r#"{"messages":[],"first":1}"#,
             &"[".repeat(100_000),
         ] {
             fs::write(&path, text).unwrap();
             assert!(Conversation::load(&path).is_err(), "{text}");
         }
-        fs::write(&path, format!(r#"{{"messages":[{user},{assistant}]}}"#)).unwrap();
-        assert_eq!(Conversation::load(&path).unwrap().messages.len(), 2);
+        for (text, n) in [
+            (format!(r#"{{"messages":[{user},{assistant}]}}"#), 2),
+            // As a model's keeper begins it.
+            (format!(r#"{{"messages":[{assistant},{user},{user},{assistant}]}}"#), 4),
+            (format!("\u{feff}{{\"messages\":[{user},{assistant}]}}"), 2),
+        ] {
+            fs::write(&path, text).unwrap();
+            assert_eq!(Conversation::load(&path).unwrap().messages.len(), n);
+        }
         assert!(Conversation::load(dir.path()).is_err());
     }
 

@@ -1,6 +1,7 @@
 //! Many texts at once are each what they would be alone: for attention, windows, recurrent states, experts and encoders; from
 //! shared beginnings, on weights that stream, and after a failure.
 
+use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
@@ -127,7 +128,7 @@ pub(crate) fn write(batcher: &mut Batcher, prompts: &[Vec<Token>]) -> Vec<Ear> {
 /// Asserts that `ear` heard what the model says alone, up to where it was unsure.
 fn check(name: &str, engine: &Engine, prompt: &[Token], ear: &Ear) {
     let mut batcher = engine.batcher().unwrap();
-    let go_on = &mut |_: &str| std::ops::ControlFlow::Continue(());
+    let go_on = &mut |_: &str| ControlFlow::Continue(());
     let ask =
         Ask { prompt: prompt.to_vec(), settings: greedy(), max_tokens: Some(N), ..Ask::default() };
     let alone = generate(&mut batcher, ask, go_on).unwrap();
@@ -186,6 +187,22 @@ fn texts_are_what_they_would_be_alone() {
 
 fn tiny_chat() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("models/tiny-chat-q8_0.gguf")
+}
+
+/// A stop that comes before a text has begun ends it as one that comes later does.
+#[test]
+fn a_text_that_is_stopped_before_it_begins_is_interrupted() {
+    let engine = open(&tiny_chat(), 1, StreamMode::Never);
+    let mut batcher = engine.batcher().unwrap();
+    let ask =
+        || Ask { prompt: vec![1, 2, 3], settings: greedy(), max_tokens: Some(3), ..Ask::default() };
+    let mut go_on = |_: &str| ControlFlow::Continue(());
+    batcher.monitor().stop();
+    let answer = generate(&mut batcher, ask(), &mut go_on).unwrap();
+    assert_eq!((answer.finish, answer.n_prompt, answer.tokens.len()), (Finish::Interrupted, 3, 0));
+    // It was for that one.
+    let answer = generate(&mut batcher, ask(), &mut go_on).unwrap();
+    assert_ne!(answer.finish, Finish::Interrupted);
 }
 
 #[test]

@@ -117,3 +117,77 @@ fn an_editor_that_is_not_there_is_named() {
     terminal.expect("/model [NAME]");
     assert_eq!(terminal.close(), Some(0));
 }
+
+/// What was said is kept for `--resume` when it was said: a terminal may be closed, and a program killed. What nobody said takes no place.
+#[test]
+fn a_conversation_outlives_its_terminal() {
+    let state = tempfile::tempdir().unwrap();
+    let cache = [("XDG_CACHE_HOME", state.path().join("cache").display().to_string())];
+    let model = model("tiny-chat-q8_0.gguf");
+    let args = ["chat", &model, "--temp", "0", "-c", "512"];
+    let open = |more: &[&str]| Terminal::open_with(&[&args, more].concat(), state.path(), &cache);
+    let Some(mut terminal) = open(&[]) else { return };
+    terminal.ask("My name is Rosa.", "Nice to meet you, Rosa!");
+    terminal.expect(">>> ");
+    drop(terminal);
+    // Nobody says anything in this one.
+    assert_eq!(open(&[]).unwrap().close(), Some(0));
+    let mut terminal = open(&["--resume"]).unwrap();
+    terminal.expect("going on after 2 messages");
+    terminal.ask("/show", "messages        2");
+    assert_eq!(terminal.close(), Some(0));
+    // An answer that cannot be written ends the program, and leaves no question without one. (Arguments are quoted for a shell.)
+    let mut terminal = open(&["--resume", "-n", "9' >'/dev/full"]).unwrap();
+    terminal.ask("What is my name?", "No space left");
+    drop(terminal);
+    let mut terminal = open(&["--resume"]).unwrap();
+    terminal.expect("going on after 2 messages");
+    assert_eq!(terminal.close(), Some(0));
+    let kept = fs::read_dir(state.path().join("cache/airrun/conversations")).unwrap();
+    let kept: Vec<_> = kept.map(|entry| entry.unwrap().path()).collect();
+    assert_eq!(kept.len(), 1, "{kept:?}");
+    let text = fs::read_to_string(&kept[0]).unwrap();
+    assert!(text.contains("Rosa!"), "{text}");
+    fs::write(&kept[0], &text[..text.len() / 2]).unwrap();
+    let mut terminal = open(&["--resume"]).unwrap();
+    terminal.expect("conversation '");
+    terminal.expect("not a saved conversation");
+    terminal.expect("without --resume a new one begins");
+}
+
+/// `/save` replaces conversations by what goes on from them, and nothing else.
+#[test]
+fn a_conversation_is_saved_over_nothing_else() {
+    let state = tempfile::tempdir().unwrap();
+    fs::write(state.path().join("notes.txt"), "mine").unwrap();
+    let args = ["chat", &model("tiny-chat-q8_0.gguf"), "--temp", "0", "-c", "512"];
+    let Some(mut terminal) = Terminal::open_with(&args, state.path(), &[]) else { return };
+    terminal.ask("My name is Rosa.", "Nice to meet you, Rosa!");
+    terminal.ask("/save notes.txt", "what is there is no saved conversation");
+    terminal.ask("/save talk.json", "2 messages saved");
+    terminal.ask("/save /dev/null", "2 messages saved");
+    terminal.ask("/clear", "forgotten");
+    terminal.ask("/save talk.json", "nothing was said yet");
+    terminal.ask("/save empty.json", "0 messages saved");
+    terminal.ask("/load talk.json", "2 messages loaded");
+    assert_eq!(terminal.close(), Some(0));
+    assert_eq!(fs::read_to_string(state.path().join("notes.txt")).unwrap(), "mine");
+}
+
+/// What the model has no room for any more is still a part of the conversation.
+#[test]
+fn a_full_context_takes_nothing_from_the_conversation() {
+    let state = tempfile::tempdir().unwrap();
+    let args = ["chat", &model("tiny-chat-q8_0.gguf"), "--temp", "0", "-c", "256", "-n", "16"];
+    let Some(mut terminal) = Terminal::open_with(&args, state.path(), &[]) else { return };
+    let long = format!("{}My name is Rosa.", "What is the sea? ".repeat(12));
+    for _ in 0..4 {
+        terminal.ask(&long, "tokens/s");
+    }
+    terminal.ask("/show", "messages        8");
+    terminal.ask("/save talk.json", "8 messages saved");
+    // Longer than the context: nothing is asked, and nothing is lost.
+    terminal.ask(&"word ".repeat(400), "the context holds 256");
+    terminal.ask("/show", "messages        8");
+    assert_eq!(terminal.close(), Some(0));
+}

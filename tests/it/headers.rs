@@ -2,7 +2,8 @@
 //! by one. Each file is refused by the checks, or by libllama in words, or it runs; nothing ends the program otherwise, and nothing holds
 //! it. So the lists of architectures in `gguf/check*.rs` stay those of the libllama that is linked.
 //!
-//! A share of the files is tried; `AIRRUN_TEST_HEADERS=1` tries all.
+//! A share of the files is tried; `AIRRUN_TEST_HEADERS=1` tries all. Of two keys changed at once some are tried, chosen by
+//! `AIRRUN_TEST_SEED`.
 
 use std::fmt::Write as _;
 use std::path::Path;
@@ -11,6 +12,7 @@ use std::time::{Duration, Instant};
 use std::{fs, thread};
 
 use airrun::gguf::{Index, Value};
+use airrun::source::sim::Dice;
 
 use crate::embedding::with_keys;
 use crate::gguf_writer::{self as gw, Payload};
@@ -18,6 +20,8 @@ use crate::tiny_models::{self, Spec};
 
 /// Of how many files one is tried.
 const EVERY: usize = 60;
+/// How many pairs of changes are tried of a model where all single ones are.
+const PAIRS: usize = 60;
 /// One per core of the smallest machine that the tests are for.
 const WORKERS: usize = 2;
 /// Far more than any of these models takes.
@@ -120,7 +124,13 @@ fn try_file(path: &Path) -> Option<String> {
     clippy::print_stderr,
     reason = "trying all takes long: what is known is not lost when it is given up"
 )]
-fn try_model(spec: &Spec, dir: &Path, is_chosen: impl Fn(usize) -> bool) -> String {
+fn try_model(
+    spec: &Spec,
+    dir: &Path,
+    is_chosen: impl Fn(usize) -> bool,
+    n_pairs: usize,
+    mut dice: Dice,
+) -> String {
     let mut wrong = String::new();
     let path = dir.join(format!("{}.gguf", spec.name));
     tiny_models::write(spec, &path).unwrap();
@@ -131,13 +141,24 @@ fn try_model(spec: &Spec, dir: &Path, is_chosen: impl Fn(usize) -> bool) -> Stri
             writeln!(wrong, "{}: is refused as it is: {why}", spec.name).unwrap();
         }
     }
-    for (i, (key, value, text)) in changes(&Index::open(&path).unwrap()).into_iter().enumerate() {
-        if !is_chosen(i) {
-            continue;
+    let all = changes(&Index::open(&path).unwrap());
+    let mut chosen: Vec<Vec<&Change>> =
+        all.iter().enumerate().filter(|(i, _)| is_chosen(*i)).map(|(_, one)| vec![one]).collect();
+    for _ in 0..n_pairs {
+        let pair = [&all[dice.below(all.len())], &all[dice.below(all.len())]];
+        if pair[0].0 != pair[1].0 {
+            chosen.push(pair.to_vec());
         }
-        fs::write(&path, changed(&file, &format!("{}.{key}", spec.arch), &value)).unwrap();
+    }
+    for some in chosen {
+        let mut file = file.clone();
+        for (key, value, _) in &some {
+            file = changed(&file, &format!("{}.{key}", spec.arch), value);
+        }
+        fs::write(&path, file).unwrap();
         if let Some(why) = try_file(&path) {
-            let line = format!("{}: {key} = {text}: {why}", spec.name);
+            let said: Vec<_> = some.iter().map(|(key, _, n)| format!("{key} = {n}")).collect();
+            let line = format!("{}: {}: {why}", spec.name, said.join(", "));
             eprintln!("{line}");
             writeln!(wrong, "{line}").unwrap();
         }
@@ -150,6 +171,8 @@ fn try_model(spec: &Spec, dir: &Path, is_chosen: impl Fn(usize) -> bool) -> Stri
 fn headers_that_contradict_their_weights_end_nothing() {
     let every = std::env::var("AIRRUN_TEST_HEADERS").ok().and_then(|n| n.parse().ok());
     let every: usize = every.unwrap_or(EVERY).max(1);
+    let seed = std::env::var("AIRRUN_TEST_SEED").ok().and_then(|n| n.parse().ok()).unwrap_or(1);
+    let n_pairs = (PAIRS / every).max(1);
     let dir = tempfile::tempdir().unwrap();
     // One model of each architecture, as its table has it first.
     let mut specs: Vec<&Spec> = Vec::new();
@@ -163,7 +186,10 @@ fn headers_that_contradict_their_weights_end_nothing() {
         let try_all = |worker: usize| {
             let of_worker = specs.iter().enumerate().skip(worker).step_by(WORKERS);
             of_worker
-                .map(|(n, spec)| try_model(spec, dir, |i| (7 * n + i).is_multiple_of(every)))
+                .map(|(n, spec)| {
+                    let is_chosen = |i: usize| (7 * n + i).is_multiple_of(every);
+                    try_model(spec, dir, is_chosen, n_pairs, Dice::new(seed + n as u64))
+                })
                 .collect()
         };
         let workers: Vec<_> =
@@ -172,4 +198,91 @@ fn headers_that_contradict_their_weights_end_nothing() {
     });
     let wrong = wrong.concat();
     assert!(wrong.is_empty(), "{} files:\n{wrong}", wrong.lines().count());
+}
+
+/// What a row makes of a key: of what it is in each block of the model.
+type Made = fn(u32, usize) -> Payload;
+
+fn as_it_is(n: u32, n_blocks: usize) -> Payload {
+    gw::u32s(&vec![n; n_blocks])
+}
+
+fn other_at_the_end(n: u32, n_blocks: usize) -> Payload {
+    let mut each = vec![n; n_blocks];
+    each[n_blocks - 1] = n + 1;
+    gw::u32s(&each)
+}
+
+fn none(_: u32, _: usize) -> Payload {
+    gw::u32(0)
+}
+
+fn one(_: u32, _: usize) -> Payload {
+    gw::u32(1)
+}
+
+fn more(n: u32, _: usize) -> Payload {
+    gw::u32(n + 2)
+}
+
+fn nowhere(_: u32, n_blocks: usize) -> Payload {
+    gw::u32s(&vec![0; n_blocks])
+}
+
+fn all_but_the_last(_: u32, n_blocks: usize) -> Payload {
+    gw::u32s(&(0..n_blocks).map(|block| u32::from(block + 1 < n_blocks)).collect::<Vec<_>>())
+}
+
+fn all_but_one(_: u32, n_blocks: usize) -> Payload {
+    gw::u32(n_blocks as u32 - 1)
+}
+
+/// Checks of caches and of single graphs, by name: a key just outside of what the check allows, and just inside.
+const LATE: [(&str, &str, &str, Made, Made); 11] = [
+    ("FUSED_KV_HEADS_DIFFER", "falcon", "attention.head_count_kv", other_at_the_end, as_it_is),
+    ("COMPRESSED_KV_HEADS", "deepseek2", "attention.head_count_kv", other_at_the_end, as_it_is),
+    ("COMPRESSED_KEYS_LONGER", "deepseek2", "attention.key_length", more, |n, _| gw::u32(n)),
+    ("DEEPSEEK4_KV_HEADS", "deepseek4", "attention.head_count_kv", other_at_the_end, as_it_is),
+    ("MINICPM3_KV_HEADS", "minicpm3", "attention.head_count_kv", other_at_the_end, as_it_is),
+    ("GRANITESWITCH_HEADS", "graniteswitch", "attention.head_count", other_at_the_end, as_it_is),
+    ("LLAMA4_WINDOW", "llama4", "attention.sliding_window", none, one),
+    ("AFMOE_WINDOW", "afmoe", "attention.sliding_window", none, one),
+    (
+        "GRANITE_SWA_NOWHERE",
+        "granite_swa",
+        "attention.sliding_window_pattern",
+        nowhere,
+        all_but_the_last,
+    ),
+    ("SPARK2_5_NOWHERE", "spark2_5", "attention.sliding_window_pattern", nowhere, all_but_the_last),
+    ("GEMMA4_SHARED_WITH_NONE", "gemma4", "attention.shared_kv_layers", all_but_one, none),
+];
+
+#[test]
+fn checks_of_single_graphs_refuse_no_more_than_they_must() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut wrong = String::new();
+    for (name, arch, key, outside, inside) in LATE {
+        let spec = tiny_models::all().iter().find(|spec| spec.arch == arch).unwrap();
+        let path = dir.path().join(format!("{name}.gguf"));
+        tiny_models::write(spec, &path).unwrap();
+        let (file, index) = (fs::read(&path).unwrap(), Index::open(&path).unwrap());
+        let whole = format!("{arch}.{key}");
+        let is = index.metadata.get(&whole).and_then(Value::uint);
+        let is = is.or_else(|| index.metadata.get(&format!("{arch}.attention.head_count"))?.uint());
+        let is = is.unwrap_or(0) as u32;
+        for (made, is_inside) in [(outside, false), (inside, true)] {
+            fs::write(&path, changed(&file, &whole, &made(is, index.blocks.len()))).unwrap();
+            let checked = Index::open(&path).unwrap().check_model();
+            let why = match (&checked, is_inside) {
+                (Ok(()), true) => try_file(&path),
+                (Err(error), false) if error.to_string().contains(key) => None,
+                (checked, _) => Some(format!("{checked:?}")),
+            };
+            if let Some(why) = why {
+                writeln!(wrong, "{name}, inside {is_inside}, of {is}: {why}").unwrap();
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{wrong}");
 }

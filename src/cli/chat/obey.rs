@@ -119,7 +119,7 @@ impl Repl {
 
     fn clear(&mut self) {
         let before = self.conversation.clone();
-        self.conversation.messages.clear();
+        self.conversation.truncate(0);
         self.files.clear();
         self.unanswered = None;
         self.keep("/clear", before);
@@ -151,10 +151,19 @@ impl Repl {
     fn save(&self, file: &Path) {
         let printer = self.talk.printer;
         let n = messages(self.conversation.messages.len());
+        let refused = |why: &str| printer.error(&format!("save '{}': {why}", file.display()), None);
+        // What is no file, a device for example, has nothing to lose; what was saved before is replaced by what goes on from it.
+        let is_there = file.metadata().is_ok_and(|there| there.is_file() && there.len() > 0);
+        if is_there && Conversation::load(file).is_err() {
+            return refused("what is there is no saved conversation; it stays as it is");
+        }
+        if is_there && self.conversation.messages.is_empty() {
+            return refused("nothing was said yet; the conversation that is there stays as it is");
+        }
         let replaced = if file.exists() { ", in the place of what was there" } else { "" };
         match self.conversation.save(file) {
             Ok(()) => printer.dim(format_args!("{n} saved to '{}'{replaced}", file.display())),
-            Err(error) => printer.error(&format!("save '{}': {error}", file.display()), None),
+            Err(error) => refused(&error.to_string()),
         }
     }
 

@@ -54,6 +54,8 @@ pub(super) struct Repl {
     n_interrupts: usize,
     /// What was set in this conversation, in order.
     pub(super) set: Vec<(String, String)>,
+    /// The conversation as it was kept last, or as it began: what nobody said is not kept in the place of what somebody did.
+    kept: Conversation,
 }
 
 /// Sums over all answers.
@@ -99,8 +101,10 @@ impl Repl {
                 talk.printer.warn(format_args!("history '{}': {error}", path.display()));
             }
         }
+        let conversation = talk.conversation(system);
         Ok(Repl {
-            conversation: talk.conversation(system),
+            kept: conversation.clone(),
+            conversation,
             talk,
             template,
             before: Vec::new(),
@@ -123,6 +127,7 @@ impl Repl {
             Some(conversation) => {
                 printer
                     .dim(format_args!("going on after {} messages", conversation.messages.len()));
+                self.kept = conversation.clone();
                 self.conversation = conversation;
             }
             None => printer.dim("there was no conversation with this model yet"),
@@ -137,7 +142,7 @@ impl Repl {
     ) -> anyhow::Result<ExitStatus> {
         loop {
             let next = self.talk_on();
-            resume::keep(&self.talk.engine, &self.conversation);
+            self.keep_for_later();
             let next = next?;
             self.talk.end_trace()?;
             let Some(other) = next else { return Ok(ExitStatus::Ok) };
@@ -170,7 +175,19 @@ impl Repl {
             let _ = sampling::set(&mut talk.settings, &mut talk.max_tokens, name, value);
         }
         let (last, total) = (None, Total::default());
-        Ok((Repl { talk, template, last, total, ..self }, chosen))
+        let mut conversation = self.conversation;
+        conversation.from_the_beginning();
+        // It is to be found with this model, too.
+        let kept = Conversation::default();
+        Ok((Repl { talk, template, conversation, kept, last, total, ..self }, chosen))
+    }
+
+    /// Keeps the conversation for `--resume`, if anything was said. Not only at the end: terminals are closed, and programs killed.
+    fn keep_for_later(&mut self) {
+        if self.conversation != self.kept {
+            resume::keep(&self.talk.engine, &self.conversation);
+            self.kept = self.conversation.clone();
+        }
     }
 
     /// Until the user leaves, or wants another model.
@@ -178,6 +195,7 @@ impl Repl {
         let printer = self.talk.printer;
         printer.dim(format_args!("{}; /help lists commands, Ctrl-D leaves", self.model_name()));
         loop {
+            self.keep_for_later();
             self.talk.interrupt.waits();
             match self.read()? {
                 Input::Leave => return Ok(None),
@@ -202,6 +220,8 @@ impl Repl {
                     if self.ask(&question)? {
                         self.files.clear();
                         self.keep("the last question and its answer", before);
+                    } else {
+                        self.conversation = before;
                     }
                 }
             }
@@ -236,7 +256,11 @@ impl Repl {
                 self.last = Some(reply.answer);
                 Ok(answered)
             }
-            Err(error) if is_final(&error) => Err(error),
+            Err(error) if is_final(&error) => {
+                // What is kept can be gone on with.
+                self.conversation.take_back();
+                Err(error)
+            }
             Err(error) => {
                 self.conversation.take_back();
                 let hint = exit::hint(&error);
@@ -282,7 +306,7 @@ impl Repl {
         let before = self.conversation.clone();
         if self.unanswered.is_none() {
             let n = self.conversation.messages.len();
-            self.conversation.messages.truncate(n.saturating_sub(2));
+            self.conversation.truncate(n.saturating_sub(2));
         }
         if self.ask(question)? {
             self.files.clear();
@@ -314,7 +338,7 @@ impl Repl {
         if prompt.n_dropped > 0 {
             let turns = if prompt.n_dropped == 1 { "turn" } else { "turns" };
             self.talk.printer.warn(format_args!(
-                "the context is full: the oldest {} {turns} of the conversation were dropped",
+                "the context is full: the model does not see the oldest {} {turns} any more",
                 prompt.n_dropped
             ));
         }

@@ -7,9 +7,10 @@ use std::path::PathBuf;
 
 use sha2::{Digest, Sha256};
 
+use crate::cli::exit::Failure;
 use crate::engine::Engine;
 use crate::memo;
-use crate::talk::chat::{Conversation, LoadError};
+use crate::talk::chat::Conversation;
 
 /// Where the conversation with `engine`'s model is kept.
 fn file(engine: &Engine) -> Option<PathBuf> {
@@ -25,11 +26,13 @@ fn file(engine: &Engine) -> Option<PathBuf> {
 /// # Errors
 ///
 /// Its file cannot be read, or is none.
-pub(super) fn last(engine: &Engine) -> Result<Option<Conversation>, LoadError> {
-    match file(engine) {
-        Some(file) if file.exists() => Conversation::load(&file).map(Some),
-        _ => Ok(None),
-    }
+pub(super) fn last(engine: &Engine) -> anyhow::Result<Option<Conversation>> {
+    let Some(file) = file(engine).filter(|file| file.exists()) else { return Ok(None) };
+    let loaded = Conversation::load(&file).map_err(|error| {
+        let what = format!("conversation '{}': {error}", file.display());
+        Failure::error(what, "without --resume a new one begins, and takes its place")
+    });
+    loaded.map(Some)
 }
 
 /// Keeps `conversation`, readable by its owner only. Where there is no place for it, it is not kept.

@@ -104,6 +104,7 @@ pub fn generate(
     batcher.end_when_stopped();
     let before = monitor.snapshot();
     let ear = Ear::default();
+    let n_prompt = ask.prompt.len();
     batcher.add(Request {
         prompt: ask.prompt,
         settings: ask.settings,
@@ -134,7 +135,11 @@ pub fn generate(
     };
     // It was for this text.
     monitor.clear_stop();
-    let ended = ended?;
+    let ended = match ended {
+        // Stopped before it had begun: an answer of nothing, as later.
+        Err(Error::Interrupted) => Ended::unbegun(n_prompt),
+        ended => ended?,
+    };
     let after = monitor.snapshot();
     Ok(Answer {
         text,

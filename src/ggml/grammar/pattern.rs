@@ -5,6 +5,7 @@ use regex_syntax::ast::ErrorKind;
 use regex_syntax::hir::{Class, ClassUnicode, ClassUnicodeRange, Hir, HirKind, Look};
 use regex_syntax::{Parser, ParserBuilder};
 
+use super::automaton::Automaton;
 use super::invalid;
 use crate::ggml::result::Error;
 
@@ -121,6 +122,58 @@ fn has_alternatives(text: &str) -> bool {
 
 /// One expression; `None` if it has no form.
 fn one(pattern: &str) -> Result<Option<Hir>, Error> {
+    let asserted = assertions(pattern);
+    if asserted.is_empty() {
+        return plain(pattern);
+    }
+    // What is asserted in the middle only takes texts away. Where taking it for true and taking it for false comes to the same texts, it
+    // says nothing; elsewhere it has no form.
+    let with = |word: &str| {
+        let (mut out, mut from) = (String::new(), 0);
+        for &(begin, end) in &asserted {
+            out.extend([&pattern[from..begin], word]);
+            from = end;
+        }
+        plain(&(out + &pattern[from..]))
+    };
+    let (Some(most), Some(least)) = (with("(?:)")?, with(NOTHING)?) else { return Ok(None) };
+    let more = [Whole { hir: most.clone(), fits: true }, Whole { hir: least, fits: false }];
+    Ok(matches!(Automaton::of(&more, 0, None), Ok(None)).then_some(most))
+}
+
+/// A character that is none: what cannot be found.
+const NOTHING: &str = r"[^\s\S]";
+
+/// Where an expression asserts what is around a place and takes no character: looks ahead and behind, and edges of words.
+fn assertions(pattern: &str) -> Vec<(usize, usize)> {
+    let (mut all, mut at, mut in_class) = (Vec::new(), 0, false);
+    while let Some(c) = pattern[at..].chars().next() {
+        let rest = &pattern[at..];
+        let looks = ["(?=", "(?!", "(?<=", "(?<!"].iter().any(|look| rest.starts_with(look));
+        let end = match c {
+            _ if in_class => None,
+            '(' if looks => bracket_end(rest).map(|end| at + end + 1),
+            '\\' if rest[1..].starts_with(['b', 'B']) => Some(at + 2),
+            _ => None,
+        };
+        if let Some(end) = end {
+            all.push((at, end));
+            at = end;
+            continue;
+        }
+        match c {
+            '[' => in_class = true,
+            ']' => in_class = false,
+            _ => {}
+        }
+        let escaped = if c == '\\' { rest.chars().nth(1).map_or(0, char::len_utf8) } else { 0 };
+        at += c.len_utf8() + escaped;
+    }
+    all
+}
+
+/// An expression that asserts nothing but beginnings and ends.
+fn plain(pattern: &str) -> Result<Option<Hir>, Error> {
     // What makes no sense in any language; the rest may in ECMAScript.
     let senseless = |error: &regex_syntax::Error| match error {
         regex_syntax::Error::Parse(e) => match e.kind() {
@@ -450,10 +503,37 @@ mod tests {
 
     #[test]
     fn what_cannot_be_said_is_told() {
-        for pattern in
-            [r"^(a)\1$", r"^a\b$", "^[^]$", r"^a(?!b)$", r"^(?:(?!x)a)+$", r"a^b", "^(?<=x)a$"]
-        {
+        for pattern in [
+            r"^(a)\1$",
+            r"^a\b$",
+            "^[^]$",
+            r"^a(?!b)$",
+            r"^(?:(?!x)a)+$",
+            r"a^b",
+            "^(?<=x)a$",
+            r"^\b",
+        ] {
             assert!(parsed(pattern).unwrap().is_none(), "{pattern}");
+        }
+    }
+
+    /// As pydantic writes decimals of so many digits: after what it looks ahead for comes what may be anything without it.
+    #[test]
+    fn what_is_asserted_for_nothing_says_nothing() {
+        let decimal = r"^(?!^[-+.]*$)[+-]?0*(?:\d{0,3}|(?=[\d.]{1,6}0*$)\d{0,3}\.\d{0,2}0*$)";
+        let wholes = parsed(decimal).unwrap().unwrap();
+        let automaton = Automaton::of(&wholes, 0, None).unwrap().unwrap();
+        for (text, fits) in
+            [("1.25", true), ("-007", true), ("", false), ("-.", false), ("1x", true)]
+        {
+            assert_eq!(automaton.fits(text), fits, "{text}");
+        }
+        for (pattern, text) in
+            [(r"^(?:x|(?=y)y|\w)$", "y"), (r"^[\b]$", "\u{8}"), (r"^\\b(?:|(?!a)b|b)$", r"\bb")]
+        {
+            let wholes = parsed(pattern).unwrap().unwrap_or_else(|| panic!("{pattern}"));
+            let automaton = Automaton::of(&wholes, 0, None).unwrap().unwrap();
+            assert!(automaton.fits(text) && !automaton.fits("zz"), "{pattern}");
         }
     }
 

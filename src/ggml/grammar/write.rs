@@ -135,6 +135,10 @@ struct Writer<'a> {
     named: HashMap<String, String>,
     /// Texts' rules, by what they must fit.
     texts: HashMap<String, Option<String>>,
+    /// Repetitions that may be left out and are left to libllama to write out.
+    n_written_out: usize,
+    /// For a rule, the rules of up to one of it, up to two, and so on.
+    ladders: HashMap<String, Vec<String>>,
     /// Definitions that are referred to, and those among them that are still to be written.
     known: HashSet<&'a str>,
     open: Vec<&'a str>,
@@ -148,6 +152,8 @@ impl<'a> Writer<'a> {
             text: String::new(),
             named: HashMap::new(),
             texts: HashMap::new(),
+            n_written_out: 0,
+            ladders: HashMap::new(),
             known: HashSet::new(),
             open: Vec::new(),
             loose: Vec::new(),

@@ -142,6 +142,25 @@ pub struct Ended {
     pub seconds: [f64; 2],
 }
 
+impl Ended {
+    /// A text of `n_prompt` tokens that was stopped before anything of it was computed.
+    pub fn unbegun(n_prompt: usize) -> Ended {
+        Ended {
+            finish: Finish::Interrupted,
+            stop: None,
+            n_prompt,
+            n_reused: 0,
+            n_generated: 0,
+            n_first: 0,
+            per_pass: [0; 2],
+            written: Vec::new(),
+            drafted: Drafted::default(),
+            tokens: Vec::new(),
+            seconds: [0.0; 2],
+        }
+    }
+}
+
 /// Whether a text goes on.
 #[derive(Debug, PartialEq)]
 pub(super) enum Going {

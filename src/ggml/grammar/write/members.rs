@@ -8,6 +8,10 @@ use crate::ggml::result::Error;
 const MAX_STATES: usize = 8192;
 /// How often libllama's parser repeats something at once.
 const MAX_TIMES: usize = 1000;
+/// How many repetitions that may be left out libllama is given to write out, at some 400 bytes each.
+const MAX_WRITTEN_OUT: usize = 20_000;
+/// Fewer than these take no more room than their rules do.
+const FEW: usize = 4;
 /// More than any answer has of anything.
 const ENDLESS: usize = 16 << 20;
 
@@ -84,6 +88,27 @@ impl Writer<'_> {
         Some(if missing == 0 { self.rule(&format!("({all})?")) } else { all })
     }
 
+    /// `rule`, so many times. Where a schema has many such numbers, they share the rules of up to one, up to two, and so on.
+    fn between(&mut self, rule: &str, least: usize, most: usize) -> String {
+        let spare = most.saturating_sub(least);
+        self.n_written_out = self.n_written_out.saturating_add(spare);
+        if spare <= FEW || self.n_written_out <= MAX_WRITTEN_OUT {
+            return format!("{rule}{{{least},{most}}}");
+        }
+        let one = self.rule(rule);
+        let mut ladder = self.ladders.remove(&one).unwrap_or_default();
+        while ladder.len() < spare {
+            let body = match ladder.last() {
+                Some(fewer) => format!("{one} {fewer} | \"\""),
+                None => format!("{one} | \"\""),
+            };
+            ladder.push(self.rule(&body));
+        }
+        let rest = ladder[spare - 1].clone();
+        self.ladders.insert(one.clone(), ladder);
+        if least > 0 { format!("{one}{{{least}}} {rest}") } else { rest }
+    }
+
     /// `rule`, repeated.
     pub(super) fn times(&mut self, rule: &str, least: usize, most: Option<usize>) -> String {
         if least.max(most.unwrap_or(0)) <= MAX_TIMES {
@@ -92,7 +117,7 @@ impl Writer<'_> {
                 (0, None) => format!("{rule}*"),
                 (1, None) => format!("{rule}+"),
                 (least, None) => format!("{rule}{{{least},}}"),
-                (least, Some(most)) => format!("{rule}{{{least},{most}}}"),
+                (least, Some(most)) => self.between(rule, least, most),
             };
         }
         // Many of them at once are a rule, and rules of rules.
