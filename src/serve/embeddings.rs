@@ -33,13 +33,14 @@ pub(super) async fn openai(asked: Asked) -> Result<Json<Value>, ApiError> {
         Some("base64") => true,
         Some(_) => return Err(fields.wrong("encoding_format", "float or base64")),
     };
-    check_dimensions(served, fields)?;
+    let length = length(served, fields)?;
     let admitted = server.admit().await?;
     let texts = prompt::inputs(served, fields, "input", MAX_INPUTS)?;
     let n_tokens: usize = texts.iter().map(Vec::len).sum();
     drop(body);
     let vectors = vectors(&server, served, admitted, texts, Wanted::Vector).await?;
     let entry = |(index, vector): (usize, Vec<f32>)| {
+        let vector = shortened(vector, length);
         let embedding = if base64 { packed(&vector).into() } else { json!(vector) };
         json!({"object": "embedding", "index": index, "embedding": embedding})
     };
@@ -63,7 +64,18 @@ pub(super) async fn ollama(asked: Asked) -> Result<Json<Value>, ApiError> {
     let served = server.model()?;
     let fields = Fields::of(&body);
     server.named(served, fields.text("model")?)?;
-    check_dimensions(served, fields)?;
+    let length = length(served, fields)?;
+    let answer = |vectors: Vec<Vec<f32>>, n_tokens: usize| {
+        Ok(Json(json!({
+            "model": served.name, "embeddings": vectors, "load_duration": 0,
+            "total_duration": u64::try_from(begin.elapsed().as_nanos()).unwrap_or(u64::MAX),
+            "prompt_eval_count": n_tokens,
+        })))
+    };
+    // Clients have a model loaded so.
+    if is_nothing(fields.any("input")) {
+        return answer(Vec::new(), 0);
+    }
     let admitted = server.admit().await?;
     let inputs = match fields.flag("truncate")?.unwrap_or(true) {
         true => prompt::beginnings,
@@ -73,11 +85,7 @@ pub(super) async fn ollama(asked: Asked) -> Result<Json<Value>, ApiError> {
     let n_tokens: usize = texts.iter().map(Vec::len).sum();
     drop(body);
     let vectors = vectors(&server, served, admitted, texts, Wanted::Vector).await?;
-    Ok(Json(json!({
-        "model": served.name, "embeddings": vectors, "load_duration": 0,
-        "total_duration": u64::try_from(begin.elapsed().as_nanos()).unwrap_or(u64::MAX),
-        "prompt_eval_count": n_tokens,
-    })))
+    answer(vectors.into_iter().map(|vector| shortened(vector, length)).collect(), n_tokens)
 }
 
 /// `/api/embeddings`, Ollama's older way.
@@ -86,7 +94,10 @@ pub(super) async fn ollama_old(asked: Asked) -> Result<Json<Value>, ApiError> {
     let served = server.model()?;
     let fields = Fields::of(&body);
     server.named(served, fields.text("model")?)?;
-    let text = fields.text("prompt")?.ok_or_else(|| fields.wrong("prompt", "there"))?;
+    let text = fields.text("prompt")?.unwrap_or_default();
+    if text.is_empty() {
+        return Ok(Json(json!({"embedding": []})));
+    }
     let admitted = server.admit().await?;
     let tokens = prompt::text_tokens(served, text)?;
     drop(body);
@@ -94,14 +105,37 @@ pub(super) async fn ollama_old(asked: Asked) -> Result<Json<Value>, ApiError> {
     Ok(Json(json!({ "embedding": vectors.pop() })))
 }
 
-/// The length of vectors is the model's; a client that wants another is told before anything is computed.
-fn check_dimensions(served: &Served, fields: Fields<'_>) -> Result<(), ApiError> {
-    let Some(wanted) = fields.whole("dimensions", 1, 1 << 20)? else { return Ok(()) };
-    let given = served.engine.vector_length();
-    if usize::try_from(wanted) == Ok(given) {
-        return Ok(());
+/// Whether there is nothing to make vectors of.
+fn is_nothing(input: Option<&Value>) -> bool {
+    match input {
+        None => true,
+        Some(Value::String(text)) => text.is_empty(),
+        Some(Value::Array(items)) => items.is_empty(),
+        Some(_) => false,
     }
-    Err(fields.wrong("dimensions", &format!("{given}, as the model makes them")))
+}
+
+/// How many numbers of each vector are wanted. Who wants more than the model makes is told before anything is computed.
+fn length(served: &Served, fields: Fields<'_>) -> Result<usize, ApiError> {
+    let made = served.engine.vector_length();
+    let Some(wanted) = fields.whole("dimensions", 1, 1 << 20)? else { return Ok(made) };
+    let wanted = usize::try_from(wanted).ok().filter(|wanted| *wanted <= made);
+    wanted.ok_or_else(|| {
+        fields.wrong("dimensions", &format!("at most {made}, as the model makes them"))
+    })
+}
+
+/// The first numbers of a vector, as long as 1 again: what OpenAI's and Ollama's servers make of `dimensions`. Only models that were
+/// trained for it put into them what matters.
+fn shortened(mut vector: Vec<f32>, length: usize) -> Vec<f32> {
+    if length < vector.len() {
+        vector.truncate(length);
+        let norm = vector.iter().map(|x| x * x).sum::<f32>().sqrt();
+        if norm > 0.0 {
+            vector.iter_mut().for_each(|x| *x /= norm);
+        }
+    }
+    vector
 }
 
 /// The vectors of `texts`, or the one number of each that is wanted instead.

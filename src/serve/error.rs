@@ -119,6 +119,13 @@ impl ApiError {
         ApiError::new(StatusCode::PAYLOAD_TOO_LARGE, Some("request_too_large"), message)
     }
 
+    /// 415: the body is packed.
+    pub(super) fn coded(coding: &str) -> ApiError {
+        let coding: String = coding.chars().filter(|c| !c.is_control()).take(40).collect();
+        let message = format!("bodies are taken as they are, not as '{coding}'");
+        ApiError::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, Some("unsupported_media_type"), message)
+    }
+
     /// 413: reading it takes more memory than there is for requests.
     pub(super) fn greedy(all: impl std::fmt::Display) -> ApiError {
         let message = format!(

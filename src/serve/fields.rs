@@ -42,6 +42,11 @@ pub(super) async fn read(
     server: &Server,
     request: Request<axum::body::Body>,
 ) -> Result<Body, ApiError> {
+    let coding = request.headers().get(axum::http::header::CONTENT_ENCODING);
+    let coding = coding.map(|coding| String::from_utf8_lossy(coding.as_bytes()).into_owned());
+    if let Some(coding) = coding.filter(|coding| !coding.eq_ignore_ascii_case("identity")) {
+        return Err(ApiError::coded(&coding));
+    }
     let limit = server.config.max_body;
     let length = request.headers().get(axum::http::header::CONTENT_LENGTH);
     let length = length.and_then(|l| l.to_str().ok()).and_then(|l| l.parse::<u64>().ok());

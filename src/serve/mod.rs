@@ -199,8 +199,11 @@ async fn attend(
     tell(News::Listening(server.address));
     let mut worker = worker::start(server.clone(), open)?;
     tokio::spawn(server.memory.clone().give_back());
-    let connections =
-        tokio::spawn(listen::accept(listener, server.clone(), routes::router(server.clone())));
+    let connections = tokio::spawn(listen::accept(
+        listener,
+        server.clone(),
+        routes::forgiving(routes::router(server.clone())),
+    ));
     tokio::select! {
         // Nothing runs that could end well.
         () = signals.wait() => exit_now(),

@@ -79,6 +79,24 @@ pub(super) fn router(server: Arc<Server>) -> Router {
         .with_state(server)
 }
 
+/// `inner`, which finds its paths also where clients put a slash too many: at the end, or where they joined an address to a path.
+pub(super) fn forgiving(inner: Router) -> Router {
+    Router::new().fallback_service(inner).layer(middleware::map_request(without_needless_slashes))
+}
+
+async fn without_needless_slashes(mut request: Request) -> Request {
+    let path = request.uri().path();
+    if path.len() < 2 || !(path.ends_with('/') || path.contains("//")) {
+        return request;
+    }
+    let names: Vec<&str> = path.split('/').filter(|name| !name.is_empty()).collect();
+    let query = request.uri().query().map(|query| format!("?{query}")).unwrap_or_default();
+    if let Ok(uri) = format!("/{}{query}", names.join("/")).parse() {
+        *request.uri_mut() = uri;
+    }
+    request
+}
+
 async fn health(State(server): State<Arc<Server>>) -> Result<Response, ApiError> {
     server.model()?;
     Ok(Json(json!({"status": "ok"})).into_response())

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::serve::{Answer, Server, model_with_tools};
+use crate::serve::{Answer, Server, model_with_tools, user};
 
 const QUESTION: &str = "What is the capital of Mongolia?";
 const ANSWER: &str = "The capital of Mongolia is Ulaanbaatar.";
@@ -280,4 +280,51 @@ fn bad_bodies_are_refused_in_every_protocols_words() {
     let body = json!({"messages": [{"role": "user", "content": QUESTION}], "temperature": 0});
     let answer = server.ask("/v1/chat/completions", &body);
     assert_eq!(answer["choices"][0]["message"]["content"], ANSWER);
+}
+
+#[test]
+fn what_clients_put_elsewhere_is_found_there() {
+    let server = Server::start(&[]);
+    let schema = json!({"type": "object", "properties": {"a": {"enum": [1]}}, "required": ["a"], "additionalProperties": false});
+    for format in [
+        json!({"type": "json_object", "schema": schema}),
+        json!({"type": "json_object", "value": schema}),
+        json!({"type": "json_schema", "schema": schema}),
+        json!({"type": "json_schema", "json_schema": {"name": "n", "schema": schema}}),
+    ] {
+        let body = json!({"messages": user("Hi"), "max_tokens": 60, "temperature": 0, "response_format": format});
+        let answer = server.ask("/v1/chat/completions", &body);
+        let text = answer["choices"][0]["message"]["content"].as_str().unwrap();
+        assert_eq!(
+            serde_json::from_str::<Value>(text).unwrap(),
+            json!({"a": 1}),
+            "{format}: {answer}"
+        );
+    }
+    // Addresses that were joined with a slash too many.
+    let body = json!({"messages": user("Hi"), "max_tokens": 1});
+    for path in ["/v1/chat/completions/", "//v1/chat/completions", "/v1//chat/completions//"] {
+        assert_eq!(server.post(path, &body).status, 200, "{path}");
+    }
+    assert_eq!(server.get("/v1/models/?x=1").status, 200);
+    assert_eq!(server.get("/v1/chat/").status, 404);
+    // What is asked only to have a model loaded, or let go.
+    assert_eq!(server.ask("/api/embed", &json!({"input": []}))["embeddings"], json!([]));
+    assert_eq!(server.ask("/api/embed", &json!({"input": ""}))["embeddings"], json!([]));
+    assert_eq!(server.ask("/api/embeddings", &json!({"prompt": ""}))["embedding"], json!([]));
+    for (stay, said) in
+        [(json!(0), "unload"), (json!("0s"), "unload"), (json!("5m"), "load"), (json!(-1), "load")]
+    {
+        for (path, body) in [
+            ("/api/generate", json!({"keep_alive": stay})),
+            ("/api/chat", json!({"messages": [], "keep_alive": stay})),
+        ] {
+            assert_eq!(server.ask(path, &body)["done_reason"], said, "{path} {body}");
+        }
+    }
+    let refused = server.post("/api/generate", &json!({"prompt": "a", "raw": true, "system": "b"}));
+    assert!(refused.status == 400 && refused.text.contains("raw"), "{refused:?}");
+    let packed =
+        server.post_with("/v1/completions", &json!({"prompt": "a"}), ("content-encoding", "gzip"));
+    assert!(packed.status == 415 && packed.text.contains("gzip"), "{packed:?}");
 }

@@ -79,6 +79,21 @@ fn vectors_have_the_length_that_they_have() {
     for path in ["/v1/embeddings", "/api/embed"] {
         let ask = |n: usize| server.post(path, &json!({"input": "x", "dimensions": n}));
         assert_eq!(ask(length).status, 200, "{path}");
+        // The first of them, as long as 1 again.
+        let some = ask(64);
+        let found: Value = serde_json::from_str(&some.text).unwrap();
+        let some = [&found["data"][0]["embedding"], &found["embeddings"][0]];
+        let some: Vec<f64> = some
+            .iter()
+            .find_map(|v| v.as_array())
+            .unwrap()
+            .iter()
+            .map(|x| x.as_f64().unwrap())
+            .collect();
+        assert!(
+            some.len() == 64 && (some.iter().map(|x| x * x).sum::<f64>() - 1.0).abs() < 1e-4,
+            "{path}: {some:?}"
+        );
         let before = server.metric("passes_total");
         let refused = ask(length + 1);
         assert!(refused.status == 400 && refused.text.contains("dimensions"), "{refused:?}");

@@ -11,7 +11,7 @@ use super::keeper::{self, House};
 use super::offer::Household;
 use super::rooms::Rooms;
 use crate::serve::server::Server;
-use crate::serve::{Config, LAST_WORDS, News, exit_now, listen};
+use crate::serve::{Config, LAST_WORDS, News, exit_now, listen, routes};
 
 /// Serves `household` at `listener` until the process is told to stop.
 ///
@@ -32,7 +32,11 @@ pub(in crate::serve) async fn attend(
     let house = Arc::new(House { front: front.clone(), offers, rooms: Rooms::new(budget, idle) });
     tell(News::Listening(address));
     tokio::spawn(front.memory.clone().give_back());
-    let connections = tokio::spawn(listen::accept(listener, front.clone(), front::router(&house)));
+    let connections = tokio::spawn(listen::accept(
+        listener,
+        front.clone(),
+        routes::forgiving(front::router(&house)),
+    ));
     let reaper = tokio::spawn(keeper::reap(house.clone()));
     signals.wait().await;
     tell(News::Stopping);

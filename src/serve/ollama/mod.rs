@@ -40,7 +40,9 @@ pub(super) async fn chat(asked: Asked) -> Result<Response, ApiError> {
     let fields = Fields::of(&body);
     server.named(served, fields.text("model")?)?;
     if fields.list("messages")?.is_none_or(<[Value]>::is_empty) {
-        return Ok(Json(Reply::new(Kind::Chat, served.name.clone(), None).loaded()).into_response());
+        return Ok(
+            Json(Reply::new(Kind::Chat, served.name.clone(), None).loaded(fields)).into_response()
+        );
     }
     let admitted = server.admit().await?;
     let (order, stream) = read(&body, &server.config.preset)?;
@@ -64,7 +66,7 @@ pub(super) async fn generate(asked: Asked) -> Result<Response, ApiError> {
     let prompt = fields.text("prompt")?.unwrap_or_default();
     let plain = Reply::new(Kind::Generate, served.name.clone(), None);
     if prompt.is_empty() {
-        return Ok(Json(plain.loaded()).into_response());
+        return Ok(Json(plain.loaded(fields)).into_response());
     }
     let admitted = server.admit().await?;
     let (order, stream) = read(&body, &server.config.preset)?;
@@ -100,7 +102,11 @@ fn generate_tokens(
     }
     let system = fields.text("system")?.filter(|text| !text.is_empty());
     let before = context(served, fields)?;
-    let (tokens, asked, course) = if fields.flag("raw")?.unwrap_or(false) {
+    let raw = fields.flag("raw")?.unwrap_or(false);
+    if raw && system.is_some() {
+        return Err(fields.wrong("system", "left out with 'raw', which knows no roles"));
+    }
+    let (tokens, asked, course) = if raw {
         (prompt::text_tokens(served, prompt)?, None, Course::default())
     } else {
         let system = system.map(|text| json!({"role": "system", "content": text}));

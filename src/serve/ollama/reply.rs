@@ -8,6 +8,7 @@ use tokio_stream::{Stream, StreamExt};
 
 use super::super::answers::{self, Answers, Message, News};
 use super::super::error::{ApiError, Protocol};
+use super::super::fields::Fields;
 use super::shelf::now;
 use crate::engine::Finish;
 use crate::engine::batch::{Alternative, Ended, Scored};
@@ -43,11 +44,17 @@ impl Reply {
         Reply { kind, model, begun, said, reader, scored, unique, ended: None }
     }
 
-    /// The answer to a request that asks for nothing but the model.
-    pub(super) fn loaded(&self) -> Value {
+    /// The answer to a request that asks for nothing but the model: to have it ready, or to let it go.
+    pub(super) fn loaded(&self, fields: Fields<'_>) -> Value {
         let mut line = self.line(&Spoken::default(), 0);
         line["done"] = true.into();
-        line["done_reason"] = "load".into();
+        // A number of seconds, or a text such as `0s`.
+        let let_go = match fields.any("keep_alive") {
+            Some(Value::String(text)) => text.trim_end_matches(char::is_alphabetic) == "0",
+            Some(value) => value.as_f64() == Some(0.0),
+            None => false,
+        };
+        line["done_reason"] = if let_go { "unload" } else { "load" }.into();
         line
     }
 
