@@ -33,7 +33,7 @@ const EMBEDDING: [&str; 11] = [
     "nomic-bert-moe",
     "t5encoder",
 ];
-const HELPER: [&str; 4] = ["clef", "dflash", "eagle3", "gemma4-assistant"];
+const HELPER: [&str; 5] = ["clef", "controlvector", "dflash", "eagle3", "gemma4-assistant"];
 const SPEECH: [&str; 3] = ["kokoro", "wavtokenizer-dec", "whisper"];
 /// The names that ComfyUI and stable-diffusion.cpp give to models that draw.
 const IMAGE: [&str; 17] = [

@@ -14,7 +14,7 @@ use crate::ggml::Token;
 use crate::gguf::{ElementType, Index};
 
 /// The largest file that is read: the largest in use has 34 MB. (bytes)
-const MAX_FILE: u64 = 256 << 20;
+const MAX_FILE: u64 = 96 << 20;
 
 /// Texts of tokens that end an answer, whatever the model: the file does not say which do.
 const ENDS: [&str; 14] = [

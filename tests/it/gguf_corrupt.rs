@@ -1032,6 +1032,33 @@ fn towers_in_the_same_file_are_left_out() {
     }
 }
 
+/// Adapters, control vectors, statistics of weights and models of other kinds are files for something else, and not damaged.
+#[test]
+fn what_is_no_language_model_is_called_what_it_is() {
+    let dir = tempfile::tempdir().unwrap();
+    for (arch, kind, words) in [
+        ("llama", Some("adapter"), "a part for another model"),
+        ("llama", Some("imatrix"), "a part for another model"),
+        ("llama", Some("mmproj"), "a vision encoder"),
+        ("controlvector", None, "a part for another model"),
+        ("whisper", None, "a model for sound"),
+        ("flux", None, "draws images"),
+    ] {
+        let mut g = Gguf::llama();
+        rename(&mut g, arch);
+        g.keys.retain(|(key, _)| !key.ends_with(b".block_count"));
+        if let Some(kind) = kind {
+            g.set("general.type", gw::str(kind));
+        }
+        let path = dir.path().join("part.gguf");
+        fs::write(&path, g.bytes()).unwrap();
+        let output = airrun(&["logits", "--tokens", "1"], &path);
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.code() == Some(1) && said.contains(words), "{arch} {kind:?}: {said}");
+        assert!(!said.contains("damaged"), "{said}");
+    }
+}
+
 /// Files that only loading finds wrong.
 fn load_rows() -> Vec<Row> {
     use Fails::Load;

@@ -32,6 +32,22 @@ use crate::stream::{Monitor, StreamDevice};
 use crate::talk::Vocab;
 use crate::talk::tokenizer::OwnTokenizer;
 
+/// Refuses what cannot be loaded, or is not what is wanted.
+fn check(index: &Index, options: &LoadOptions) -> Result<(), Error> {
+    let purpose = index.purpose();
+    let makes_vectors = purpose == Purpose::Embedding;
+    let other = purpose.not_for_text().filter(|_| !(makes_vectors && options.embedding));
+    let refused = other.map(|what| Error::NotForText { model: model_name(index), what });
+    match refused {
+        // What is no language model lacks keys that one has: it is not damaged for that.
+        Some(refused) if !makes_vectors => Err(refused),
+        refused => {
+            index.check_model()?;
+            refused.map_or(Ok(()), Err)
+        }
+    }
+}
+
 impl Engine {
     /// Checks the model, plans, and loads it. Streamed weights are not read.
     ///
@@ -52,12 +68,8 @@ impl Engine {
         options: &LoadOptions,
         wrap: impl FnOnce(Arc<dyn WeightSource>) -> Arc<dyn WeightSource>,
     ) -> Result<Engine, Error> {
-        index.check_model()?;
-        let (name, purpose) = (model_name(&index), index.purpose());
-        let wanted = options.embedding && purpose == Purpose::Embedding;
-        if let Some(what) = purpose.not_for_text().filter(|_| !wanted) {
-            return Err(Error::NotForText { model: name, what });
-        }
+        let name = model_name(&index);
+        check(&index, options)?;
         let own = options.tokenizer.as_deref().map(OwnTokenizer::open).transpose()?.map(Arc::new);
         ggml::set_abort_context(Some(format!("model '{name}'")));
         let n_threads = threads::count(options.threads);
