@@ -3,7 +3,7 @@
 //!
 //! `solve` decides. It works on a `problem` (the numbers of `machine`, with what can be told of the model once), lists the ways to place
 //! it, has the promising ones worked out by `way` into a `draft`, which knows what it takes of each memory, and lets `estimate` judge the
-//! plan that comes of it. `parts` cuts blocks into what streams together, `cut` chooses which of that does, `experts` is what streams by
+//! plan that comes of it, by playing a pass through (`pipeline`). `parts` cuts blocks into what streams together, `cut` chooses which of that does, `experts` is what streams by
 //! expert. `pattern` tells libllama, `drafts` foresees what drafts bring, `report` shows. `golden` is a table of plans, for those who
 //! change how they are made.
 
@@ -18,21 +18,24 @@ mod limits;
 pub mod machine;
 mod parts;
 mod pattern;
+mod pipeline;
 mod problem;
 mod refusal;
 pub mod report;
 mod solve;
+mod touched;
 mod way;
 
 pub use drafts::{Foreseen, Gain, Habit, gain};
 pub use estimate::{
-    Bottleneck, Course, Estimate, Speed, Touched, computing_seconds, conversation, course,
-    estimate, pass_seconds,
+    Bottleneck, Course, Estimate, Speed, computing_seconds, conversation, course, estimate,
+    pass_seconds,
 };
 pub use experts::{ExpertBlock, ExpertRoom, Experts, OnDevice, Seen};
 pub use machine::{Beside, ContextCost, Cost, Gpu, GpuNeeds, Kind, Machine, Needs, Rates, Wish};
 pub use refusal::{Pool, Refusal};
 pub use solve::solve;
+pub use touched::Touched;
 
 use std::collections::HashSet;
 
@@ -257,7 +260,7 @@ impl Plan {
     fn token_bytes(&self, misses: f64) -> Bytes {
         let on_disk = |u: &&Unit| self.blocks[u.block].tier == Tier::Streamed;
         let read = |unit: &Unit| match &self.experts {
-            Some(experts) => estimate::share(unit.len, experts.touched(unit, misses)),
+            Some(experts) => touched::share(unit.len, experts.touched(unit, misses)),
             None => unit.len,
         };
         self.streamed.iter().filter(on_disk).map(read).sum()

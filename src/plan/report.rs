@@ -482,9 +482,9 @@ fn seconds(seconds: f64) -> String {
 mod tests {
     use super::*;
     use crate::plan::Cost;
-    use crate::plan::estimate::{Touched, estimate};
     use crate::plan::solve::gpu_tests::mixed_plan;
     use crate::plan::solve::tests::{partly_plan, whole_plan};
+    use crate::plan::{Touched, estimate};
     use crate::units::{GIB, MIB, Rate};
 
     #[test]

@@ -4,9 +4,10 @@
 use super::Tier;
 use super::cut::{Cut, Part};
 use super::draft::{Draft, Share, Taken};
-use super::estimate::{ANSWER, QUESTION, share};
+use super::estimate::{ANSWER, QUESTION};
 use super::limits::{N_SLOTS, is_spread, tries};
 use super::problem::Problem;
+use super::touched::share;
 use crate::units::Bytes;
 
 /// How often a choice is corrected that does not fit yet, because what it takes depends on what is chosen.
