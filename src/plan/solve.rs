@@ -149,6 +149,8 @@ impl<'a> Search<'a, '_> {
         }
         let plan = self.problem.plan(draft, taken);
         let seconds = conversation(&plan, &self.problem.rates, self.problem.touched);
+        // Rates of nothing give no number.
+        let seconds = seconds.min(f64::INFINITY);
         self.judged.set(self.judged.get() + 1);
         self.fastest.push((seconds, plan));
         let best = self.fastest.iter().map(|t| t.0).fold(f64::INFINITY, f64::min);
@@ -290,7 +292,7 @@ impl<'a> Search<'a, '_> {
     /// Tries other numbers of blocks for the CPU, and other batches, around a way that is nearly the best, as long as that is better.
     fn refine(&mut self, (mut seconds, mut way): (f64, Way<'a>)) {
         let n = way.cut.blocks.len();
-        let mut step = n.div_ceil(SHARES);
+        let mut step = if way.cut.parts.len() > MAX_PARTS { 0 } else { n.div_ceil(SHARES) };
         // Where only experts stream, all do.
         while step > 0 && !way.cut.only_stacks && !self.is_slow(seconds / NEARLY) {
             let Way { by_cpu: (n_cpu, share), n_ubatch, .. } = way;

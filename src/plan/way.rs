@@ -5,13 +5,16 @@ use super::Tier;
 use super::cut::{Cut, Part};
 use super::draft::{Draft, Share, Taken};
 use super::estimate::{ANSWER, QUESTION};
-use super::limits::{N_SLOTS, is_spread, tries};
+use super::limits::{N_SLOTS, is_spread};
 use super::problem::Problem;
 use super::touched::share;
-use crate::units::Bytes;
+use crate::units::{Bytes, most};
 
 /// How often a choice is corrected that does not fit yet, because what it takes depends on what is chosen.
 const CORRECTIONS: usize = 8;
+
+/// How many blocks more or fewer than seem to fit are tried, because blocks differ.
+const UNEVEN: usize = 16;
 
 /// A way to place a model, before it is worked out.
 #[derive(Clone, Copy)]
@@ -105,8 +108,10 @@ impl Problem<'_> {
             let home = streaming.iter().enumerate().filter(|(i, _)| is_spread(*i, n_home, n));
             home.map(|(_, (_, size))| *size).sum()
         };
-        let sizes =
-            tries(n).map(|n_home| (bytes(n_home), n_home)).filter(|(size, _)| *size <= room);
+        let about = most(n, |n_home| bytes(n_home) <= room);
+        let sizes = (about.saturating_sub(UNEVEN)..=(about + UNEVEN).min(n))
+            .map(|n_home| (bytes(n_home), n_home))
+            .filter(|(size, _)| *size <= room);
         let Some((used, n_home)) = sizes.max() else { return };
         let mut room = room.saturating_sub(used);
         for (i, (block, size)) in streaming.into_iter().enumerate() {

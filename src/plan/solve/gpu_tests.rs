@@ -459,3 +459,18 @@ fn a_refusal_names_the_memory() {
     let refusal = solve_it(&large(), &machine, &wish(GIB * 3, MIB * 100)).unwrap_err();
     assert_eq!(refusal.pool, Pool::Ram);
 }
+
+/// What was measured may be nonsense; there is a plan all the same.
+#[test]
+fn rates_of_nothing_make_a_plan_all_the_same() {
+    let index = model(&vec![vec![("attn_q.weight", MIB * 20), ("ffn_up.weight", MIB * 80)]; 12]);
+    for rate in [0.0, f64::INFINITY, f64::NAN] {
+        let with = machine(rate, rate, rate, rate);
+        let without = Machine { gpu: None, rates: with.gpu.unwrap().rates, ..with };
+        let wish = wish(MIB * 900, MIB * 900);
+        let plan = solve_it(&index, &with, &wish).unwrap();
+        check(&index, &plan, &HashSet::new());
+        let plan = solve_it(&index, &without, &wish).unwrap();
+        assert!(plan.memory.peak() <= plan.memory.budget, "{:?}", plan.memory);
+    }
+}
