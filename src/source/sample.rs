@@ -353,6 +353,8 @@ mod tests {
     use proptest::prelude::*;
     use std::io::{Seek, SeekFrom, Write};
 
+    /// How often a rate is taken until one is right: a busy machine makes others slower.
+    const TRIES: usize = 100;
     const EFFORT: Effort =
         Effort { least: Duration::from_millis(60), most: Duration::from_millis(400) };
 
@@ -433,7 +435,7 @@ mod tests {
             assert!(low.0 <= found.rate().0 && found.rate().0 <= high.0);
             (found.rate().0 / rate.0 - 1.0).abs() < 0.05
         };
-        assert!((0..10).any(near));
+        assert!((0..TRIES).any(near));
     }
 
     #[test]
@@ -451,7 +453,7 @@ mod tests {
             let found = sample(&source, &mut ground, EFFORT).unwrap().rate();
             found.0 <= rate.0 * 1.1 && found.0 >= rate.0 * 0.7
         };
-        assert!((0..10).any(near));
+        assert!((0..TRIES).any(near));
     }
 
     #[test]
