@@ -482,6 +482,30 @@ test("an answer goes on while the page is reloaded, and nothing is missing", asy
   assert.equal(await page.locator(".note-line:visible").count(), 0);
 });
 
+test("the server forgets an answer when the page has kept it, and not before", async ({ page }) => {
+  await page.evaluate(() => new Promise((resolve) => {
+    const plain = window.fetch;
+    window.asked = [];
+    indexedDB.open("airrun").onsuccess = ({ target: { result } }) => {
+      window.fetch = (url, options) => {
+        if (options?.method === "DELETE") {
+          // What is read from here on does not see what is written later.
+          const all = result.transaction("chats").objectStore("chats").getAll();
+          window.asked.push(new Promise((found) => { all.onsuccess = () => found(all.result.flatMap((chat) => Object.values(chat.nodes))); }));
+        }
+        return plain(url, options);
+      };
+      resolve();
+    };
+  }));
+  await ask(page, "hello");
+  await rest(page);
+  await page.waitForFunction(() => window.asked.length === 1);
+  const nodes = await page.evaluate(() => window.asked[0]);
+  const answer = nodes.find(({ role }) => role === "assistant");
+  assert.deepEqual([answer.text, answer.note, answer.stream], ["Hello there.", "", null]);
+});
+
 test("a line that breaks is taken up where it was", async ({ page, fake, quiet }) => {
   quiet(/ERR_|Failed to load/);
   await ask(page, "break");

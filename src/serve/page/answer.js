@@ -19,6 +19,8 @@ const pause = (time) => new Promise((resume) => { setTimeout(resume, time); });
 /** An answer that is being written into `node`. */
 export class Run {
   #end = new AbortController();
+  /** What the server keeps of an answer that is complete. */
+  #kept = null;
 
   /** `hooks`: `grew()`, `told()` when there is news of the prompt or the line, `dropped(n)` for messages that were left out. */
   constructor(node, hooks) {
@@ -77,8 +79,13 @@ export class Run {
       if (this.stopped || !["broken", "away"].includes(error.code) || !this.node.stream?.at) throw error;
       await this.#again(error);
     }
-    if (this.node.stream) end(forModel(STREAMS + this.node.stream.name));
+    this.#kept = this.node.stream?.name;
     this.node.stream = null;
+  }
+
+  /** The answer is kept here: the server need not keep it any more. Before that, whoever reloads the page finds the rest there. */
+  forget() {
+    if (this.#kept) end(forModel(STREAMS + this.#kept));
   }
 
   /** The line broke: tries until the server is there again, and has the rest. */

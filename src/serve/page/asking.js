@@ -149,6 +149,7 @@ async function finish(run, ends) {
   current = null;
   mine.view.end();
   await talk.keep([node], mine.chat);
+  run.forget();
   talk.settle();
   follow();
   // After an answer that did not end well, who asked may want to ask otherwise.
