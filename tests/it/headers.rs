@@ -233,17 +233,31 @@ fn all_but_the_last(_: u32, n_blocks: usize) -> Payload {
     gw::u32s(&(0..n_blocks).map(|block| u32::from(block + 1 < n_blocks)).collect::<Vec<_>>())
 }
 
+/// As gemma3n is published: four with a window, and one without.
+fn every_fifth_not(_: u32, n_blocks: usize) -> Payload {
+    gw::u32s(&(0..n_blocks).map(|block| u32::from(block % 5 < 4)).collect::<Vec<_>>())
+}
+
 fn all_but_one(_: u32, n_blocks: usize) -> Payload {
     gw::u32(n_blocks as u32 - 1)
 }
 
 /// Checks of caches and of single graphs, by name: a key just outside of what the check allows, and just inside.
-const LATE: [(&str, &str, &str, Made, Made); 11] = [
+const LATE: [(&str, &str, &str, Made, Made); 14] = [
     ("FUSED_KV_HEADS_DIFFER", "falcon", "attention.head_count_kv", other_at_the_end, as_it_is),
     ("COMPRESSED_KV_HEADS", "deepseek2", "attention.head_count_kv", other_at_the_end, as_it_is),
     ("COMPRESSED_KEYS_LONGER", "deepseek2", "attention.key_length", more, |n, _| gw::u32(n)),
     ("DEEPSEEK4_KV_HEADS", "deepseek4", "attention.head_count_kv", other_at_the_end, as_it_is),
     ("MINICPM3_KV_HEADS", "minicpm3", "attention.head_count_kv", other_at_the_end, as_it_is),
+    ("RWKV6QWEN2_KV_HEADS", "rwkv6qwen2", "attention.head_count_kv", other_at_the_end, as_it_is),
+    ("RWKV6QWEN2_SHIFTS", "rwkv6qwen2", "token_shift_count", |_, _| gw::u32(2), one),
+    (
+        "GEMMA3N_CACHES_OF_OTHERS",
+        "gemma3n",
+        "attention.sliding_window_pattern",
+        nowhere,
+        every_fifth_not,
+    ),
     ("GRANITESWITCH_HEADS", "graniteswitch", "attention.head_count", other_at_the_end, as_it_is),
     ("LLAMA4_WINDOW", "llama4", "attention.sliding_window", none, one),
     ("AFMOE_WINDOW", "afmoe", "attention.sliding_window", none, one),
