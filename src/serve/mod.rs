@@ -38,6 +38,7 @@ mod resume;
 mod routes;
 mod server;
 mod settings;
+mod stay;
 #[cfg(test)]
 mod tests;
 mod worker;

@@ -301,6 +301,14 @@ fn what_clients_put_elsewhere_is_found_there() {
             "{format}: {answer}"
         );
     }
+    // A schema that is none is not passed over.
+    let format = json!({"type": "json_object", "schema": schema.to_string()});
+    let refused = server
+        .post("/v1/chat/completions", &json!({"messages": user("Hi"), "response_format": format}));
+    assert!(
+        refused.status == 400 && refused.text.contains("response_format.schema"),
+        "{refused:?}"
+    );
     // Addresses that were joined with a slash too many.
     let body = json!({"messages": user("Hi"), "max_tokens": 1});
     for path in ["/v1/chat/completions/", "//v1/chat/completions", "/v1//chat/completions//"] {
@@ -312,9 +320,12 @@ fn what_clients_put_elsewhere_is_found_there() {
     assert_eq!(server.ask("/api/embed", &json!({"input": []}))["embeddings"], json!([]));
     assert_eq!(server.ask("/api/embed", &json!({"input": ""}))["embeddings"], json!([]));
     assert_eq!(server.ask("/api/embeddings", &json!({"prompt": ""}))["embedding"], json!([]));
-    for (stay, said) in
-        [(json!(0), "unload"), (json!("0s"), "unload"), (json!("5m"), "load"), (json!(-1), "load")]
-    {
+    for (stay, said) in [
+        (json!(0), "unload"),
+        (json!("0h0m"), "unload"),
+        (json!("5m"), "load"),
+        (json!(-1), "load"),
+    ] {
         for (path, body) in [
             ("/api/generate", json!({"keep_alive": stay})),
             ("/api/chat", json!({"messages": [], "keep_alive": stay})),

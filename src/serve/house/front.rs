@@ -21,9 +21,9 @@ use tokio_stream::wrappers::ReceiverStream;
 use super::keeper::House;
 use super::list;
 use super::rooms::Guest;
-use super::stay::{self, Stay};
 use crate::serve::error::{ApiError, Protocol};
 use crate::serve::fields::{self, Fields};
+use crate::serve::stay::{self, Stay};
 use crate::serve::{guard, ollama, routes};
 
 /// Pieces of an answer that may wait for a client.

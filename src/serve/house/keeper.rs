@@ -5,10 +5,10 @@ use std::time::{Duration, Instant};
 
 use super::offer::Offer;
 use super::rooms::{Guest, Room, Rooms, empty, lock};
-use super::stay::Stay;
 use crate::engine::Engine;
 use crate::serve::error::ApiError;
 use crate::serve::server::Server;
+use crate::serve::stay::Stay;
 use crate::serve::{Config, worker};
 use crate::units::Bytes;
 

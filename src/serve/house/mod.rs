@@ -8,7 +8,6 @@ mod keeper;
 mod list;
 mod offer;
 mod rooms;
-mod stay;
 
 pub(super) use attend::attend;
 pub use offer::{Household, Offer};

@@ -7,9 +7,9 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::{Notify, oneshot};
 
-use super::stay::Stay;
 use crate::serve::LAST_WORDS;
 use crate::serve::server::Server;
+use crate::serve::stay::Stay;
 use crate::units::Bytes;
 
 /// All loaded models.

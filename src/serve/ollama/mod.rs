@@ -41,7 +41,7 @@ pub(super) async fn chat(asked: Asked) -> Result<Response, ApiError> {
     server.named(served, fields.text("model")?)?;
     if fields.list("messages")?.is_none_or(<[Value]>::is_empty) {
         return Ok(
-            Json(Reply::new(Kind::Chat, served.name.clone(), None).loaded(fields)).into_response()
+            Json(Reply::new(Kind::Chat, served.name.clone(), None).loaded(&body)).into_response()
         );
     }
     let admitted = server.admit().await?;
@@ -66,7 +66,7 @@ pub(super) async fn generate(asked: Asked) -> Result<Response, ApiError> {
     let prompt = fields.text("prompt")?.unwrap_or_default();
     let plain = Reply::new(Kind::Generate, served.name.clone(), None);
     if prompt.is_empty() {
-        return Ok(Json(plain.loaded(fields)).into_response());
+        return Ok(Json(plain.loaded(&body)).into_response());
     }
     let admitted = server.admit().await?;
     let (order, stream) = read(&body, &server.config.preset)?;

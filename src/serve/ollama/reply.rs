@@ -1,14 +1,14 @@
 //! What the worker says, in Ollama's words: one object at the end, or a line for each piece.
 
 use std::hash::{BuildHasher, RandomState};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 use tokio_stream::{Stream, StreamExt};
 
 use super::super::answers::{self, Answers, Message, News};
 use super::super::error::{ApiError, Protocol};
-use super::super::fields::Fields;
+use super::super::stay::{self, Stay};
 use super::shelf::now;
 use crate::engine::Finish;
 use crate::engine::batch::{Alternative, Ended, Scored};
@@ -45,16 +45,11 @@ impl Reply {
     }
 
     /// The answer to a request that asks for nothing but the model: to have it ready, or to let it go.
-    pub(super) fn loaded(&self, fields: Fields<'_>) -> Value {
+    pub(super) fn loaded(&self, body: &Map<String, Value>) -> Value {
         let mut line = self.line(&Spoken::default(), 0);
         line["done"] = true.into();
-        // A number of seconds, or a text such as `0s`.
-        let let_go = match fields.any("keep_alive") {
-            Some(Value::String(text)) => text.trim_end_matches(char::is_alphabetic) == "0",
-            Some(value) => value.as_f64() == Some(0.0),
-            None => false,
-        };
-        line["done_reason"] = if let_go { "unload" } else { "load" }.into();
+        line["done_reason"] =
+            if stay::of(body) == Stay::For(Duration::ZERO) { "unload" } else { "load" }.into();
         line
     }
 

@@ -194,14 +194,14 @@ fn format(fields: Fields<'_>) -> Result<Option<Grammar>, ApiError> {
     };
     match format.text("type")? {
         None | Some("text") => order::own_grammar(fields),
-        Some("json_object") => match beside(format) {
+        Some("json_object") => match beside(format)? {
             Some(schema) => order::schema_grammar(name, schema, false).map(Some),
             None => order::schema_grammar(name, &json!({"type": "object"}), true).map(Some),
         },
         Some("json_schema") => {
             let outer = format.object("json_schema", "response_format.json_schema.")?;
             let schema = outer.and_then(|outer| outer.any("schema")).filter(|s| s.is_object());
-            let schema = schema.or_else(|| beside(format));
+            let schema = schema.map_or_else(|| beside(format), |schema| Ok(Some(schema)))?;
             let schema =
                 schema.ok_or_else(|| format.wrong("json_schema", "an object with a schema"))?;
             let strict = outer.map_or(Ok(None), |outer| outer.flag("strict"))?.unwrap_or(false);
@@ -212,8 +212,12 @@ fn format(fields: Fields<'_>) -> Result<Option<Grammar>, ApiError> {
 }
 
 /// A schema that stands beside the kind of a format: llama.cpp's clients call it `schema`, those of Hugging Face's TGI `value`.
-fn beside(format: Fields<'_>) -> Option<&Value> {
-    ["schema", "value"].iter().find_map(|name| format.any(name).filter(|value| value.is_object()))
+fn beside(format: Fields<'_>) -> Result<Option<&Value>, ApiError> {
+    let found = ["schema", "value"].into_iter().find_map(|name| Some((name, format.any(name)?)));
+    match found {
+        Some((name, schema)) if !schema.is_object() => Err(format.wrong(name, "a JSON schema")),
+        found => Ok(found.map(|(_, schema)| schema)),
+    }
 }
 
 /// How many tokens the prompt of a chat has.
