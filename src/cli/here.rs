@@ -14,22 +14,31 @@ use crate::units::Bytes;
 /// Seconds for types of weights that this machine has never computed with.
 const PROBING: Duration = Duration::from_secs(1);
 
-/// How fast this machine computes with the weights of these models.
-pub(crate) fn speeds<'a>(models: impl Iterator<Item = &'a Facts>) -> quick::Speeds {
-    quick::Speeds::of(&kinds(models), PROBING)
+/// What this machine has for these models, looked at once.
+pub(crate) struct Here {
+    speeds: quick::Speeds,
+    memory: Bytes,
 }
 
-/// How the model in `path` would run, at these speeds.
-pub(crate) fn outlook(facts: &Facts, path: &Path, speeds: &quick::Speeds) -> Outlook {
-    let machine = probe::machine();
-    let memory = machine.ram.saturating_sub(machine.reserve);
-    let compute = speeds.mixed(facts.types.iter().map(|t| (t.ty, Bytes(t.bytes))));
-    let without = facts.outlook(&Room { memory, disk: None }, compute);
-    let disk = match without.how {
-        How::StreamsFromDisk => quick::disk_of(path),
-        How::Fits | How::TooLarge => None,
-    };
-    facts.outlook(&Room { memory, disk }, compute)
+impl Here {
+    /// How fast it computes with the weights of `models`, and how much of them it has room for.
+    pub(crate) fn of<'a>(models: impl Iterator<Item = &'a Facts>) -> Here {
+        let machine = probe::machine();
+        let memory = machine.ram.saturating_sub(machine.reserve);
+        Here { speeds: quick::Speeds::of(&kinds(models), PROBING), memory }
+    }
+
+    /// How one of them, the model in `path`, would run.
+    pub(crate) fn outlook(&self, facts: &Facts, path: &Path) -> Outlook {
+        let memory = self.memory;
+        let compute = self.speeds.mixed(facts.types.iter().map(|t| (t.ty, Bytes(t.bytes))));
+        let without = facts.outlook(&Room { memory, disk: None }, compute);
+        let disk = match without.how {
+            How::StreamsFromDisk => quick::disk_of(path),
+            How::Fits | How::TooLarge => None,
+        };
+        facts.outlook(&Room { memory, disk }, compute)
+    }
 }
 
 /// `fits, 12 tokens/s`.

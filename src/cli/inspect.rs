@@ -8,7 +8,7 @@ use comfy_table::{CellAlignment, ContentArrangement, Table, presets};
 use serde_json::{Map, Value as Json, json};
 
 use super::args::InspectArgs;
-use super::here;
+use super::here::{self, Here};
 use crate::gguf::{Array, Block, Experts, Index, Place, TensorInfo, Value, printable};
 use crate::models::{Facts, Outlook};
 use crate::units::Bytes;
@@ -108,10 +108,7 @@ fn mixture_here(index: &Index) -> Option<Outlook> {
     let path = &index.files.first()?.path;
     let is_mixture = index.tensors.iter().any(|tensor| index.experts(tensor).is_some());
     let facts = is_mixture.then(|| Facts::of_index(index))?;
-    facts
-        .refused
-        .is_none()
-        .then(|| here::outlook(&facts, path, &here::speeds([&facts].into_iter())))
+    facts.refused.is_none().then(|| Here::of([&facts].into_iter()).outlook(&facts, path))
 }
 
 /// `32, 118 MiB each`, or the range of their sizes.

@@ -7,7 +7,7 @@ use unicode_width::UnicodeWidthStr;
 
 use crate::cli::args::ListArgs;
 use crate::cli::exit::ExitStatus;
-use crate::cli::here;
+use crate::cli::here::{self, Here};
 use crate::cli::inspect::parameters;
 use crate::cli::printer::Printer;
 use crate::cli::progress::{Status, Watched};
@@ -60,9 +60,9 @@ pub(crate) fn run(args: &ListArgs, printer: &Printer) -> anyhow::Result<ExitStat
     let status = Status::start(printer, Watched::Step("measuring this machine".to_owned()));
     let texts =
         |row: &Row<'_>| row.facts.purpose == Some(Purpose::Text) && row.facts.refused.is_none();
-    let speeds = here::speeds(rows.iter().map(|row| &row.facts));
+    let here = Here::of(rows.iter().map(|row| &row.facts));
     for row in rows.iter_mut().filter(|row| texts(row)) {
-        row.outlook = Some(here::outlook(&row.facts, &row.model.path, &speeds));
+        row.outlook = Some(here.outlook(&row.facts, &row.model.path));
     }
     drop(status);
     for note in &notes {
