@@ -106,9 +106,14 @@ fn seeds(name: &str) -> Vec<Vec<u8>> {
             r#"{"type":"string","pattern":"^[a-z]{2,5}(x|\\d+)?$","minLength":2}"#,
             r#"{"oneOf":[{"const":"a"},{"enum":[1,null,"b"]},{"type":["string","boolean"],"maxLength":3}]}"#,
             r#"{"allOf":[{"properties":{"x":{"format":"date-time"}}},{"patternProperties":{"^y":{"type":"integer","multipleOf":3}}}],"unevaluatedProperties":false}"#,
+            // Found by a fuzzer: a choice among what it is in, which had no end.
+            r##"{"type": "?object", "required": ["next"], "additionalProperties": false, "properties": {"next": {"anyOf": [{"type": "nullif"}, {"$ref": "#"}]}}}"##,
         ]),
         "grammar" => texts(&[
             "root ::= (\"a\" | [b-d]+ x?)* \"\\n\"\nx ::= [^\\x00-\\x1F]{2,5} root | \"\"",
+            "# \"\nroot ::= \"a\"{5,2}",
+            "root ::= (\"a\"{5 # \n,2})",
+            "root ::= a root \"x\" | \"y\"\na ::= b\nb ::= \"z\"? <|x|>",
             "root ::= item (\",\" item){0,3}\nitem ::= \"\\\"\" [a-zA-Z\\u00e4]* \"\\\"\"  # names",
         ]),
         "tokenizer" => tokenizers(),

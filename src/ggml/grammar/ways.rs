@@ -64,6 +64,9 @@ impl<'a> Counter<'a> {
         if let Some(&known) = self.known.get(&std::ptr::from_ref(schema)) {
             return Some(known);
         }
+        // Alternatives are counted without the references that led to them: one may be what this choice is in. Such a circle adds
+        // none, as in `through`; what goes round beside it, `together` has seen.
+        self.known.insert(schema, 1);
         let mut most = 1;
         for (name, value) in map {
             let ways = match (name.as_str(), value) {
@@ -387,6 +390,36 @@ mod tests {
             .collect();
         let schema = json!({"$ref": "#/$defs/d0", "$defs": defs});
         assert!(!are_few(&gathered(&schema).unwrap()), "{schema}");
+    }
+
+    #[test]
+    fn choices_among_what_they_are_in_have_few_ways() {
+        let (any, it) = (json!({"type": "object"}), json!({"$ref": "#"}));
+        let list = |of: Value| json!({"type": "array", "items": of});
+        for either in [
+            json!([any, it]),
+            json!([it, any]),
+            json!([any, it, {"type": "null"}]),
+            json!([{"type": "unknown"}, it]),
+            json!([{}, it]),
+            json!([{"anyOf": [any, it]}, {"type": "string"}]),
+        ] {
+            for schema in [
+                json!({"type": "object", "properties": {"next": {"anyOf": either}}}),
+                json!({"properties": {"next": {"items": {"oneOf": either}}}}),
+                json!({"anyOf": either, "type": "object", "properties": {"a": list(any.clone())}}),
+            ] {
+                // Whether it is refused is another question than whether it comes to an end.
+                let _ = are_few(&gathered(&schema).unwrap());
+            }
+            let schema = json!({"type": "object", "properties": {"next": {"anyOf": either}}});
+            assert!(are_few(&gathered(&schema).unwrap()), "{schema}");
+        }
+        // By a detour, and two of them.
+        let schema = json!({"$ref": "#/$defs/a", "$defs": {
+            "a": {"type": "object", "properties": {"x": {"anyOf": [{"$ref": "#/$defs/b"}, any]}}},
+            "b": {"type": "object", "properties": {"y": {"anyOf": [any, {"$ref": "#/$defs/a"}]}}}}});
+        assert!(are_few(&gathered(&schema).unwrap()), "{schema}");
     }
 
     #[test]
