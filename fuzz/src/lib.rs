@@ -4,7 +4,9 @@
 
 use std::io::Write;
 use std::path::Path;
+use std::sync::Arc;
 
+use airrun::engine::{Engine, Grammar, LoadOptions, StreamMode};
 use airrun::gguf::Index;
 use airrun::models::{Catalog, Kind, Library, Place};
 use airrun::talk::chat::Conversation;
@@ -105,18 +107,33 @@ pub fn template(data: &[u8]) {
     drop((template.takes_tools(), template.dialect(), template.tool_dialect()));
 }
 
-/// A schema for answers: a grammar or a refusal, and the grammar is one.
+thread_local! {
+    /// A model whose words grammars are made of.
+    static MODEL: Engine = {
+        let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+        let models = [root.join("models"), root.join("../models")];
+        let models = models.iter().find(|dir| dir.exists()).expect("the repository has models");
+        let index = Index::open(&models.join("tiny-draft-q8_0.gguf")).expect("it is a model");
+        let stream = StreamMode::Never;
+        let few = LoadOptions { ctx: Some(64), threads: Some(1), stream, ..LoadOptions::default() };
+        Engine::open(Arc::new(index), &few).expect("it can be loaded")
+    };
+}
+
+/// A schema for answers: a grammar or a refusal, and libllama knows what to do with the grammar.
 pub fn schema(data: &[u8]) {
     let Ok(schema) = serde_json::from_slice(data) else { return };
-    if let Ok(text) = engine::Grammar::of_schema(&schema, false) {
-        let _ = engine::check_grammar_text(&text.rules);
+    if let Ok(made) = engine::Grammar::of_schema(&schema, false) {
+        MODEL.with(|model| model.check_grammar(&made)).expect("a grammar");
     }
 }
 
 /// A grammar.
 pub fn grammar(data: &[u8]) {
     let Ok(text) = std::str::from_utf8(data) else { return };
-    let _ = engine::check_grammar_text(text);
+    if engine::check_grammar_text(text).is_ok() {
+        drop(MODEL.with(|model| model.check_grammar(&Grammar::of(text.to_owned()))));
+    }
 }
 
 /// A file with these bytes, for what is read by its name.

@@ -88,12 +88,10 @@ impl Sampler {
     ///
     /// # Errors
     ///
-    /// libllama does not understand the grammar.
+    /// libllama does not understand the grammar, or would come to no end with it.
     pub fn obey(&mut self, grammar: &str, root: &str, vocab: Vocab<'_>) -> Result<(), Error> {
         let wrong = || Error::Invalid("the grammar makes no sense".into());
-        if !super::grammar::counts_up(grammar) {
-            return Err(wrong());
-        }
+        super::grammar::gbnf::read(grammar)?;
         let grammar = CString::new(grammar).map_err(|_| wrong())?;
         let root = CString::new(root).map_err(|_| wrong())?;
         // SAFETY: a valid vocabulary that outlives the sampler (the context holds its model), and C strings.

@@ -1,6 +1,6 @@
-//! Grammars that people write (GBNF): whether libllama's parser can be given one. It goes as deep as its brackets, and, when it
-//! looks for rules that begin with themselves, as deep as there are rules.
+//! Grammars that people write (GBNF): whether libllama's parser can be given one.
 
+use super::gbnf;
 use crate::ggml::result::Error;
 
 /// The longest grammar. (bytes)
@@ -14,7 +14,7 @@ const MAX_RULES: usize = 4096;
 ///
 /// # Errors
 ///
-/// It is empty, too long, too deep, or has too many rules.
+/// It is empty, too long, too deep, or has too many rules; it makes no sense, or libllama would come to no end with it.
 pub fn check_grammar_text(text: &str) -> Result<(), Error> {
     let invalid = |why: &str| Err(Error::Invalid(format!("the grammar {why}")));
     if text.trim().is_empty() {
@@ -23,42 +23,14 @@ pub fn check_grammar_text(text: &str) -> Result<(), Error> {
     if text.len() > MAX_LEN {
         return invalid("is longer than 64 KiB");
     }
-    let (mut depth, mut rules) = (0_usize, 0_usize);
-    let mut chars = text.chars();
-    while let Some(c) = chars.next() {
-        match c {
-            '"' => skip(&mut chars, '"'),
-            '[' => skip(&mut chars, ']'),
-            '#' => drop(chars.by_ref().find(|&c| c == '\n')),
-            '(' => (depth, rules) = (depth + 1, rules + 1),
-            ')' => depth = depth.saturating_sub(1),
-            '=' | '*' | '+' | '?' => rules += 1,
-            '{' => {
-                let range: String = chars.by_ref().take_while(|&c| c != '}').collect();
-                let times = range.split(',').filter_map(|n| n.trim().parse::<usize>().ok()).max();
-                rules = rules.saturating_add(times.unwrap_or(1));
-            }
-            _ => {}
-        }
-        if depth > MAX_DEPTH {
-            return invalid("is nested too deeply");
-        }
-        if rules > MAX_RULES {
-            return invalid("has too many rules");
-        }
+    let rules = gbnf::read(text)?;
+    if rules.depth() > MAX_DEPTH {
+        return invalid("is nested too deeply");
+    }
+    if rules.len() > MAX_RULES {
+        return invalid("has too many rules");
     }
     Ok(())
-}
-
-/// Goes on behind the next `end` that no backslash precedes.
-fn skip(chars: &mut std::str::Chars<'_>, end: char) {
-    while let Some(c) = chars.next() {
-        match c {
-            '\\' => drop(chars.next()),
-            c if c == end => return,
-            _ => {}
-        }
-    }
 }
 
 #[cfg(test)]
