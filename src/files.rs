@@ -1,12 +1,12 @@
 //! Files of our own and of the user's: read without waiting for what is no file, and written completely or not at all.
 
-use std::fs::{self, File, OpenOptions, Permissions};
+use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read};
-use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
-use rustix::fs::OFlags;
+use crate::os::files::{open_without_waiting, usual_permissions};
+use crate::os::process::is_running;
 
 /// What a program that was killed left behind is removed when it is so old: on a shared disk, its process may be elsewhere.
 const STALE: Duration = Duration::from_secs(3600);
@@ -17,8 +17,7 @@ const STALE: Duration = Duration::from_secs(3600);
 ///
 /// What the system says; it is no file, or longer.
 pub fn read(path: &Path, most: u64) -> io::Result<Vec<u8>> {
-    let nonblock = OFlags::NONBLOCK.bits().cast_signed();
-    let file = OpenOptions::new().read(true).custom_flags(nonblock).open(path)?;
+    let file = open_without_waiting(path)?;
     if !file.metadata()?.is_file() {
         return Err(io::Error::other("it is no file"));
     }
@@ -57,12 +56,13 @@ pub fn write(path: &Path, fill: impl FnOnce(&mut File) -> io::Result<()>) -> io:
     }
     sweep(&place);
     let (dir, name) = parts(&place)?;
-    let mode = Permissions::from_mode(0o666);
-    let mut fresh = tempfile::Builder::new()
-        .prefix(&format!(".{name}.{}.", std::process::id()))
-        .suffix(SUFFIX)
-        .permissions(mode)
-        .tempfile_in(dir)?;
+    let prefix = format!(".{name}.{}.", std::process::id());
+    let mut builder = tempfile::Builder::new();
+    builder.prefix(&prefix).suffix(SUFFIX);
+    if let Some(mode) = usual_permissions() {
+        builder.permissions(mode);
+    }
+    let mut fresh = builder.tempfile_in(dir)?;
     fill(fresh.as_file_mut())?;
     if let Some(there) = there {
         fresh.as_file().set_permissions(there.permissions())?;
@@ -105,7 +105,7 @@ pub fn sweep(path: &Path) {
     for entry in fs::read_dir(dir).into_iter().flatten().flatten() {
         let file = entry.file_name();
         let process = file.to_str().and_then(|file| writer_of(file, &name));
-        let is_gone = |process: u32| !Path::new(&format!("/proc/{process}")).exists();
+        let is_gone = |process: u32| !is_running(process);
         let age = entry
             .metadata()
             .ok()
@@ -131,8 +131,9 @@ fn parts(path: &Path) -> io::Result<(&Path, String)> {
 
 #[cfg(test)]
 mod tests {
+    use std::fs::Permissions;
     use std::io::Write;
-    use std::os::unix::fs::symlink;
+    use std::os::unix::fs::{PermissionsExt, symlink};
 
     use super::*;
 

@@ -3,15 +3,13 @@
 
 use std::io::{self, Write};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::thread;
-
-use rustix::termios::{OptionalActions, Termios, tcgetattr, tcgetpgrp, tcsetattr};
-use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM};
-use signal_hook::iterator::Signals;
 
 use crate::cli::echo;
 use crate::cli::exit::ExitStatus;
 use crate::engine::Monitor;
+use crate::os::process;
+use crate::os::signals::{self, Signal};
+use crate::os::terminal::{self, Keyboard};
 
 /// What Ctrl-C does just now.
 enum Mode {
@@ -37,20 +35,11 @@ impl Interrupt {
     /// Begins to listen.
     pub(crate) fn new() -> io::Result<Interrupt> {
         let interrupt = Interrupt { mode: Arc::new(Mutex::new(Mode::Exit)) };
-        // Who started the program may have chosen that it outlives the terminal (`nohup`).
-        let is_ignored = ignored();
-        let ends =
-            [SIGTERM, SIGHUP, SIGQUIT].into_iter().filter(|s| is_ignored >> (s - 1) & 1 == 0);
-        let mut signals = Signals::new([SIGINT].into_iter().chain(ends))?;
         let heard = interrupt.clone();
-        let terminal = tcgetattr(io::stdin()).ok();
-        thread::Builder::new().name("signals".to_owned()).spawn(move || {
-            for signal in signals.forever() {
-                match signal {
-                    SIGINT => heard.hear(),
-                    signal => heard.end(signal, terminal.as_ref()),
-                }
-            }
+        let keyboard = Keyboard::now();
+        signals::listen(move |signal| match signal {
+            Signal::Interrupt => heard.hear(),
+            Signal::End(signal) => heard.end(signal, keyboard.as_ref()),
         })?;
         Ok(interrupt)
     }
@@ -103,22 +92,22 @@ impl Interrupt {
                 }
                 echo::restore();
                 // Without unwinding or destructors: other threads are computing.
-                signal_hook::low_level::exit(ExitStatus::Interrupted.code().into());
+                process::exit_now(ExitStatus::Interrupted.code().into());
             }
         }
     }
 
     /// Ends the program as `signal` does, with the terminal as it was.
-    fn end(&self, signal: i32, terminal: Option<&Termios>) {
+    fn end(&self, signal: i32, keyboard: Option<&Keyboard>) {
         let mode = std::mem::replace(&mut *self.lock(), Mode::Exit);
-        if let Some(terminal) = terminal {
-            put_back(terminal, matches!(mode, Mode::Wait { .. }));
+        if let Some(keyboard) = keyboard {
+            put_back(keyboard, matches!(mode, Mode::Wait { .. }));
         }
         if let Mode::CleanUp(clean_up) = mode {
             clean_up();
         }
         // It cannot fail for these, and there would be nothing left to do.
-        let _ = signal_hook::low_level::emulate_default_handler(signal);
+        signals::end_as(signal);
     }
 
     fn lock(&self) -> MutexGuard<'_, Mode> {
@@ -127,27 +116,18 @@ impl Interrupt {
 }
 
 /// Brings the terminal of stdin back to what it was; `edited` if the line editor had it.
-fn put_back(terminal: &Termios, edited: bool) {
-    let stdin = io::stdin();
+fn put_back(keyboard: &Keyboard, edited: bool) {
     // From the background, the terminal belongs to others.
-    let is_ours = tcgetpgrp(&stdin).is_ok_and(|group| group == rustix::process::getpgrp());
-    if !is_ours {
+    if !terminal::is_ours() {
         return;
     }
     // A terminal that has gone needs nothing.
-    let _ = tcsetattr(&stdin, OptionalActions::Now, terminal);
+    let _ = keyboard.set();
     if edited {
         // What the line editor turned on: pasted texts between marks.
         let mut out = io::stderr();
         let _ = out.write_all(b"\x1b[?2004l\r\n").and_then(|()| out.flush());
     }
-}
-
-/// The signals that this program was started to ignore, a bit each, the first the lowest.
-fn ignored() -> u64 {
-    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
-    mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).unwrap_or(0)
 }
 
 #[cfg(test)]

@@ -3,7 +3,6 @@
 #![allow(unsafe_code)]
 
 use std::ffi::CString;
-use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
 use ggml_sys as sys;
@@ -77,5 +76,5 @@ impl Context {
 }
 
 fn c_path(file: &Path) -> Result<CString, std::ffi::NulError> {
-    CString::new(file.as_os_str().as_bytes())
+    CString::new(file.as_os_str().as_encoded_bytes())
 }

@@ -15,6 +15,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use ggml_sys::ggml_log_level;
 
+use crate::os::process;
+
 /// At most this many messages are kept: the newest ones matter.
 const MAX_KEPT: usize = 64;
 
@@ -280,8 +282,8 @@ unsafe extern "C" fn on_abort(message: *const c_char) {
         );
         drop(std::io::stderr().write_all(text.as_bytes()));
     });
-    // SAFETY: ends the process without running destructors, whose invariants the failed assert has put in doubt.
-    unsafe { libc::_exit(1) }
+    // Without running destructors, whose invariants the failed assert has put in doubt.
+    process::exit_now(1)
 }
 
 #[cfg(test)]

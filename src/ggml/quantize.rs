@@ -2,7 +2,6 @@
 #![allow(unsafe_code)]
 
 use std::ffi::CString;
-use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
 use ggml_sys as sys;
@@ -45,7 +44,7 @@ pub fn quantize(
 ) -> Result<(), Error> {
     super::init();
     let text = |path: &Path| {
-        let bytes = path.as_os_str().as_bytes();
+        let bytes = path.as_os_str().as_encoded_bytes();
         CString::new(bytes).map_err(|_| Error::Invalid("a path must not contain a NUL byte".into()))
     };
     let (from, to) = (text(input)?, text(output)?);

@@ -12,6 +12,7 @@ use ggml_sys as sys;
 
 use super::llama::{Token, Vocab};
 use super::result::Error;
+use crate::os::process::thread_time;
 use chain::Raw;
 pub use settings::{Dry, Mirostat, SamplerSettings};
 
@@ -43,12 +44,6 @@ const SPARE_TIME: Duration = Duration::from_secs(5);
 const QUICK: Duration = Duration::from_millis(5);
 /// Tokens of which a grammar is asked at once, at first.
 const FEW: usize = 16;
-
-/// Time that this thread has computed: unlike a clock on the wall, it does not care what else runs.
-fn thread_time() -> Duration {
-    let now = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
-    Duration::try_from(now).unwrap_or_default()
-}
 
 /// A chain of libllama's samplers.
 #[derive(Debug)]

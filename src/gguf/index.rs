@@ -2,10 +2,10 @@
 //! no weights.
 
 use std::collections::{BTreeMap, HashSet};
-use std::fs::{File, Metadata};
+use std::fs::File;
 use std::io::{BufReader, Read};
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::time::SystemTime;
 
 use super::error::{Error, Flaw, Reason, SplitFlaw, TensorFlaw, printable};
 use super::names;
@@ -14,6 +14,7 @@ use super::place::{Place, Stack};
 use super::split::{self, Part};
 use super::types::GgmlType;
 use super::value;
+use crate::os::files::{Found, Identity};
 use crate::units::Bytes;
 
 /// One file of a model; a split model has several.
@@ -32,20 +33,14 @@ pub struct ModelFile {
 /// What tells a file from another one in its place, and from itself after somebody wrote to it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Looks {
-    /// Device and number on it.
-    id: (u64, u64),
+    id: Identity,
     len: u64,
-    /// Seconds and nanoseconds.
-    modified: (i64, i64),
+    modified: Option<SystemTime>,
 }
 
 impl Looks {
-    fn of(file: &Metadata) -> Looks {
-        Looks {
-            id: (file.dev(), file.ino()),
-            len: file.len(),
-            modified: (file.mtime(), file.mtime_nsec()),
-        }
+    fn of(file: &Found) -> Looks {
+        Looks { id: file.id, len: file.meta.len(), modified: file.meta.modified().ok() }
     }
 }
 
@@ -164,7 +159,7 @@ impl Index {
     pub fn check_unchanged(&self) -> Result<(), Error> {
         for file in &self.files {
             let refuse = |reason| Error::new(&file.path, reason);
-            let now = std::fs::metadata(&file.path).map_err(|e| refuse(Reason::Io(e)))?;
+            let now = Found::at(&file.path).map_err(|e| refuse(Reason::Io(e)))?;
             if file.looks.is_some_and(|looks| looks != Looks::of(&now)) {
                 return Err(refuse(Reason::Changed));
             }
@@ -274,7 +269,7 @@ pub(super) fn read_header(path: &Path) -> Result<(ModelFile, Header), Error> {
         return Err(refuse(Reason::NotRegular));
     }
     let file = File::open(path).map_err(|e| refuse(Reason::Io(e)))?;
-    let looks = Looks::of(&file.metadata().map_err(|e| refuse(Reason::Io(e)))?);
+    let looks = Looks::of(&Found::of(&file).map_err(|e| refuse(Reason::Io(e)))?);
     let len = looks.len;
     let reader = BufReader::with_capacity(256 << 10, file);
     let header = parse::parse(reader, len).map_err(refuse)?;

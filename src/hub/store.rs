@@ -3,13 +3,13 @@
 
 use std::fs::{self, File};
 use std::io::{self, Write};
-use std::os::unix::fs::symlink;
 use std::path::{Component, Path, PathBuf};
 
 use super::Error;
 use super::api::RepoFile;
 use crate::files;
 use crate::models::hub::repo_dir;
+use crate::os::files::link;
 use crate::units::Bytes;
 
 /// A repository in the cache.
@@ -76,7 +76,7 @@ impl Store {
             return Ok(path);
         }
         let fresh = parent.join(format!(".{}.{}.part", file.oid, std::process::id()));
-        let linked = symlink(&target, &fresh).or_else(|_| {
+        let linked = link(&target, &fresh).or_else(|_| {
             // A file system without links: a second name, or a copy of the content.
             fs::hard_link(self.blob(file), &fresh)
                 .or_else(|_| fs::copy(self.blob(file), &fresh).map(drop))

@@ -6,6 +6,13 @@ pub mod load;
 pub mod memory;
 pub mod nvidia;
 pub mod pages;
+pub mod private;
+pub mod process;
 pub mod processor;
+pub mod reads;
+pub mod signals;
 pub mod space;
 pub mod system;
+pub mod terminal;
+#[cfg(windows)]
+pub(crate) mod windows;

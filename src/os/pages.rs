@@ -1,6 +1,7 @@
 //! Memory by the page: mappings that nothing touches, mappings that come as zeros, and giving pages back.
 #![allow(unsafe_code)]
 
+use std::ffi::c_void;
 use std::io;
 use std::ptr::NonNull;
 
@@ -42,7 +43,7 @@ pub fn zeroed(len: usize) -> io::Result<MmapMut> {
 /// from an address.)
 #[derive(Debug)]
 pub struct AddressRange {
-    start: NonNull<libc::c_void>,
+    start: NonNull<c_void>,
     len: usize,
 }
 
@@ -52,22 +53,19 @@ unsafe impl Send for AddressRange {}
 impl AddressRange {
     /// Reserves `len` bytes of address space that nothing can read or write.
     pub fn reserve(len: Bytes) -> io::Result<AddressRange> {
-        AddressRange::map(len, libc::PROT_NONE, libc::MAP_NORESERVE)
+        AddressRange::map(len, false)
     }
 
     /// Allocates `len` bytes that read as zero, and take memory as they are written.
     pub fn allocate(len: Bytes) -> io::Result<AddressRange> {
-        AddressRange::map(len, libc::PROT_READ | libc::PROT_WRITE, 0)
+        AddressRange::map(len, true)
     }
 
-    fn map(len: Bytes, protection: i32, flags: i32) -> io::Result<AddressRange> {
+    fn map(len: Bytes, accessible: bool) -> io::Result<AddressRange> {
         let len = len.usize().max(1);
-        let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | flags;
-        // SAFETY: a new private mapping at an address of the kernel's choice.
-        let start = unsafe { libc::mmap(std::ptr::null_mut(), len, protection, flags, -1, 0) };
-        match NonNull::new(start) {
-            Some(start) if start.as_ptr() != libc::MAP_FAILED => Ok(AddressRange { start, len }),
-            _ => Err(io::Error::last_os_error()),
+        match NonNull::new(map(len, accessible)) {
+            Some(start) => Ok(AddressRange { start, len }),
+            None => Err(io::Error::last_os_error()),
         }
     }
 
@@ -90,7 +88,7 @@ impl AddressRange {
     /// # Safety
     ///
     /// `start` and `len` must be those of a leaked range that nobody else takes back.
-    pub unsafe fn from_raw(start: *mut libc::c_void, len: usize) -> AddressRange {
+    pub unsafe fn from_raw(start: *mut c_void, len: usize) -> AddressRange {
         AddressRange {
             start: NonNull::new(start).expect("a mapping is never at NULL"),
             len: len.max(1),
@@ -98,15 +96,50 @@ impl AddressRange {
     }
 
     /// The first address; aligned to a page.
-    pub fn start(&self) -> NonNull<libc::c_void> {
+    pub fn start(&self) -> NonNull<c_void> {
         self.start
     }
 }
 
 impl Drop for AddressRange {
     fn drop(&mut self) {
-        // SAFETY: the mapping that `reserve` made.
-        unsafe { libc::munmap(self.start.as_ptr(), self.len) };
+        // SAFETY: the mapping that `map` made.
+        unsafe { unmap(self.start.as_ptr(), self.len) };
+    }
+}
+
+/// `len` fresh addresses, with memory behind them or such that any access faults; NULL if the system has none.
+#[cfg(unix)]
+fn map(len: usize, accessible: bool) -> *mut c_void {
+    let (protection, flags) = match accessible {
+        true => (libc::PROT_READ | libc::PROT_WRITE, 0),
+        false => (libc::PROT_NONE, libc::MAP_NORESERVE),
+    };
+    let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | flags;
+    // SAFETY: a new private mapping at an address of the kernel's choice.
+    let start = unsafe { libc::mmap(std::ptr::null_mut(), len, protection, flags, -1, 0) };
+    if start == libc::MAP_FAILED { std::ptr::null_mut() } else { start }
+}
+
+#[cfg(windows)]
+use super::windows::map;
+
+/// Gives them back.
+///
+/// # Safety
+///
+/// They came from [`map`], and nobody uses them.
+unsafe fn unmap(start: *mut c_void, len: usize) {
+    #[cfg(unix)]
+    // SAFETY: by this function's own contract.
+    unsafe {
+        libc::munmap(start, len);
+    }
+    #[cfg(windows)]
+    // SAFETY: by this function's own contract.
+    unsafe {
+        let _ = len;
+        super::windows::unmap(start);
     }
 }
 

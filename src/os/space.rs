@@ -9,8 +9,13 @@ use crate::units::Bytes;
 pub fn free(path: &Path) -> Option<Bytes> {
     let path = std::path::absolute(path).ok()?;
     let there = path.ancestors().find(|p| p.exists())?;
-    let stat = rustix::fs::statvfs(there).ok()?;
-    Some(Bytes(stat.f_bavail.saturating_mul(stat.f_frsize)))
+    #[cfg(unix)]
+    {
+        let stat = rustix::fs::statvfs(there).ok()?;
+        Some(Bytes(stat.f_bavail.saturating_mul(stat.f_frsize)))
+    }
+    #[cfg(windows)]
+    super::windows::free_space(there).map(Bytes)
 }
 
 #[cfg(test)]

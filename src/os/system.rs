@@ -114,6 +114,14 @@ fn quota(text: &str) -> Option<f64> {
     (quota > 0.0 && period > 0.0).then_some(quota / period)
 }
 
+/// This machine's own name, if it has one.
+pub fn host_name() -> Option<String> {
+    #[cfg(unix)]
+    return rustix::system::uname().nodename().to_str().ok().map(str::to_owned);
+    #[cfg(not(unix))]
+    sysinfo::System::host_name()
+}
+
 /// Whether the administrator has switched io_uring off for this process's user.
 pub fn io_uring_off() -> bool {
     let text = fs::read_to_string("/proc/sys/kernel/io_uring_disabled").unwrap_or_default();

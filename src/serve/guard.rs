@@ -13,6 +13,7 @@ use tokio::task::JoinHandle;
 
 use super::error::{ApiError, Protocol};
 use super::server::Server;
+use crate::os::system::host_name;
 
 /// Lets a request in, and dresses its answer.
 pub(super) async fn guard(
@@ -113,8 +114,7 @@ fn is_name_of_here(name: &str, named: &[String]) -> bool {
     let kept = ["localhost", "local", "internal"];
     let last = name.rsplit_once('.').filter(|(before, _)| !before.is_empty());
     let is_kept = name == "localhost" || last.is_some_and(|(_, last)| kept.contains(&last));
-    let own = rustix::system::uname();
-    let own = own.nodename().to_str().is_ok_and(|own| own.eq_ignore_ascii_case(&name));
+    let own = host_name().is_some_and(|own| own.eq_ignore_ascii_case(&name));
     is_kept || (own && !name.is_empty()) || named.iter().any(|n| n.eq_ignore_ascii_case(&name))
 }
 
@@ -229,7 +229,7 @@ mod tests {
         let meant = |server: &Server, host: &str| {
             is_meant(server, &headers(&[(header::HOST, host)])).unwrap()
         };
-        let own = rustix::system::uname().nodename().to_str().unwrap().to_owned();
+        let own = host_name().unwrap();
         for host in [
             "localhost",
             "LOCALHOST:80",

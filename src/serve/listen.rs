@@ -2,7 +2,6 @@
 //! whether a connection has one.
 
 use std::convert::Infallible;
-use std::io;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
@@ -17,7 +16,6 @@ use hyper::service::Service;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::Notify;
 use tokio::task::JoinSet;
 use tokio_io_timeout::TimeoutStream;
@@ -35,29 +33,6 @@ const CROWD_PAUSE: Duration = Duration::from_millis(20);
 
 /// A pause after a failed accept: there are too many open files, which pass.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
-
-/// SIGINT and SIGTERM.
-pub(super) struct Signals {
-    int: Signal,
-    term: Signal,
-}
-
-impl Signals {
-    pub(super) fn new() -> io::Result<Signals> {
-        Ok(Signals {
-            int: signal(SignalKind::interrupt())?,
-            term: signal(SignalKind::terminate())?,
-        })
-    }
-
-    /// Waits until the process is told to stop, or told again.
-    pub(super) async fn wait(&mut self) {
-        tokio::select! {
-            _ = self.int.recv() => {}
-            _ = self.term.recv() => {}
-        }
-    }
-}
 
 /// Accepts connections until the server drains, then waits for those that there are.
 pub(super) async fn accept(listener: TcpListener, server: Arc<Server>, router: Router) {

@@ -53,6 +53,8 @@ use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
 use crate::engine::Engine;
+use crate::os::process;
+use crate::os::signals::Stops;
 use crate::units::Bytes;
 use error::Protocol;
 pub use house::{Household, Offer};
@@ -196,7 +198,7 @@ async fn attend(
     open: impl FnOnce() -> anyhow::Result<Engine> + Send + 'static,
     tell: &(dyn Fn(News<'_>) + Sync),
 ) -> anyhow::Result<()> {
-    let mut signals = listen::Signals::new().context("cannot listen for signals")?;
+    let mut signals = Stops::new().context("cannot listen for signals")?;
     tell(News::Listening(server.address));
     let mut worker = worker::start(server.clone(), open)?;
     tokio::spawn(server.memory.clone().give_back());
@@ -235,7 +237,7 @@ async fn attend(
 
 /// Ends the process without destructors: other threads are computing.
 fn exit_now() {
-    signal_hook::low_level::exit(INTERRUPTED);
+    process::exit_now(INTERRUPTED);
 }
 
 /// The exit code of a program that was interrupted.

@@ -1,12 +1,13 @@
 //! The open files of a model: a handle through the page cache and, where the file system allows it, one past it; and what
 //! the files looked like when they were opened, to notice later that someone wrote to them. It does not read weights.
-#![allow(unsafe_code)]
 
 use std::fs::{File, Metadata};
 use std::io;
-use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
+use std::time::SystemTime;
 
+use crate::os::files::{Found, device_of, holds_bytes};
+use crate::os::reads::{self, Seek, seek};
 use crate::source::ReadError;
 use crate::source::choice::OpenError;
 use crate::units::Bytes;
@@ -30,7 +31,7 @@ struct OpenFile {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Looks {
     len: u64,
-    modified: (i64, i64), // seconds, nanoseconds
+    modified: Option<SystemTime>,
 }
 
 /// How to treat the pages that reading through the page cache leaves in it.
@@ -105,7 +106,7 @@ impl Files {
 
     /// The device that file `i` lies on.
     pub(super) fn device(&self, i: usize) -> io::Result<u64> {
-        Ok(self.files[i].buffered.metadata()?.dev())
+        device_of(&self.files[i].buffered)
     }
 
     /// Where file `i` has bytes on the disk: first byte and end of at most `max` ranges. All of it where the system cannot tell.
@@ -144,26 +145,14 @@ impl Files {
 
     /// Reads from file `i` what the page cache has at `offset`, up to all of `out`, without ever waiting for the disk. Returns how
     /// many bytes that was; none where the system cannot tell.
-    #[cfg(target_os = "linux")]
     pub(super) fn read_cached(&self, i: usize, offset: u64, out: &mut [u8]) -> usize {
-        use std::os::fd::AsRawFd;
-        let Ok(at) = libc::off_t::try_from(offset) else { return 0 };
-        let target = libc::iovec { iov_base: out.as_mut_ptr().cast(), iov_len: out.len() };
-        let fd = self.files[i].buffered.as_raw_fd();
-        // SAFETY: an open descriptor, and one buffer that is ours to write during the call.
-        let n = unsafe { libc::preadv2(fd, &raw const target, 1, at, libc::RWF_NOWAIT) };
-        usize::try_from(n).unwrap_or(0)
-    }
-
-    #[cfg(not(target_os = "linux"))]
-    pub(super) fn read_cached(&self, _: usize, _: u64, _: &mut [u8]) -> usize {
-        0
+        reads::read_cached(&self.files[i].buffered, out, offset)
     }
 
     /// Drops a range that was read through the page cache from it again, where the page cache is to be avoided.
     pub(super) fn forget(&self, i: usize, offset: u64, len: u64) {
         if self.drop_behind {
-            drop_pages(&self.files[i].buffered, offset, len);
+            reads::drop_cached(&self.files[i].buffered, offset, len);
         }
     }
 }
@@ -172,7 +161,7 @@ impl OpenFile {
     fn open(path: &Path, try_direct: bool) -> io::Result<OpenFile> {
         // Asked before opening: opening a FIFO would wait for its writer.
         let kind = std::fs::metadata(path)?.file_type();
-        if !kind.is_file() && !kind.is_block_device() {
+        if !holds_bytes(kind) {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, "not a regular file"));
         }
         let buffered = File::open(path)?;
@@ -186,73 +175,21 @@ impl OpenFile {
 
 impl Looks {
     fn of(meta: &Metadata) -> Looks {
-        Looks { len: meta.len(), modified: (meta.mtime(), meta.mtime_nsec()) }
+        Looks { len: meta.len(), modified: meta.modified().ok() }
     }
 }
 
-/// Opens for O_DIRECT and tries it: some file systems accept the flag and refuse the read. The trial begins at the second
+/// Opens to read past the page cache and tries it: some file systems accept the flag and refuse the read. The trial begins at the second
 /// page where there is one, so that a file system that asks for more than our alignment is found out.
-#[cfg(target_os = "linux")]
 fn open_direct(path: &Path, len: u64) -> Option<File> {
     use crate::source::{DIRECT_ALIGN, HostBuf};
-    use std::fs::OpenOptions;
-    use std::os::unix::fs::{FileExt, OpenOptionsExt};
-    let file = OpenOptions::new().read(true).custom_flags(libc::O_DIRECT).open(path).ok()?;
+    let file = reads::open_direct(path).ok()?;
     let mut buf = HostBuf::new(Bytes(DIRECT_ALIGN)).ok()?;
     let at = if len > DIRECT_ALIGN { DIRECT_ALIGN } else { 0 };
-    file.read_at(&mut buf.as_mut_slice()[..DIRECT_ALIGN as usize], at).ok()?;
+    reads::read_at(&file, &mut buf.as_mut_slice()[..DIRECT_ALIGN as usize], at).ok()?;
     Some(file)
 }
 
-#[cfg(not(target_os = "linux"))]
-fn open_direct(_: &Path, _: u64) -> Option<File> {
-    None
-}
-
 fn same_file(a: &File, b: &File) -> bool {
-    match (a.metadata(), b.metadata()) {
-        (Ok(a), Ok(b)) => (a.dev(), a.ino()) == (b.dev(), b.ino()),
-        _ => false,
-    }
+    matches!((Found::of(a), Found::of(b)), (Ok(a), Ok(b)) if a.id == b.id)
 }
-
-/// What to look for in a file.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Seek {
-    Data,
-    Hole,
-}
-
-/// The next place at or after `from` with data, or without; `None` if there is none before the end.
-#[cfg(target_os = "linux")]
-fn seek(file: &File, from: u64, what: Seek) -> io::Result<Option<u64>> {
-    use std::os::fd::AsRawFd;
-    let from = i64::try_from(from).map_err(io::Error::other)?;
-    let whence = if what == Seek::Data { libc::SEEK_DATA } else { libc::SEEK_HOLE };
-    // SAFETY: a descriptor that is open while `file` is borrowed. Its cursor moves, which no reader of this room uses.
-    let at = unsafe { libc::lseek(file.as_raw_fd(), from, whence) };
-    match u64::try_from(at) {
-        Ok(at) => Ok(Some(at)),
-        Err(_) => match io::Error::last_os_error() {
-            error if error.raw_os_error() == Some(libc::ENXIO) => Ok(None),
-            error => Err(error),
-        },
-    }
-}
-
-#[cfg(not(target_os = "linux"))]
-fn seek(_: &File, _: u64, _: Seek) -> io::Result<Option<u64>> {
-    Err(io::ErrorKind::Unsupported.into())
-}
-
-/// Asks the kernel to drop clean pages of a range. Advice: what it cannot drop stays.
-#[cfg(target_os = "linux")]
-pub(super) fn drop_pages(file: &File, offset: u64, len: u64) {
-    use std::os::fd::AsRawFd;
-    let (Ok(offset), Ok(len)) = (i64::try_from(offset), i64::try_from(len)) else { return };
-    // SAFETY: takes a descriptor that is open while `file` is borrowed, and touches no memory of ours.
-    unsafe { libc::posix_fadvise(file.as_raw_fd(), offset, len, libc::POSIX_FADV_DONTNEED) };
-}
-
-#[cfg(not(target_os = "linux"))]
-pub(super) fn drop_pages(_: &File, _: u64, _: u64) {}

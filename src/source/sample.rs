@@ -12,7 +12,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use super::choice::OpenError;
-use crate::source::files::{Files, PageCache, drop_pages};
+use crate::os::reads::drop_cached;
+use crate::source::files::{Files, PageCache};
 use crate::source::{DIRECT_ALIGN, Extent, HostBuf, ReadError, Ticket, WeightSource};
 use crate::units::{Bytes, MIB, Rate};
 
@@ -166,7 +167,7 @@ impl Ground {
             (self.at, self.within) = ((self.at + self.stride) % self.stretches.len(), 0);
         }
         if self.drop_cached {
-            drop_pages(self.files.handle(file, false), offset, len);
+            drop_cached(self.files.handle(file, false), offset, len);
         }
         Extent { file, offset, len, dst: 0, need: len }
     }

@@ -7,13 +7,14 @@ use std::path::{Path, PathBuf};
 const MAX_FUNCTION: usize = 70;
 
 /// Files that may hold `unsafe` code.
-const UNSAFE: [&str; 15] = [
+const UNSAFE: [&str; 16] = [
     "src/ggml/",
     "src/heap.rs",
     "src/os/nvidia.rs",
     "src/os/pages.rs",
+    "src/os/reads.rs",
+    "src/os/windows.rs",
     "src/source/align.rs",
-    "src/source/files.rs",
     "src/source/reader/uring.rs",
     "src/stream/device.rs",
     "src/stream/exec.rs",

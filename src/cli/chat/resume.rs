@@ -1,8 +1,6 @@
 //! The last conversation with each model, kept for `--resume`. What the model computed of it is the session's to keep.
 
-use std::fs::{self, DirBuilder};
-use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
+use std::fs;
 use std::path::PathBuf;
 
 use sha2::{Digest, Sha256};
@@ -10,13 +8,14 @@ use sha2::{Digest, Sha256};
 use crate::cli::exit::Failure;
 use crate::engine::Engine;
 use crate::memo;
+use crate::os::private;
 use crate::talk::chat::Conversation;
 
 /// Where the conversation with `engine`'s model is kept.
 fn file(engine: &Engine) -> Option<PathBuf> {
     let path = &engine.index().files.first()?.path;
     let path = fs::canonicalize(path).unwrap_or_else(|_| path.clone());
-    let hash = Sha256::digest(path.as_os_str().as_bytes());
+    let hash = Sha256::digest(path.as_os_str().as_encoded_bytes());
     let name: String = hash[..16].iter().map(|byte| format!("{byte:02x}")).collect();
     Some(memo::path("conversations")?.join(format!("{name}.json")))
 }
@@ -39,7 +38,6 @@ pub(super) fn last(engine: &Engine) -> anyhow::Result<Option<Conversation>> {
 pub(super) fn keep(engine: &Engine, conversation: &Conversation) {
     let Some(file) = file(engine).filter(|_| !conversation.messages.is_empty()) else { return };
     let Some(dir) = file.parent() else { return };
-    let made = DirBuilder::new().recursive(true).mode(0o700).create(dir);
-    let kept = made.and_then(|()| conversation.save(&file));
-    let _ = kept.and_then(|()| fs::set_permissions(&file, fs::Permissions::from_mode(0o600)));
+    let kept = private::make_dir(dir).and_then(|()| conversation.save(&file));
+    let _ = kept.and_then(|()| private::own_file(&file));
 }

@@ -5,7 +5,6 @@
 mod worker;
 
 use std::fs::{self, File};
-use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -22,6 +21,7 @@ use crate::engine::planning;
 use crate::engine::quantize::{self, QuantType};
 use crate::files;
 use crate::gguf::Index;
+use crate::os::files::Found;
 use crate::probe::{self, space};
 use crate::units::{Bytes, MIB};
 
@@ -90,8 +90,8 @@ fn check_output(args: &QuantizeArgs, index: &Index) -> anyhow::Result<()> {
             ))
         };
     };
-    let id = |m: &fs::Metadata| (m.dev(), m.ino());
-    let is_input = |path: &Path| fs::metadata(path).is_ok_and(|m| id(&m) == id(&there));
+    let own = Found::at(output).ok().map(|found| found.id);
+    let is_input = |path: &Path| Found::at(path).is_ok_and(|found| Some(found.id) == own);
     if index.files.iter().any(|f| is_input(&f.path)) {
         return Err(Failure::error(
             format!("'{shown}': that is the model itself"),

@@ -3,7 +3,6 @@
 
 use std::fs;
 use std::io::{self, BufRead, BufReader, Read};
-use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdout, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -18,6 +17,7 @@ use crate::cli::interrupt::Interrupt;
 use crate::cli::printer::Printer;
 use crate::engine::quantize::{self, QuantType, QuantizeStep, Request};
 use crate::gguf::Index;
+use crate::os::process;
 use crate::probe::space;
 use crate::units::{Bytes, MIB};
 
@@ -75,7 +75,8 @@ impl Worker {
         command.args(job.requantize.then_some("--requantize"));
         command.args(job.dry_run.then_some("--dry-run"));
         // A group of its own: the terminal's Ctrl-C is for this side, which then knows what to remove.
-        command.process_group(0).stdin(Stdio::piped()).stdout(Stdio::piped());
+        process::set_apart(&mut command);
+        command.stdin(Stdio::piped()).stdout(Stdio::piped());
         let mut child = command.spawn().context("cannot start the process that quantises")?;
         let lines = child.stdout.take().context("the process that quantises has no stdout")?;
         let child = Arc::new(Mutex::new(child));
@@ -120,7 +121,7 @@ impl Worker {
         if done && status.success() {
             return Ok(size);
         }
-        let why = match (said, status.signal()) {
+        let why = match (said, process::ended_by(status)) {
             (Some(_), _) if is_full(&self.output) => "the disk is full".to_owned(),
             (Some(text), _) => text,
             (None, Some(9)) => "the system ended it: there may be too little memory".to_owned(),
@@ -194,5 +195,5 @@ fn end_with_stdin(output: Option<PathBuf>) {
     let mut stdin = io::stdin().lock();
     while stdin.read(&mut buf).is_ok_and(|n| n > 0) {}
     output.map(fs::remove_file);
-    signal_hook::low_level::exit(ExitStatus::Interrupted.code().into());
+    process::exit_now(ExitStatus::Interrupted.code().into());
 }

@@ -10,6 +10,7 @@ use super::front;
 use super::keeper::{self, House};
 use super::offer::Household;
 use super::rooms::Rooms;
+use crate::os::signals::Stops;
 use crate::serve::server::Server;
 use crate::serve::{Config, LAST_WORDS, News, exit_now, listen, routes};
 
@@ -25,7 +26,7 @@ pub(in crate::serve) async fn attend(
     listener: TcpListener,
     tell: &(dyn Fn(News<'_>) + Sync),
 ) -> anyhow::Result<()> {
-    let mut signals = listen::Signals::new()?;
+    let mut signals = Stops::new()?;
     let grace = config.grace;
     let front = Arc::new(Server::new(config, address));
     let Household { offers, budget, idle } = household;

@@ -1,12 +1,12 @@
 //! A pool of threads that read with `pread`: works everywhere. Past the page cache where the files allow it, else through it.
 
-use std::os::unix::fs::FileExt;
 use std::panic::AssertUnwindSafe;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Instant;
 
 use super::job::{self, Chunk, Job, JobQueue, Step};
+use crate::os::reads::read_at;
 use crate::source::files::Files;
 use crate::source::{self, Extent, HostBuf, ReadError, ReadStats, Ticket, WeightSource};
 use crate::units::{Bytes, MIB};
@@ -156,7 +156,7 @@ impl Shared {
         loop {
             let file = self.files.handle(chunk.file(), chunk.is_direct());
             let position = chunk.position();
-            let result = file.read_at(chunk.target(), position);
+            let result = read_at(file, chunk.target(), position);
             if let Step::Ended(outcome) = chunk.absorb(result, &self.files) {
                 return outcome;
             }

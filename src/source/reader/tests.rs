@@ -314,7 +314,7 @@ fn the_page_cache_does_not_grow() {
     };
     each(&paths, |kind, source| {
         let file = File::open(&paths[0]).unwrap();
-        crate::source::files::drop_pages(&file, 0, 0);
+        crate::os::reads::drop_cached(&file, 0, 0);
         let Some(before) = cached() else {
             eprintln!("skipped: fincore is not here");
             return;

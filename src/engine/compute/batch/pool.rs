@@ -9,13 +9,13 @@ use std::time::{Duration, Instant};
 
 use crate::engine::loaded::Loaded;
 use crate::ggml::{self, Sampler, Token};
+use crate::os::process;
 
 /// Threads that choose, at most.
 const THREADS: usize = 2;
 /// How long one text has a thread, while others wait for it.
 const SLICE: Duration = Duration::from_millis(5);
 /// By how much other threads go before them.
-#[cfg(target_os = "linux")]
 const NICE: i32 = 5;
 
 /// A token that is to be chosen.
@@ -107,8 +107,7 @@ impl Shared {
     /// A thread's work, until it is over.
     fn work(&self, tell: &Sender<Thought>) {
         // Where it is not allowed, they are as important as the others.
-        #[cfg(target_os = "linux")]
-        let _ = rustix::process::nice(NICE);
+        process::step_back(NICE);
         loop {
             let idle = |state: &mut State| state.tasks.is_empty() && !state.over;
             let state = self.news.wait_while(self.lock(), idle);

@@ -1,9 +1,8 @@
 //! Pairs of files: `ID.state`, which libllama writes, and `ID.json`, which says what it is and comes last, so that a pair is complete
 //! or not there. Readable by their owner only; the oldest go when there is no room. It knows nothing of models.
 
-use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read};
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
@@ -11,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use crate::ggml::Token;
+use crate::os::{private, space};
 use crate::units::Bytes;
 
 /// The form of these files.
@@ -50,14 +50,7 @@ pub(super) struct Files {
 impl Files {
     /// The directory `dir`, made if it is not there, in which at most `most` bytes are kept. `None` if it cannot be ours alone.
     pub(super) fn open(dir: PathBuf, most: Bytes) -> Option<Files> {
-        DirBuilder::new().recursive(true).mode(0o700).create(&dir).ok()?;
-        let found = fs::symlink_metadata(&dir).ok()?;
-        if !found.is_dir() || found.uid() != rustix::process::getuid().as_raw() {
-            return None;
-        }
-        if found.permissions().mode() & 0o077 != 0 {
-            fs::set_permissions(&dir, fs::Permissions::from_mode(0o700)).ok()?;
-        }
+        private::own_dir(&dir).ok()?;
         let files = Files { dir, most: most.0 };
         files.evict();
         Some(files)
@@ -72,24 +65,15 @@ impl Files {
 
     fn label(&self, id: &str) -> Option<Label> {
         let mut text = Vec::new();
-        self.own(&self.path(id, "json"))?.take(MAX_LABEL).read_to_end(&mut text).ok()?;
+        private::open(&self.path(id, "json")).ok()?.take(MAX_LABEL).read_to_end(&mut text).ok()?;
         let label: Label = serde_json::from_slice(&text).ok()?;
         Some(Label { id: id.to_owned(), ..label })
-    }
-
-    /// A regular file of ours, and nothing that a link leads to.
-    fn own(&self, path: &Path) -> Option<File> {
-        let flags = rustix::fs::OFlags::NOFOLLOW | rustix::fs::OFlags::NONBLOCK;
-        let flags = i32::try_from(flags.bits()).ok()?;
-        let file = OpenOptions::new().read(true).custom_flags(flags).open(path).ok()?;
-        let found = file.metadata().ok()?;
-        (found.is_file() && found.uid() == rustix::process::getuid().as_raw()).then_some(file)
     }
 
     /// The state that belongs to `label`, if it is as it was written. It counts as used now.
     pub(super) fn checked(&self, label: &Label) -> Option<PathBuf> {
         let path = self.path(&label.id, "state");
-        let mut file = self.own(&path)?;
+        let mut file = private::open(&path).ok()?;
         if file.metadata().ok()?.len() != label.bytes || hash(&mut file).ok()? != label.sha256 {
             return None;
         }
@@ -118,7 +102,9 @@ impl Files {
             self.remove(&id);
             fs::rename(&fresh, self.path(&id, "state")).ok()?;
             let text = serde_json::to_vec(&label).ok()?;
-            create(&fresh).and_then(|mut file| io::Write::write_all(&mut file, &text)).ok()?;
+            private::create(&fresh)
+                .and_then(|mut file| io::Write::write_all(&mut file, &text))
+                .ok()?;
             fs::rename(&fresh, self.path(&id, "json")).ok()?;
             Some(label)
         });
@@ -130,7 +116,7 @@ impl Files {
 
     fn written(&self, fresh: &Path, write: impl FnOnce(&Path) -> bool) -> Option<(u64, String)> {
         let _ = fs::remove_file(fresh);
-        let mut file = create(fresh).ok()?;
+        let mut file = private::create(fresh).ok()?;
         if !write(fresh) {
             return None;
         }
@@ -141,7 +127,7 @@ impl Files {
 
     /// Whether `bytes` more may be kept, after older ones have gone.
     pub(super) fn has_room(&self, bytes: u64) -> bool {
-        let free = rustix::fs::statvfs(&self.dir).map_or(0, |s| s.f_bavail * s.f_frsize);
+        let free = space::free(&self.dir).map_or(0, |free| free.0);
         bytes <= self.most && free >= bytes.saturating_add(SPARE)
     }
 
@@ -208,12 +194,6 @@ struct Pair {
     used: SystemTime,
 }
 
-/// A new file that only its owner may read.
-fn create(path: &Path) -> io::Result<File> {
-    let mut options = OpenOptions::new();
-    options.read(true).write(true).create(true).truncate(true).mode(0o600).open(path)
-}
-
 fn hash(file: &mut File) -> io::Result<String> {
     let mut hash = Sha256::new();
     io::copy(&mut io::BufReader::with_capacity(1 << 20, file), &mut Sink(&mut hash))?;
@@ -240,6 +220,8 @@ pub(super) fn hex(bytes: &[u8]) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
     use super::*;
 
     fn put(files: &Files, key: &str, tokens: &[Token], state: &[u8]) -> Option<Label> {

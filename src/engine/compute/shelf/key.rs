@@ -2,13 +2,14 @@
 
 use std::fs::File;
 use std::io;
-use std::os::unix::fs::{FileExt, MetadataExt};
+use std::time::SystemTime;
 
 use sha2::{Digest, Sha256};
 
 use super::files::hex;
 use crate::engine::loaded::Loaded;
 use crate::gguf::ModelFile;
+use crate::os::reads::{read_at, read_exact_at};
 
 /// How much of a header is looked at. (bytes)
 const HEADER: u64 = 1 << 20;
@@ -34,16 +35,19 @@ fn add(hash: &mut Sha256, model: &ModelFile) -> io::Result<()> {
     let file = File::open(&model.path)?;
     let found = file.metadata()?;
     hash.update(found.len().to_le_bytes());
-    hash.update(found.mtime_nsec().to_le_bytes());
-    hash.update(found.mtime().to_le_bytes());
+    let modified = found.modified()?.duration_since(SystemTime::UNIX_EPOCH);
+    // Before 1970 by as much.
+    let (after, since) = modified.map_or_else(|e| (0, e.duration()), |since| (1, since));
+    hash.update([after]);
+    hash.update(since.as_nanos().to_le_bytes());
     let header = model.data_offset.min(HEADER).min(found.len());
     let mut bytes = vec![0; usize::try_from(header).unwrap_or(0)];
-    file.read_exact_at(&mut bytes, 0)?;
+    read_exact_at(&file, &mut bytes, 0)?;
     hash.update(&bytes);
     bytes.resize(SAMPLE, 0);
     let weights = found.len().saturating_sub(model.data_offset);
     for i in 0..SAMPLES {
-        let n = file.read_at(&mut bytes, model.data_offset + weights / SAMPLES * i)?;
+        let n = read_at(&file, &mut bytes, model.data_offset + weights / SAMPLES * i)?;
         hash.update(&bytes[..n]);
     }
     Ok(())
