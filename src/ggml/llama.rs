@@ -11,6 +11,7 @@ use ggml_sys as sys;
 
 use super::backend::{BufferType, Device, Threadpool};
 use super::guard::guarded;
+use super::lent::with_stream;
 use super::pooling::Pooling;
 use super::recall::Recall;
 use super::result::{Error, not_null};
@@ -65,7 +66,7 @@ impl Model {
         super::init();
         let _call = super::log::call();
         with_params(params, on_progress, |raw| {
-            file.with_stream(|stream| {
+            with_stream(file, |stream| {
                 // SAFETY: a valid stream, and parameters whose pointers live during the call.
                 let model =
                     unsafe { sys::llama_model_load_from_file_ptr(stream.as_ptr().cast(), raw) };

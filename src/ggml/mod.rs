@@ -19,6 +19,7 @@ mod graph;
 pub mod guard;
 mod keep;
 mod lease;
+mod lent;
 mod llama;
 mod log;
 mod made;
@@ -30,7 +31,11 @@ mod quantize;
 mod recall;
 mod result;
 mod sampler;
+#[cfg(any(windows, test))]
+mod spool;
 mod stderr;
+#[cfg(not(windows))]
+mod stdio;
 mod tensors;
 mod texts;
 mod tokenize;
