@@ -5,7 +5,7 @@
 #   sh tools/check-targets.sh [TARGET...]
 set -eu
 cd "$(dirname "$0")/.."
-targets=${*:-aarch64-unknown-linux-gnu aarch64-apple-darwin}
+targets=${*:-aarch64-unknown-linux-gnu aarch64-apple-darwin x86_64-pc-windows-gnu}
 target_dir=${CARGO_TARGET_DIR:-target}
 bindings=$(ls -t "$target_dir"/*/build/ggml-sys-*/out/bindings.rs 2>/dev/null | head -n 1)
 if [ -z "$bindings" ]; then
