@@ -131,6 +131,42 @@ fn answers_go_to_devices_too() {
     assert!(out.len() == 1 && out[0]["error"].is_null(), "{out:?}");
 }
 
+#[cfg(unix)]
+#[test]
+fn what_can_be_read_only_once_is_read_once() {
+    let home = Home::new();
+    let tiny = model("tiny-chat-q8_0.gguf").display().to_string();
+    let pipe = home.at("in.pipe");
+    assert!(std::process::Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+    let to = pipe.clone();
+    let writer = std::thread::spawn(move || fs::write(to, "{\"prompt\": \"Hi\"}\n\n"));
+    let flags = ["-o", "out.jsonl", "-n", "1", "-t", "1"];
+    check_success(&home.run(&[&["batch", &tiny, "in.pipe"][..], &flags].concat()));
+    writer.join().unwrap().unwrap();
+    assert_eq!(lines(&fs::read_to_string(home.at("out.jsonl")).unwrap()).len(), 1);
+    // A line without end.
+    let endless = home.run(&["batch", &tiny, "/dev/zero", "-o", "other.jsonl", "-t", "1"]);
+    let said = String::from_utf8_lossy(&endless.stderr).into_owned();
+    assert!(endless.status.code() == Some(1) && said.contains("longer than 256 MiB"), "{said}");
+}
+
+#[test]
+fn what_holds_no_answers_is_not_replaced() {
+    let home = Home::new();
+    let tiny = model("tiny-chat-q8_0.gguf").display().to_string();
+    home.put("in.jsonl", b"{\"prompt\": \"Hi\"}\n");
+    home.put("notes.txt", b"no end of line");
+    home.put("zeros", b"");
+    fs::OpenOptions::new().write(true).open(home.at("zeros")).unwrap().set_len(1 << 32).unwrap();
+    for name in ["notes.txt", "zeros"] {
+        let length = fs::metadata(home.at(name)).unwrap().len();
+        let output = home.run(&["batch", &tiny, "in.jsonl", "-o", name, "-n", "1", "-t", "1"]);
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(output.status.code() == Some(1) && said.contains("something else"), "{said}");
+        assert_eq!(fs::metadata(home.at(name)).unwrap().len(), length, "{name}");
+    }
+}
+
 #[test]
 fn lines_come_from_stdin_and_answers_go_to_stdout() {
     let home = Home::new();

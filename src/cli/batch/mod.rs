@@ -32,8 +32,9 @@ use out::{Out, Outcome};
 /// Texts that share a pass with `--parallel auto`, where memory allows.
 const MOST: u32 = 64;
 
-/// The longest line. (bytes)
+/// The longest line, and the longest that is passed over because it is longer. (bytes)
 const MAX_LINE: u64 = 64 << 20;
+const MAX_PASSED: u64 = 256 << 20;
 
 /// Lines that are read ahead.
 const AHEAD: usize = 64;
@@ -83,9 +84,9 @@ pub(crate) fn run(args: &BatchArgs, printer: &Printer) -> anyhow::Result<ExitSta
     let shown = args.output.display();
     let chosen = resolve::model(&args.load.model)?;
     let stdin = args.input == Path::new("-");
-    let n_lines = if stdin { None } else { Some(count(&args.input)?) };
-    if !stdin && std::fs::canonicalize(&args.input).ok() == std::fs::canonicalize(&args.output).ok()
-    {
+    let n_lines = if stdin || is_read_once(&args.input) { None } else { Some(count(&args.input)?) };
+    let canonical = |path: &Path| std::fs::canonicalize(path).ok();
+    if !stdin && canonical(&args.input).is_some_and(|path| canonical(&args.output) == Some(path)) {
         return Err(Failure::error(
             format!("output '{shown}': it is the input"),
             "name another file with -o",
@@ -312,6 +313,11 @@ fn progress(counts: Arc<Counts>) -> impl Fn() -> String + Send {
     }
 }
 
+/// Whether what is read of it is gone: it is a pipe or a device.
+fn is_read_once(path: &Path) -> bool {
+    std::fs::metadata(path).is_ok_and(|found| !found.is_file() && !found.is_dir())
+}
+
 /// How many lines of a file are not empty.
 fn count(path: &Path) -> anyhow::Result<u64> {
     let shown = path.display();
@@ -352,8 +358,12 @@ fn lines(path: &Path) -> anyhow::Result<mpsc::Receiver<Line>> {
 }
 
 /// The next line; of one that is too long, no more than shows that.
+///
+/// # Errors
+///
+/// Those of reading, and a line without end: `/dev/zero` has one.
 fn next(from: &mut impl BufRead) -> io::Result<Option<Vec<u8>>> {
-    let mut line = Vec::new();
+    let (mut line, mut passed) = (Vec::new(), 0_u64);
     loop {
         let chunk = from.fill_buf()?;
         if chunk.is_empty() {
@@ -364,10 +374,15 @@ fn next(from: &mut impl BufRead) -> io::Result<Option<Vec<u8>>> {
         if line.len() as u64 <= MAX_LINE {
             line.extend_from_slice(part);
         }
+        passed += part.len() as u64;
         let used = part.len() + usize::from(end.is_some());
         from.consume(used);
         if end.is_some() {
             return Ok(Some(line));
+        }
+        if passed > MAX_PASSED {
+            let why = "a line of it is longer than 256 MiB: this is no batch";
+            return Err(io::Error::new(io::ErrorKind::InvalidData, why));
         }
     }
 }

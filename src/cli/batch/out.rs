@@ -3,7 +3,7 @@
 
 use std::collections::HashSet;
 use std::fs::{File, OpenOptions};
-use std::io::{self, BufRead, BufReader, Seek, Write};
+use std::io::{self, BufRead, BufReader, Read, Seek, Write};
 use std::path::Path;
 
 use serde_json::{Value, json};
@@ -139,25 +139,34 @@ fn finish(ended: &Ended) -> &'static str {
     }
 }
 
+/// The longest line of answers. (bytes)
+const MAX_ANSWER: u64 = 64 << 20;
+
 /// The numbers of the lines that a file answers, and where its last whole line ends.
 fn answered(file: &File) -> io::Result<(HashSet<u64>, u64)> {
     let mut reader = BufReader::new(file);
+    let other = || {
+        let why = "it holds something else than the answers of a batch";
+        io::Error::new(io::ErrorKind::InvalidData, why)
+    };
     let (mut done, mut whole) = (HashSet::new(), 0);
     let mut line = Vec::new();
     loop {
         line.clear();
-        let n = reader.read_until(b'\n', &mut line)?;
+        let n = (&mut reader).take(MAX_ANSWER).read_until(b'\n', &mut line)?;
+        if n as u64 == MAX_ANSWER {
+            return Err(other());
+        }
         if n == 0 || line.last() != Some(&b'\n') {
-            return Ok((done, whole));
+            // The last answer may be cut; a text that never had an answer is not ours to replace.
+            let ours = line.first().is_none_or(|&byte| byte == b'{');
+            return if ours { Ok((done, whole)) } else { Err(other()) };
         }
         let blank = line.iter().all(u8::is_ascii_whitespace);
         match serde_json::from_slice::<Value>(&line).ok().as_ref().and_then(number) {
             Some(number) => drop(done.insert(number)),
             None if blank => {}
-            None => {
-                let why = "it holds something else than the answers of a batch";
-                return Err(io::Error::new(io::ErrorKind::InvalidData, why));
-            }
+            None => return Err(other()),
         }
         whole += n as u64;
     }
