@@ -93,7 +93,7 @@ check: setup
 	cargo fmt --check
 	cargo clippy --release --workspace --all-targets -- -D warnings
 	RUSTDOCFLAGS="-D warnings" cargo doc --release --no-deps --document-private-items
-	cargo check --manifest-path fuzz/Cargo.toml
+	cargo check --release --manifest-path fuzz/Cargo.toml --target-dir "$(TARGET)"
 	sh tools/check-targets.sh
 	@if ! cargo deny --version >/dev/null 2>&1; then \
 		echo "skipped: cargo-deny is not here (cargo install cargo-deny --locked)" >&2; [ "$$AIRRUN_TEST_NO_SKIP" != 1 ]; \
