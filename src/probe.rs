@@ -5,7 +5,7 @@ pub mod link;
 pub mod quick;
 pub mod rates;
 
-pub use crate::os::memory::{available_memory, peak_memory};
+pub use crate::os::memory::{available_memory, forget_peak, peak_memory};
 pub use crate::os::processor::physical_cores;
 pub use crate::os::{load, memory, nvidia, processor, space, system};
 

@@ -127,9 +127,10 @@ pub(crate) fn run(args: &BenchArgs, printer: &Printer) -> anyhow::Result<ExitSta
     let index = Arc::new(resolve::model(&args.load.model)?.index);
     let options = options(args)?;
     let mut tracing = Tracing::prepare(args.load.trace.as_deref())?;
-    // Before loading, so that the probe's memory is not in the peak; and after the tests, because disks change from one minute to
-    // the next where they are shared.
+    // Before the tests and after them, because disks change from one minute to the next where they are shared. The probe's memory is
+    // given back before plans are made, which leave room for what the program has had.
     let disk_before = sample_disk(&index, printer)?;
+    probe::forget_peak();
     let planned = planning::plan(&index, &options, false)?;
     let engine = talk::load(Index::clone(&index), &options, printer)?;
     printer.detail(engine.describe());

@@ -30,7 +30,7 @@ struct Seen {
     tokens: u32,
     /// Computing.
     seconds: f64,
-    /// Reading, while anything was on its way. (bytes per second)
+    /// Reading, as it explains what the whole pass took. (bytes per second)
     disk: Option<f64>,
 }
 
@@ -39,6 +39,10 @@ const WORTH_IT: Bytes = Bytes(256 * MIB.0);
 
 /// Corrections beyond this are none: something else is wrong.
 const ABSURD: f64 = 20.0;
+
+/// What of the rate at which weights came while any were on their way may be what a whole pass reaches, and how closely that is found.
+const SHARES: [f64; 2] = [0.4, 1.2];
+const HALVINGS: u32 = 20;
 
 /// Remembers what passes took, if that says something about others.
 pub(super) fn remember(index: &Index, plan: &Plan, n_threads: u32, took: [Option<Took>; 2]) {
@@ -51,6 +55,10 @@ pub(super) fn remember(index: &Index, plan: &Plan, n_threads: u32, took: [Option
     if one.is_none() && many.is_none() {
         return;
     }
+    let touched = Touched::of(index);
+    let usual = Rates::usual(n_threads);
+    let whole = took[0].map(|took| took.whole.as_secs_f64());
+    let one = one.map(|one| one.explaining(whole.unwrap_or_default(), plan, usual, touched));
     let old = recall(index, n_threads).unwrap_or_default();
     let at = memo::now();
     let (one, many) = (one.or(old.one), many.or(old.many));
@@ -108,6 +116,27 @@ impl Seen {
         (seconds > 0.0).then(|| Seen { tokens, seconds, disk: took.disk.map(|rate| rate.0) })
     }
 
+    /// The same, read at the rate with which `plan` takes `seconds` for it. What comes in while anything is on its way comes faster: between
+    /// two reads, and where threads wait for each other, nothing is. Where no rate explains it, it is something else.
+    fn explaining(self, seconds: f64, plan: &Plan, usual: Rates, touched: Touched) -> Seen {
+        let Some(disk) = self.disk else { return self };
+        let known = Remembered { one: Some(self), ..Remembered::default() };
+        let rates = known.correct(plan, usual, touched);
+        let predicted = |share: f64| {
+            let rates = Rates { disk_one: Some(Rate(disk * share)), ..rates };
+            plan::pass_seconds(plan, &rates, touched, 1)
+        };
+        let [mut low, mut high] = SHARES;
+        if !(predicted(high)..=predicted(low)).contains(&seconds) {
+            return self;
+        }
+        for _ in 0..HALVINGS {
+            let middle = f64::midpoint(low, high);
+            if predicted(middle) > seconds { low = middle } else { high = middle }
+        }
+        Seen { disk: Some(disk * high), ..self }
+    }
+
     /// How many times as fast it computed as is predicted at `rates`.
     fn factor(&self, plan: &Plan, rates: &Rates, touched: Touched) -> f64 {
         let predicted = plan::computing_seconds(plan, rates, touched, self.tokens);
@@ -147,5 +176,34 @@ mod tests {
         // What cannot be is not believed.
         let absurd = Remembered { one: seen(1, one * 1e6, None), ..Remembered::default() };
         assert_eq!(absurd.correct(&plan, usual, touched), usual);
+    }
+
+    #[test]
+    fn what_a_whole_pass_took_is_predicted_of_one_that_streams() {
+        let model = Path::new(env!("CARGO_MANIFEST_DIR")).join("models/tiny-chat-q4_k_m.gguf");
+        let index = Arc::new(Index::open(&model).unwrap());
+        let options = LoadOptions {
+            threads: Some(2),
+            ctx: Some(64),
+            stream: plan::StreamMode::Always,
+            ..LoadOptions::default()
+        };
+        let plan = planning::plan(&index, &options, false).unwrap().plan;
+        let (touched, usual) = (Touched::of(&index), Rates::usual(2));
+        // A disk so slow that it alone counts.
+        let seen = Seen { tokens: 1, seconds: 1e-4, disk: Some(1e7) };
+        let seconds = |seen| {
+            let known = Remembered { one: Some(seen), ..Remembered::default() };
+            plan::pass_seconds(&plan, &known.correct(&plan, usual, touched), touched, 1)
+        };
+        for slower in [0.9, 1.0, 1.3, 2.0] {
+            let whole = seconds(seen) * slower;
+            let explained = seen.explaining(whole, &plan, usual, touched);
+            let said = seconds(explained);
+            assert!((said / whole - 1.0).abs() < 1e-3, "{slower}: {said} and {whole}");
+        }
+        // Other reasons than the disk's: it stays what was seen.
+        let stopped = seen.explaining(seconds(seen) * 10.0, &plan, usual, touched);
+        assert_eq!(stopped, seen);
     }
 }

@@ -56,6 +56,12 @@ pub fn peak_memory() -> Bytes {
     System::real().status("VmHWM")
 }
 
+/// Lets [`peak_memory`] begin anew, with what this process has now, where the system can.
+pub fn forget_peak() {
+    // What proc(5) says of "5"; where it is not to be had, the peak stays.
+    drop(std::fs::write("/proc/self/clear_refs", "5"));
+}
+
 /// The memory that the control groups above this process allow in all; `None` without limits.
 pub fn group_limit() -> Option<Bytes> {
     System::real().group_limit()

@@ -14,6 +14,9 @@ const MANY: usize = 64;
 /// What counts of the bytes and seconds of reading before a pass, when the pass is over: of the last fifty or so.
 const FADES: f64 = 0.98;
 
+/// One of so many passes took so long for reasons of its own.
+const HICCUPS: usize = 16;
+
 /// Passes of one token of which fewer say nothing.
 const ENOUGH: usize = N_PASSES / 4;
 
@@ -24,6 +27,8 @@ pub struct Took {
     pub tokens: usize,
     /// Without waiting for weights, when nothing else computed.
     pub computing: Duration,
+    /// All of it, with what it waited, as it is in the mean.
+    pub whole: Duration,
     /// At which weights came from the disk while any were on their way, if any were.
     pub disk: Option<Rate>,
 }
@@ -32,8 +37,11 @@ pub struct Took {
 #[derive(Debug)]
 pub(super) struct Passes {
     one: [Duration; N_PASSES],
+    /// The same passes with what they waited.
+    whole: [Duration; N_PASSES],
     n: usize,
-    many: Option<(usize, Duration)>,
+    /// Tokens of the largest pass, what it computed, and all of it.
+    many: Option<(usize, Duration, Duration)>,
     /// Reading in passes of one token, and of many.
     reading: [Reading; 2],
     /// Reading in the pass under way.
@@ -55,7 +63,7 @@ impl Default for Passes {
     fn default() -> Passes {
         let (one, stalled) = ([Duration::ZERO; N_PASSES], Duration::ZERO);
         let (reading, now) = ([Reading::default(); 2], Reading::default());
-        Passes { one, n: 0, many: None, reading, now, until: None, stalled }
+        Passes { one, whole: one, n: 0, many: None, reading, now, until: None, stalled }
     }
 }
 
@@ -76,15 +84,14 @@ impl Passes {
         let which = match n_tokens {
             1 => {
                 self.one[self.n % N_PASSES] = computing;
+                self.whole[self.n % N_PASSES] = took;
                 self.n += 1;
                 0
             }
             MANY.. => {
-                let better = |&(n, best): &(usize, Duration)| {
-                    n < n_tokens || (n == n_tokens && computing < best)
-                };
-                if self.many.as_ref().is_none_or(better) {
-                    self.many = Some((n_tokens, computing));
+                let better = |(n, best, _)| n < n_tokens || (n == n_tokens && computing < best);
+                if self.many.is_none_or(better) {
+                    self.many = Some((n_tokens, computing, took));
                 }
                 1
             }
@@ -95,19 +102,24 @@ impl Passes {
         sum.seconds = sum.seconds * FADES + read.seconds;
     }
 
-    /// What a pass of one token takes: a quarter of the last ones took no longer. `None` before there were some.
+    /// What a pass of one token takes: a quarter of the last ones computed no longer, and the whole is the mean of them, but for the
+    /// slowest. `None` before there were some.
     pub(super) fn one(&self) -> Option<Took> {
-        let mut passes = self.one;
-        let known = &mut passes[..self.n.min(N_PASSES)];
-        known.sort_unstable();
-        let computing = *known.get(known.len() / 4).filter(|_| known.len() >= ENOUGH)?;
-        Some(Took { tokens: 1, computing, disk: self.reading[0].rate() })
+        let n = self.n.min(N_PASSES);
+        let (mut computing, mut whole) = (self.one, self.whole);
+        let (computing, whole) = (&mut computing[..n], &mut whole[..n]);
+        computing.sort_unstable();
+        whole.sort_unstable();
+        let computing = *computing.get(n / 4).filter(|_| n >= ENOUGH)?;
+        let usual = &whole[..n - n / HICCUPS];
+        let whole = usual.iter().sum::<Duration>() / u32::try_from(usual.len()).ok()?;
+        Some(Took { tokens: 1, computing, whole, disk: self.reading[0].rate() })
     }
 
     /// What the largest pass of many tokens took, the fastest of them.
     pub(super) fn many(&self) -> Option<Took> {
-        let (tokens, computing) = self.many?;
-        Some(Took { tokens, computing, disk: self.reading[1].rate() })
+        let (tokens, computing, whole) = self.many?;
+        Some(Took { tokens, computing, whole, disk: self.reading[1].rate() })
     }
 }
 
@@ -137,6 +149,9 @@ mod tests {
         }
         let took = passes.one().unwrap();
         assert_eq!((took.tokens, took.computing, took.disk), (1, ms(10), None));
+        // Half of them 40 and half 90, without the slowest.
+        let whole = (ms(40) * 10 + ms(90) * 9) / 19;
+        assert_eq!(took.whole, whole);
         assert_eq!(passes.many(), None);
     }
 
