@@ -38,7 +38,7 @@ pub mod planning {
 }
 
 pub use crate::ggml::{
-    Dry, KvType, Mirostat, Recall, Rope, RopeScaling, SamplerSettings, Token, Verbosity,
+    Dry, KvHome, KvType, Mirostat, Recall, Rope, RopeScaling, SamplerSettings, Token, Verbosity,
     check_grammar_text, knows_architecture, set_verbosity,
 };
 pub use crate::gguf::Index;

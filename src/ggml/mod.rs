@@ -64,7 +64,7 @@ pub use pieces::Pieces;
 pub use placement::{Numbers, Placement};
 pub use pooling::Pooling;
 pub use quantize::{QuantizeParams, QuantizeStep, quantize};
-pub use recall::{KvType, Recall, Rope, RopeScaling};
+pub use recall::{KvHome, KvType, Recall, Rope, RopeScaling};
 pub use result::Error;
 pub use sampler::{Dry, Mirostat, Sampler, SamplerSettings};
 pub use upload::{Upload, measure_upload};

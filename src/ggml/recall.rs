@@ -35,6 +35,18 @@ impl KvType {
     }
 }
 
+/// Whose memory keys and values are in, beside a GPU; whoever has them computes attention.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum KvHome {
+    /// The better of both, by the plan.
+    #[default]
+    Auto,
+    /// The GPU's, for the blocks that it computes.
+    Gpu,
+    /// RAM.
+    Ram,
+}
+
 /// How rotary positions are stretched.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RopeScaling {
@@ -62,6 +74,8 @@ pub struct Rope {
 pub struct Recall {
     /// What keys and values are.
     pub kv: KvType,
+    /// Where they are.
+    pub home: KvHome,
     /// Rotary positions.
     pub rope: Rope,
     /// Whether attention is computed in one operation; as libllama finds best if nothing is said.
@@ -72,6 +86,11 @@ impl Recall {
     /// The same, with keys and values of another type.
     pub fn with_kv(self, kv: KvType) -> Recall {
         Recall { kv, ..self }
+    }
+
+    /// The same, with keys and values in another memory.
+    pub fn at_home(self, home: KvHome) -> Recall {
+        Recall { home, ..self }
     }
 
     /// How many times as long a context makes sense.
@@ -92,6 +111,7 @@ impl Recall {
 
     pub(super) fn apply(&self, raw: &mut sys::llama_context_params) {
         (raw.type_k, raw.type_v) = (self.kv.raw(), self.kv.raw());
+        raw.offload_kqv = self.home != KvHome::Ram;
         if let Some(scaling) = self.rope.scaling {
             raw.rope_scaling_type = match scaling {
                 RopeScaling::None => sys::LLAMA_ROPE_SCALING_TYPE_NONE,

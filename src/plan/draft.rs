@@ -204,6 +204,10 @@ impl Problem<'_> {
             n_ubatch: draft.n_ubatch,
             memory: taken.ram,
             gpu: taken.gpu,
+            kept_in_ram: self
+                .gpu
+                .map(|needs| needs.kept_in_ram.at(self.wish.ctx, draft.n_ubatch))
+                .unwrap_or_default(),
             promised: self.wish.ram.is_some(),
         };
         let mut streams = draft.streams.as_slice();

@@ -216,6 +216,7 @@ fn needs(model: &Model, machine: &Machine) -> Needs {
     let with_gpu = GpuNeeds {
         context: context(model),
         driver: flat(MIB * 60),
+        kept_in_ram: ContextCost::default(),
         staging: MIB * 64,
         shared: [MIB * 8; 2],
     };

@@ -97,6 +97,8 @@ pub struct GpuNeeds {
     pub context: ContextCost,
     /// What its driver and kernels take for themselves, by the batch: work space that nobody asked for by name.
     pub driver: ContextCost,
+    /// What of a context in RAM is keys and values of blocks that the GPU computes: nothing where it keeps them itself.
+    pub kept_in_ram: ContextCost,
     /// Pinned buffers in RAM that what is read from disk passes through.
     pub staging: Bytes,
     /// What contexts take more, in RAM and on the GPU, where the CPU computes a part of the model.

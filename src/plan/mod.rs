@@ -196,6 +196,8 @@ pub struct Plan {
     pub memory: Memory,
     /// What the GPU's memory is used for, if one computes.
     pub gpu: Option<GpuMemory>,
+    /// What of the context in RAM is keys and values of blocks that a GPU computes: the CPU computes attention then.
+    pub kept_in_ram: Bytes,
     /// Whether the budget was given by the user, and thus is a promise.
     pub promised: bool,
 }
@@ -231,6 +233,7 @@ impl Plan {
             n_ubatch: 1,
             memory: Memory::default(),
             gpu: None,
+            kept_in_ram: Bytes::ZERO,
             promised: false,
         }
     }

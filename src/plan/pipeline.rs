@@ -50,9 +50,11 @@ pub(super) fn steps(plan: &Plan, rates: &Rates, touched: Touched, tokens: u32) -
     let used = |len: Bytes| share(len, touched.of_block);
     let mut steps = Vec::with_capacity(plan.blocks.len() + plan.streamed.len() + 1);
     let mut units = plan.streamed.iter().peekable();
+    let attention = attention(plan, rates, touched, tokens);
     let one_by_one = OneByOne::of(plan, tokens);
     let disk = rates.disk_in(tokens);
     for (i, block) in plan.blocks.iter().enumerate() {
+        steps.extend(attention.filter(|_| block.tier != Tier::Cpu));
         match (block.tier, rates.gpu) {
             (Tier::Resident, _) | (Tier::Cpu, None) => {
                 let here = block.len.saturating_sub(block.left);
@@ -111,6 +113,16 @@ pub(super) fn steps(plan: &Plan, rates: &Rates, touched: Touched, tokens: u32) -
     };
     steps.push(Step::computing(cost.one.seconds(touched.output)));
     steps
+}
+
+/// A block's attention, where the CPU computes it beside a GPU because keys and values are in RAM: it reads half of what there is room for,
+/// as it would weights, for each query, and is asked and answers.
+fn attention(plan: &Plan, rates: &Rates, touched: Touched, tokens: u32) -> Option<Step> {
+    let beside = rates.gpu.filter(|_| plan.kept_in_ram > Bytes::ZERO)?;
+    let n = plan.blocks.iter().filter(|b| b.tier != Tier::Cpu).count();
+    let read = Bytes(plan.kept_in_ram.0 / 2 / n.max(1) as u64);
+    let queries = touched.queries.saturating_mul(tokens);
+    Some(Step::computing(2.0 * HAND_OVER + beside.cpu.seconds(read, queries)))
 }
 
 /// How a pass gets its experts where it gets them one by one.

@@ -72,6 +72,15 @@ impl<'a> Problem<'a> {
         self.gpu.as_ref().map_or(&self.needs.context, |gpu| &gpu.context)
     }
 
+    /// What contexts take where they keep what was read, and the memory there that may be used.
+    pub(super) fn keeps(&self) -> (&ContextCost, Bytes) {
+        let in_ram = |gpu: &GpuNeeds| gpu.kept_in_ram != ContextCost::default();
+        match self.gpu.as_ref().is_some_and(in_ram) {
+            true => (&self.needs.context, self.ram),
+            false => (self.context(), self.here()),
+        }
+    }
+
     /// Whether all is to stream.
     pub(super) fn always(&self) -> bool {
         self.wish.stream == StreamMode::Always

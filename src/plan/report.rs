@@ -147,6 +147,7 @@ impl Report<'_> {
             "ubatch": plan.n_ubatch,
             "memory": memory,
             "gpu": gpu,
+            "kept_in_ram": plan.kept_in_ram,
             "output": if plan.output_by_cpu { Tier::Cpu } else { Tier::Resident },
             "rates": self.rates,
             "estimate": self.estimate,
@@ -180,7 +181,7 @@ mod tests {
             gpu: None,
             open_seconds: 0.5,
         };
-        let touched = Touched { of_block: 1.0, of_ffn: 1.0, output: MIB * 100 };
+        let touched = Touched { of_block: 1.0, of_ffn: 1.0, output: MIB * 100, queries: 1 };
         let estimate = estimate(&plan, &rates, touched, 512);
         let advice =
             Some(Advice { more_ram: GIB * 2, more_vram: Bytes::ZERO, tokens_per_second: 2.345 });

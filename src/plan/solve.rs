@@ -54,7 +54,8 @@ pub fn solve(
 /// Solves a problem, and counts the plans that are judged.
 pub(super) fn solve_counting(problem: &Problem<'_>, judged: &Cell<usize>) -> Result<Plan, Refusal> {
     let cuts = LazyCell::new(|| problem.cuts());
-    with_context(problem.context(), &problem.wish, problem.here(), |wish| {
+    let (cost, budget) = problem.keeps();
+    with_context(cost, &problem.wish, budget, |wish| {
         let problem = Problem { wish: *wish, ..*problem };
         problem.resident().map_or_else(|| Search::new(&problem, &cuts, judged).best(), Ok)
     })

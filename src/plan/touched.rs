@@ -13,6 +13,8 @@ pub struct Touched {
     pub of_ffn: f64,
     /// Bytes of the output matrix.
     pub output: Bytes,
+    /// Queries that each key of the text so far is multiplied with: heads of attention for one of keys and values.
+    pub queries: u32,
 }
 
 impl Touched {
@@ -37,8 +39,16 @@ impl Touched {
         let of_ffn = share(ffn.0, ffn.1);
         let named = |name: &str| index.tensors.iter().find(|t| t.name == name).map(|t| t.len);
         let output = named("output.weight").or_else(|| named("token_embd.weight"));
-        Touched { of_block, of_ffn, output: output.unwrap_or_default() }
+        let (output, queries) = (output.unwrap_or_default(), queries(index));
+        Touched { of_block, of_ffn, output, queries }
     }
+}
+
+/// Heads for one of keys and values, where both are the same in all blocks; otherwise one, or none is said.
+fn queries(index: &Index) -> u32 {
+    let heads = |key| index.arch_uint(key).filter(|&n| n > 0);
+    let groups = heads("attention.head_count").zip(heads("attention.head_count_kv"));
+    groups.and_then(|(n, kv)| u32::try_from(n / kv).ok()).map_or(1, |n| n.clamp(1, 128))
 }
 
 /// A share of `len`.

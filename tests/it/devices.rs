@@ -91,7 +91,8 @@ fn a_gpu_made_of_the_cpu_is_taken_only_if_it_is_named() {
 fn a_gpu_answers_as_the_cpu_does() {
     let Some(device) = gpu() else { return };
     for name in ["tiny-chat-q8_0.gguf", "tiny-chat-q4_k_m.gguf"] {
-        for more in [&[][..], &["--stream", "always"], &["--stream", "never"]] {
+        let in_ram = ["--kv-in", "ram", "--stream", "always"];
+        for more in [&[][..], &["--stream", "always"], &["--stream", "never"], &in_ram] {
             let path = model(name);
             let args = ["run", &path, QUESTION, "--temp", "0", "--device", &device];
             assert_eq!(data(&[&args[..], more].concat()), ANSWER, "{name} {more:?}");
@@ -129,6 +130,36 @@ fn a_gpu_is_given_no_more_than_the_plan_says() {
         shared += usize::from(plan["cpu"]["blocks"] != 0);
     }
     assert!(shared > 0, "no plan left a block to the CPU");
+}
+
+/// Keys and values that are in RAM take none of the GPU's memory, and the plan says where they are.
+#[test]
+fn keys_and_values_are_where_they_are_wanted() {
+    let Some(device) = gpu() else { return };
+    let path = model("tiny-chat-q8_0.gguf");
+    let args = [&path[..], "--device", &device, "-c", "4096", "--json"];
+    let plan = |home| -> Value {
+        serde_json::from_str(&data(&[&["plan"], &args[..], &["--kv-in", home]].concat())).unwrap()
+    };
+    let [gpu, ram] = ["gpu", "ram"].map(plan);
+    let bytes = |plan: &Value, of: &str| plan[of]["context"].as_u64().unwrap();
+    let kept = ram["kept_in_ram"].as_u64().unwrap();
+    assert_eq!(gpu["kept_in_ram"], 0, "{gpu}");
+    assert!(kept > 1 << 20 && bytes(&ram, "memory") >= bytes(&gpu, "memory") + kept, "{ram}");
+    assert!(bytes(&ram, "gpu") < bytes(&gpu, "gpu"), "{ram}");
+    // Where the GPU has room for what computes and not for what is kept, that is in RAM by itself.
+    let args = [&path[..], "--device", &device, "-c", "16384"];
+    let least = |home| -> u64 {
+        let refused = airrun(&[&["plan"], &args[..], &["--vram", "1M", "--kv-in", home]].concat());
+        let text = stderr(&refused);
+        let hint = text.split_once("hint: this would fit: --vram ").expect("a hint").1;
+        hint.split_once('M').unwrap().0.parse().unwrap()
+    };
+    let [gpu, ram, auto] = ["gpu", "ram", "auto"].map(least);
+    assert!(ram < gpu && auto == ram, "{gpu} {ram} {auto}");
+    let vram = format!("{}M", ram.midpoint(gpu));
+    let run = [&["run"], &args[..1], &[QUESTION, "--temp", "0", "--vram", &vram], &args[1..]];
+    assert_eq!(data(&run.concat()), ANSWER);
 }
 
 /// What was measured once is not measured by every opening: it would take seconds, and no two plans would be alike.

@@ -2,7 +2,7 @@
 
 use clap::ValueEnum;
 
-use crate::engine::{KvType, Recall, Rope, RopeScaling};
+use crate::engine::{KvHome, KvType, Recall, Rope, RopeScaling};
 
 /// Keys, values and positions.
 #[derive(Clone, Debug, clap::Args)]
@@ -12,6 +12,10 @@ pub(crate) struct RecallArgs {
     #[arg(long, value_enum, value_name = "TYPE", default_value = "f16")]
     #[arg(hide_possible_values = true, hide_default_value = true)]
     pub(crate) kv: KvArg,
+    /// Whose memory it is in beside a GPU: auto, gpu, ram (attention is then the CPU's)
+    #[arg(long, value_enum, value_name = "WHERE", default_value = "auto")]
+    #[arg(hide_possible_values = true, hide_default_value = true)]
+    pub(crate) kv_in: KvInArg,
     /// Attention in one operation: auto, on, off
     #[arg(long, value_enum, value_name = "WHEN", default_value = "auto")]
     #[arg(hide_possible_values = true, hide_default_value = true)]
@@ -35,6 +39,14 @@ pub(crate) enum KvArg {
     Q8,
     #[value(name = "q4_0")]
     Q4,
+}
+
+/// `--kv-in`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum KvInArg {
+    Auto,
+    Gpu,
+    Ram,
 }
 
 /// `--flash`.
@@ -61,6 +73,11 @@ impl RecallArgs {
                 KvArg::F16 => KvType::F16,
                 KvArg::Q8 => KvType::Q8_0,
                 KvArg::Q4 => KvType::Q4_0,
+            },
+            home: match self.kv_in {
+                KvInArg::Auto => KvHome::Auto,
+                KvInArg::Gpu => KvHome::Gpu,
+                KvInArg::Ram => KvHome::Ram,
             },
             flash: match self.flash {
                 FlashArg::Auto => None,

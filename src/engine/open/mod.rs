@@ -115,7 +115,7 @@ impl Engine {
             sequences,
             n_outputs: options.outputs(&index),
             shares,
-            recall: options.recall,
+            recall: planning::recall(options, &plan),
             monitor,
             plan,
             rates,

@@ -187,7 +187,8 @@ pub(super) fn rough_gpu_needs(
     let needs = rough_needs(index, options, wish);
     let driver = driver_needs(index, wish, device);
     let shared = [Bytes::ZERO; 2];
-    let gpu = GpuNeeds { context: needs.context, driver, staging: STAGING, shared };
+    let kept_in_ram = ContextCost::default();
+    let gpu = GpuNeeds { context: needs.context, driver, kept_in_ram, staging: STAGING, shared };
     Needs { process: needs.process + GPU_PROCESS, gpu: Some(gpu), ..needs }
 }
 
@@ -219,10 +220,12 @@ pub(super) fn described_needs(
     if reads_at_once(index, &describing.model) {
         ubatch = [ctx[1]; 2];
     }
-    let mut costs = [ContextCost { ctx, ubatch, ..ContextCost::default() }; 2];
+    let nothing = ContextCost { ctx, ubatch, ..ContextCost::default() };
+    let (mut costs, mut kept_in_ram) = ([nothing; 2], nothing);
     for (i, n_ctx) in ctx.into_iter().enumerate() {
         for (j, n_ubatch) in ubatch.into_iter().enumerate() {
-            let sums = describing.context(n_ctx, n_ubatch)?;
+            let (sums, kept) = describing.context(n_ctx, n_ubatch)?;
+            kept_in_ram.bytes[i][j] = kept;
             for (cost, sum) in costs.iter_mut().zip(sums) {
                 cost.bytes[i][j] = sum;
             }
@@ -232,7 +235,8 @@ pub(super) fn described_needs(
     let process = process.filter(|_| options.alone).unwrap_or(PROCESS + GPU_PROCESS);
     let [context, on_gpu] = costs;
     let (driver, shared) = (driver_needs(index, wish, device), [Bytes::ZERO; 2]);
-    let gpu = GpuNeeds { context: on_gpu, driver, staging: STAGING, shared };
+    let kept_in_ram = if kept_in_ram == nothing { ContextCost::default() } else { kept_in_ram };
+    let gpu = GpuNeeds { context: on_gpu, driver, kept_in_ram, staging: STAGING, shared };
     let needs = Needs { process, context, read_ahead: READ_AHEAD, gpu: Some(gpu) };
     Ok(Described { needs, left: left(index, &describing.model, device), seconds })
 }
@@ -247,7 +251,7 @@ pub(super) fn beyond(
     device: Device,
 ) -> Result<[Bytes; 2], Error> {
     let describing = Describing::new(index, options, plan, threads, device)?;
-    let [in_ram, on_gpu] = describing.context(plan.n_ctx, plan.n_ubatch)?;
+    let ([in_ram, on_gpu], _) = describing.context(plan.n_ctx, plan.n_ubatch)?;
     let planned = plan.gpu.map(|gpu| gpu.context + gpu.visiting).unwrap_or_default();
     Ok([in_ram.saturating_sub(plan.memory.context), on_gpu.saturating_sub(planned)])
 }
@@ -280,8 +284,8 @@ impl<'a> Describing<'a> {
         Ok(Describing { index, options, threads, device, monitor, model, shared })
     }
 
-    /// What a context of it would take, in RAM and on the GPU.
-    fn context(&self, n_ctx: u32, n_ubatch: u32) -> Result<[Bytes; 2], Error> {
+    /// What a context of it would take, in RAM and on the GPU; and what of that in RAM is keys and values.
+    fn context(&self, n_ctx: u32, n_ubatch: u32) -> Result<([Bytes; 2], Bytes), Error> {
         let n_ubatch = n_ubatch.min(n_ctx);
         let params = ContextParams {
             n_ctx,
@@ -297,11 +301,13 @@ impl<'a> Describing<'a> {
         let here = self.device.buffer_type();
         let beside = work(self.index, n_ubatch) + results(self.index, self.options);
         let context = context.map_err(ggml_error(self.index))?;
-        let mut sums = [beside + context.bookkeeping(), Bytes::ZERO];
+        let (mut sums, mut kept) = ([beside + context.bookkeeping(), Bytes::ZERO], Bytes::ZERO);
         for taken in context.taken() {
-            sums[usize::from(taken.kind == here)] += taken.context + taken.compute;
+            let is_here = taken.kind == here;
+            sums[usize::from(is_here)] += taken.context + taken.compute;
+            kept += if is_here { Bytes::ZERO } else { taken.context };
         }
-        Ok(sums)
+        Ok((sums, kept))
     }
 }
 

@@ -12,9 +12,9 @@ use super::{needs, rates};
 use crate::engine::devices::{self, DeviceChoice};
 use crate::engine::error::{ggml_error, model_name};
 use crate::engine::{Error, experience, habits, threads};
-use crate::ggml::{Device, DeviceKind, Threadpool};
+use crate::ggml::{Device, DeviceKind, KvHome, Recall, Threadpool};
 use crate::gguf::Index;
-use crate::plan::{self, Abilities, Needs, Plan, Rates, StreamMode, Touched, Wish};
+use crate::plan::{self, Abilities, Needs, Plan, Pool, Rates, StreamMode, Touched, Wish};
 use crate::probe;
 use crate::units::{Bytes, MIB};
 
@@ -27,6 +27,12 @@ const LEAST_CTX: u32 = 512;
 /// What is left of a GPU's memory for what else will want some, if nobody names a budget: a share of all of it, and at least this.
 const VRAM_SHARE: u64 = 32;
 const VRAM_RESERVE: Bytes = Bytes(256 * MIB.0);
+
+/// What keys and values and activations must take of a GPU's memory to be weighed against blocks. (bytes)
+const MUCH_CONTEXT: Bytes = Bytes(64 * MIB.0);
+
+/// Keys and values are in RAM only where a conversation takes this share of the time by the estimate: it knows less of attention than of weights.
+const WORTH_IT: f64 = 0.95;
 
 /// How often a plan is made again that its context turns out to be too large for.
 const CORRECTIONS: usize = 4;
@@ -343,9 +349,60 @@ impl Problem<'_> {
         Ok(Planned { open_seconds: Some(seconds), measured, ..planned })
     }
 
+    /// The plan of a machine whose GPU computes, with keys and values where they are wanted, or where they are better: in RAM they leave
+    /// their room on the GPU to blocks, and the CPU computes attention.
+    fn for_gpu(&self, device: Device) -> Result<Planned, Error> {
+        let with = |home| {
+            let recall = self.options.recall.at_home(home);
+            let options = LoadOptions { recall, ..self.options.clone() };
+            Problem { options: &options, beside: self.beside.clone(), ..*self }.on_gpu(device)
+        };
+        if self.options.recall.home != KvHome::Auto {
+            return with(self.options.recall.home);
+        }
+        let there = with(KvHome::Gpu);
+        let may_be_better = match &there {
+            Ok(there) => self.may_be_better_in_ram(there),
+            // One without room for its context on the GPU.
+            Err(error) => matches!(error, Error::Plan { .. }),
+        };
+        if !may_be_better {
+            return there;
+        }
+        let here = match with(KvHome::Ram) {
+            Ok(here) => here,
+            // What is refused either way is told what will do.
+            Err(Error::Plan { refusal, model }) if there.is_err() && refusal.pool == Pool::Vram => {
+                return Err(Error::Plan { refusal, model });
+            }
+            Err(_) => return there,
+        };
+        let seconds = |planned: &Planned| {
+            let rates = planned.measured?;
+            Some(plan::conversation(&planned.plan, &rates, Touched::of(self.index)))
+        };
+        match there.as_ref().ok().map(|there| seconds(there).zip(seconds(&here))) {
+            Some(Some((there, here))) if here < there * WORTH_IT => {}
+            Some(_) => return there,
+            None => {}
+        }
+        Ok(here)
+    }
+
+    /// Whether keys and values that leave the GPU would leave room for what is brought to it or computed elsewhere now. States of
+    /// recurrent blocks are small, and computed with more than once.
+    fn may_be_better_in_ram(&self, there: &Planned) -> bool {
+        let plan = &there.plan;
+        let context = plan.gpu.map(|gpu| gpu.context).unwrap_or_default();
+        there.measured.is_some()
+            && context >= MUCH_CONTEXT
+            && self.index.arch_uint("ssm.inner_size").is_none()
+            && !(plan.streamed.is_empty() && plan.by_cpu.is_empty())
+    }
+
     /// The plan of a machine whose GPU computes. What nothing fits by bounds is asked of ggml; what does not fit the GPU is
     /// weighed by what was measured.
-    fn for_gpu(&self, device: Device) -> Result<Planned, Error> {
+    fn on_gpu(&self, device: Device) -> Result<Planned, Error> {
         let Problem { index, options, threads, care, .. } = *self;
         let memory = device.memory();
         let gpu = plan::Gpu {
@@ -367,6 +424,7 @@ impl Problem<'_> {
         let rough = needs::rough_gpu_needs(index, options, &wish, device);
         if let Ok(plan) = solve(&machine, &rough, &HashSet::new())
             && care == Care::Quick
+            && options.recall.home != KvHome::Ram
             && plan.n_ctx == wish.ctx
             && all_here(&plan)
         {
@@ -416,6 +474,12 @@ impl Problem<'_> {
         let cpu = plan::conversation(&without.plan, &without.machine.rates, touched);
         if cpu < plan::conversation(&with.plan, &rates, touched) { without } else { with }
     }
+}
+
+/// How the contexts of a plan keep what they read.
+pub(super) fn recall(options: &LoadOptions, plan: &Plan) -> Recall {
+    let in_ram = plan.kept_in_ram > Bytes::ZERO;
+    options.recall.at_home(if in_ram { KvHome::Ram } else { KvHome::Gpu })
 }
 
 /// What the model was made for, stretched as was asked; `None` if its file does not say.

@@ -179,7 +179,11 @@ impl Report<'_> {
             let kept = self.plan.experts.as_ref().map_or(0, |experts| experts.n_slots);
             shares.push(("experts", slots, of_each_block(kept)));
             shares.push(("staging", staging, "what is read passes through it".to_owned()));
-            shares.push(("context", context, "what the CPU computes of it".to_owned()));
+            let of_it = match self.plan.kept_in_ram > Bytes::ZERO {
+                true => format!("{n_ctx} tokens as {}, and attention", self.kv),
+                false => "what the CPU computes of it".to_owned(),
+            };
+            shares.push(("context", context, of_it));
             shares.retain(|(_, bytes, _)| *bytes > Bytes::ZERO);
         } else {
             shares.push(("embeddings", outside, "and the output matrix".to_owned()));
@@ -224,12 +228,16 @@ impl Report<'_> {
         let resident = self.resident();
         let above = self.plan.experts.as_ref().and_then(|experts| experts.on_device);
         let kept = above.map_or(0, |above| above.n_slots);
+        let of_context = match self.plan.kept_in_ram > Bytes::ZERO {
+            true => format!("activations of {n_ubatch} tokens"),
+            false => format!("{n_ctx} tokens as {}, {n_ubatch} in a pass", self.kv),
+        };
         let mut shares = vec![
             ("output", outside, output.to_owned()),
             ("resident", blocks, resident),
             ("slots", *slot * *n_slots as u64, format!("{n_slots} of {slot}")),
             ("experts", slots.saturating_sub(*slot * *n_slots as u64), of_each_block(kept)),
-            ("context", context, format!("{n_ctx} tokens as {}, {n_ubatch} in a pass", self.kv)),
+            ("context", context, of_context),
             ("driver", driver, "libraries' and kernels' own".to_owned()),
             ("visiting", visiting, "a tensor of the CPU's, in prompts".to_owned()),
         ];

@@ -20,7 +20,8 @@ fn flat(bytes: Bytes) -> ContextCost {
 
 fn needs() -> Needs {
     let (context, driver, shared) = (flat(MIB * 300), flat(MIB * 60), [Bytes::ZERO; 2]);
-    let gpu = GpuNeeds { context, driver, staging: MIB * 64, shared };
+    let kept_in_ram = ContextCost::default();
+    let gpu = GpuNeeds { context, driver, kept_in_ram, staging: MIB * 64, shared };
     Needs { process: MIB * 50, context: flat(MIB * 20), read_ahead: MIB * 16, gpu: Some(gpu) }
 }
 
@@ -434,6 +435,35 @@ fn what_the_gpu_cannot_compute_with_is_in_ram() {
 }
 
 /// A conversation on a GPU that is slower than the CPU takes longer, and is seen to.
+/// A long context in RAM leaves its room to blocks, and the CPU's attention is paid for.
+#[test]
+fn keys_and_values_in_ram_are_weighed() {
+    let index = large();
+    let machine = machine(2e9, 10e9, 2e9, 400e9);
+    let abilities = Abilities {
+        slot_size: &slot_size(&index),
+        expert_region: &|_, _| None,
+        left: &HashSet::new(),
+    };
+    let seconds = |in_ram: bool, kept: Bytes, queries: u32| {
+        let (mut needs, gpu) = (needs(), needs().gpu.unwrap());
+        let on_gpu = if in_ram { Bytes::ZERO } else { kept };
+        let kept_in_ram = if in_ram { flat(kept) } else { ContextCost::default() };
+        needs.context = flat(MIB * 20 + kept.saturating_sub(on_gpu));
+        needs.gpu = Some(GpuNeeds { context: flat(MIB * 300 + on_gpu), kept_in_ram, ..gpu });
+        let plan = solve(&index, &machine, &needs, &wish(GIB * 6, GIB * 64), abilities).unwrap();
+        check(&index, &plan, &HashSet::new());
+        assert_eq!(plan.kept_in_ram, kept.saturating_sub(on_gpu));
+        let touched = Touched { queries, ..Touched::of(&index) };
+        conversation(&plan, &machine.gpu.unwrap().rates, touched)
+    };
+    let gain = |kept, queries| seconds(false, kept, queries) / seconds(true, kept, queries);
+    assert!(gain(GIB * 4, 1) > 1.05, "{}", gain(GIB * 4, 1));
+    assert!((0.98..1.02).contains(&gain(MIB * 128, 1)), "{}", gain(MIB * 128, 1));
+    // Where many queries share a key, attention is more than a CPU can do beside.
+    assert!(gain(GIB * 4, 256) < 0.9, "{}", gain(GIB * 4, 256));
+}
+
 #[test]
 fn a_weak_gpu_is_found_out() {
     let (index, machine) = (large(), machine(2e9, 1e9, 40e9, 60e9));
