@@ -1,5 +1,6 @@
 //! The fuzz targets with inputs that were right before they were changed at random, some thousand of each. `AIRRUN_FUZZ=schema:600` goes
 //! on with one of them for so many seconds; the input under way is in `target/tmp/fuzz-NAME` if that ends the process.
+//! `AIRRUN_FUZZ=inputs:DIR` writes the right inputs of each to `DIR/NAME`, for fuzzers that coverage leads.
 
 #[path = "../../fuzz/src/lib.rs"]
 mod targets;
@@ -268,6 +269,13 @@ fn changed_inputs_are_understood_or_refused() {
     let long = long.as_deref().and_then(|text| text.split_once(':'));
     for (name, target) in targets::TARGETS {
         match long {
+            Some(("inputs", to)) => {
+                let to = Path::new(to).join(name);
+                std::fs::create_dir_all(&to).unwrap();
+                for (i, input) in seeds(name).iter().enumerate() {
+                    std::fs::write(to.join(i.to_string()), input).unwrap();
+                }
+            }
             Some((wanted, seconds)) if wanted == name => {
                 let time = Duration::from_secs(seconds.parse().unwrap());
                 let kept = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("fuzz-{name}"));
