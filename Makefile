@@ -15,7 +15,7 @@ MODEL ?= models/tiny-chat-q4_k_m.gguf
 
 # The software Vulkan device of Mesa (one per kind of processor that programs may be for), and the tests that run on it.
 LAVAPIPE ?= $$(echo /usr/share/vulkan/icd.d/lvp_icd*.json | tr ' ' :)
-VULKAN_TESTS ?= stream:: archs:: golden:: devices:: experts::
+VULKAN_TESTS ?= stream:: archs:: golden:: devices:: experts:: cards::
 # Of the tiny models, one of so many is tried besides one of each kind, because most need shaders of their own; 1 tries all of them.
 VULKAN_EVERY ?= 16
 SHADERS = $(abspath $(TARGET))/vulkan-shaders

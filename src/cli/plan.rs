@@ -32,6 +32,7 @@ pub(crate) fn run(args: &PlanArgs, printer: &Printer) -> anyhow::Result<ExitStat
     let report = Report {
         name: &printable(index.name().as_bytes()),
         device: &planned.device(),
+        further: &planned.further_devices(),
         weights: index.bytes(),
         plan: &planned.plan,
         rates: &forecast.rates,

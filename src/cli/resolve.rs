@@ -49,7 +49,7 @@ pub(crate) fn open(found: models::Found) -> anyhow::Result<Chosen> {
 /// What the engine is told.
 pub(crate) fn load_options(args: &LoadArgs) -> LoadOptions {
     LoadOptions {
-        device: args.device,
+        device: args.device.clone(),
         stream: match args.stream {
             StreamArg::Auto => StreamMode::Auto,
             StreamArg::Always => StreamMode::Always,

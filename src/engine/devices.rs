@@ -1,6 +1,7 @@
 //! The devices that can compute: what there is, and which one is meant. Choosing starts no driver that was not asked for by
 //! being built in, and measures nothing; only [`list`] does, for people who want to know.
 
+use std::collections::HashSet;
 use std::str::FromStr;
 
 use super::Error;
@@ -9,19 +10,19 @@ use crate::probe::link::{self, Link};
 use crate::units::{Bytes, Rate};
 
 /// What computes, as the user says it.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum DeviceChoice {
-    /// The first GPU with memory and processors of its own; the CPU if there is none.
+    /// The first GPU with memory and processors of its own, and further ones of its kind; the CPU if there is none.
     #[default]
     Auto,
     /// The CPU.
     Cpu,
-    /// A GPU.
-    Gpu {
+    /// GPUs of one kind: the one that weights may stream to, and further ones, which may hold blocks. There is one at least.
+    Gpus {
         /// The kind of driver.
         backend: GpuBackend,
-        /// Its number among those; the first if nothing is said.
-        number: Option<usize>,
+        /// The number of each among those, all different; the first if nothing is said.
+        numbers: Vec<Option<usize>>,
     },
 }
 
@@ -70,11 +71,17 @@ impl GpuBackend {
 
 impl std::fmt::Display for DeviceChoice {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match *self {
+        let name = |backend: GpuBackend, number: &Option<usize>| match number {
+            None => backend.name().to_owned(),
+            Some(n) => format!("{}:{n}", backend.name()),
+        };
+        match self {
             DeviceChoice::Auto => f.write_str("auto"),
             DeviceChoice::Cpu => f.write_str("cpu"),
-            DeviceChoice::Gpu { backend, number: None } => f.write_str(backend.name()),
-            DeviceChoice::Gpu { backend, number: Some(n) } => write!(f, "{}:{n}", backend.name()),
+            DeviceChoice::Gpus { backend, numbers } => {
+                let names: Vec<String> = numbers.iter().map(|n| name(*backend, n)).collect();
+                f.write_str(&names.join(","))
+            }
         }
     }
 }
@@ -83,20 +90,35 @@ impl FromStr for DeviceChoice {
     type Err = String;
 
     fn from_str(text: &str) -> Result<DeviceChoice, String> {
-        let (name, number) = match text.split_once(':') {
-            Some((name, number)) => (name, Some(number)),
-            None => (text, None),
-        };
-        match (name, number) {
-            ("auto", None) => return Ok(DeviceChoice::Auto),
-            ("cpu", None) => return Ok(DeviceChoice::Cpu),
+        match text {
+            "auto" => return Ok(DeviceChoice::Auto),
+            "cpu" => return Ok(DeviceChoice::Cpu),
             _ => {}
         }
-        let backend = GpuBackend::ALL.into_iter().find(|b| b.name() == name);
-        let backend = backend.ok_or("must be auto, cpu, cuda, vulkan or metal")?;
-        let number = number.map(|n| n.parse().map_err(|_| format!("'{n}' is not a number")));
-        Ok(DeviceChoice::Gpu { backend, number: number.transpose()? })
+        let names = text.split(',').map(gpu_name).collect::<Result<Vec<_>, _>>()?;
+        let backend = names[0].0;
+        if names.iter().any(|(other, _)| *other != backend) {
+            return Err("names GPUs of several kinds".to_owned());
+        }
+        let numbers: Vec<Option<usize>> = names.into_iter().map(|(_, number)| number).collect();
+        let different: HashSet<usize> = numbers.iter().map(|n| n.unwrap_or(0)).collect();
+        if different.len() < numbers.len() {
+            return Err("names a GPU twice".to_owned());
+        }
+        Ok(DeviceChoice::Gpus { backend, numbers })
     }
+}
+
+/// `cuda:1` or `cuda`.
+fn gpu_name(text: &str) -> Result<(GpuBackend, Option<usize>), String> {
+    let (name, number) = match text.split_once(':') {
+        Some((name, number)) => (name, Some(number)),
+        None => (text, None),
+    };
+    let backend = GpuBackend::ALL.into_iter().find(|b| b.name() == name);
+    let backend = backend.ok_or("must be auto, cpu, cuda, vulkan or metal")?;
+    let number = number.map(|n| n.parse().map_err(|_| format!("'{n}' is not a number")));
+    Ok((backend, number.transpose()?))
 }
 
 /// A GPU that this build can compute on.
@@ -136,24 +158,31 @@ fn is_software(device: Device) -> bool {
     SOFTWARE.iter().any(|name| description.contains(name))
 }
 
-/// The GPU that `choice` means; `None` is the CPU. A GPU that computes from the machine's memory, or is made of the CPU, is taken
-/// only if it is named: it brings nothing that the CPU lacks.
-pub(super) fn choose(choice: DeviceChoice) -> Result<Option<Device>, Error> {
-    if choice == DeviceChoice::Cpu {
-        return Ok(None);
-    }
-    let gpus = gpus();
-    let DeviceChoice::Gpu { backend, number } = choice else {
-        let brings_more = |d: Device| d.kind() == DeviceKind::Gpu && !is_software(d);
-        return Ok(gpus.iter().map(|g| g.device).find(|&d| brings_more(d)));
+/// The GPUs that `choice` means, the one that weights may stream to first; none is the CPU. A GPU that computes from the machine's
+/// memory, or is made of the CPU, is taken only if it is named: it brings nothing that the CPU lacks.
+pub(super) fn choose(choice: &DeviceChoice) -> Result<Vec<Device>, Error> {
+    let (backend, numbers) = match choice {
+        DeviceChoice::Cpu => return Ok(Vec::new()),
+        DeviceChoice::Auto => {
+            let brings_more =
+                |g: &Gpu| g.device.kind() == DeviceKind::Gpu && !is_software(g.device);
+            let gpus: Vec<Gpu> = gpus().into_iter().filter(brings_more).collect();
+            let of_a_kind = gpus.iter().filter(|g| g.backend == gpus[0].backend);
+            return Ok(of_a_kind.map(|g| g.device).collect());
+        }
+        DeviceChoice::Gpus { backend, numbers } => (*backend, numbers),
     };
-    let number = number.unwrap_or(0);
-    let found = gpus.iter().find(|g| g.backend == backend && g.number == number);
-    found.map(|g| Some(g.device)).ok_or_else(|| no_such_device(choice, backend, &gpus))
+    let gpus = gpus();
+    let device = |number: &Option<usize>| {
+        let number = number.unwrap_or(0);
+        let found = gpus.iter().find(|g| g.backend == backend && g.number == number);
+        found.map(|g| g.device).ok_or_else(|| no_such_device(choice, backend, &gpus))
+    };
+    numbers.iter().map(device).collect()
 }
 
 /// Why there is no such device, and what there is.
-fn no_such_device(choice: DeviceChoice, backend: GpuBackend, gpus: &[Gpu]) -> Error {
+fn no_such_device(choice: &DeviceChoice, backend: GpuBackend, gpus: &[Gpu]) -> Error {
     let name = backend.name();
     let why = if !backend.is_built_in() {
         format!("this build of airrun knows no {name}")
@@ -203,7 +232,7 @@ pub struct Listed {
 ///
 /// ggml has no CPU device.
 pub fn list() -> Result<Vec<Listed>, Error> {
-    let auto = choose(DeviceChoice::Auto)?;
+    let auto = choose(&DeviceChoice::Auto)?;
     let mut list: Vec<Listed> = gpus()
         .into_iter()
         .map(|gpu| {
@@ -218,7 +247,7 @@ pub fn list() -> Result<Vec<Listed>, Error> {
                 link: link::link(gpu.device),
                 upload: upload.map(|u| u.rate),
                 pinned: upload.map(|u| u.pinned),
-                auto: auto == Some(gpu.device),
+                auto: auto.contains(&gpu.device),
             }
         })
         .collect();
@@ -233,7 +262,7 @@ pub fn list() -> Result<Vec<Listed>, Error> {
         link: None,
         upload: None,
         pinned: None,
-        auto: auto.is_none(),
+        auto: auto.is_empty(),
     });
     Ok(list)
 }
@@ -244,10 +273,22 @@ mod tests {
 
     #[test]
     fn choices_are_read_and_written() {
-        for text in ["auto", "cpu", "cuda", "cuda:1", "vulkan", "vulkan:12", "metal"] {
+        let several = ["cuda:0,cuda:1", "vulkan:2,vulkan:0,vulkan:1", "vulkan,vulkan:1"];
+        let one = ["auto", "cpu", "cuda", "cuda:1", "vulkan", "vulkan:12", "metal"];
+        for text in several.into_iter().chain(one) {
             assert_eq!(text.parse::<DeviceChoice>().unwrap().to_string(), text);
         }
-        for text in ["", "gpu", "cpu:0", "auto:1", "cuda:", "cuda:x", "cuda:-1", "CUDA", ":0"] {
+        let others = [
+            "cuda:0,",
+            ",",
+            "cuda:0,vulkan:0",
+            "cuda:1,cuda:1",
+            "cuda,cuda:0",
+            "auto,cuda:0",
+            "cpu,cuda",
+        ];
+        let one = ["", "gpu", "cpu:0", "auto:1", "cuda:", "cuda:x", "cuda:-1", "CUDA", ":0"];
+        for text in others.into_iter().chain(one) {
             assert!(text.parse::<DeviceChoice>().is_err(), "{text}");
         }
     }
@@ -256,7 +297,7 @@ mod tests {
     fn what_is_not_built_in_is_refused_by_name() {
         let absent = GpuBackend::ALL.into_iter().find(|b| !b.is_built_in());
         let Some(backend) = absent else { return };
-        let error = choose(DeviceChoice::Gpu { backend, number: Some(3) }).unwrap_err();
+        let error = choose(&DeviceChoice::Gpus { backend, numbers: vec![Some(3)] }).unwrap_err();
         let text = error.to_string();
         assert!(text.contains(&format!("'{}:3'", backend.name())), "{text}");
         assert!(error.hint().unwrap().contains("cpu"), "{error:?}");

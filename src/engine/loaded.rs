@@ -57,8 +57,10 @@ pub(super) struct Loaded {
     pub(super) reader: Option<String>,
     /// What computes, for people.
     pub(super) device: String,
-    /// The GPU that computes, and what it had free before the model was loaded.
-    pub(super) gpu: Option<(Device, Bytes)>,
+    /// What `--device` calls the further GPUs that hold blocks, in the order of [`Plan::further`].
+    pub(super) further: Vec<String>,
+    /// The GPUs that compute, and what each had free before the model was loaded.
+    pub(super) gpus: Vec<(Device, Bytes)>,
 }
 
 /// Who guesses how texts go on: they themselves, and a model.
@@ -215,10 +217,16 @@ impl Engine {
         self.0.device.split(' ').next().unwrap_or_default()
     }
 
-    /// What of the GPU's memory was taken since before the model was loaded, as its driver says: by this program, if nobody else
+    /// What of the GPUs' memory was taken since before the model was loaded, as their drivers say: by this program, if nobody else
     /// uses it. None where the CPU computes.
     pub fn device_memory(&self) -> Option<Bytes> {
-        self.0.gpu.map(|(gpu, free)| free.saturating_sub(gpu.memory().free))
+        let taken = self.0.gpus.iter().map(|(gpu, free)| free.saturating_sub(gpu.memory().free));
+        (!self.0.gpus.is_empty()).then(|| taken.sum())
+    }
+
+    /// What `--device` calls the further GPUs that hold blocks, in the order of [`Plan::further`].
+    pub fn further_devices(&self) -> &[String] {
+        &self.0.further
     }
 
     /// One line: device, threads, what streams and how.
@@ -231,10 +239,14 @@ impl Engine {
             None => format!("CPU, {threads}"),
         };
         let all = plan.blocks.len();
+        let held = self.0.further.iter().zip(&plan.further);
+        let held =
+            held.map(|(name, held)| format!(", {} of {all} blocks on {name}", held.blocks.len()));
         let by_cpu = match plan.count(Tier::Cpu) {
             0 => String::new(),
             n => format!(", {n} of {all} blocks computed by the CPU with {threads}"),
         };
+        let by_cpu = held.chain([by_cpu]).collect::<String>();
         let streams = match (plan.streamed.is_empty(), by_cpu.is_empty(), reader) {
             (true, true, _) => ", all resident".to_owned(),
             (true, false, _) => String::new(),

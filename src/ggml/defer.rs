@@ -36,18 +36,21 @@ pub struct Deferred {
 
 impl Model {
     /// Loads a model from a virtual file, but for the bytes of the tensors called as `wanted` says that come into memory of the CPU's or
-    /// of `device`'s.
+    /// of the `devices`'.
     pub fn load_deferring(
         file: VirtualFile,
         params: &ModelParams,
         on_progress: OnProgress<'_>,
-        device: Device,
+        devices: &[Device],
         wanted: HashSet<String>,
     ) -> Result<Unfilled, Error> {
         let cpu = Device::cpu()?;
         let mut kinds = cpu.extra_buffer_types();
-        kinds.extend([cpu.buffer_type(), device.buffer_type()]);
-        kinds.extend(device.host_buffer_type());
+        kinds.push(cpu.buffer_type());
+        for device in devices {
+            kinds.push(device.buffer_type());
+            kinds.extend(device.host_buffer_type());
+        }
         let (model, tensors) =
             deferring(&kinds, wanted, || Model::load_virtual(file, params, on_progress))?;
         Ok(Unfilled { model, tensors })

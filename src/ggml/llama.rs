@@ -28,8 +28,9 @@ pub type Keep = Option<Arc<dyn Any + Send + Sync>>;
 /// How a model is loaded.
 #[derive(Clone, Debug, Default)]
 pub struct ModelParams {
-    /// The device that runs all layers; the CPU if none.
-    pub device: Option<Device>,
+    /// The devices that run the layers, in the order of computation, each with how many it does: what comes after the last layer
+    /// counts as one more. The CPU if there are none.
+    pub devices: Vec<(Device, usize)>,
     /// Regular expressions (ECMAScript) on tensor names, and the buffer type of the tensors that match; the first match counts.
     pub overrides: Vec<(String, BufferType)>,
     /// Lets ggml repack weights for this CPU's instructions where it can.
@@ -135,8 +136,18 @@ impl Model {
         (token >= 0).then_some(token)
     }
 
-    /// The names of its tensors that libllama put into memory of other kinds.
+    /// The names of its tensors that libllama put into memory of other kinds. A tensor may be there twice, here and elsewhere.
     pub fn outside_of(&self, kind: BufferType) -> HashSet<String> {
+        self.tensors(|of| of != kind)
+    }
+
+    /// The names of its tensors that libllama put into memory of this kind.
+    pub fn inside_of(&self, kind: BufferType) -> HashSet<String> {
+        self.tensors(|of| of == kind)
+    }
+
+    /// The names of its tensors in memory of the kinds that are `wanted`.
+    fn tensors(&self, wanted: impl Fn(BufferType) -> bool) -> HashSet<String> {
         // SAFETY: a valid model; without room, only the number comes back.
         let n = unsafe { sys::ggml_sys_model_tensors(self.0.as_ptr(), std::ptr::null_mut(), 0) };
         let mut tensors = vec![std::ptr::null(); n];
@@ -146,7 +157,8 @@ impl Model {
             // SAFETY: tensors of this model, which have a buffer, of which even that of a described model has a type.
             unsafe {
                 let buffer = tensor.as_ref()?.buffer.as_ref()?;
-                (buffer.buft != kind.0.as_ptr()).then(|| super::owned((*tensor).name.as_ptr()))
+                let kind = BufferType(NonNull::new(buffer.buft)?);
+                wanted(kind).then(|| super::owned((*tensor).name.as_ptr()))
             }
         };
         tensors.iter().filter_map(name).collect()
@@ -181,6 +193,7 @@ fn with_params<T>(
         .iter()
         .map(|(pattern, _)| CString::new(pattern.as_str()).unwrap_or_default())
         .collect();
+    let alone = c"^$";
     let mut overrides: Vec<_> = patterns
         .iter()
         .zip(&params.overrides)
@@ -189,17 +202,30 @@ fn with_params<T>(
             buft: buft.0.as_ptr(),
         })
         .collect();
+    // Several devices would compute several batches at a time, with buffers for each, where nothing is overridden; there is one batch.
+    if let (true, Some((device, _))) = (overrides.is_empty(), params.devices.get(1)) {
+        let (pattern, buft) = (alone.as_ptr(), device.buffer_type().0.as_ptr());
+        overrides.push(sys::llama_model_tensor_buft_override { pattern, buft });
+    }
     overrides.push(sys::llama_model_tensor_buft_override {
         pattern: std::ptr::null(),
         buft: std::ptr::null_mut(),
     });
-    let mut devices: Vec<_> = params.device.iter().map(|d| d.0.as_ptr()).collect();
+    let mut devices: Vec<_> = params.devices.iter().map(|(d, _)| d.0.as_ptr()).collect();
     devices.push(std::ptr::null_mut());
+    // libllama reads a share for each device that there could be. Whole numbers of layers divide without a remainder worth a layer.
+    let mut shares = vec![0.0_f32; most_devices().max(params.devices.len())];
+    for (share, (_, layers)) in shares.iter_mut().zip(&params.devices) {
+        #[expect(clippy::cast_precision_loss, reason = "few layers")]
+        let layers = *layers as f32;
+        *share = layers;
+    }
     // SAFETY: no arguments; returns plain data.
     let mut raw = unsafe { sys::llama_model_default_params() };
     raw.devices = devices.as_mut_ptr();
     raw.tensor_buft_overrides = overrides.as_ptr();
-    raw.n_gpu_layers = if params.device.is_some() { i32::MAX } else { 0 };
+    raw.n_gpu_layers = if params.devices.is_empty() { 0 } else { i32::MAX };
+    raw.tensor_split = if params.devices.len() > 1 { shares.as_ptr() } else { std::ptr::null() };
     raw.split_mode = sys::LLAMA_SPLIT_MODE_LAYER;
     raw.load_mode = sys::LLAMA_LOAD_MODE_NONE;
     raw.use_extra_bufts = params.repack;
@@ -207,6 +233,12 @@ fn with_params<T>(
     raw.progress_callback = Some(report);
     raw.progress_callback_user_data = (&raw const on_progress).cast_mut().cast();
     body(raw)
+}
+
+/// How many devices libllama has room for.
+fn most_devices() -> usize {
+    // SAFETY: no arguments; returns a constant.
+    unsafe { sys::llama_max_devices() }
 }
 
 /// A model's vocabulary.

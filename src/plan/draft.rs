@@ -3,9 +3,11 @@
 
 use super::cut::{Cut, Part};
 use super::experts::Experts;
+use super::further::{Held, share_of};
+use super::machine::MOST_FURTHER;
 use super::problem::Problem;
 use super::refusal::{Pool, Refusal};
-use super::{GpuMemory, Memory, Placed, Plan, Tier, Unit};
+use super::{Cost, GpuMemory, Memory, Placed, Plan, Rates, Tier, Unit};
 use crate::units::Bytes;
 
 /// What the CPU computes of its blocks, where a GPU computes the others.
@@ -25,6 +27,8 @@ pub(super) struct Draft<'a> {
     pub(super) streams: Vec<bool>,
     /// Of each block, [`Tier::Cpu`], or where what of it streams is at home: [`Tier::Host`] or [`Tier::Streamed`].
     pub(super) homes: Vec<Tier>,
+    /// The last blocks, which further GPUs hold: nothing of them streams, and they have no other home.
+    pub(super) held: Held,
     /// What the CPU computes of its blocks.
     pub(super) share: Share,
     /// Whether what computes the blocks computes the output matrix, too.
@@ -34,9 +38,9 @@ pub(super) struct Draft<'a> {
 }
 
 impl Draft<'_> {
-    /// Whether the CPU computes a part of the model beside a GPU.
+    /// Whether the CPU or further GPUs compute a part of the model beside a GPU.
     fn is_shared(&self) -> bool {
-        !self.output_here || self.homes.contains(&Tier::Cpu)
+        !self.output_here || self.homes.contains(&Tier::Cpu) || self.held.n() > 0
     }
 
     /// The bytes of each block that stream; `None` where nothing does.
@@ -58,9 +62,17 @@ pub(super) struct Taken {
     pub(super) slot: Bytes,
     /// Bytes that the CPU computes with beside a GPU.
     pub(super) by_cpu: Bytes,
+    /// Bytes of the blocks that each further GPU holds.
+    pub(super) held: [Bytes; MOST_FURTHER],
 }
 
 impl Taken {
+    /// What computes what comes after the blocks, if the CPU does not.
+    pub(super) fn after(&self, rates: &Rates) -> Cost {
+        let first = self.held.iter().position(|len| *len > Bytes::ZERO);
+        first.map_or(rates.resident, |number| rates.of_further(number))
+    }
+
     /// By how much the RAM is too small.
     pub(super) fn over_ram(&self) -> Bytes {
         self.ram.peak().saturating_sub(self.ram.budget)
@@ -101,7 +113,12 @@ impl Sums {
     fn of(draft: &Draft<'_>) -> Sums {
         let mut sums = Sums::default();
         let mut parts = draft.cut.parts.iter().zip(&draft.streams);
-        for (block, home) in draft.cut.blocks.iter().zip(&draft.homes) {
+        let n = draft.cut.blocks.len() - draft.held.n();
+        for block in &draft.cut.blocks[n..] {
+            sums.left += block.left;
+            sums.largest = sums.largest.max(block.largest);
+        }
+        for (block, home) in draft.cut.blocks[..n].iter().zip(&draft.homes) {
             let parts = parts.by_ref().take(block.units.len());
             if *home == Tier::Cpu {
                 parts.for_each(drop);
@@ -159,20 +176,23 @@ impl Problem<'_> {
             // libllama repacks a tensor out of a buffer as large as itself.
             let staged = if self.wish.repack { largest } else { Bytes::ZERO };
             ram.loading = staged + self.needs.read_ahead.min(ram.outside + ram.blocks);
-            return Taken { ram, gpu: None, slot: sums.slot, by_cpu: Bytes::ZERO };
+            let held = [Bytes::ZERO; MOST_FURTHER];
+            return Taken { ram, gpu: None, slot: sums.slot, by_cpu: Bytes::ZERO, held };
         };
+        // Further GPUs have what their blocks keep, and what comes after them.
+        let (n, n_held) = (draft.cut.blocks.len(), draft.held.n());
+        let elsewhere = share_of(needs.kept.at(ctx, draft.n_ubatch), n_held, n);
+        let after = if n_held > 0 { Bytes::ZERO } else { self.after(draft.output_here) };
         let mut gpu = GpuMemory {
             budget: self.vram,
-            outside: outside.others,
+            outside: after,
             blocks: sums.here,
             slots,
-            context: needs.context.at(ctx, draft.n_ubatch),
+            context: needs.context.at(ctx, draft.n_ubatch).saturating_sub(elsewhere),
             driver: needs.driver.at(ctx, draft.n_ubatch),
             visiting: sums.visiting,
         };
-        if draft.output_here {
-            gpu.outside += outside.output_len;
-        } else {
+        if !draft.output_here {
             ram.outside += outside.output_len;
             gpu.visiting = gpu.visiting.max(outside.output_len);
         }
@@ -186,7 +206,8 @@ impl Problem<'_> {
         ram.staging = if sums.streams { needs.staging } else { Bytes::ZERO };
         // libllama reads a tensor into RAM before it is the GPU's.
         ram.loading = largest + self.needs.read_ahead;
-        Taken { ram, gpu: Some(gpu), slot: sums.slot, by_cpu: sums.by_cpu }
+        let held = draft.held.bytes();
+        Taken { ram, gpu: Some(gpu), slot: sums.slot, by_cpu: sums.by_cpu, held }
     }
 
     /// The plan of a draft that fits, and takes so much.
@@ -208,6 +229,7 @@ impl Problem<'_> {
                 .gpu
                 .map(|needs| needs.kept_in_ram.at(self.wish.ctx, draft.n_ubatch))
                 .unwrap_or_default(),
+            further: draft.held.by(draft.cut.blocks.len()),
             promised: self.wish.ram.is_some(),
         };
         let mut streams = draft.streams.as_slice();

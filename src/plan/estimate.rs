@@ -3,7 +3,7 @@
 
 use super::pipeline::{Step, play, seconds_per_pass, steps};
 use super::{Plan, Rates, Touched};
-use crate::units::Rate;
+use crate::units::{Bytes, Rate};
 
 /// What holds a run back.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
@@ -111,7 +111,8 @@ pub fn estimate(plan: &Plan, rates: &Rates, touched: Touched, n_prompt: u32) -> 
     };
     let n_prompt = n_prompt.max(1);
     let prompt = speed(n_prompt, plan.n_ubatch.clamp(1, n_prompt), Bottleneck::Compute);
-    let on_gpu = plan.gpu.map(|gpu| gpu.outside + gpu.blocks).unwrap_or_default();
+    let on_gpus = plan.gpu.iter().chain(plan.further.iter().map(|held| &held.memory));
+    let on_gpu: Bytes = on_gpus.map(|gpu| gpu.outside + gpu.blocks).sum();
     let resident = plan.memory.outside + plan.memory.blocks + on_gpu;
     let load_seconds = rates.open_seconds + rates.disk.seconds(resident);
     Estimate {

@@ -1,6 +1,8 @@
 //! A table of plans: machines, models and budgets, what lives where, and what that takes by the estimate. Whoever changes how plans are
 //! made reads in the difference what became faster, and what slower. It asks no machine anything.
 
+mod cards;
+
 use std::cell::Cell;
 use std::collections::HashSet;
 use std::fmt::Write as _;
@@ -10,8 +12,9 @@ use std::time::{Duration, Instant};
 use super::problem::Problem;
 use super::solve::solve_counting;
 use super::{
-    Abilities, Beside, ContextCost, Cost, ExpertRoom, Gpu, GpuNeeds, Machine, Needs, Plan, Rates,
-    Refusal, StreamMode, Tier, Touched, Wish, conversation, estimate, pass_seconds,
+    Abilities, Beside, ContextCost, Cost, ExpertRoom, Further, Gpu, GpuNeeds, HeldBy, MOST_FURTHER,
+    Machine, Needs, Plan, Rates, Refusal, StreamMode, Tier, Touched, Wish, conversation, estimate,
+    pass_seconds,
 };
 use crate::gguf::{Block, GgmlType, Index, Metadata, Place, Stack, TensorInfo, Value};
 use crate::units::{Bytes, GIB, KIB, MIB, Rate};
@@ -185,9 +188,15 @@ fn cpu_rates(disk: f64, one: f64, many: f64) -> Rates {
 /// The same with a GPU, behind a link.
 fn gpu(cpu: Rates, link: f64, one: f64, many: f64) -> Gpu {
     let cost = Cost { one: Rate(one * 1e9), many: Rate(many * 1e9) };
-    let beside = Beside { link: Rate(link * 1e9), cpu: cpu.streamed };
+    let beside = Beside { link: Rate(link * 1e9), cpu: cpu.streamed, further: Further::default() };
     let rates = Rates { resident: cost, streamed: cost, gpu: Some(beside), ..cpu };
-    Gpu { free: GIB * 1024, reserve: Bytes::ZERO, shares_ram: false, rates }
+    Gpu {
+        free: GIB * 1024,
+        reserve: Bytes::ZERO,
+        shares_ram: false,
+        rates,
+        further: Further::default(),
+    }
 }
 
 /// Machines by name, those with GPUs last. The first is that of `bench/runs/2026-11-20-xeon-2c`.
@@ -211,6 +220,12 @@ fn context(model: &Model) -> ContextCost {
     ContextCost { ctx: [256, 4096], ubatch: [32, 2048], bytes }
 }
 
+/// What is kept of texts of that.
+fn kept(model: &Model) -> ContextCost {
+    let bytes = [[MIB * 5; 2], [MIB * 70; 2]].map(|row| row.map(|bytes| bytes * model.wide));
+    ContextCost { ctx: [256, 4096], ubatch: [32, 2048], bytes }
+}
+
 fn needs(model: &Model, machine: &Machine) -> Needs {
     let flat = |bytes| ContextCost { ctx: [4096; 2], ubatch: [512; 2], bytes: [[bytes; 2]; 2] };
     let with_gpu = GpuNeeds {
@@ -219,6 +234,8 @@ fn needs(model: &Model, machine: &Machine) -> Needs {
         kept_in_ram: ContextCost::default(),
         staging: MIB * 64,
         shared: [MIB * 8; 2],
+        kept: kept(model),
+        more: [Bytes::ZERO; MOST_FURTHER],
     };
     Needs {
         process: MIB * 50,
@@ -276,8 +293,12 @@ fn describe(plan: &Plan, rates: &Rates, touched: Touched) -> String {
         (Tier::Streamed, "from disk"),
     ];
     for (tier, name) in tiers {
-        if plan.count(tier) > 0 {
-            let _ = write!(out, "{} {name} {}, ", plan.count(tier), plan.bytes(tier));
+        let (count, bytes) = match tier {
+            Tier::Resident => (plan.count_here(), plan.bytes_here()),
+            tier => (plan.count(tier), plan.bytes(tier)),
+        };
+        if count > 0 {
+            let _ = write!(out, "{count} {name} {bytes}, ");
         }
     }
     if plan.count_partly() > 0 {

@@ -7,6 +7,12 @@ use super::StreamMode;
 use crate::gguf::{GgmlType, Index};
 use crate::units::{Bytes, Rate, most};
 
+/// How many further GPUs a plan counts with at most.
+pub const MOST_FURTHER: usize = 7;
+
+/// A value for each further GPU that there is, in the order in which they are filled.
+pub type Further<T> = [Option<T>; MOST_FURTHER];
+
 /// What the machine offers.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Machine {
@@ -31,6 +37,8 @@ pub struct Gpu {
     pub shares_ram: bool,
     /// What was measured of it and around it: [`Rates::gpu`] is there.
     pub rates: Rates,
+    /// Of further GPUs, which hold whole blocks, what may be used of their memory.
+    pub further: Further<Bytes>,
 }
 
 /// What the user wants.
@@ -74,6 +82,15 @@ impl Needs {
         Needs { gpu, ..self }
     }
 
+    /// With so much more for contexts on each further GPU.
+    #[must_use]
+    pub fn plus_further(self, more: [Bytes; MOST_FURTHER]) -> Needs {
+        let mut gpu = self.gpu;
+        let all = gpu.iter_mut().flat_map(|gpu| &mut gpu.more).zip(more);
+        all.for_each(|(bytes, more)| *bytes += more);
+        Needs { gpu, ..self }
+    }
+
     /// With a context that takes so much less where it is computed.
     #[must_use]
     pub fn with_less_context(self, saved: Bytes) -> Needs {
@@ -83,7 +100,8 @@ impl Needs {
         };
         match self.gpu {
             Some(gpu) => {
-                Needs { gpu: Some(GpuNeeds { context: less(gpu.context), ..gpu }), ..self }
+                let (context, kept) = (less(gpu.context), less(gpu.kept));
+                Needs { gpu: Some(GpuNeeds { context, kept, ..gpu }), ..self }
             }
             None => Needs { context: less(self.context), ..self },
         }
@@ -101,8 +119,12 @@ pub struct GpuNeeds {
     pub kept_in_ram: ContextCost,
     /// Pinned buffers in RAM that what is read from disk passes through.
     pub staging: Bytes,
-    /// What contexts take more, in RAM and on the GPU, where the CPU computes a part of the model.
+    /// What contexts take more, in RAM and on the GPU, where the CPU or further GPUs compute a part of the model.
     pub shared: [Bytes; 2],
+    /// Of `context`, what is kept of texts: blocks on further GPUs have theirs there.
+    pub kept: ContextCost,
+    /// What contexts take more of each further GPU than their blocks' share of what is kept, and the rest of `context`.
+    pub more: [Bytes; MOST_FURTHER],
 }
 
 /// The bytes of a context as a function of its length and batch, linear in each: exact where it was measured, and not less
@@ -255,6 +277,12 @@ impl Rates {
         known.unwrap_or(self.disk)
     }
 
+    /// What GPU number `further` of the further ones computes.
+    pub fn of_further(&self, number: usize) -> Cost {
+        let known = self.gpu.and_then(|beside| beside.further.get(number).copied().flatten());
+        known.unwrap_or(self.resident)
+    }
+
     /// The same machine with a disk that takes no time.
     #[must_use]
     pub fn without_disk(self) -> Rates {
@@ -269,6 +297,17 @@ pub struct Beside {
     pub link: Rate,
     /// What the CPU computes meanwhile, with weights as they are in the file.
     pub cpu: Cost,
+    /// What further GPUs compute; the same as the first, where that is not known.
+    #[serde(skip_serializing_if = "is_nothing", serialize_with = "those_there")]
+    pub further: Further<Cost>,
+}
+
+fn is_nothing(further: &Further<Cost>) -> bool {
+    further.iter().all(Option::is_none)
+}
+
+fn those_there<S: serde::Serializer>(further: &Further<Cost>, to: S) -> Result<S::Ok, S::Error> {
+    to.collect_seq(further.iter().flatten())
 }
 
 impl Cost {

@@ -12,6 +12,7 @@ mod draft;
 pub mod drafts;
 pub mod estimate;
 pub mod experts;
+mod further;
 #[cfg(test)]
 mod golden;
 mod limits;
@@ -32,12 +33,16 @@ pub use estimate::{
     pass_seconds,
 };
 pub use experts::{ExpertBlock, ExpertRoom, Experts, OnDevice, Seen};
-pub use machine::{Beside, ContextCost, Cost, Gpu, GpuNeeds, Kind, Machine, Needs, Rates, Wish};
+pub use machine::{
+    Beside, ContextCost, Cost, Further, Gpu, GpuNeeds, Kind, MOST_FURTHER, Machine, Needs, Rates,
+    Wish,
+};
 pub use refusal::{Pool, Refusal};
 pub use solve::solve;
 pub use touched::Touched;
 
 use std::collections::HashSet;
+use std::ops::Range;
 
 use crate::gguf::{Block, Index, Place};
 use crate::units::Bytes;
@@ -171,6 +176,17 @@ impl GpuMemory {
     }
 }
 
+/// A further GPU, and what it holds.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HeldBy {
+    /// Which of [`Gpu::further`] it is.
+    pub number: usize,
+    /// The blocks, whole and in a row: indices into [`Plan::blocks`].
+    pub blocks: Range<usize>,
+    /// What its memory is used for.
+    pub memory: GpuMemory,
+}
+
 /// Where everything will live.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Plan {
@@ -198,6 +214,9 @@ pub struct Plan {
     pub gpu: Option<GpuMemory>,
     /// What of the context in RAM is keys and values of blocks that a GPU computes: the CPU computes attention then.
     pub kept_in_ram: Bytes,
+    /// Further GPUs that hold blocks. The first has the last blocks and what comes after them, each other the blocks before; the streams
+    /// are all to the other GPU.
+    pub further: Vec<HeldBy>,
     /// Whether the budget was given by the user, and thus is a promise.
     pub promised: bool,
 }
@@ -234,6 +253,7 @@ impl Plan {
             memory: Memory::default(),
             gpu: None,
             kept_in_ram: Bytes::ZERO,
+            further: Vec::new(),
             promised: false,
         }
     }
@@ -283,6 +303,23 @@ impl Plan {
             (false, _) => Bytes::ZERO,
         };
         self.blocks.iter().map(share).sum()
+    }
+
+    /// The further GPU that holds block `i`, if one does.
+    pub fn held_by(&self, i: usize) -> Option<&HeldBy> {
+        self.further.iter().find(|held| held.blocks.contains(&i))
+    }
+
+    /// How many blocks live whole on the GPU that others stream to, or in RAM where the CPU computes.
+    pub fn count_here(&self) -> usize {
+        self.count(Tier::Resident)
+            - self.further.iter().map(|held| held.blocks.len()).sum::<usize>()
+    }
+
+    /// The bytes of what is resident there, blocks and parts of blocks.
+    pub fn bytes_here(&self) -> Bytes {
+        let held = self.further.iter().flat_map(|held| &self.blocks[held.blocks.clone()]);
+        self.bytes(Tier::Resident).saturating_sub(held.map(|b| b.len).sum())
     }
 
     /// Of how many blocks some parts stream, and others are resident.

@@ -58,7 +58,11 @@ pub(super) fn steps(plan: &Plan, rates: &Rates, touched: Touched, tokens: u32) -
         match (block.tier, rates.gpu) {
             (Tier::Resident, _) | (Tier::Cpu, None) => {
                 let here = block.len.saturating_sub(block.left);
-                steps.push(Step::computing(rates.resident.seconds(used(here), tokens)));
+                let held = plan.held_by(i);
+                let cost = held.map_or(rates.resident, |held| rates.of_further(held.number));
+                let crosses = held.is_some_and(|held| held.blocks.start == i);
+                let hand_over = if crosses { HAND_OVER } else { 0.0 };
+                steps.push(Step::computing(cost.seconds(used(here), tokens) + hand_over));
             }
             (Tier::Cpu, Some(beside)) => {
                 let seconds = by_both(block, rates, &beside, touched, tokens);
@@ -109,7 +113,7 @@ pub(super) fn steps(plan: &Plan, rates: &Rates, touched: Touched, tokens: u32) -
     // Only the last token's logits are computed.
     let cost = match rates.gpu {
         Some(beside) if plan.output_by_cpu => beside.cpu,
-        _ => rates.resident,
+        _ => plan.further.first().map_or(rates.resident, |last| rates.of_further(last.number)),
     };
     steps.push(Step::computing(cost.one.seconds(touched.output)));
     steps

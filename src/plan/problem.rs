@@ -3,7 +3,9 @@
 
 use super::cut::Cut;
 use super::experts::{is_stack, used};
+use super::further;
 use super::limits::{LEAST_UBATCH, RESIDENT_UBATCH, UBATCH_SHARE, UBATCH_WORTH, UBATCHES};
+use super::machine::Further;
 use super::parts::{LEVELS, Level, OF_MIXTURES};
 use super::touched::Touched;
 use super::{Abilities, ContextCost, GpuNeeds, Machine, Needs, Rates, StreamMode, Wish};
@@ -27,6 +29,8 @@ pub(super) struct Problem<'a> {
     pub(super) ram: Bytes,
     /// The memory of the GPU that may be used.
     pub(super) vram: Bytes,
+    /// Of further GPUs, what may be used of each one's memory.
+    pub(super) further: Further<Bytes>,
     /// Whether there are experts that can stream one by one.
     pub(super) by_expert: bool,
 }
@@ -58,6 +62,7 @@ impl<'a> Problem<'a> {
             outside: Outside::of(index),
             ram: if shared { ram.saturating_sub(vram) } else { ram },
             vram,
+            further: further::usable(index, gpu.map(|(gpu, _)| gpu.further).unwrap_or_default()),
             by_expert: used(index) > 0 && stack.is_some_and(one_by_one),
         }
     }
@@ -77,8 +82,24 @@ impl<'a> Problem<'a> {
         let in_ram = |gpu: &GpuNeeds| gpu.kept_in_ram != ContextCost::default();
         match self.gpu.as_ref().is_some_and(in_ram) {
             true => (&self.needs.context, self.ram),
-            false => (self.context(), self.here()),
+            false => (self.context(), self.everywhere()),
         }
+    }
+
+    /// How many further GPUs there are.
+    pub(super) fn n_further(&self) -> usize {
+        self.further.iter().rposition(Option::is_some).map_or(0, |last| last + 1)
+    }
+
+    /// All memory of what computes that may be used, that of further GPUs, too.
+    fn everywhere(&self) -> Bytes {
+        self.here() + self.further.iter().flatten().copied().sum::<Bytes>()
+    }
+
+    /// Bytes of what comes after the blocks, with the output matrix or without it.
+    pub(super) fn after(&self, with_output: bool) -> Bytes {
+        let output = if with_output { self.outside.output_len } else { Bytes::ZERO };
+        self.outside.others + output
     }
 
     /// Whether all is to stream.

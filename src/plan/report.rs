@@ -14,6 +14,8 @@ pub struct Report<'a> {
     pub name: &'a str,
     /// What computes: `cpu`, or what `--device` calls the GPU.
     pub device: &'a str,
+    /// What `--device` calls the further GPUs that hold blocks, in the order of [`Plan::further`].
+    pub further: &'a [String],
     /// Bytes of all its tensors.
     pub weights: Bytes,
     /// Where everything lives.
@@ -113,6 +115,12 @@ impl Report<'_> {
         if let Some(memory) = plan.gpu {
             gpu["peak"] = json!(memory.peak());
         }
+        let further = plan.further.iter().zip(self.further).map(|(held, device)| {
+            let mut memory = json!(held.memory);
+            memory["peak"] = json!(held.memory.peak());
+            let first = plan.blocks[held.blocks.start].place.to_string();
+            json!({ "device": device, "first_block": first, "blocks": held.blocks.len(), "memory": memory })
+        });
         let share = |tier| json!({ "blocks": plan.count(tier), "bytes": plan.bytes(tier) });
         json!({
             "model": self.name,
@@ -148,6 +156,7 @@ impl Report<'_> {
             "memory": memory,
             "gpu": gpu,
             "kept_in_ram": plan.kept_in_ram,
+            "further_gpus": further.collect::<Vec<_>>(),
             "output": if plan.output_by_cpu { Tier::Cpu } else { Tier::Resident },
             "rates": self.rates,
             "estimate": self.estimate,
@@ -188,6 +197,7 @@ mod tests {
         let report = Report {
             name: "forty",
             device: "cpu",
+            further: &[],
             weights: index.bytes(),
             plan: &plan,
             rates: &rates,
@@ -239,6 +249,7 @@ faster        with 2.00 GiB more RAM: 2.35 tokens/s
         let report = Report {
             name: "forty",
             device: "cpu",
+            further: &[],
             weights: index.bytes(),
             plan: &plan,
             rates: &rates,
@@ -275,6 +286,7 @@ faster        with 2.00 GiB more RAM: 2.35 tokens/s
         let report = Report {
             name: "eighty",
             device: "cuda:0",
+            further: &[],
             weights: index.bytes(),
             plan: &plan,
             rates: &rates,

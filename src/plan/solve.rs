@@ -29,6 +29,9 @@ const MAX_PARTS: usize = 2048;
 /// Of plans that are as fast up to this share, the one that brings least wins: it depends least on the disk and the link.
 pub(super) const AS_FAST: f64 = 1.001;
 
+/// A GPU is left for one that is faster if that brings as much: two of a kind are never measured alike.
+const FASTER_GPU: f64 = 1.05;
+
 /// Ways that take this much longer than the fastest may still become it.
 const NEARLY: f64 = 1.1;
 
@@ -57,7 +60,10 @@ pub(super) fn solve_counting(problem: &Problem<'_>, judged: &Cell<usize>) -> Res
     let (cost, budget) = problem.keeps();
     with_context(cost, &problem.wish, budget, |wish| {
         let problem = Problem { wish: *wish, ..*problem };
-        problem.resident().map_or_else(|| Search::new(&problem, &cuts, judged).best(), Ok)
+        match problem.resident() {
+            Some(here) => Ok(problem.on_faster(here, judged)),
+            None => Search::new(&problem, &cuts, judged).best(),
+        }
     })
 }
 
@@ -86,6 +92,26 @@ impl Problem<'_> {
         let taken = self.taken(&draft);
         taken.fits().then(|| self.plan(&draft, taken))
     }
+
+    /// The plan of a model that fits where it is, `here`, or one with as much as possible on further GPUs, where those are faster.
+    fn on_faster(&self, here: Plan, judged: &Cell<usize>) -> Plan {
+        let cut = LazyCell::new(|| self.cut(Level::Blocks));
+        let with = |further: usize| {
+            let way = Way { further, ..Way::resident(&cut, self.resident_batch()) };
+            let draft = self.draft(way, Streams::Nothing)?;
+            let taken = self.taken(&draft);
+            taken.fits().then(|| self.plan(&draft, taken))
+        };
+        let seconds = |plan: &Plan| {
+            judged.set(judged.get() + 1);
+            conversation(plan, &self.rates, self.touched)
+        };
+        let others = (1..=self.n_further()).filter_map(with).map(|plan| (seconds(&plan), plan));
+        match others.min_by(|a, b| a.0.total_cmp(&b.0)) {
+            Some((there, plan)) if there * FASTER_GPU < seconds(&here) => plan,
+            _ => here,
+        }
+    }
 }
 
 impl<'a> Search<'a, '_> {
@@ -102,15 +128,17 @@ impl<'a> Search<'a, '_> {
     fn best(mut self) -> Result<Plan, Refusal> {
         let problem = self.problem;
         let outputs: &[bool] = if problem.gpu.is_some() { &[true, false] } else { &[true] };
+        let furthest = if problem.always() { 0 } else { problem.n_further() };
+        let places = outputs.iter().flat_map(|&here| (0..=furthest).map(move |n| (here, n)));
         let mut ways = Vec::new();
-        for &output_here in outputs {
-            self.split(output_here);
+        for (output_here, further) in places {
+            self.split(output_here, further);
             for cut in self.cuts.iter().filter(|_| !problem.never()) {
                 // A cut that is finer than anybody needs is for where no other fits.
                 if cut.parts.len() > MAX_PARTS && !self.fastest.is_empty() {
                     continue;
                 }
-                let Some(all) = self.all(cut, output_here) else { continue };
+                let Some(all) = self.all(cut, output_here, further) else { continue };
                 if problem.always() {
                     return Ok(self.fastest.remove(0).1);
                 }
@@ -164,7 +192,7 @@ impl<'a> Search<'a, '_> {
     }
 
     /// Nothing streams: the CPU computes what the GPU has no room for, or all blocks, for a GPU need not be faster.
-    fn split(&mut self, output_here: bool) {
+    fn split(&mut self, output_here: bool, further: usize) {
         let problem = self.problem;
         let whole = self.cuts.iter().find(|cut| cut.level == Level::Blocks);
         let Some(cut) = whole.filter(|_| !problem.always()) else { return };
@@ -175,9 +203,12 @@ impl<'a> Search<'a, '_> {
         for &share in shares {
             let way = |n_cpu| {
                 let way = Way::resident(cut, problem.resident_batch());
-                Way { by_cpu: (n_cpu, share), together: true, output_here, ..way }
+                Way { by_cpu: (n_cpu, share), together: true, output_here, further, ..way }
             };
             let draft = |n_cpu| problem.draft(way(n_cpu), Streams::Nothing).expect("nothing does");
+            if further > 0 && share == Share::Whole {
+                self.fewest_elsewhere(way(0));
+            }
             match tries(last).find(|&n_cpu| problem.taken(&draft(n_cpu)).fits()) {
                 Some(first) => {
                     [first, last].into_iter().for_each(|n| self.judge(way(n), &draft(n)))
@@ -187,10 +218,20 @@ impl<'a> Search<'a, '_> {
         }
     }
 
-    /// All of a cut streams: judges that, and gives it back. `None` if it does not fit.
-    fn all(&mut self, cut: &'a Cut, output_here: bool) -> Option<Way<'a>> {
+    /// Nothing streams, and the CPU computes no block: further GPUs hold as few as must be, which is best where they are slower.
+    fn fewest_elsewhere(&mut self, way: Way<'a>) {
         let problem = self.problem;
-        let way = |n_ubatch| Way { output_here, ..Way::resident(cut, n_ubatch) };
+        let way = |at_most| Way { at_most, ..way };
+        let draft = |at_most| problem.draft(way(at_most), Streams::Nothing).expect("nothing does");
+        let fits = |at_most| problem.taken(&draft(at_most)).fits();
+        let least = most(way(0).cut.blocks.len(), |at_most| !fits(at_most)) + 1;
+        self.judge(way(least), &draft(least));
+    }
+
+    /// All of a cut streams: judges that, and gives it back. `None` if it does not fit.
+    fn all(&mut self, cut: &'a Cut, output_here: bool, further: usize) -> Option<Way<'a>> {
+        let problem = self.problem;
+        let way = |n_ubatch| Way { output_here, further, ..Way::resident(cut, n_ubatch) };
         let draft = |n| problem.draft(way(n), Streams::All(N_SLOTS)).expect("all do");
         let here = |taken: Taken| taken.gpu.map_or(taken.ram.peak(), |gpu| gpu.peak());
         let n_ubatch = problem.largest_batch(|n| here(problem.taken(&draft(n))));

@@ -48,9 +48,12 @@ pub(super) async fn experts(State(server): State<Arc<Server>>) -> Result<Respons
 fn describe(served: &Served, preset: &Preset) -> Value {
     let engine = &served.engine;
     let (index, plan) = (engine.index(), engine.plan());
-    let blocks = plan.blocks.iter().map(|block| {
+    let held = || plan.further.iter().zip(engine.further_devices());
+    let device = |i| held().find(|(held, _)| held.blocks.contains(&i)).map(|(_, name)| name);
+    let blocks = plan.blocks.iter().enumerate().map(|(i, block)| {
         json!({
             "name": block.place.to_string(),
+            "device": device(i),
             "tier": tier(block.tier),
             "partly": block.partly,
             "bytes": block.len,

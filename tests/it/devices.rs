@@ -49,7 +49,8 @@ fn the_cpu_is_always_there() {
     let cpu = list.last().unwrap();
     assert_eq!(cpu["name"], "cpu");
     assert!(cpu["memory_free"].as_u64() <= cpu["memory_total"].as_u64(), "{cpu}");
-    assert_eq!(list.iter().filter(|d| d["auto"] == true).count(), 1);
+    // Several GPUs of a kind are all taken.
+    assert!(list.iter().any(|d| d["auto"] == true), "{list:?}");
     let text = data(&["devices"]);
     assert!(text.lines().last().unwrap().starts_with("    "), "{text}");
     assert!(text.lines().any(|l| l.starts_with("cpu  ")), "{text}");

@@ -5,6 +5,7 @@ mod batch;
 mod batch_command;
 mod bench;
 mod bodies;
+mod cards;
 mod chat;
 mod circles;
 mod cli;

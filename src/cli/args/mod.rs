@@ -218,7 +218,8 @@ pub(crate) struct LogitsArgs {
 pub(crate) struct LoadArgs {
     /// The model: a name that `airrun list` shows, or a GGUF file
     pub(crate) model: PathBuf,
-    /// Compute on auto, cpu, cuda, vulkan or metal; cuda:1 is the second
+    /// Compute on auto, cpu, cuda, vulkan or metal; cuda:1 is the second, and
+    /// cuda:0,cuda:1 are both: weights stream to the first, others hold blocks
     #[arg(long, default_value = "auto", value_name = "NAME")]
     #[arg(hide_default_value = true, help_heading = "Memory")]
     pub(crate) device: DeviceChoice,
@@ -226,7 +227,7 @@ pub(crate) struct LoadArgs {
     #[arg(long, value_enum, default_value = "auto", hide_possible_values = true)]
     #[arg(value_name = "WHEN", hide_default_value = true, help_heading = "Memory")]
     pub(crate) stream: StreamArg,
-    /// The most device memory to use, such as 6G, or auto
+    /// The most memory of each device to use, such as 6G, or auto
     #[arg(long, value_name = "SIZE", default_value = "auto", value_parser = budget)]
     #[arg(hide_default_value = true, help_heading = "Memory")]
     pub(crate) vram: Budget,

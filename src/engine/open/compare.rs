@@ -76,14 +76,7 @@ pub fn compare(index: &Arc<Index>, path: &Path) -> Result<Comparison, Error> {
     let threads = threads::pool(1, index)?;
     let (plan, monitor, options) =
         (Plan::hollow(index, 1), Arc::new(Monitor::default()), LoadOptions::default());
-    let loading = Loading {
-        index,
-        plan: &plan,
-        gpu: None,
-        options: &options,
-        threads: &threads,
-        monitor: &monitor,
-    };
+    let loading = Loading::for_cpu(index, &plan, &options, &threads, &monitor);
     let (model, _device) = loading.hollow()?;
     let vocab = Vocab::of(Arc::new(model), None);
     if !vocab.reads_text() {

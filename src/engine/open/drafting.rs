@@ -62,7 +62,7 @@ fn certainly_streams(index: &Index, options: &LoadOptions) -> bool {
         // What a GPU has is for the plan to say.
         plan::StreamMode::Auto => {
             index.bytes() > options.ram.unwrap_or_else(probe::available_memory)
-                && devices::choose(options.device).is_ok_and(|gpu| gpu.is_none())
+                && devices::choose(&options.device).is_ok_and(|gpus| gpus.is_empty())
         }
     }
 }

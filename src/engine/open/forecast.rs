@@ -75,7 +75,10 @@ pub fn forecast(
     let threads = threads::pool(threads::count(options.threads), index)?;
     let measured = match planned.measured {
         Some(measured) => measured,
-        None => rates::measure(index, planned.gpu, &threads, options.repack, true)?,
+        None => {
+            let further = &planned.further;
+            rates::measure(index, planned.gpu, further, &threads, options.repack, true)?
+        }
     };
     let measured = planned.taught(index, options, measured);
     let doubt = rates::doubt(index, planned.gpu, &threads, options.repack);

@@ -27,12 +27,27 @@ pub(super) struct Loading<'a> {
     pub(super) options: &'a LoadOptions,
     /// The GPU that computes, if one does.
     pub(super) gpu: Option<Device>,
+    /// Further ones, as [`crate::plan::HeldBy::number`] counts them.
+    pub(super) further: &'a [Device],
     pub(super) threads: &'a Arc<Threadpool>,
     pub(super) monitor: &'a Arc<Monitor>,
 }
 
 /// The model, its stream device if blocks stream, and how they are read.
 pub(super) type Parts = (Model, Option<Arc<StreamDevice>>, Option<String>);
+
+impl<'a> Loading<'a> {
+    /// What there is to know where the CPU computes.
+    pub(super) fn for_cpu(
+        index: &'a Index,
+        plan: &'a Plan,
+        options: &'a LoadOptions,
+        threads: &'a Arc<Threadpool>,
+        monitor: &'a Arc<Monitor>,
+    ) -> Loading<'a> {
+        Loading { index, plan, options, gpu: None, further: &[], threads, monitor }
+    }
+}
 
 impl Loading<'_> {
     /// Loads the model by its plan; `wrap` may put a source of its own before the one that streamed blocks are read by.
@@ -50,7 +65,7 @@ impl Loading<'_> {
     /// in any case, and page faults read a cold file at a fraction of the disk's rate.
     fn resident(&self) -> Result<Parts, Error> {
         let params = ModelParams {
-            device: self.gpu,
+            devices: self.gpu.map(|gpu| self.layers(gpu)).unwrap_or_default(),
             overrides: self.by_cpu()?,
             repack: self.options.repack && self.gpu.is_none(),
             ..ModelParams::default()
@@ -65,6 +80,18 @@ impl Loading<'_> {
         Ok((model, None, None))
     }
 
+    /// Which GPUs compute how many layers, where the further ones have the last, and `first` what the plan does not give to others.
+    fn layers(&self, first: Device) -> Vec<(Device, usize)> {
+        let held: usize = self.plan.further.iter().map(|held| held.blocks.len()).sum();
+        let mut layers = vec![(first, self.plan.blocks.len() - held)];
+        let further = self.plan.further.iter().rev();
+        layers.extend(further.map(|held| (self.further[held.number], held.blocks.len())));
+        if let Some((_, last)) = layers.last_mut() {
+            *last += 1;
+        }
+        layers
+    }
+
     /// Where libllama is to put what the CPU computes with beside a GPU: in its host memory, pinned where the GPU has such, so that
     /// large batches can bring it over.
     fn by_cpu(&self) -> Result<Vec<(String, BufferType)>, Error> {
@@ -74,10 +101,9 @@ impl Loading<'_> {
 
     /// Describes the model, as the GPU `device` and the CPU would compute it by the plan, without giving it any memory.
     pub(super) fn described(&self, device: Device) -> Result<Model, Error> {
-        let overrides = self.by_cpu()?;
-        let device = Some(device);
+        let (devices, overrides) = (self.layers(device), self.by_cpu()?);
         let params =
-            ModelParams { device, overrides, describe_only: true, ..ModelParams::default() };
+            ModelParams { devices, overrides, describe_only: true, ..ModelParams::default() };
         let all = (0..self.index.tensors.len()).collect();
         let file = self.virtual_file(&self.paths(), &all)?;
         let model = Model::load_virtual(file, &params, &|_| true);
@@ -128,8 +154,7 @@ impl Loading<'_> {
         params: &ModelParams,
         source: &dyn WeightSource,
     ) -> Result<Model, Error> {
-        let cpu = || Device::cpu().map_err(ggml_error(self.index));
-        let device = self.gpu.map_or_else(cpu, Ok)?;
+        let devices: Vec<Device> = self.gpu.iter().chain(self.further).copied().collect();
         let streamed: HashSet<usize> =
             self.plan.streamed.iter().flat_map(|u| u.tensors.iter().copied()).collect();
         let resident = self.index.tensors.iter().enumerate();
@@ -137,7 +162,7 @@ impl Loading<'_> {
         let places: HashMap<&str, &TensorInfo> =
             resident.map(|(_, t)| (t.name.as_str(), t)).collect();
         let wanted = places.keys().map(|&name| name.to_owned()).collect();
-        let unfilled = Model::load_deferring(file, params, &|_| true, device, wanted)
+        let unfilled = Model::load_deferring(file, params, &|_| true, &devices, wanted)
             .map_err(ggml_error(self.index))?;
         let n_threads = self.threads.n_threads() as usize;
         let room = self.room();
@@ -196,7 +221,7 @@ impl Loading<'_> {
             overrides.push((".*".to_owned(), cpu.buffer_type()));
         }
         Ok(ModelParams {
-            device: Some(device.device()),
+            devices: self.layers(device.device()),
             overrides,
             repack: self.options.repack && self.gpu.is_none(),
             describe_only: false,

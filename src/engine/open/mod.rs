@@ -79,15 +79,18 @@ impl Engine {
         let context = planned.context(&index, options);
         let passes = passes(&index, &planned, &rates);
         let foreseen = drafting::foresee(&index, &planned, &rates, options);
-        let Planned { plan, gpu, beside, .. } = planned;
+        let Planned { plan, gpu, further, beside, .. } = planned;
         let options = &LoadOptions { draft: beside.draft, ..options.clone() };
-        let before = gpu.map(|gpu| (gpu, gpu.memory().free));
+        let used = plan.further.iter().map(|held| further[held.number]);
+        let used: Vec<Device> = gpu.into_iter().chain(used).collect();
+        let gpus = used.iter().map(|gpu| (*gpu, gpu.memory().free)).collect();
         let monitor = options.monitor.clone().unwrap_or_default();
         let loading = Loading {
             index: &index,
             plan: &plan,
             options,
             gpu,
+            further: &further,
             threads: &threads,
             monitor: &monitor,
         };
@@ -125,7 +128,8 @@ impl Engine {
             index,
             reader,
             device: describe_device(gpu),
-            gpu: before,
+            further: used.iter().skip(1).map(|gpu| devices::name(Some(*gpu))).collect(),
+            gpus,
         }))
     }
 }

@@ -12,7 +12,7 @@ use crate::engine::devices::GpuBackend;
 use crate::engine::error::ggml_error;
 use crate::ggml::{Context, ContextParams, Device, Model, Threadpool};
 use crate::gguf::{Index, Purpose, TensorInfo};
-use crate::plan::{ContextCost, GpuNeeds, Needs, Plan, Wish};
+use crate::plan::{ContextCost, GpuNeeds, MOST_FURTHER, Needs, Plan, Wish};
 use crate::probe;
 use crate::stream::Monitor;
 use crate::units::{Bytes, MIB};
@@ -97,7 +97,7 @@ pub(super) fn measured_needs(
     let begin = Instant::now();
     let hollow = Plan::hollow(index, wish.ctx);
     let monitor = Arc::new(Monitor::default());
-    let loading = Loading { index, plan: &hollow, options, gpu: None, threads, monitor: &monitor };
+    let loading = Loading::for_cpu(index, &hollow, options, threads, &monitor);
     let (model, _device) = loading.hollow()?;
     let model = Arc::new(model);
     let seconds = begin.elapsed().as_secs_f64();
@@ -153,7 +153,7 @@ pub(super) fn kept(
 ) -> Result<Bytes, Error> {
     let hollow = Plan::hollow(index, n_ctx);
     let monitor = Arc::new(Monitor::default());
-    let loading = Loading { index, plan: &hollow, options, gpu: None, threads, monitor: &monitor };
+    let loading = Loading::for_cpu(index, &hollow, options, threads, &monitor);
     let (model, _device) = loading.hollow()?;
     let params = ContextParams {
         n_ctx,
@@ -186,9 +186,10 @@ pub(super) fn rough_gpu_needs(
 ) -> Needs {
     let needs = rough_needs(index, options, wish);
     let driver = driver_needs(index, wish, device);
-    let shared = [Bytes::ZERO; 2];
-    let kept_in_ram = ContextCost::default();
-    let gpu = GpuNeeds { context: needs.context, driver, kept_in_ram, staging: STAGING, shared };
+    let (shared, more) = ([Bytes::ZERO; 2], [Bytes::ZERO; MOST_FURTHER]);
+    let (kept, kept_in_ram) = (ContextCost::default(), ContextCost::default());
+    let (context, staging) = (needs.context, STAGING);
+    let gpu = GpuNeeds { context, driver, kept_in_ram, staging, shared, kept, more };
     Needs { process: needs.process + GPU_PROCESS, gpu: Some(gpu), ..needs }
 }
 
@@ -214,46 +215,78 @@ pub(super) fn described_needs(
 ) -> Result<Described, Error> {
     let begin = Instant::now();
     let hollow = Plan::hollow(index, wish.ctx);
-    let describing = Describing::new(index, options, &hollow, threads, device)?;
+    let describing = Describing::new(index, options, &hollow, threads, (device, &[]))?;
     let seconds = begin.elapsed().as_secs_f64();
     let (ctx, mut ubatch) = corners(wish);
     if reads_at_once(index, &describing.model) {
         ubatch = [ctx[1]; 2];
     }
     let nothing = ContextCost { ctx, ubatch, ..ContextCost::default() };
-    let (mut costs, mut kept_in_ram) = ([nothing; 2], nothing);
+    let mut costs = [nothing; 4];
     for (i, n_ctx) in ctx.into_iter().enumerate() {
         for (j, n_ubatch) in ubatch.into_iter().enumerate() {
-            let (sums, kept) = describing.context(n_ctx, n_ubatch)?;
-            kept_in_ram.bytes[i][j] = kept;
-            for (cost, sum) in costs.iter_mut().zip(sums) {
+            let Sums { ram, first, kept, kept_in_ram, .. } = describing.context(n_ctx, n_ubatch)?;
+            for (cost, sum) in costs.iter_mut().zip([ram, first, kept, kept_in_ram]) {
                 cost.bytes[i][j] = sum;
             }
         }
     }
     let process = *taken.get_or_init(process);
     let process = process.filter(|_| options.alone).unwrap_or(PROCESS + GPU_PROCESS);
-    let [context, on_gpu] = costs;
+    let [context, on_gpu, kept, kept_in_ram] = costs;
     let (driver, shared) = (driver_needs(index, wish, device), [Bytes::ZERO; 2]);
     let kept_in_ram = if kept_in_ram == nothing { ContextCost::default() } else { kept_in_ram };
-    let gpu = GpuNeeds { context: on_gpu, driver, kept_in_ram, staging: STAGING, shared };
+    let (more, staging) = ([Bytes::ZERO; MOST_FURTHER], STAGING);
+    let gpu = GpuNeeds { context: on_gpu, driver, kept_in_ram, staging, shared, kept, more };
     let needs = Needs { process, context, read_ahead: READ_AHEAD, gpu: Some(gpu) };
     Ok(Described { needs, left: left(index, &describing.model, device), seconds })
 }
 
-/// What the context of `plan` takes in RAM and on the GPU beyond what the plan says: where both compute, what they hand to each
-/// other is there twice, and weights visit the GPU.
+/// What the context of a plan takes beyond what the plan says.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Beyond {
+    /// In RAM, and on the GPU that weights stream to.
+    pub(super) shared: [Bytes; 2],
+    /// On each further GPU.
+    pub(super) further: [Bytes; MOST_FURTHER],
+}
+
+/// What the context of `plan` takes beyond what the plan says: where several compute, what they hand to each other is there twice, and
+/// weights visit the GPU. `None` if libllama puts blocks elsewhere than planned; `left` are those that no GPU can compute with.
 pub(super) fn beyond(
     index: &Index,
     options: &LoadOptions,
     plan: &Plan,
     threads: &Arc<Threadpool>,
-    device: Device,
-) -> Result<[Bytes; 2], Error> {
-    let describing = Describing::new(index, options, plan, threads, device)?;
-    let ([in_ram, on_gpu], _) = describing.context(plan.n_ctx, plan.n_ubatch)?;
+    (device, further): (Device, &[Device]),
+    left: &HashSet<usize>,
+) -> Result<Option<Beyond>, Error> {
+    let describing = Describing::new(index, options, plan, threads, (device, further))?;
+    if !describing.is_as_planned(plan, left) {
+        return Ok(None);
+    }
+    let sums = describing.context(plan.n_ctx, plan.n_ubatch)?;
     let planned = plan.gpu.map(|gpu| gpu.context + gpu.visiting).unwrap_or_default();
-    Ok([in_ram.saturating_sub(plan.memory.context), on_gpu.saturating_sub(planned)])
+    let shared = [(sums.ram, plan.memory.context), (sums.first, planned)];
+    let mut beyond =
+        Beyond { shared: shared.map(|(a, b)| a.saturating_sub(b)), ..Beyond::default() };
+    for held in &plan.further {
+        beyond.further[held.number] = sums.further[held.number].saturating_sub(held.memory.context);
+    }
+    Ok(Some(beyond))
+}
+
+/// What a context takes of each memory. (bytes)
+#[derive(Clone, Copy, Debug, Default)]
+struct Sums {
+    ram: Bytes,
+    /// The GPU that weights stream to.
+    first: Bytes,
+    /// What of that is keys and values.
+    kept: Bytes,
+    /// And of what is in RAM.
+    kept_in_ram: Bytes,
+    further: [Bytes; MOST_FURTHER],
 }
 
 /// A model that is described to libllama, with its blocks where a plan puts them.
@@ -262,6 +295,7 @@ struct Describing<'a> {
     options: &'a LoadOptions,
     threads: &'a Arc<Threadpool>,
     device: Device,
+    further: &'a [Device],
     monitor: Arc<Monitor>,
     model: Arc<Model>,
     /// Whether the CPU computes with some of it.
@@ -274,18 +308,31 @@ impl<'a> Describing<'a> {
         options: &'a LoadOptions,
         plan: &Plan,
         threads: &'a Arc<Threadpool>,
-        device: Device,
+        (device, further): (Device, &'a [Device]),
     ) -> Result<Describing<'a>, Error> {
         let monitor = Arc::new(Monitor::default());
         let gpu = Some(device);
-        let loading = Loading { index, plan, options, gpu, threads, monitor: &monitor };
+        let loading = Loading { index, plan, options, gpu, further, threads, monitor: &monitor };
         let model = Arc::new(loading.described(device)?);
         let shared = !plan.by_cpu.is_empty();
-        Ok(Describing { index, options, threads, device, monitor, model, shared })
+        Ok(Describing { index, options, threads, device, further, monitor, model, shared })
     }
 
-    /// What a context of it would take, in RAM and on the GPU; and what of that in RAM is keys and values.
-    fn context(&self, n_ctx: u32, n_ubatch: u32) -> Result<([Bytes; 2], Bytes), Error> {
+    /// Whether further GPUs have all of their blocks and nothing of others; what is `left` is the CPU's.
+    fn is_as_planned(&self, plan: &Plan, left: &HashSet<usize>) -> bool {
+        plan.further.iter().all(|held| {
+            let kind = self.further[held.number].buffer_type();
+            let (inside, outside) = (self.model.inside_of(kind), self.model.outside_of(kind));
+            self.index.blocks.iter().enumerate().all(|(i, block)| {
+                let wrong = if held.blocks.contains(&i) { &outside } else { &inside };
+                let mut tensors = block.tensors.iter().filter(|t| !left.contains(t));
+                tensors.all(|&t| !wrong.contains(&self.index.tensors[t].name))
+            })
+        })
+    }
+
+    /// What a context of it would take.
+    fn context(&self, n_ctx: u32, n_ubatch: u32) -> Result<Sums, Error> {
         let n_ubatch = n_ubatch.min(n_ctx);
         let params = ContextParams {
             n_ctx,
@@ -301,13 +348,21 @@ impl<'a> Describing<'a> {
         let here = self.device.buffer_type();
         let beside = work(self.index, n_ubatch) + results(self.index, self.options);
         let context = context.map_err(ggml_error(self.index))?;
-        let (mut sums, mut kept) = ([beside + context.bookkeeping(), Bytes::ZERO], Bytes::ZERO);
+        let mut sums = Sums { ram: beside + context.bookkeeping(), ..Sums::default() };
         for taken in context.taken() {
-            let is_here = taken.kind == here;
-            sums[usize::from(is_here)] += taken.context + taken.compute;
-            kept += if is_here { Bytes::ZERO } else { taken.context };
+            let mut further = self.further.iter().zip(&mut sums.further);
+            let all = taken.context + taken.compute;
+            if taken.kind == here {
+                sums.first += all;
+                sums.kept += taken.context;
+            } else if let Some((_, sum)) = further.find(|(d, _)| d.buffer_type() == taken.kind) {
+                *sum += all;
+            } else {
+                sums.ram += all;
+                sums.kept_in_ram += taken.context;
+            }
         }
-        Ok((sums, kept))
+        Ok(sums)
     }
 }
 

@@ -15,6 +15,8 @@ use crate::units::Bytes;
 pub struct LoadOptions {
     /// What computes.
     pub device: DeviceChoice,
+    /// Leaves further GPUs to others.
+    pub one_gpu: bool,
     /// Whether blocks stream.
     pub stream: StreamMode,
     /// Tokens of context that each sequence may have; 0 is what the model was trained for.
@@ -34,7 +36,7 @@ pub struct LoadOptions {
     pub ram: Option<Bytes>,
     /// RAM that the plan leaves to others in this program: a server's requests.
     pub aside: Bytes,
-    /// Device memory that may be used.
+    /// Device memory that may be used, of each GPU.
     pub vram: Option<Bytes>,
     /// Lets ggml repack resident weights for this CPU.
     pub repack: bool,
@@ -136,6 +138,7 @@ impl LoadOptions {
             ctx: n_ctx.or(self.ctx),
             ram: None,
             vram: None,
+            one_gpu: true,
             embedding: false,
             draft: Draft::None,
             // The other model's choices need not suit this one.
@@ -168,7 +171,8 @@ const MOST_VOCAB: u64 = 1 << 24;
 impl Default for LoadOptions {
     fn default() -> LoadOptions {
         LoadOptions {
-            device: DeviceChoice::Auto,
+            device: DeviceChoice::default(),
+            one_gpu: false,
             stream: StreamMode::Auto,
             ctx: None,
             sequences: 1,

@@ -6,7 +6,7 @@ use std::collections::HashSet;
 use std::sync::Arc;
 
 use super::layout::{lay_out, lay_out_experts};
-use super::needs::Described;
+use super::needs::{Beyond, Described};
 use super::options::{Draft, LoadOptions};
 use super::{needs, rates};
 use crate::engine::devices::{self, DeviceChoice};
@@ -14,7 +14,9 @@ use crate::engine::error::{ggml_error, model_name};
 use crate::engine::{Error, experience, habits, threads};
 use crate::ggml::{Device, DeviceKind, KvHome, Recall, Threadpool};
 use crate::gguf::Index;
-use crate::plan::{self, Abilities, Needs, Plan, Pool, Rates, StreamMode, Touched, Wish};
+use crate::plan::{
+    self, Abilities, Further, MOST_FURTHER, Needs, Plan, Pool, Rates, StreamMode, Touched, Wish,
+};
 use crate::probe;
 use crate::units::{Bytes, MIB};
 
@@ -57,6 +59,8 @@ pub struct Planned {
     pub plan: Plan,
     /// The GPU that computes, if one does.
     pub(crate) gpu: Option<Device>,
+    /// Further ones that may hold blocks, as [`plan::HeldBy::number`] counts them.
+    pub(crate) further: Vec<Device>,
     /// What the machine has.
     pub machine: plan::Machine,
     /// What was wished.
@@ -116,6 +120,12 @@ impl Planned {
     pub fn device(&self) -> String {
         devices::name(self.gpu)
     }
+
+    /// What `--device` calls the further GPUs that hold blocks, in the order of [`Plan::further`].
+    pub fn further_devices(&self) -> Vec<String> {
+        let name = |held: &plan::HeldBy| devices::name(Some(self.further[held.number]));
+        self.plan.further.iter().map(name).collect()
+    }
 }
 
 /// Who drafts; what a model that does takes, and how long.
@@ -149,11 +159,11 @@ pub(super) fn plan_with(
     care: Care,
     asked: &Asked,
 ) -> Result<Planned, Error> {
-    let gpu = devices::choose(options.device)?;
+    let gpus = devices::choose(&options.device)?;
     let beside = asked.beside(options, threads)?;
     let problem = Problem { index, options, threads, care, beside, asked };
     let nobody_named_it = options.device == DeviceChoice::Auto && options.vram.is_none();
-    let planned = match gpu.map(|gpu| problem.for_gpu(gpu)) {
+    let planned = match gpus.split_first().map(|(&gpu, others)| problem.for_gpus(gpu, others)) {
         // A GPU that nobody named, and that is too small or too busy for anything.
         Some(Err(Error::Plan { .. })) if nobody_named_it => problem.for_cpu(),
         Some(Ok(planned)) if nobody_named_it => Ok(problem.or_cpu(planned)),
@@ -251,7 +261,7 @@ fn drafter(options: &LoadOptions, threads: &Arc<Threadpool>) -> Result<Beside, E
     index.check_model()?;
     let options = options.of_draft(None);
     let asked = Asked::of(vec![options.clone()]);
-    let care = if devices::choose(options.device)?.is_none() { Care::Exact } else { Care::Quick };
+    let care = if devices::choose(&options.device)?.is_empty() { Care::Exact } else { Care::Quick };
     let planned = plan_with(index, &options, threads, care, &asked)?;
     let (memory, gpu) = (planned.plan.memory, planned.plan.gpu);
     let vram = gpu.map(|gpu| gpu.outside + gpu.blocks + gpu.context).unwrap_or_default();
@@ -298,6 +308,7 @@ impl Problem<'_> {
         Planned {
             plan,
             gpu,
+            further: Vec::new(),
             machine,
             wish: self.wish(),
             needs,
@@ -338,7 +349,7 @@ impl Problem<'_> {
         let measured = match care {
             Care::Measured => Some(
                 self.asked
-                    .measure(|| rates::measure(index, None, threads, options.repack, true))?,
+                    .measure(|| rates::measure(index, None, &[], threads, options.repack, true))?,
             ),
             Care::Quick | Care::Exact => None,
         };
@@ -351,11 +362,13 @@ impl Problem<'_> {
 
     /// The plan of a machine whose GPU computes, with keys and values where they are wanted, or where they are better: in RAM they leave
     /// their room on the GPU to blocks, and the CPU computes attention.
-    fn for_gpu(&self, device: Device) -> Result<Planned, Error> {
+    fn for_gpus(&self, device: Device, others: &[Device]) -> Result<Planned, Error> {
+        let n = if self.options.one_gpu { 0 } else { others.len().min(MOST_FURTHER) };
         let with = |home| {
             let recall = self.options.recall.at_home(home);
             let options = LoadOptions { recall, ..self.options.clone() };
-            Problem { options: &options, beside: self.beside.clone(), ..*self }.on_gpu(device)
+            Problem { options: &options, beside: self.beside.clone(), ..*self }
+                .on_gpus(device, &others[..n])
         };
         if self.options.recall.home != KvHome::Auto {
             return with(self.options.recall.home);
@@ -400,16 +413,36 @@ impl Problem<'_> {
             && !(plan.streamed.is_empty() && plan.by_cpu.is_empty())
     }
 
+    /// The plan of a machine with further GPUs, where they hold what was planned for them; of one without, otherwise.
+    fn on_gpus(&self, device: Device, further: &[Device]) -> Result<Planned, Error> {
+        match self.on_gpu(device, further)? {
+            Some(planned) => Ok(planned),
+            None => self.on_gpu(device, &[]).map(|planned| planned.expect("nothing else is left")),
+        }
+    }
+
+    /// What may be used of the memory of each further GPU: as much as of the first where the user says so, and never more than is free.
+    fn budgets(&self, further: &[Device]) -> Further<Bytes> {
+        let mut budgets = Further::default();
+        for (budget, device) in budgets.iter_mut().zip(further) {
+            let memory = device.memory();
+            let free = memory.free.saturating_sub(reserve(memory.total));
+            *budget = Some(self.options.vram.map_or(free, |given| given.min(free)));
+        }
+        budgets
+    }
+
     /// The plan of a machine whose GPU computes. What nothing fits by bounds is asked of ggml; what does not fit the GPU is
-    /// weighed by what was measured.
-    fn on_gpu(&self, device: Device) -> Result<Planned, Error> {
+    /// weighed by what was measured. `None` if what was planned for `further` GPUs does not come out so.
+    fn on_gpu(&self, device: Device, further: &[Device]) -> Result<Option<Planned>, Error> {
         let Problem { index, options, threads, care, .. } = *self;
         let memory = device.memory();
         let gpu = plan::Gpu {
             free: memory.free.saturating_sub(self.beside.vram),
-            reserve: (Bytes(memory.total.0 / VRAM_SHARE)).max(VRAM_RESERVE),
+            reserve: reserve(memory.total),
             shares_ram: device.kind() == DeviceKind::Integrated,
             rates: rates::UNKNOWN,
+            further: Further::default(),
         };
         let wish = self.wish();
         let size = |tensors: &[usize]| lay_out(index, tensors, device).size;
@@ -420,7 +453,9 @@ impl Problem<'_> {
             plan::solve(index, machine, &self.with_aside(needs), &wish, abilities)
         };
         let gpu = Some(device);
-        let all_here = |plan: &Plan| plan.streamed.is_empty() && plan.by_cpu.is_empty();
+        let all_here = |plan: &Plan| {
+            plan.streamed.is_empty() && plan.by_cpu.is_empty() && plan.further.is_empty()
+        };
         let rough = needs::rough_gpu_needs(index, options, &wish, device);
         if let Ok(plan) = solve(&machine, &rough, &HashSet::new())
             && care == Care::Quick
@@ -428,9 +463,10 @@ impl Problem<'_> {
             && plan.n_ctx == wish.ctx
             && all_here(&plan)
         {
-            return Ok(self.planned(plan, gpu, machine, rough));
+            return Ok(Some(self.planned(plan, gpu, machine, rough)));
         }
-        let Described { mut needs, left, seconds } =
+        machine.gpu = machine.gpu.map(|gpu| plan::Gpu { further: self.budgets(further), ..gpu });
+        let Described { needs, left, seconds } =
             needs::described_needs(index, options, &wish, threads, device, &self.asked.taken)?;
         let solve = |machine: &plan::Machine, needs: &Needs| {
             solve(machine, needs, &left).map_err(|refusal| self.refused(refusal))
@@ -442,24 +478,44 @@ impl Problem<'_> {
             let again = care == Care::Measured;
             let rates = self
                 .asked
-                .measure(|| rates::measure(index, gpu, threads, options.repack, again))?;
+                .measure(|| rates::measure(index, gpu, further, threads, options.repack, again))?;
             machine.gpu = machine.gpu.map(|gpu| plan::Gpu { rates, ..gpu });
             plan = solve(&machine, &needs)?;
             measured = Some(rates);
         }
-        for _ in 0..CORRECTIONS {
-            if plan.by_cpu.is_empty() {
-                break;
-            }
-            let more = needs::beyond(index, options, &plan, threads, device)?;
-            if more == [Bytes::ZERO; 2] {
-                break;
-            }
-            needs = needs.plus(more);
-            plan = solve(&machine, &needs)?;
-        }
+        let corrected = self
+            .corrected((plan, needs), (device, further), &left, |needs| solve(&machine, needs))?;
+        let Some((plan, needs)) = corrected else { return Ok(None) };
         let planned = self.planned(plan, gpu, machine, needs);
-        Ok(Planned { left, open_seconds: Some(seconds), measured, ..planned })
+        let further = further.to_vec();
+        Ok(Some(Planned { further, left, open_seconds: Some(seconds), measured, ..planned }))
+    }
+
+    /// A plan and the needs that it is made from, as libllama says that they are with blocks where the plan has them. `None` if blocks that
+    /// further GPUs are to hold do not come out so.
+    fn corrected(
+        &self,
+        (mut plan, mut needs): (Plan, Needs),
+        gpus: (Device, &[Device]),
+        left: &HashSet<usize>,
+        solve: impl Fn(&Needs) -> Result<Plan, Error>,
+    ) -> Result<Option<(Plan, Needs)>, Error> {
+        let Problem { index, options, threads, .. } = *self;
+        let mut is_certain = false;
+        for _ in 0..CORRECTIONS {
+            if plan.by_cpu.is_empty() && plan.further.is_empty() {
+                break;
+            }
+            let more = needs::beyond(index, options, &plan, threads, gpus, left)?;
+            let Some(more) = more else { break };
+            is_certain = more == Beyond::default();
+            if is_certain {
+                break;
+            }
+            needs = needs.plus(more.shared).plus_further(more.further);
+            plan = solve(&needs)?;
+        }
+        Ok((is_certain || plan.further.is_empty()).then_some((plan, needs)))
     }
 
     /// A GPU that nobody named, and that is too small for all of the model, computes only if the CPU alone would not be faster.
@@ -480,6 +536,11 @@ impl Problem<'_> {
 pub(super) fn recall(options: &LoadOptions, plan: &Plan) -> Recall {
     let in_ram = plan.kept_in_ram > Bytes::ZERO;
     options.recall.at_home(if in_ram { KvHome::Ram } else { KvHome::Gpu })
+}
+
+/// What is left of a GPU's memory to others, if nobody names a budget.
+fn reserve(total: Bytes) -> Bytes {
+    Bytes(total.0 / VRAM_SHARE).max(VRAM_RESERVE)
 }
 
 /// What the model was made for, stretched as was asked; `None` if its file does not say.

@@ -8,7 +8,7 @@ use crate::engine::Error;
 use crate::engine::error::ggml_error;
 use crate::ggml::{Device, DeviceKind, Threadpool};
 use crate::gguf::{GgmlType, Index};
-use crate::plan::{self, Beside, Cost, Kind, Plan, Rates, Touched};
+use crate::plan::{self, Beside, Cost, Further, Kind, MOST_FURTHER, Plan, Rates, Touched};
 use crate::probe::load::Watch;
 use crate::probe::rates::Doubt;
 use crate::probe::{self, quick};
@@ -30,7 +30,7 @@ pub(super) const UNKNOWN: Rates = Rates {
     resident: UNKNOWN_COST,
     streamed: UNKNOWN_COST,
     memory: None,
-    gpu: Some(Beside { link: UNKNOWN_LINK, cpu: UNKNOWN_COST }),
+    gpu: Some(Beside { link: UNKNOWN_LINK, cpu: UNKNOWN_COST, further: [None; MOST_FURTHER] }),
     open_seconds: 0.0,
 };
 
@@ -58,7 +58,8 @@ pub(super) fn are_known(index: &Index, n_threads: u32, repack: bool) -> bool {
     disk.is_some() && cost(false) && (!repack || cost(true))
 }
 
-/// Measures the disk that the model is on, and computing with its kinds of weights: on the CPU, or on `gpu` and the CPU beside it. What
+/// Measures the disk that the model is on, and computing with its kinds of weights: on the CPU, or on `gpu`, on `further` ones, and on the
+/// CPU beside them. What
 /// is remembered is only measured `again` if that is wanted.
 ///
 /// # Errors
@@ -67,6 +68,7 @@ pub(super) fn are_known(index: &Index, n_threads: u32, repack: bool) -> bool {
 pub(super) fn measure(
     index: &Index,
     gpu: Option<Device>,
+    further: &[Device],
     threads: &Arc<Threadpool>,
     repack: bool,
     again: bool,
@@ -105,7 +107,11 @@ pub(super) fn measure(
         Some(gpu) => {
             let cost = compute(gpu, false).unwrap_or(UNKNOWN_COST);
             let link = probe::link::remembered_upload(gpu).unwrap_or(UNKNOWN_LINK);
-            let beside = Some(Beside { link, cpu: plain });
+            let mut costs = Further::default();
+            for (place, &gpu) in costs.iter_mut().zip(further) {
+                *place = compute(gpu, false);
+            }
+            let beside = Some(Beside { link, cpu: plain, further: costs });
             Rates { resident: cost, streamed: cost, gpu: beside, ..rates }
         }
     })

@@ -284,7 +284,7 @@ mod tests {
             let wanted: HashSet<String> = places.keys().map(|&name| name.to_owned()).collect();
             let cpu = Device::cpu().unwrap();
             let unfilled =
-                Model::load_deferring(file, &params, &|_| true, cpu, wanted.clone()).unwrap();
+                Model::load_deferring(file, &params, &|_| true, &[cpu], wanted.clone()).unwrap();
             let names: HashSet<String> =
                 unfilled.tensors().iter().map(|t| t.name().to_owned()).collect();
             assert_eq!(names, wanted);
@@ -334,7 +334,7 @@ mod tests {
         let names = places.keys().map(|&name| name.to_owned()).collect();
         let params = ModelParams { repack: false, ..ModelParams::default() };
         let cpu = Device::cpu().unwrap();
-        let unfilled = Model::load_deferring(file, &params, &|_| true, cpu, names).unwrap();
+        let unfilled = Model::load_deferring(file, &params, &|_| true, &[cpu], names).unwrap();
         let monitor = Monitor::default();
         let batches = batches(&pieces(unfilled.tensors(), &places));
         for n in 1..=batches.len().min(3) {

@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 
 use super::{Foreseen, KINDS, Look, Report, Smaller, Trade};
-use crate::plan::{GpuMemory, Memory, Placed, Plan, Speed, Tier, Unit};
+use crate::plan::{GpuMemory, HeldBy, Memory, Placed, Plan, Speed, Tier, Unit};
 use crate::units::Bytes;
 
 /// The widest line. (columns)
@@ -30,7 +30,18 @@ impl Report<'_> {
         }
         if let Some(gpu) = plan.gpu {
             line("GPU", format!("{} of {}, {}", gpu.peak(), gpu.budget, self.device));
-            for (name, bytes, what) in self.gpu_shares(&gpu) {
+            for (name, bytes, what) in self.gpu_shares(&gpu, self.resident()) {
+                line(&format!("  {name}"), format!("{:<9} {what}", bytes.to_string()));
+            }
+        }
+        for (HeldBy { blocks, memory, .. }, device) in plan.further.iter().zip(self.further) {
+            line("GPU", format!("{} of {}, {device}", memory.peak(), memory.budget));
+            let last = plan.blocks[blocks.end - 1].place;
+            let resident = match blocks.len() {
+                1 => last.to_string(),
+                n => format!("{n} blocks, {} to {last}", plan.blocks[blocks.start].place),
+            };
+            for (name, bytes, what) in self.gpu_shares(memory, resident) {
                 line(&format!("  {name}"), format!("{:<9} {what}", bytes.to_string()));
             }
         }
@@ -211,32 +222,36 @@ impl Report<'_> {
 
     /// What is resident.
     fn resident(&self) -> String {
-        let (whole, partly) = (self.plan.count(Tier::Resident), self.plan.count_partly());
+        let (whole, partly) = (self.plan.count_here(), self.plan.count_partly());
         match (whole, partly) {
-            (0, 0) if self.plan.bytes(Tier::Resident) > Bytes::ZERO => "small tensors".to_owned(),
+            (0, 0) if self.plan.bytes_here() > Bytes::ZERO => "small tensors".to_owned(),
             (_, 0) => n_blocks(whole),
             (0, _) => format!("parts of {}", n_blocks(partly)),
             _ => format!("{}, and parts of {partly}", n_blocks(whole)),
         }
     }
 
-    /// The parts of the GPU's memory, with what they are for.
-    fn gpu_shares(&self, memory: &GpuMemory) -> Vec<(&'static str, Bytes, String)> {
+    /// The parts of a GPU's memory, with what they are for, and what of blocks is resident.
+    fn gpu_shares(
+        &self,
+        memory: &GpuMemory,
+        resident: String,
+    ) -> Vec<(&'static str, Bytes, String)> {
         let Plan { slot, n_slots, n_ctx, n_ubatch, .. } = self.plan;
         let GpuMemory { outside, blocks, slots, context, driver, visiting, .. } = *memory;
         let output = if self.plan.output_by_cpu { "the final norm" } else { "the output matrix" };
-        let resident = self.resident();
         let above = self.plan.experts.as_ref().and_then(|experts| experts.on_device);
         let kept = above.map_or(0, |above| above.n_slots);
         let of_context = match self.plan.kept_in_ram > Bytes::ZERO {
             true => format!("activations of {n_ubatch} tokens"),
             false => format!("{n_ctx} tokens as {}, {n_ubatch} in a pass", self.kv),
         };
+        let of_units = (*slot * *n_slots as u64).min(slots);
         let mut shares = vec![
             ("output", outside, output.to_owned()),
             ("resident", blocks, resident),
-            ("slots", *slot * *n_slots as u64, format!("{n_slots} of {slot}")),
-            ("experts", slots.saturating_sub(*slot * *n_slots as u64), of_each_block(kept)),
+            ("slots", of_units, format!("{n_slots} of {slot}")),
+            ("experts", slots.saturating_sub(of_units), of_each_block(kept)),
             ("context", context, of_context),
             ("driver", driver, "libraries' and kernels' own".to_owned()),
             ("visiting", visiting, "a tensor of the CPU's, in prompts".to_owned()),
@@ -289,7 +304,11 @@ fn legend(plan: &Plan, look: Look) -> Vec<String> {
         _ => "streamed from disk".to_owned(),
     };
     let partly = format!("partly resident ({} from disk)", stream(units(true)));
-    let resident = if plan.gpu.is_some() { "resident in the GPU" } else { "resident in RAM" };
+    let resident = match (plan.gpu.is_some(), plan.further.is_empty()) {
+        (false, _) => "resident in RAM",
+        (true, true) => "resident in the GPU",
+        (true, false) => "resident in the GPUs",
+    };
     let names = [resident, "computed by the CPU", "streamed from RAM", &partly, &streamed];
     // The longest line so far in columns, without what paints it.
     let mut lines: Vec<(String, usize)> = Vec::new();

@@ -9,8 +9,8 @@ use super::*;
 use crate::gguf::Value;
 use crate::plan::problem::Outside;
 use crate::plan::{
-    Beside, ContextCost, Cost, ExpertRoom, Gpu, GpuNeeds, Rates, StreamMode, Tier, Touched,
-    estimate,
+    Beside, ContextCost, Cost, ExpertRoom, Further, Gpu, GpuNeeds, MOST_FURTHER, Rates, StreamMode,
+    Tier, Touched, estimate,
 };
 use crate::units::{GIB, KIB, MIB, Rate};
 
@@ -20,15 +20,17 @@ fn flat(bytes: Bytes) -> ContextCost {
 
 fn needs() -> Needs {
     let (context, driver, shared) = (flat(MIB * 300), flat(MIB * 60), [Bytes::ZERO; 2]);
-    let kept_in_ram = ContextCost::default();
-    let gpu = GpuNeeds { context, driver, kept_in_ram, staging: MIB * 64, shared };
+    let (kept_in_ram, staging) = (ContextCost::default(), MIB * 64);
+    let (kept, more) = (flat(MIB * 200), [Bytes::ZERO; MOST_FURTHER]);
+    let gpu = GpuNeeds { context, driver, kept_in_ram, staging, shared, kept, more };
     Needs { process: MIB * 50, context: flat(MIB * 20), read_ahead: MIB * 16, gpu: Some(gpu) }
 }
 
 /// Bytes per second: of the disk, the link, the CPU and the GPU.
 fn machine(disk: f64, link: f64, cpu: f64, gpu: f64) -> Machine {
     let cost = |one| Cost { one: Rate(one), many: Rate(one * 20.0) };
-    let beside = Beside { link: Rate(link), cpu: cost(cpu) };
+    let further = Further::default();
+    let beside = Beside { link: Rate(link), cpu: cost(cpu), further };
     let rates = Rates {
         disk: Rate(disk),
         disk_one: None,
@@ -39,7 +41,8 @@ fn machine(disk: f64, link: f64, cpu: f64, gpu: f64) -> Machine {
         gpu: Some(beside),
         open_seconds: 0.0,
     };
-    let gpu = Gpu { free: GIB * 24, reserve: GIB, shares_ram: false, rates };
+    let further = Further::default();
+    let gpu = Gpu { free: GIB * 24, reserve: GIB, shares_ram: false, rates, further };
     Machine { ram: GIB * 64, reserve: GIB, rates: Rates::usual(2), gpu: Some(gpu) }
 }
 
@@ -503,4 +506,65 @@ fn rates_of_nothing_make_a_plan_all_the_same() {
         let plan = solve_it(&index, &without, &wish).unwrap();
         assert!(plan.memory.peak() <= plan.memory.budget, "{:?}", plan.memory);
     }
+}
+
+/// A machine with further GPUs that have so much memory, each so much faster than the first.
+fn with_further(further: &[(Bytes, f64)]) -> Machine {
+    let mut machine = machine(2e9, 10e9, 20e9, 400e9);
+    let gpu = machine.gpu.as_mut().unwrap();
+    let beside = gpu.rates.gpu.as_mut().unwrap();
+    for (i, &(budget, speed)) in further.iter().enumerate() {
+        gpu.further[i] = Some(budget);
+        let one = gpu.rates.resident.one.0 * speed;
+        beside.further[i] = Some(Cost { one: Rate(one), many: Rate(one * 20.0) });
+    }
+    machine
+}
+
+proptest! {
+    /// No budget is exceeded, further GPUs hold the last blocks whole and in a row, and a plan is never slower than without them.
+    #[test]
+    fn further_gpus_hold_whole_blocks_and_help(
+        index in any_model(), vram in 400_u64..6000, ram in 100_u64..6000,
+        further in prop::collection::vec((100_u64..6000, 0.1..3.0_f64), 1..4)
+    ) {
+        let wish = wish(MIB * vram, MIB * ram);
+        let sizes: Vec<(Bytes, f64)> = further.iter().map(|(mib, speed)| (MIB * *mib, *speed)).collect();
+        let machine = with_further(&sizes);
+        let one = solve_it(&index, &with_further(&[]), &wish);
+        let Ok(plan) = solve_it(&index, &machine, &wish) else {
+            prop_assert!(one.is_err());
+            return Ok(());
+        };
+        check(&index, &plan, &HashSet::new());
+        let mut end = plan.blocks.len();
+        for held in &plan.further {
+            prop_assert!(held.memory.peak() <= sizes[held.number].0, "{held:?}");
+            prop_assert_eq!(held.blocks.end, end);
+            prop_assert!(!held.blocks.is_empty());
+            end = held.blocks.start;
+            let of_held = &index.blocks[held.blocks.clone()];
+            prop_assert_eq!(held.memory.blocks, of_held.iter().map(|b| b.len).sum::<Bytes>());
+            for i in held.blocks.clone() {
+                prop_assert_eq!(plan.blocks[i].tier, Tier::Resident);
+                prop_assert!(plan.streamed.iter().all(|unit| unit.block != i));
+            }
+        }
+        if let Ok(one) = one {
+            let [with, without] = [&plan, &one].map(|plan| answer(&index, &machine, plan));
+            prop_assert!(with <= without * 1.01, "{with} and {without} without: {plan:?}");
+        }
+    }
+}
+
+/// What fits one GPU stays there, unless the other is faster.
+#[test]
+fn a_second_gpu_is_left_alone_where_it_brings_nothing() {
+    let block = vec![("attn_norm.weight", KIB * 4), ("ffn_up.weight", MIB * 100)];
+    let index = model(&vec![block; 40]);
+    let wish = wish(GIB * 12, GIB * 4);
+    let on = |speed| solve_it(&index, &with_further(&[(GIB * 12, speed)]), &wish).unwrap().further;
+    assert_eq!(on(1.0), []);
+    assert_eq!(on(0.5), []);
+    assert_eq!(on(2.0).len(), 1);
 }

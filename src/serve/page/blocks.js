@@ -66,7 +66,8 @@ function counts(blocks) {
   return [...found];
 }
 
-function place({ tier, partly }) {
+function place({ tier, partly, device }) {
+  if (device) return `on ${device}`;
   const where = PLACES[tier === "resident" && gpu ? "device" : tier] ?? tier;
   return partly ? `partly ${where}` : where;
 }

@@ -22,6 +22,9 @@ pub(super) fn of(loaded: &Loaded) -> Option<String> {
     let mut hash = Sha256::new();
     hash.update(env!("AIRRUN_VERSION"));
     hash.update(&loaded.device);
+    for (name, held) in loaded.further.iter().zip(&loaded.plan.further) {
+        hash.update(format!("{name} {:?}", held.blocks));
+    }
     let repacked = loaded.plan.streamed.is_empty();
     hash.update(format!("{repacked} {:?}", loaded.plan.by_cpu.len()));
     hash.update(format!("{:?}", loaded.recall));
