@@ -9,7 +9,7 @@ use std::process::{Command, Output};
 
 use serde_json::Value;
 
-use crate::{skip, test_device, tiny_models};
+use crate::{skip, test_device};
 
 const BOTH: &str = "vulkan:0,vulkan:1";
 
@@ -190,35 +190,4 @@ fn a_gpu_that_is_not_named_holds_nothing() {
     let text = String::from_utf8_lossy(&output.stderr).into_owned();
     assert_eq!(output.status.code(), Some(1));
     assert!(text.contains("vulkan:0 (") && text.contains("vulkan:1 ("), "{text}");
-}
-
-/// Experts come one by one to the first GPU, while the second holds whole blocks. (One token: see `experts`.)
-#[test]
-fn a_second_gpu_holds_blocks_of_a_mixture() {
-    let Some(two) = Two::make() else { return };
-    let dir = tempfile::tempdir().unwrap();
-    let spec = tiny_models::all().iter().find(|spec| spec.name == "qwen3moe-many").unwrap();
-    let path = dir.path().join("mixture.gguf");
-    tiny_models::write(spec, &path).unwrap();
-    let path = path.display().to_string();
-    two.teach(&path);
-    let load = [&path[..], "-c", "64", "--ubatch", "1"];
-    let logits = |device: &str, vram: &str| {
-        let more = ["--json", "--tokens", "5", "--device", device, "--vram", vram, "-v"];
-        two.run(&[&["logits"], &load[..], &more].concat())
-    };
-    let resident = logits("vulkan:0", "1G").0;
-    let least = two.least(&[&["logits"], &load[..], &["--tokens", "5", "--device", BOTH]].concat());
-    let mut n = 0;
-    for mib in least..least + 4 {
-        let vram = format!("{mib}M");
-        let plan = two.plan(&[&load[..], &["--device", BOTH, "--vram", &vram]].concat());
-        let (got, text) = logits(BOTH, &vram);
-        let on_second = taken(&text, "Vulkan1").weights;
-        if plan["cpu"]["blocks"] == 0 {
-            assert!(got == resident, "--vram {vram}: {plan}");
-        }
-        n += usize::from(on_second > 0.0 && !plan["experts"].is_null());
-    }
-    assert!(n > 0, "no plan had a pool and a second GPU");
 }
