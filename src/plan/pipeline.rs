@@ -58,11 +58,7 @@ pub(super) fn steps(plan: &Plan, rates: &Rates, touched: Touched, tokens: u32) -
         match (block.tier, rates.gpu) {
             (Tier::Resident, _) | (Tier::Cpu, None) => {
                 let here = block.len.saturating_sub(block.left);
-                let held = plan.held_by(i);
-                let cost = held.map_or(rates.resident, |held| rates.of_further(held.number));
-                let crosses = held.is_some_and(|held| held.blocks.start == i);
-                let hand_over = if crosses { HAND_OVER } else { 0.0 };
-                steps.push(Step::computing(cost.seconds(used(here), tokens) + hand_over));
+                steps.push(stays(plan, i, rates, used(here), tokens));
             }
             (Tier::Cpu, Some(beside)) => {
                 let seconds = by_both(block, rates, &beside, touched, tokens);
@@ -127,6 +123,14 @@ fn attention(plan: &Plan, rates: &Rates, touched: Touched, tokens: u32) -> Optio
     let read = Bytes(plan.kept_in_ram.0 / 2 / n.max(1) as u64);
     let queries = touched.queries.saturating_mul(tokens);
     Some(Step::computing(2.0 * HAND_OVER + beside.cpu.seconds(read, queries)))
+}
+
+/// Block `i`, which stays where it is computed: with the first GPU or with a further one, to whose first block activations are handed over.
+fn stays(plan: &Plan, i: usize, rates: &Rates, used: Bytes, tokens: u32) -> Step {
+    let held = plan.held_by(i);
+    let cost = held.map_or(rates.resident, |held| rates.of_further(held.number));
+    let crosses = held.is_some_and(|held| held.blocks.start == i);
+    Step::computing(cost.seconds(used, tokens) + if crosses { HAND_OVER } else { 0.0 })
 }
 
 /// How a pass gets its experts where it gets them one by one.

@@ -28,22 +28,8 @@ impl Report<'_> {
         for row in legend(plan, look) {
             line("", row);
         }
-        if let Some(gpu) = plan.gpu {
-            line("GPU", format!("{} of {}, {}", gpu.peak(), gpu.budget, self.device));
-            for (name, bytes, what) in self.gpu_shares(&gpu, self.resident()) {
-                line(&format!("  {name}"), format!("{:<9} {what}", bytes.to_string()));
-            }
-        }
-        for (HeldBy { blocks, memory, .. }, device) in plan.further.iter().zip(self.further) {
-            line("GPU", format!("{} of {}, {device}", memory.peak(), memory.budget));
-            let last = plan.blocks[blocks.end - 1].place;
-            let resident = match blocks.len() {
-                1 => last.to_string(),
-                n => format!("{n} blocks, {} to {last}", plan.blocks[blocks.start].place),
-            };
-            for (name, bytes, what) in self.gpu_shares(memory, resident) {
-                line(&format!("  {name}"), format!("{:<9} {what}", bytes.to_string()));
-            }
+        for (name, text) in self.gpus() {
+            line(&name, text);
         }
         let memory = plan.memory;
         let whose = if plan.promised { "--ram" } else { "what is free here" };
@@ -229,6 +215,31 @@ impl Report<'_> {
             (0, _) => format!("parts of {}", n_blocks(partly)),
             _ => format!("{}, and parts of {partly}", n_blocks(whole)),
         }
+    }
+
+    /// The GPUs, each with the parts of its memory.
+    fn gpus(&self) -> Vec<(String, String)> {
+        let Report { plan, device, further, .. } = self;
+        let mut lines = Vec::new();
+        let mut gpu = |device: &str, memory: &GpuMemory, resident: String| {
+            let all = format!("{} of {}, {device}", memory.peak(), memory.budget);
+            lines.push(("GPU".to_owned(), all));
+            for (name, bytes, what) in self.gpu_shares(memory, resident) {
+                lines.push((format!("  {name}"), format!("{:<9} {what}", bytes.to_string())));
+            }
+        };
+        if let Some(memory) = &plan.gpu {
+            gpu(device, memory, self.resident());
+        }
+        for (HeldBy { blocks, memory, .. }, device) in plan.further.iter().zip(*further) {
+            let last = plan.blocks[blocks.end - 1].place;
+            let resident = match blocks.len() {
+                1 => last.to_string(),
+                n => format!("{n} blocks, {} to {last}", plan.blocks[blocks.start].place),
+            };
+            gpu(device, memory, resident);
+        }
+        lines
     }
 
     /// The parts of a GPU's memory, with what they are for, and what of blocks is resident.
