@@ -131,7 +131,9 @@ fn two_gpus_compute_what_one_does() {
     two.teach(&path);
     let tokens: Vec<String> = (0..50).map(|i| (i * 37 % 2000 + 3).to_string()).collect();
     let tokens = tokens.join(",");
-    let args = ["logits", &path, "-c", "256", "--ubatch", "32", "--json", "--tokens", &tokens];
+    // Attention is the GPUs', too: another processor's sums are others.
+    let load = ["logits", &path, "-c", "256", "--ubatch", "32", "--kv-in", "gpu"];
+    let args = [&load[..], &["--json", "--tokens", &tokens]].concat();
     let resident = two.run(&[&args[..], &["--device", "vulkan:0", "--vram", "1G"]].concat()).0;
     let both = [&args[..], &["--device", BOTH, "-v"]].concat();
     let least = two.least(&both);
@@ -165,7 +167,7 @@ fn a_gpu_that_is_not_named_holds_nothing() {
     let Some(two) = Two::make() else { return };
     let path = model("tiny-chat-q8_0.gguf");
     two.teach(&path);
-    let args = [&path[..], "-c", "256", "--ubatch", "32"];
+    let args = [&path[..], "-c", "256", "--ubatch", "32", "--kv-in", "gpu"];
     let least = two.least(&[&["plan"], &args[..], &["--device", BOTH]].concat());
     let vram = format!("{}M", least + 2);
     let with =
