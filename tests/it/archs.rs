@@ -15,7 +15,7 @@ use airrun::gguf::Index;
 use serde::Deserialize;
 
 use crate::tiny_models::{self, Outcome, Spec};
-use crate::{batch, test_device};
+use crate::{batch, seen, test_device};
 
 /// What every model is asked: one token, an odd few, several tiles of a matrix product. On one thread: more would wait
 /// for each other, because as many models are tried at once as there are cores.
@@ -103,6 +103,10 @@ fn streamed_logits_equal_resident_logits() {
     println!("{table}");
     fs::write(concat!(env!("CARGO_TARGET_TMPDIR"), "/../architectures.md"), &table)
         .expect("the target directory is writable");
+    if !test_device::is_cpu() {
+        let words = tried.iter().map(|(spec, result)| (spec.name.to_owned(), word(spec, result)));
+        seen::compare(&words.collect()).unwrap();
+    }
     let failed = tried.iter().filter(|(_, result)| result.is_err()).count();
     assert!(failed == 0, "{failed} of {} models failed; see the table above", tried.len());
 }
@@ -305,6 +309,16 @@ fn logits(path: &Path, prompt: Prompt, mode: &str) -> Run {
         .expect("the program starts");
     let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();
     Run { code: output.status.code(), stdout: text(output.stdout), stderr: text(output.stderr) }
+}
+
+/// What came of a model, in the words of `COMPAT.md`.
+fn word(spec: &Spec, result: &Tried) -> String {
+    let word = match (result, spec.outcome) {
+        (Ok(()), Outcome::Logits) => "works",
+        (Ok(()), Outcome::Refused) => "refused in words",
+        (Err(_), _) => "fails",
+    };
+    word.to_owned()
 }
 
 /// A Markdown table: model, architecture, blocks, result.

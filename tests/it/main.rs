@@ -41,6 +41,7 @@ mod pull;
 mod quantize;
 mod samplers;
 mod schemas;
+mod seen;
 mod serve;
 mod serve_load;
 mod serve_resume;

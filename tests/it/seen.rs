@@ -1,0 +1,40 @@
+//! What runs of the tests on devices have shown, of each tiny model: `tests/it/seen/KIND.txt`, a model a line. Where there is a device of the
+//! kind, what it does now is held against that, and `AIRRUN_TEST_WRITE=1` writes it down; elsewhere it is what was seen last.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::PathBuf;
+
+use crate::test_device;
+
+/// What was seen of each model, by its name, on devices of `kind`.
+pub(crate) fn on(kind: &str) -> BTreeMap<String, String> {
+    let text = fs::read_to_string(file(kind)).unwrap_or_default();
+    let lines = text.lines().filter_map(|line| line.split_once(' '));
+    lines.map(|(model, result)| (model.to_owned(), result.to_owned())).collect()
+}
+
+/// Writes down what was `tried` on the device of this run, or says where that is not what was seen before. What was never seen may be
+/// anything.
+pub(crate) fn compare(tried: &BTreeMap<String, String>) -> Result<(), String> {
+    let kind = test_device::name();
+    let mut known = on(&kind);
+    if std::env::var_os("AIRRUN_TEST_WRITE").is_some() {
+        known.extend(tried.clone());
+        let lines: String =
+            known.iter().map(|(model, result)| format!("{model} {result}\n")).collect();
+        return fs::write(file(&kind), lines).map_err(|e| e.to_string());
+    }
+    let differs =
+        |(model, result): &(&String, &String)| known.get(*model).is_some_and(|k| k != *result);
+    let other: Vec<_> = tried.iter().filter(differs).collect();
+    match other.is_empty() {
+        true => Ok(()),
+        false => Err(format!("not as in tests/it/seen/{kind}.txt: {other:?}")),
+    }
+}
+
+fn file(kind: &str) -> PathBuf {
+    let kind: String = kind.chars().filter(char::is_ascii_alphabetic).collect();
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/it/seen").join(kind + ".txt")
+}
