@@ -1,5 +1,6 @@
-//! `--draft`: who guesses how texts go on. A name or a path is taken at its word; `auto` looks for a small model with the same
-//! vocabulary beside the large one and among the models of this machine, where the large one is likely to stream.
+//! `--draft`: who guesses how texts go on. A name or a path is taken at its word; `auto` takes a head in
+//! the model's own file, or looks for a small model with the same vocabulary beside the large one and among the models of this machine, where
+//! the large one is likely to stream.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -26,14 +27,29 @@ pub(crate) fn choose(
     Ok(match &args.draft {
         DraftArg::None => Draft::None,
         DraftArg::Ngram => Draft::Ngrams { always: true },
+        DraftArg::Mtp => Draft::Head { always: true },
         DraftArg::Model(model) => {
             Draft::Model { index: Arc::new(resolve::model(model)?.index), always: true }
         }
-        DraftArg::Auto => match likely_streams(index, options).then(|| sibling(index)).flatten() {
-            Some(index) => Draft::Model { index: Arc::new(index), always: false },
-            None => Draft::Ngrams { always: false },
-        },
+        DraftArg::Auto => likely(index, options),
     })
+}
+
+/// Who may draft for a model: a head of its own, else a small model, where weights are likely to stream.
+fn likely(index: &Index, options: &LoadOptions) -> Draft {
+    if !likely_streams(index, options) {
+        return Draft::Ngrams { always: false };
+    }
+    let head = Draft::Head { always: false };
+    if index.check_heads_usable().is_ok() {
+        return head;
+    }
+    match sibling(index) {
+        Some(index) => Draft::Model { index: Arc::new(index), always: false },
+        // A head that is there and cannot be used is asked for all the same: then people are told why.
+        None if !index.heads.is_empty() => head,
+        None => Draft::Ngrams { always: false },
+    }
 }
 
 /// Whether the model does not fit by a look at its size.

@@ -70,6 +70,9 @@ fn summary(index: &Index) -> Table {
     let context = index.context_length();
     fact("context", context.map_or("not said".to_owned(), |n| format!("{n} tokens")));
     fact("blocks", blocks(index));
+    if !index.heads.is_empty() {
+        fact("heads", heads(index));
+    }
     if let Some(n) = index.arch_uint("expert_count").filter(|&n| n > 0) {
         let used = index.arch_uint("expert_used_count");
         let of_token = |u: u64| format!("{n}, {u} used per token: {}", bytes_per_token(index, u));
@@ -150,6 +153,15 @@ fn tokenizer(index: &Index) -> String {
 fn template(text: &str) -> String {
     let line = text.lines().find(|l| !l.trim().is_empty()).unwrap_or_default();
     format!("{} characters: {}", text.chars().count(), printable(line.trim().as_bytes()))
+}
+
+/// Heads that guess tokens ahead, and whether they can.
+fn heads(index: &Index) -> String {
+    let (n, bytes) = (index.heads.len(), index.head_bytes());
+    match index.check_heads_usable() {
+        Ok(()) => format!("{n} for drafts, {bytes}, loaded only for --draft mtp or auto"),
+        Err(why) => format!("{n}, {bytes}, not used: {why}"),
+    }
 }
 
 /// One line per block.

@@ -121,7 +121,7 @@ fn dispatch(
         Command::Devices(args) => devices::run(&args, printer),
         Command::Plan(args) => plan::run(&args, printer),
         Command::Bench(args) => match (&args.text, &args.load.draft) {
-            (Some(file), DraftArg::Ngram | DraftArg::Model(_)) => {
+            (Some(file), DraftArg::Ngram | DraftArg::Mtp | DraftArg::Model(_)) => {
                 bench_text::run(&args, file, printer)
             }
             _ => bench::run(&args, printer),

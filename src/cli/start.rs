@@ -35,8 +35,11 @@ fn streams(engine: &Engine, printer: &Printer) {
             false => String::new(),
         };
         printer.dim(format_args!("{}{speed}", engine.describe_streams()));
-        if let Some(line) = engine.foreseen().map(drafts) {
-            printer.dim(line);
+        if let Some(foreseen) = engine.foreseen() {
+            printer.dim(drafts(foreseen));
+            if let Some(why) = &foreseen.why_not {
+                printer.dim(format_args!("not by the model's own head: {why}"));
+            }
         }
     }
 }

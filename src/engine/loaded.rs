@@ -67,9 +67,16 @@ pub(super) struct Loaded {
 #[derive(Debug)]
 pub(super) struct Drafting {
     pub(super) model: Option<Engine>,
+    /// Whether a head in the model's own file does, too.
+    pub(super) head: bool,
 }
 
 impl Loaded {
+    /// Whether a head in the model's own file drafts.
+    pub(super) fn has_head(&self) -> bool {
+        self.draft.as_ref().is_some_and(|draft| draft.head)
+    }
+
     /// Tokens of context that each sequence may have.
     pub(super) fn n_ctx_each(&self) -> u32 {
         self.plan.n_ctx / self.shares

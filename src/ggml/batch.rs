@@ -3,7 +3,7 @@
 
 use ggml_sys as sys;
 
-use super::llama::{Context, Token};
+use super::llama::{Context, Part, Token};
 use super::result::{Error, not_null};
 
 /// One token of a batch.
@@ -66,6 +66,18 @@ impl Context {
     /// Computes a batch: each sequence's tokens in order, behind what the context has of it. Afterwards the logits that were
     /// wanted are there.
     pub fn decode_batch(&mut self, batch: &[BatchToken]) -> Result<(), Error> {
+        if self.part == Part::Head {
+            return Err(Error::Invalid("a head without what it reads".into()));
+        }
+        self.decode_with(batch, None)
+    }
+
+    /// As [`Context::decode_batch`]; a head reads a row of `hidden` with each token.
+    pub(super) fn decode_with(
+        &mut self,
+        batch: &[BatchToken],
+        hidden: Option<&[f32]>,
+    ) -> Result<(), Error> {
         self.check(batch)?;
         let mut columns = Columns::of(batch);
         let mut rest = columns.sequences.as_mut_slice();
@@ -78,7 +90,8 @@ impl Context {
         let raw = sys::llama_batch {
             n_tokens: i32::try_from(batch.len()).unwrap_or(i32::MAX),
             token: columns.tokens.as_mut_ptr(),
-            embd: std::ptr::null_mut(),
+            // libllama only reads it, although its type says otherwise.
+            embd: hidden.map_or(std::ptr::null_mut(), |rows| rows.as_ptr().cast_mut()),
             pos: columns.positions.as_mut_ptr(),
             n_seq_id: columns.counts.as_mut_ptr(),
             seq_id: rows.as_mut_ptr(),

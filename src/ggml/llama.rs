@@ -37,6 +37,8 @@ pub struct ModelParams {
     pub repack: bool,
     /// Describes the model only: nothing of it, nor of its contexts, gets memory, and nothing can be computed.
     pub describe_only: bool,
+    /// Loads the heads that guess tokens ahead, too.
+    pub heads: bool,
     /// What the device and the buffer types are part of, where they do not live for ever: the model holds it.
     pub keep: Keep,
 }
@@ -230,6 +232,7 @@ fn with_params<T>(
     raw.load_mode = sys::LLAMA_LOAD_MODE_NONE;
     raw.use_extra_bufts = params.repack;
     raw.no_alloc = params.describe_only;
+    raw.load_mtp = params.heads;
     raw.progress_callback = Some(report);
     raw.progress_callback_user_data = (&raw const on_progress).cast_mut().cast();
     body(raw)
@@ -390,6 +393,20 @@ pub struct ContextParams {
     pub offload: bool,
     /// How it keeps what it has read.
     pub recall: Recall,
+    /// What it computes.
+    pub part: Part,
+}
+
+/// What of a model a context computes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Part {
+    /// The model.
+    #[default]
+    Model,
+    /// The model; what is behind each token before the output stays, for a head to read.
+    Hidden,
+    /// The first of the heads that guess tokens ahead, which reads that.
+    Head,
 }
 
 /// What a context and its model take of one kind of memory.
@@ -410,6 +427,7 @@ pub struct Context {
     model: Arc<Model>,
     n_seqs: u32,
     n_outputs: usize,
+    pub(super) part: Part,
     pub(super) threads: Arc<Threadpool>,
     /// Read by compute threads through a pointer given to ggml.
     stop: Arc<AtomicBool>,
@@ -458,6 +476,9 @@ impl Context {
                 Pooling::Score => sys::LLAMA_POOLING_TYPE_RANK,
             };
         }
+        if params.part == Part::Head {
+            raw.ctx_type = sys::LLAMA_CONTEXT_TYPE_MTP;
+        }
         raw.n_seq_max = params.n_seqs.max(1);
         // One buffer for all sequences: with a buffer each, tokens of prompts and of answers could not share a pass.
         raw.kv_unified = true;
@@ -476,7 +497,10 @@ impl Context {
         unsafe { sys::llama_attach_threadpool(ptr.as_ptr(), pool, pool) };
         let (n_seqs, n_outputs) = (raw.n_seq_max, raw.n_outputs_max as usize);
         let threads = params.threads.clone();
-        Ok(Context { ptr, model, n_seqs, n_outputs, threads, stop })
+        let mut context =
+            Context { ptr, model, n_seqs, n_outputs, part: params.part, threads, stop };
+        context.keep_hidden()?;
+        Ok(context)
     }
 
     /// Sequences it has room for.

@@ -17,6 +17,7 @@ mod gauge;
 mod grammar;
 mod graph;
 pub mod guard;
+mod hidden;
 mod keep;
 mod lease;
 mod lent;
@@ -56,7 +57,8 @@ pub use gauge::Matmul;
 pub use grammar::{Loose, SchemaGrammar, check_grammar_text, grammar_of_schema};
 pub use graph::{Graph, Tensor};
 pub use llama::{
-    Context, ContextParams, Keep, Model, ModelParams, OnProgress, Special, Taken, Token, Vocab,
+    Context, ContextParams, Keep, Model, ModelParams, OnProgress, Part, Special, Taken, Token,
+    Vocab,
 };
 pub use log::{Verbosity, set_verbosity, warn};
 pub use memory::{Area, Pinned};

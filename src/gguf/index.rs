@@ -87,6 +87,8 @@ pub struct Index {
     pub tensors: Vec<TensorInfo>,
     /// The blocks, in order of computation: by stack, then by number.
     pub blocks: Vec<Block>,
+    /// Heads that guess tokens ahead: blocks that stand behind the others, and that are loaded only for whoever asks for them.
+    pub heads: Vec<Block>,
     /// Tensors of towers for images or sound that are in the file of a model that writes text: libllama wants them in a file of their own,
     /// and the text part does without.
     pub left_out: usize,
@@ -174,6 +176,7 @@ impl Index {
             metadata: value::Metadata::default(),
             tensors: Vec::new(),
             blocks: Vec::new(),
+            heads: Vec::new(),
             left_out: 0,
         };
         let mut names_seen = HashSet::new();
@@ -203,6 +206,7 @@ impl Index {
         index.check_identity()?;
         index.leave_out_towers();
         index.blocks = blocks(&index.tensors);
+        index.part_heads();
         Ok(index)
     }
 

@@ -14,6 +14,7 @@ mod check_heads;
 mod check_vocabulary;
 mod error;
 mod facts;
+mod heads;
 pub mod index;
 mod join;
 pub mod names;

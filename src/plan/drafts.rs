@@ -32,8 +32,11 @@ pub struct Foreseen {
     pub habit: Habit,
     /// What comes of that.
     pub gain: Gain,
-    /// What the model that drafts takes of the memory. (bytes)
+    /// What the model or the head that drafts takes of the memory. (bytes)
     pub memory: Bytes,
+    /// Why a head in the model's own file does not draft, where it might have.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub why_not: Option<String>,
 }
 
 /// The most that drafts of this habit bring if a pass of `n` tokens takes `pass(n)` seconds, drafting takes `each` seconds a token, and

@@ -52,6 +52,7 @@ fn build(
         metadata: Metadata { entries },
         tensors: Vec::new(),
         blocks: Vec::new(),
+        heads: Vec::new(),
         left_out: 0,
     };
     if let Some([count, used]) = experts {

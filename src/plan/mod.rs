@@ -39,7 +39,7 @@ pub use machine::{
 };
 pub use refusal::{Pool, Refusal};
 pub use solve::solve;
-pub use touched::Touched;
+pub use touched::{Touched, share};
 
 use std::collections::HashSet;
 use std::ops::Range;

@@ -52,7 +52,7 @@ fn queries(index: &Index) -> u32 {
 }
 
 /// A share of `len`.
-pub(super) fn share(len: Bytes, share: f64) -> Bytes {
+pub fn share(len: Bytes, share: f64) -> Bytes {
     // Every token of a batch chooses its own experts; computing goes by tokens, so the share stays.
     #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a share of it")]
     Bytes((len.f64() * share) as u64)

@@ -2,6 +2,7 @@
 //! stream or not, with grammars, at the end of the context, and when a pass is stopped.
 
 mod accept;
+mod heads;
 
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};

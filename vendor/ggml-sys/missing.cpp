@@ -32,6 +32,24 @@ size_t ggml_sys_model_tensors(const struct llama_model * model, const struct ggm
     return i;
 }
 
+bool ggml_sys_keep_hidden(struct llama_context * context, bool masked) {
+    try {
+        llama_set_embeddings_nextn(context, true, masked);
+        // That alone leaves the room as it was; another direction of attention makes it anew, and there is no other way to ask for it.
+        const bool causal = llama_get_causal_attn(context);
+        llama_set_causal_attn(context, !causal);
+        llama_set_causal_attn(context, causal);
+        context->sched_reserve();
+        return true;
+    } catch (...) {
+        return false;
+    }
+}
+
+const float * ggml_sys_hidden(struct llama_context * context) {
+    return llama_get_embeddings_nextn(context);
+}
+
 bool ggml_sys_knows_architecture(const char * name) {
     return llm_arch_from_string(name) != LLM_ARCH_UNKNOWN;
 }

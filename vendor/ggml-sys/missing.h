@@ -22,6 +22,13 @@ size_t ggml_sys_graph_nodes(const struct llama_context * context);
 // A model's tensors: writes up to `n` of them; returns how many there are.
 size_t ggml_sys_model_tensors(const struct llama_model * model, const struct ggml_tensor ** tensors, size_t n);
 
+// Lets a context keep the state behind each token of a batch that heads read, or, if `masked`, behind those whose logits are wanted; makes room for
+// graphs that do. Whether all went well.
+bool ggml_sys_keep_hidden(struct llama_context * context, bool masked);
+
+// What it keeps, a row for each token of the last batch, in order; NULL if there is nothing.
+const float * ggml_sys_hidden(struct llama_context * context);
+
 // Whether there is code for models of this architecture.
 bool ggml_sys_knows_architecture(const char * name);
 

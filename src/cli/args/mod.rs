@@ -251,7 +251,7 @@ pub(crate) struct LoadArgs {
     /// Do not repack weights for this CPU: less memory while loading, slower
     #[arg(long, help_heading = "Computing")]
     pub(crate) no_repack: bool,
-    /// Guess ahead, for passes to check: auto, none, ngram, or a small MODEL
+    /// Guess ahead, for passes to check: auto, none, ngram, mtp, or a small MODEL
     #[arg(long, value_name = "WHO", default_value = "auto", hide_default_value = true)]
     #[arg(help_heading = "Computing")]
     pub(crate) draft: DraftArg,
@@ -278,6 +278,8 @@ pub(crate) enum DraftArg {
     Auto,
     None,
     Ngram,
+    /// A head in the model's own file.
+    Mtp,
     Model(PathBuf),
 }
 
@@ -286,10 +288,11 @@ impl std::str::FromStr for DraftArg {
 
     fn from_str(text: &str) -> Result<DraftArg, String> {
         Ok(match text {
-            "" => return Err("must be auto, none, ngram or a model".to_owned()),
+            "" => return Err("must be auto, none, ngram, mtp or a model".to_owned()),
             "auto" => DraftArg::Auto,
             "none" => DraftArg::None,
             "ngram" => DraftArg::Ngram,
+            "mtp" => DraftArg::Mtp,
             model => DraftArg::Model(model.into()),
         })
     }

@@ -37,7 +37,7 @@ impl Opening<'_> {
         chosen: Chosen,
     ) -> anyhow::Result<(Talk, ChatTemplate)> {
         let draft = match &self.load.draft {
-            DraftArg::Model(_) => DraftArg::Auto,
+            DraftArg::Model(_) | DraftArg::Mtp => DraftArg::Auto,
             draft => draft.clone(),
         };
         let load = LoadArgs { tokenizer: None, trace: None, draft, ..self.load.clone() };

@@ -36,11 +36,11 @@ use shares::shares;
 pub use vectors::Vector;
 use vectors::Vectoring;
 
-use crate::engine::compute::draft::{Drafts, Tree};
+use crate::engine::compute::draft::{Drafts, Passed, Tree};
 use crate::engine::error::{ggml_error, model_name};
 use crate::engine::loaded::{Engine, Loaded};
 use crate::engine::{Clock, Error};
-use crate::ggml::{BatchToken, Context, ContextParams, Token};
+use crate::ggml::{BatchToken, Context, ContextParams, Part as OfModel, Token};
 use crate::stream::Monitor;
 
 /// A listener that takes nothing for so long is given up, if nobody says otherwise.
@@ -74,6 +74,8 @@ pub struct Batcher {
     /// What guesses how texts go on, if anything does.
     drafts: Option<Drafts>,
     drafts_pause: bool,
+    /// What the pass computed that is over, for who drafts.
+    passed: Vec<Passed>,
     /// The first of the sequences for further ways of drafts, and how many there are.
     first_way: u32,
     n_ways: usize,
@@ -182,6 +184,7 @@ impl Batcher {
             n_threads: loaded.n_threads,
             offload: plan.gpu.is_some() && !plan.by_cpu.is_empty(),
             recall: loaded.recall,
+            part: if loaded.has_head() { OfModel::Hidden } else { OfModel::Model },
         };
         let context = Context::new(loaded.model.clone(), &params, loaded.monitor.stop_flag());
         let context = context.map_err(ggml_error(&loaded.index))?;
@@ -202,6 +205,7 @@ impl Batcher {
             parts: Vec::new(),
             drafts: loaded.drafts()?,
             drafts_pause: false,
+            passed: Vec::new(),
             first_way: loaded.sequences,
             n_ways: n_ways as usize,
             has_state,
@@ -328,6 +332,7 @@ impl Batcher {
                 }
                 self.tell(&parts, true);
                 parts.iter().for_each(|part| self.advance(part));
+                self.show_drafters();
                 self.wait_for_thoughts(begin.elapsed());
             }
             Err(error) => self.failed(&parts, error),
@@ -417,7 +422,7 @@ impl Batcher {
             self.tally.prompt += n;
         }
         if *n_done < tokens.len() {
-            return;
+            return self.note(part, None);
         }
         let (mut at, mut row, mut chosen_here) = (None, first + n - 1, 0);
         let going = loop {
@@ -439,6 +444,7 @@ impl Batcher {
             (at, row) = (Some(node), first + n + node);
             *n_done += 1;
         };
+        self.note(part, at);
         let ended = going.as_ref().is_ok_and(|going| *going != Going::On);
         let drafted = self.learn(&part.tree, at, ended);
         self.tally.drafted += drafted.tried;

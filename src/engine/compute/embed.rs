@@ -7,7 +7,7 @@ use std::time::Instant;
 use crate::engine::Error;
 use crate::engine::error::ggml_error;
 use crate::engine::loaded::{Engine, Loaded};
-use crate::ggml::{Context, ContextParams, KvType, Token};
+use crate::ggml::{Context, ContextParams, KvType, Part, Token};
 
 /// Makes vectors of texts.
 #[derive(Debug)]
@@ -94,6 +94,7 @@ fn make(loaded: &Loaded, wanted: Wanted) -> Result<Context, Error> {
         n_threads: loaded.n_threads,
         offload: false,
         recall: loaded.recall.with_kv(KvType::F16),
+        part: Part::Model,
     };
     let stop = loaded.monitor.stop_flag();
     let context = match wanted {

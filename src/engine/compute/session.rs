@@ -6,7 +6,7 @@ use std::time::Instant;
 use crate::engine::Error;
 use crate::engine::error::{ggml_error, model_name};
 use crate::engine::loaded::{Engine, Loaded};
-use crate::ggml::{self, Context, ContextParams, Token};
+use crate::ggml::{self, Context, ContextParams, Part, Token};
 use crate::stream::Monitor;
 use crate::talk::Vocab;
 
@@ -46,6 +46,7 @@ impl Session {
             n_threads: loaded.n_threads,
             offload: plan.gpu.is_some() && !plan.by_cpu.is_empty(),
             recall: loaded.recall,
+            part: Part::Model,
         };
         let stop = loaded.monitor.stop_flag();
         let context = Context::new(loaded.model.clone(), &params, stop);

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use super::options::{Draft, LoadOptions};
-use super::planning::{Asked, Care, Planned, plan_with};
+use super::planning::{Asked, Beside, Care, Planned, plan_with};
 use crate::engine::compute::draft;
 use crate::engine::error::model_name;
 use crate::engine::{Error, devices};
@@ -24,12 +24,15 @@ pub(super) fn make_plan(
     let with = |draft: &Draft| LoadOptions { draft: draft.clone(), ..options.clone() };
     let is_open = matches!(
         options.draft,
-        Draft::Ngrams { always: false } | Draft::Model { always: false, .. }
+        Draft::Ngrams { always: false }
+            | Draft::Head { always: false }
+            | Draft::Model { always: false, .. }
     );
     if !is_open {
         return plan_with(index, options, threads, care, &Asked::of(vec![options.clone()]));
     }
-    let asked = Asked::of(vec![with(&Draft::None), options.clone()]);
+    let ngrams = Draft::Ngrams { always: false };
+    let asked = Asked::of(vec![with(&Draft::None), with(&ngrams), options.clone()]);
     let of = |draft: &Draft| plan_with(index, &with(draft), threads, care, &asked);
     let has_experts = index.tensors.iter().any(|tensor| index.experts(tensor).is_some());
     if has_experts || !certainly_streams(index, options) {
@@ -39,10 +42,15 @@ pub(super) fn make_plan(
             return Ok(without);
         }
     }
-    let ngrams = of(&Draft::Ngrams { always: false })?;
-    let Draft::Model { .. } = options.draft else { return Ok(ngrams) };
-    // A model that there is no room for, or that cannot be had, drafts for nobody.
-    let Ok(by_model) = of(&options.draft) else { return Ok(ngrams) };
+    let ngrams = of(&ngrams)?;
+    if matches!(options.draft, Draft::Ngrams { .. }) {
+        return Ok(ngrams);
+    }
+    // A model or a head that there is no room for, or that cannot be had, drafts for nobody.
+    let other = match of(&options.draft) {
+        Ok(other) => other,
+        Err(why) => return Ok(without(ngrams, &options.draft, why.to_string())),
+    };
     let rates = match asked.measured() {
         Some(rates) => ngrams.taught(index, options, rates),
         None => ngrams.rates(index, options).0,
@@ -51,7 +59,19 @@ pub(super) fn make_plan(
         let foreseen = foresee(index, planned, &rates, options);
         foreseen.map_or(0.0, |foreseen| foreseen.gain.tokens_per_second)
     };
-    Ok(if speed(&by_model) > speed(&ngrams) { by_model } else { ngrams })
+    Ok(match (speed(&other), speed(&ngrams)) {
+        (with, without) if with > without => other,
+        (with, alone) => {
+            let why = format!("{with:.2} tokens/s with it, {alone:.2} without");
+            without(ngrams, &options.draft, why)
+        }
+    })
+}
+
+/// A plan in which somebody does not draft, and for a head why: people were not asked for it, and may miss it.
+fn without(planned: Planned, draft: &Draft, why: String) -> Planned {
+    let why_not = matches!(draft, Draft::Head { .. }).then_some(why);
+    Planned { beside: Beside { why_not, ..planned.beside }, ..planned }
 }
 
 /// Whether the weights alone are more than there is room for.
@@ -61,7 +81,8 @@ fn certainly_streams(index: &Index, options: &LoadOptions) -> bool {
         plan::StreamMode::Never => false,
         // What a GPU has is for the plan to say.
         plan::StreamMode::Auto => {
-            index.bytes() > options.ram.unwrap_or_else(probe::available_memory)
+            index.bytes().saturating_sub(index.head_bytes())
+                > options.ram.unwrap_or_else(probe::available_memory)
                 && devices::choose(&options.device).is_ok_and(|gpus| gpus.is_empty())
         }
     }
@@ -77,6 +98,7 @@ pub(super) fn foresee(
     let (plan, touched) = (&planned.plan, Touched::of(index));
     let by = match &planned.beside.draft {
         Draft::Model { index, .. } => Some(model_name(index)),
+        Draft::Head { .. } => Some(draft::HEAD.to_owned()),
         Draft::Ngrams { .. } => None,
         Draft::None => return None,
     };
@@ -85,9 +107,11 @@ pub(super) fn foresee(
     let room = options.outputs(index).saturating_sub(options.sequences.max(1));
     let pass = |n| plan::pass_seconds(plan, rates, touched, n).max(1e-9);
     let gain = plan::gain(habit, pass, planned.beside.each, room);
-    let name =
-        |path: &str| Path::new(path).file_stem().map(|name| name.to_string_lossy().into_owned());
-    let name = by.as_deref().and_then(name).map(|name| format!(" and {name}"));
+    let name = by.as_deref().map(|by| match Path::new(by).file_stem() {
+        Some(name) => format!(" and {}", name.to_string_lossy()),
+        None => format!(" and {by}"),
+    });
     let who = format!("n-grams{}", name.unwrap_or_default());
-    Some(Foreseen { who, habit, gain, memory: planned.beside.ram + planned.beside.vram })
+    let why_not = planned.beside.why_not.clone();
+    Some(Foreseen { who, habit, gain, memory: planned.beside.ram + planned.beside.vram, why_not })
 }

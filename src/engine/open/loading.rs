@@ -68,6 +68,7 @@ impl Loading<'_> {
             devices: self.gpu.map(|gpu| self.layers(gpu)).unwrap_or_default(),
             overrides: self.by_cpu()?,
             repack: self.options.repack && self.gpu.is_none(),
+            heads: self.options.has_head(),
             ..ModelParams::default()
         };
         let paths = self.paths();
@@ -86,8 +87,9 @@ impl Loading<'_> {
         let mut layers = vec![(first, self.plan.blocks.len() - held)];
         let further = self.plan.further.iter().rev();
         layers.extend(further.map(|held| (self.further[held.number], held.blocks.len())));
+        // To libllama, the output is a layer, and so are heads, whether they are loaded or not.
         if let Some((_, last)) = layers.last_mut() {
-            *last += 1;
+            *last += 1 + self.index.heads.len();
         }
         layers
     }
@@ -102,8 +104,14 @@ impl Loading<'_> {
     /// Describes the model, as the GPU `device` and the CPU would compute it by the plan, without giving it any memory.
     pub(super) fn described(&self, device: Device) -> Result<Model, Error> {
         let (devices, overrides) = (self.layers(device), self.by_cpu()?);
-        let params =
-            ModelParams { devices, overrides, describe_only: true, ..ModelParams::default() };
+        let heads = self.options.has_head();
+        let params = ModelParams {
+            devices,
+            overrides,
+            describe_only: true,
+            heads,
+            ..ModelParams::default()
+        };
         let all = (0..self.index.tensors.len()).collect();
         let file = self.virtual_file(&self.paths(), &all)?;
         let model = Model::load_virtual(file, &params, &|_| true);
@@ -225,6 +233,7 @@ impl Loading<'_> {
             overrides,
             repack: self.options.repack && self.gpu.is_none(),
             describe_only: false,
+            heads: self.options.has_head(),
             keep: Some(device.clone()),
         })
     }

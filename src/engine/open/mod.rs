@@ -154,12 +154,15 @@ fn draft(
     let streams = !plan.streamed.is_empty();
     Ok(match &options.draft {
         _ if !model.batches() => None,
-        Draft::Ngrams { always } if *always || streams => Some(Drafting { model: None }),
+        Draft::Ngrams { always } if *always || streams => {
+            Some(Drafting { model: None, head: false })
+        }
+        Draft::Head { always } if *always || streams => Some(Drafting { model: None, head: true }),
         Draft::Model { index, always } if *always || streams => {
             let model = Engine::open(index.clone(), &options.of_draft(Some(plan.n_ctx / shares)))?;
-            Some(Drafting { model: Some(model) })
+            Some(Drafting { model: Some(model), head: false })
         }
-        Draft::None | Draft::Ngrams { .. } | Draft::Model { .. } => None,
+        Draft::None | Draft::Ngrams { .. } | Draft::Head { .. } | Draft::Model { .. } => None,
     })
 }
 

@@ -68,6 +68,9 @@ const FEW_SEQUENCES: u32 = 32;
 /// Tokens of a prompt that a model which drafts reads in one pass: more would take more memory, and be no faster on a small model.
 const DRAFT_UBATCH: u32 = 256;
 
+/// Tokens that a head reads at a time.
+pub(in crate::engine) const HEAD_UBATCH: u32 = 256;
+
 /// Who guesses how texts go on.
 #[derive(Clone, Debug, Default)]
 pub enum Draft {
@@ -76,6 +79,11 @@ pub enum Draft {
     None,
     /// The texts themselves, by what they repeat; if `always`, also where no weights stream.
     Ngrams {
+        /// Whether also a model without streamed weights gets drafts.
+        always: bool,
+    },
+    /// They, and a head in the model's own file.
+    Head {
         /// Whether also a model without streamed weights gets drafts.
         always: bool,
     },
@@ -111,6 +119,11 @@ impl LoadOptions {
         let [least, most] = VECTOR_TOKENS;
         let vectors = if self.embedding { paid.clamp(least, most) } else { 1 };
         (self.sequences.max(1) + drafts).max(vectors)
+    }
+
+    /// Whether a head in the model's own file drafts.
+    pub(in crate::engine) fn has_head(&self) -> bool {
+        matches!(self.draft, Draft::Head { .. })
     }
 
     /// Sequences that a context of `model` has: one for each text, and some for the ways that drafts see.
@@ -163,6 +176,11 @@ pub(super) fn result(index: &Index) -> Bytes {
     let n_vocab = output.and_then(|t| t.shape.get(1)).copied().unwrap_or(0);
     let width = index.arch_uint("embedding_length").unwrap_or(0);
     Bytes(4) * (2 * n_vocab.min(MOST_VOCAB) + width.min(MOST_VOCAB))
+}
+
+/// What heads read of one token.
+pub(super) fn hidden(index: &Index) -> Bytes {
+    Bytes(4) * index.arch_uint("embedding_length").unwrap_or(0).min(MOST_VOCAB)
 }
 
 /// Larger vocabularies are none: what a damaged header says must not overflow.

@@ -138,6 +138,8 @@ pub(super) struct Beside {
     pub(super) vram: Bytes,
     /// For each token that it guesses. (seconds)
     pub(super) each: f64,
+    /// Why a head in the model's own file does not, where it might have.
+    pub(super) why_not: Option<String>,
 }
 
 /// How much is asked for a plan.
@@ -160,7 +162,7 @@ pub(super) fn plan_with(
     asked: &Asked,
 ) -> Result<Planned, Error> {
     let gpus = devices::choose(&options.device)?;
-    let beside = asked.beside(options, threads)?;
+    let beside = asked.beside(index, options, threads)?;
     let problem = Problem { index, options, threads, care, beside, asked };
     let nobody_named_it = options.device == DeviceChoice::Auto && options.vram.is_none();
     let planned = match gpus.split_first().map(|(&gpu, others)| problem.for_gpus(gpu, others)) {
@@ -206,14 +208,23 @@ impl Asked {
     }
 
     /// Who drafts, and what that takes.
-    fn beside(&self, options: &LoadOptions, threads: &Arc<Threadpool>) -> Result<Beside, Error> {
-        if !matches!(options.draft, Draft::Model { .. }) {
-            return Ok(Beside { draft: options.draft.clone(), ..Beside::default() });
-        }
-        match self.drafter.get() {
-            Some(known) => Ok(known.clone()),
-            None => {
-                let new = drafter(options, threads)?;
+    fn beside(
+        &self,
+        index: &Index,
+        options: &LoadOptions,
+        threads: &Arc<Threadpool>,
+    ) -> Result<Beside, Error> {
+        let draft = || options.draft.clone();
+        match (self.drafter.get(), &options.draft) {
+            (_, Draft::None | Draft::Ngrams { .. }) => {
+                Ok(Beside { draft: draft(), ..Beside::default() })
+            }
+            (Some(known), _) if known.draft == options.draft => Ok(known.clone()),
+            _ => {
+                let new = match options.has_head() {
+                    true => head(index, options, threads)?,
+                    false => drafter(options, threads)?,
+                };
                 Ok(self.drafter.get_or_init(|| new).clone())
             }
         }
@@ -230,10 +241,10 @@ impl Asked {
             }
         };
         // A model drafts in passes as n-grams do.
-        let which = self
-            .variants
-            .iter()
-            .position(|v| (v.draft == Draft::None) == (problem.options.draft == Draft::None));
+        let draft = &problem.options.draft;
+        let alike = |v: &LoadOptions| (v.draft == Draft::None) == (*draft == Draft::None);
+        let which = self.variants.iter().position(|v| v.draft == *draft);
+        let which = which.or_else(|| self.variants.iter().position(alike));
         Ok((needs[which.unwrap_or(0)], *seconds))
     }
 
@@ -268,7 +279,26 @@ fn drafter(options: &LoadOptions, threads: &Arc<Threadpool>) -> Result<Beside, E
     let (rates, _) = planned.rates(index, &options);
     let each = plan::pass_seconds(&planned.plan, &rates, Touched::of(index), 1);
     let ram = memory.outside + memory.blocks + memory.context + needs::tables(index);
-    Ok(Beside { draft, ram, vram, each })
+    Ok(Beside { draft, ram, vram, each, why_not: None })
+}
+
+/// What a head in the model's own file will take, as ggml says: its block, and a context of its own.
+fn head(index: &Index, options: &LoadOptions, threads: &Arc<Threadpool>) -> Result<Beside, Error> {
+    let refused = |why| Error::Draft { model: model_name(index), why };
+    index.check_heads_usable().map_err(refused)?;
+    let gpus = devices::choose(&options.device)?;
+    if gpus.len() > 1 {
+        return Err(refused("heads draft with one GPU".to_owned()));
+    }
+    let gpu = gpus.first().copied();
+    let n_ctx = context_length(index, options).saturating_mul(options.shares());
+    let [ram, vram] = needs::of_head(index, options, n_ctx, threads, gpu)?;
+    let touched = Touched::of(index);
+    let first = index.heads.first().map(|head| head.len).unwrap_or_default();
+    let known = rates::known(index, threads::count(options.threads), options.repack);
+    let rates = if gpu.is_some() { rates::UNKNOWN } else { known };
+    let each = rates.resident.seconds(plan::share(first, touched.of_block) + touched.output, 1);
+    Ok(Beside { draft: options.draft.clone(), ram, vram, each, why_not: None })
 }
 
 impl Problem<'_> {

@@ -78,21 +78,25 @@ impl Report<'_> {
 
     /// What drafts bring, and what they are taken to be.
     fn drafted(&self) -> Vec<String> {
-        let Some(Foreseen { who, habit, gain, memory }) = self.drafts else { return Vec::new() };
+        let Some(Foreseen { who, habit, gain, memory, why_not }) = self.drafts else {
+            return Vec::new();
+        };
         let takes = match *memory {
             Bytes::ZERO => String::new(),
             memory => format!(", in {memory} of the memory"),
         };
         let [found, right] = [habit.found, habit.right].map(|share| share * 100.0);
         let rate = tokens_per_second(gain.tokens_per_second);
-        vec![
+        let mut rows = vec![
             format!("by {who}{takes}"),
             format!(
                 "{rate}, {:.1} tokens in a pass, if {found:.0} % of passes",
                 gain.tokens_per_pass
             ),
             format!("have some, and {right:.0} % of what is drafted comes"),
-        ]
+        ];
+        rows.extend(why_not.as_ref().map(|why| format!("not by the model's own head: {why}")));
+        rows
     }
 
     /// What would help, and what another context would cost.

@@ -16,6 +16,7 @@ pub(in crate::plan) fn model(blocks: &[Vec<(&str, Bytes)>]) -> Index {
         metadata: Metadata::default(),
         tensors: Vec::new(),
         blocks: Vec::new(),
+        heads: Vec::new(),
         left_out: 0,
     };
     let mut offset = 0;

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::sync::atomic::AtomicBool;
 
-use airrun::ggml::{BatchToken, Context, ContextParams, Model, ModelParams, Recall};
+use airrun::ggml::{BatchToken, Context, ContextParams, Model, ModelParams, Part, Recall};
 use airrun::ggml::{Segment, SegmentKind, Threadpool, VirtualFile};
 use airrun::source::WeightSource;
 use airrun::source::fault::{Behaviour, Fault, FaultySource};
@@ -109,6 +109,7 @@ fn context(path: &Path) -> Context {
         n_threads: 1,
         offload: false,
         recall: Recall::default(),
+        part: Part::Model,
     };
     Context::new(model, &params, Arc::new(AtomicBool::new(false))).unwrap()
 }

@@ -4,8 +4,8 @@
 //! The first way of a tree is in the text's own sequence. Each further way has a sequence of its own for the time of the pass; if the
 //! text goes that way, its tokens are handed over. Models that keep a state get chains only, and a copy of the state before the pass.
 
-use super::{Batcher, Part, sequence};
-use crate::engine::compute::draft::{Drafted, Pace, Sketch, Tree};
+use super::{Batcher, Part, Slot, sequence};
+use crate::engine::compute::draft::{Drafted, Drafts, HEAD, Pace, Passed, Sketch, Tree};
 use crate::engine::error::model_name;
 use crate::ggml::BatchToken;
 
@@ -26,6 +26,7 @@ impl Batcher {
     pub fn remember_drafts(&mut self) {
         let by = self.loaded.draft.as_ref().and_then(|draft| draft.model.as_ref());
         let by = by.map(|model| model_name(&model.loaded().index));
+        let by = by.or(self.loaded.has_head().then(|| HEAD.to_owned()));
         if let Some(drafts) = &mut self.drafts {
             drafts.remember(&model_name(&self.loaded.index), by.as_deref());
         }
@@ -174,6 +175,31 @@ impl Batcher {
             self.forget(*slot);
         }
         self.drop_ways(part);
+    }
+
+    /// Notes what was computed of a text, which went as far as node `at` of its tree, for who drafts and wants to see it. What drafts
+    /// does not see, it does without.
+    pub(super) fn note(&mut self, part: &Part, at: Option<usize>) {
+        if !self.drafts.as_ref().is_some_and(Drafts::follow) {
+            return;
+        }
+        let nodes = part.tree.nodes();
+        let mut rows: Vec<usize> = std::iter::successors(at, |&at| nodes[at].parent)
+            .map(|node| part.first + part.n + node)
+            .collect();
+        rows.reverse();
+        rows.splice(..0, part.first..part.first + part.n);
+        let Slot { tokens, n_done, .. } = &self.slots[part.slot];
+        let text = tokens[..(*n_done).min(tokens.len())].to_vec();
+        self.passed.push(Passed { slot: part.slot, text, rows });
+    }
+
+    /// Shows who drafts what the pass computed.
+    pub(super) fn show_drafters(&mut self) {
+        let passed = std::mem::take(&mut self.passed);
+        if let Some(drafts) = self.drafts.as_mut().filter(|_| !passed.is_empty()) {
+            drafts.saw(&passed, &self.context);
+        }
     }
 
     /// Forgets the sequences that were there for one pass.

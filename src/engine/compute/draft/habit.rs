@@ -5,11 +5,16 @@ use std::collections::BTreeMap;
 use crate::memo;
 use crate::plan::Habit;
 
+/// What people call a head in the model's own file, and what is remembered of it is found by.
+pub const HEAD: &str = "the model's own head";
+
 /// Where it is kept.
 const FILE: &str = "drafts.json";
 
-/// What is taken for granted before anything was seen: of texts that are new, and of a small model made like the large one.
+/// What is taken for granted before anything was seen: of texts that are new, of a head that guesses more than the one token that it was
+/// made for, and of a small model made like the large one.
 const NGRAMS: Habit = Habit { found: 0.25, right: 0.5 };
+const OF_HEAD: Habit = Habit { found: 1.0, right: 0.6 };
 const MODEL: Habit = Habit { found: 1.0, right: 0.75 };
 
 /// What that counts, in passes and in tokens.
@@ -77,9 +82,13 @@ impl Seen {
     }
 }
 
-/// What drafts bring for the model called `model`, by n-grams alone, or by the model `by`, too.
+/// What drafts bring for the model called `model`, by n-grams alone, or by the model `by` or its own head, too.
 pub(in crate::engine) fn known(model: &str, by: Option<&str>) -> Habit {
-    let prior = if by.is_some() { MODEL } else { NGRAMS };
+    let prior = match by {
+        None => NGRAMS,
+        Some(HEAD) => OF_HEAD,
+        Some(_) => MODEL,
+    };
     recall().get(&key(model, by)).copied().unwrap_or_default().habit(prior)
 }
 

@@ -4,19 +4,21 @@
 mod credit;
 mod drafters;
 mod habit;
+mod head;
 mod model;
 mod ngram;
 mod pace;
 mod tree;
 
-pub use habit::Seen;
 pub(in crate::engine) use habit::known;
+pub use habit::{HEAD, Seen};
+pub use head::DraftHead;
 pub use model::DraftModel;
 pub use ngram::Ngrams;
 pub use pace::Pace;
 pub use tree::{Node, Tree};
 
-use crate::ggml::Token;
+use crate::ggml::{Context, Token};
 
 /// Somebody who guesses how texts go on.
 pub trait Drafter: Send + std::fmt::Debug {
@@ -25,6 +27,25 @@ pub trait Drafter: Send + std::fmt::Debug {
 
     /// What may come after each text. It may be wrong, and is asked in vain if it has no idea.
     fn draft(&mut self, texts: &[Sketch<'_>]) -> Vec<Tree>;
+
+    /// Whether it wants to see each pass.
+    fn follows(&self) -> bool {
+        false
+    }
+
+    /// A pass of the model is over: what it computed of each text, and the context that still has what it came to.
+    fn saw(&mut self, _passed: &[Passed], _context: &Context) {}
+}
+
+/// What a pass computed of a text, less the drafted tokens that did not come.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Passed {
+    /// The place of the text among all.
+    pub slot: usize,
+    /// The text as far as it was computed, ...
+    pub text: Vec<Token>,
+    /// ... and where in the batch the last ones of its tokens were.
+    pub rows: Vec<usize>,
 }
 
 /// A text whose next tokens are wanted.
@@ -69,6 +90,16 @@ impl Drafts {
     pub fn names(&self) -> String {
         let names: Vec<&str> = self.drafters.iter().map(|drafter| drafter.name()).collect();
         names.join(" and ")
+    }
+
+    /// Whether somebody wants to see each pass.
+    pub(super) fn follow(&self) -> bool {
+        self.drafters.iter().any(|drafter| drafter.follows())
+    }
+
+    /// A pass of the model is over.
+    pub(super) fn saw(&mut self, passed: &[Passed], context: &Context) {
+        self.drafters.iter_mut().for_each(|drafter| drafter.saw(passed, context));
     }
 
     /// A text's pass is over: `came` of the tokens drafted for it came, and `wrong` says whether another one did.

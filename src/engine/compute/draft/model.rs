@@ -5,7 +5,7 @@ use super::{Drafter, Node, Sketch, Tree};
 use crate::engine::Error;
 use crate::engine::error::{ggml_error, model_name};
 use crate::engine::loaded::{Engine, Loaded};
-use crate::ggml::{self, BatchToken, Context, ContextParams, Token, Vocab};
+use crate::ggml::{self, BatchToken, Context, ContextParams, Part, Token, Vocab};
 
 use std::sync::Arc;
 
@@ -13,8 +13,8 @@ use std::sync::Arc;
 const FILLED: usize = 128;
 
 /// Other tokens than the likeliest that are drafted at each place, if forks are of use and they are at least so likely.
-const OTHERS: usize = 3;
-const LEAST_OTHER: f32 = 0.04;
+pub(super) const OTHERS: usize = 3;
+pub(super) const LEAST_OTHER: f32 = 0.04;
 
 /// Drafts by a model.
 #[derive(Debug)]
@@ -60,6 +60,7 @@ impl DraftModel {
             n_threads: loaded.n_threads,
             offload: false,
             recall: loaded.recall,
+            part: Part::Model,
         };
         let context = Context::new(loaded.model.clone(), &params, loaded.monitor.stop_flag());
         let context = context.map_err(ggml_error(&loaded.index))?;
@@ -232,7 +233,7 @@ fn differing(a: Vocab<'_>, b: Vocab<'_>) -> Option<Token> {
 }
 
 /// The `n` likeliest tokens and how likely they are, the likeliest first.
-fn likeliest(logits: &[f32], n: usize) -> Vec<(Token, f32)> {
+pub(super) fn likeliest(logits: &[f32], n: usize) -> Vec<(Token, f32)> {
     let mut best: Vec<(usize, f32)> = Vec::with_capacity(n + 1);
     let mut most = f32::NEG_INFINITY;
     for (id, &logit) in logits.iter().enumerate() {
