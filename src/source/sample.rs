@@ -445,7 +445,9 @@ mod tests {
         let mut ground = Ground::for_bursts(&[path], 6, Bytes(100_000)).unwrap();
         let places: Vec<Extent> = (0..40).map(|_| ground.next()).collect();
         for (e, next) in places.iter().zip(&places[1..]) {
-            assert!(e.len == 102_400 && e.offset + e.len != next.offset, "{e:?} {next:?}");
+            // The last place of the file is what is left of it.
+            let is_whole = e.len == 102_400 || e.offset + e.len == 32 << 20;
+            assert!(is_whole && e.offset + e.len != next.offset, "{e:?} {next:?}");
         }
         // What is asked for at once arrives at the source's rate, here without a pause between bursts.
         let rate = Rate(400e6);
