@@ -2,9 +2,9 @@
 //! it, and guesses the token after; for the next guess, it reads what it has itself. It follows each text in a sequence of its own, a
 //! pass behind the model, and has the model's room.
 
+use super::growing::Growing;
 use super::habit::HEAD;
-use super::model::{LEAST_OTHER, OTHERS, likeliest};
-use super::{Drafter, Node, Passed, Sketch, Tree};
+use super::{Drafter, Passed, Sketch, Tree};
 use crate::engine::Error;
 use crate::engine::error::ggml_error;
 use crate::engine::loaded::Loaded;
@@ -35,13 +35,9 @@ struct Followed {
 }
 
 /// A text that is being drafted for.
-struct Growing {
-    /// Its number among the texts.
-    text: usize,
-    tip: Option<usize>,
-    reached: f32,
-    /// The last token, which is to be read next, where, and with what.
-    next: Token,
+struct Reading {
+    growing: Growing,
+    /// Where its last token is to be read, and with what.
     place: usize,
     behind: Vec<f32>,
 }
@@ -130,45 +126,33 @@ impl DraftHead {
     fn grow(
         &mut self,
         texts: &[Sketch<'_>],
-        growing: &mut Vec<Growing>,
+        readings: &mut Vec<Reading>,
         trees: &mut [Tree],
     ) -> Result<(), ggml::Error> {
-        let mut hidden = Vec::with_capacity(growing.len() * self.context.n_hidden());
-        let mut batch = Vec::with_capacity(growing.len());
-        for g in growing.iter() {
-            hidden.extend_from_slice(&g.behind);
-            batch.push(BatchToken::new(g.next, g.place, sequence(texts[g.text].slot), true));
+        let mut hidden = Vec::with_capacity(readings.len() * self.context.n_hidden());
+        let mut batch = Vec::with_capacity(readings.len());
+        for Reading { growing, place, behind } in readings.iter() {
+            hidden.extend_from_slice(behind);
+            let sequence = sequence(texts[growing.text].slot);
+            batch.push(BatchToken::new(growing.next, *place, sequence, true));
         }
         self.context.decode_head(&batch, &hidden)?;
-        for (i, g) in growing.iter_mut().enumerate() {
-            let text = &texts[g.text];
-            let likeliest =
-                likeliest(self.context.logits_of(i)?, if text.forks { 1 + OTHERS } else { 1 });
-            let before = g.tip;
-            for (rank, &(token, likely)) in likeliest.iter().enumerate() {
-                if rank > 0 && (likely < LEAST_OTHER || g.reached * likely < text.least) {
-                    break;
-                }
-                let node = trees[g.text].add(Node { token, parent: before, likely, by: 0 });
-                if rank == 0 {
-                    (g.tip, g.next) = (Some(node), token);
-                }
-            }
-            g.reached *= likeliest.first().map_or(0.0, |&(_, likely)| likely);
-            g.place += 1;
-            g.behind.copy_from_slice(self.context.hidden(i)?);
+        for (i, Reading { growing, place, behind }) in readings.iter_mut().enumerate() {
+            let (text, tree) = (&texts[growing.text], &mut trees[growing.text]);
+            growing.grow(self.context.logits_of(i)?, text, tree);
+            *place += 1;
+            behind.copy_from_slice(self.context.hidden(i)?);
         }
         let (vocab, n_ctx) = (self.model.vocab(), self.n_ctx);
-        growing.retain(|g| {
-            let text = &texts[g.text];
-            let enough = trees[g.text].len() >= text.nodes || g.reached < text.least;
-            g.place + 1 < n_ctx && !enough && !vocab.is_eog(g.next)
+        readings.retain(|Reading { growing, place, .. }| {
+            let (text, tree) = (&texts[growing.text], &trees[growing.text]);
+            place + 1 < n_ctx && growing.goes_on(text, tree, vocab)
         });
         Ok(())
     }
 
     fn try_draft(&mut self, texts: &[Sketch<'_>], trees: &mut [Tree]) -> Result<(), ggml::Error> {
-        let mut growing: Vec<Growing> = Vec::new();
+        let mut readings: Vec<Reading> = Vec::new();
         for (i, text) in texts.iter().enumerate() {
             let Some(known) = self.texts.get(text.slot) else { continue };
             let Some((&next, before)) = text.text.split_last() else { continue };
@@ -176,18 +160,19 @@ impl DraftHead {
             let is_there = known.behind.len() == self.context.n_hidden() && known.seen == before;
             if text.nodes > 0 && is_there && text.text.len() < self.n_ctx {
                 let (place, behind) = (before.len(), known.behind.clone());
-                growing.push(Growing { text: i, tip: None, reached: 1.0, next, place, behind });
+                readings.push(Reading { growing: Growing::new(i, next), place, behind });
             }
         }
-        let slots: Vec<usize> = growing.iter().map(|g| texts[g.text].slot).collect();
+        let texts_of = || readings.iter().map(|reading| &texts[reading.growing.text]);
+        let slots: Vec<usize> = texts_of().map(|text| text.slot).collect();
         let taken: usize = self.texts.iter().map(|text| text.seen.len() - text.begin).sum();
-        let wanted: usize = growing.iter().map(|g| texts[g.text].nodes + 1).sum();
+        let wanted: usize = texts_of().map(|text| text.nodes + 1).sum();
         if taken + wanted > self.n_ctx {
             let idle = (0..self.texts.len()).filter(|slot| !slots.contains(slot));
             idle.collect::<Vec<_>>().into_iter().for_each(|slot| self.forget(slot));
         }
-        while !growing.is_empty() {
-            self.grow(texts, &mut growing, trees)?;
+        while !readings.is_empty() {
+            self.grow(texts, &mut readings, trees)?;
         }
         // What it guessed is not what the model will have.
         for slot in slots {

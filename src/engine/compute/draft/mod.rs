@@ -3,6 +3,7 @@
 
 mod credit;
 mod drafters;
+mod growing;
 mod habit;
 mod head;
 mod model;

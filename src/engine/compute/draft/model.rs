@@ -1,7 +1,8 @@
 //! Drafts by a small model with the same vocabulary, which is resident. It follows each text in a sequence of its own; what it guessed
 //! wrong it forgets with the next draft.
 
-use super::{Drafter, Node, Sketch, Tree};
+use super::growing::Growing;
+use super::{Drafter, Sketch, Tree};
 use crate::engine::Error;
 use crate::engine::error::{ggml_error, model_name};
 use crate::engine::loaded::{Engine, Loaded};
@@ -11,10 +12,6 @@ use std::sync::Arc;
 
 /// Vocabularies may differ by so many tokens at their ends: some are filled up to a round number.
 const FILLED: usize = 128;
-
-/// Other tokens than the likeliest that are drafted at each place, if forks are of use and they are at least so likely.
-pub(super) const OTHERS: usize = 3;
-pub(super) const LEAST_OTHER: f32 = 0.04;
 
 /// Drafts by a model.
 #[derive(Debug)]
@@ -28,16 +25,6 @@ pub struct DraftModel {
     n_batch: usize,
     /// Tokens of the model that is drafted for.
     n_vocab: usize,
-}
-
-/// A text that is being drafted for.
-struct Growing {
-    /// Its number among the texts.
-    text: usize,
-    tip: Option<usize>,
-    reached: f32,
-    /// The last token, which is to be computed next.
-    next: Token,
 }
 
 impl DraftModel {
@@ -134,27 +121,13 @@ impl DraftModel {
         for (i, g) in growing.iter_mut().enumerate() {
             let text = &texts[g.text];
             self.seen[text.slot].push(g.next);
-            let logits = &self.context.logits_of(i)?[..self.n_vocab];
-            let most = if text.forks { 1 + OTHERS } else { 1 };
-            let likeliest = likeliest(logits, most);
-            let before = g.tip;
-            for (rank, &(token, likely)) in likeliest.iter().enumerate() {
-                if rank > 0 && (likely < LEAST_OTHER || g.reached * likely < text.least) {
-                    break;
-                }
-                let node = trees[g.text].add(Node { token, parent: before, likely, by: 0 });
-                if rank == 0 {
-                    (g.tip, g.next) = (Some(node), token);
-                }
-            }
-            g.reached *= likeliest.first().map_or(0.0, |&(_, likely)| likely);
+            g.grow(&self.context.logits_of(i)?[..self.n_vocab], text, &mut trees[g.text]);
         }
         let vocab = self.loaded.model.vocab();
         growing.retain(|g| {
             let text = &texts[g.text];
             let full = self.seen[text.slot].len() + 1 >= self.n_ctx;
-            let enough = trees[g.text].len() >= text.nodes || g.reached < text.least;
-            !full && !enough && !vocab.is_eog(g.next)
+            !full && g.goes_on(text, &trees[g.text], vocab)
         });
         Ok(())
     }
@@ -169,7 +142,7 @@ impl DraftModel {
             let Some(&next) = text.text.last() else { continue };
             let known = text.text.iter().all(|&t| self.loaded.model.vocab().contains(t));
             if known {
-                growing.push(Growing { text: i, tip: None, reached: 1.0, next });
+                growing.push(Growing::new(i, next));
             }
         }
         for g in &growing {
@@ -230,41 +203,4 @@ fn check(draft: &Loaded, for_: &Loaded) -> Result<(), Error> {
 fn differing(a: Vocab<'_>, b: Vocab<'_>) -> Option<Token> {
     let n = Token::try_from(a.len().min(b.len())).unwrap_or(Token::MAX);
     (0..n).find(|&token| a.piece(token, true) != b.piece(token, true))
-}
-
-/// The `n` likeliest tokens and how likely they are, the likeliest first.
-pub(super) fn likeliest(logits: &[f32], n: usize) -> Vec<(Token, f32)> {
-    let mut best: Vec<(usize, f32)> = Vec::with_capacity(n + 1);
-    let mut most = f32::NEG_INFINITY;
-    for (id, &logit) in logits.iter().enumerate() {
-        if logit.is_nan() {
-            return Vec::new();
-        }
-        most = most.max(logit);
-        if best.len() == n && best.last().is_some_and(|last| logit <= last.1) {
-            continue;
-        }
-        let at = best.iter().position(|other| logit > other.1).unwrap_or(best.len());
-        best.insert(at, (id, logit));
-        best.truncate(n);
-    }
-    let sum: f32 = logits.iter().map(|&logit| (logit - most).exp()).sum();
-    let likely =
-        |(id, logit): (usize, f32)| (Token::try_from(id).unwrap_or(0), (logit - most).exp() / sum);
-    best.into_iter().map(likely).collect()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::likeliest;
-
-    #[test]
-    fn the_likeliest_come_first_and_sum_to_one() {
-        let logits = [0.5, 3.0, -1.0, 3.0, 2.0];
-        let all = likeliest(&logits, 5);
-        assert_eq!(all.iter().map(|t| t.0).collect::<Vec<_>>(), [1, 3, 4, 0, 2]);
-        assert!((all.iter().map(|t| t.1).sum::<f32>() - 1.0).abs() < 1e-5);
-        assert_eq!(likeliest(&logits, 2), all[..2]);
-        assert!(likeliest(&[f32::NAN, 1.0], 1).is_empty());
-    }
 }
