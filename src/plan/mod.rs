@@ -4,7 +4,7 @@
 //! `solve` decides. It works on a `problem` (the numbers of `machine`, with what can be told of the model once), lists the ways to place
 //! it, has the promising ones worked out by `way` into a `draft`, which knows what it takes of each memory, and lets `estimate` judge the
 //! plan that comes of it, by playing a pass through (`pipeline`). `parts` cuts blocks into what streams together, `cut` chooses which of that does, `experts` is what streams by
-//! expert. `pattern` tells libllama, `drafts` foresees what drafts bring, `report` shows. `golden` is a table of plans, for those who
+//! expert, `further` what GPUs hold besides the one that weights stream to. `pattern` tells libllama, `drafts` foresees what drafts bring, `report` shows. `golden` is a table of plans, for those who
 //! change how they are made.
 
 mod cut;
