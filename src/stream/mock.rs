@@ -7,8 +7,8 @@ mod referee;
 mod sim;
 mod tests;
 
-use std::ffi::{c_char, c_void};
-use std::ptr::{NonNull, null, null_mut};
+use std::ffi::{CStr, c_char, c_void};
+use std::ptr::{NonNull, null_mut};
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
@@ -16,6 +16,7 @@ use ggml_sys as sys;
 
 use self::queue::{Passed, Queue, Snapshot, Task, lock};
 use self::referee::{Access, HOST, Mark, Referee};
+use super::tables::{self, Behind, behind, connect, device_table, memory_kind, new_backend};
 use crate::ggml::Device;
 use crate::os::pages::AddressRange;
 use crate::units::Bytes;
@@ -80,15 +81,10 @@ struct Event {
 
 impl Mock {
     pub(super) fn new(behaviour: Behaviour) -> Mock {
-        let kind = |iface| sys::ggml_backend_buffer_type {
-            iface,
-            device: null_mut(),
-            context: null_mut(),
-        };
         let mut this = Box::new(Inner {
             dev: sys::ggml_backend_device { iface: DEVICE, reg: null_mut(), context: null_mut() },
-            memory: kind(MEMORY_TYPE),
-            host: kind(HOST_TYPE),
+            memory: tables::buffer_type(MEMORY_TYPE),
+            host: tables::buffer_type(HOST_TYPE),
             behaviour,
             referee: Arc::default(),
             n_queues: AtomicUsize::new(0),
@@ -99,12 +95,8 @@ impl Mock {
             this.dev.iface.event_new = None;
         }
         let context = (&raw mut *this).cast::<c_void>();
-        let dev = &raw mut this.dev;
-        this.dev.context = context;
-        for kind in [&mut this.memory, &mut this.host] {
-            kind.device = dev;
-            kind.context = context;
-        }
+        let parts = &mut *this;
+        connect(&mut parts.dev, [&mut parts.memory, &mut parts.host], context);
         Mock(this)
     }
 
@@ -138,6 +130,30 @@ impl Mock {
     }
 }
 
+impl Behind for Inner {
+    fn name(&self) -> &CStr {
+        c"Mock"
+    }
+
+    fn description(&self) -> &CStr {
+        self.name()
+    }
+
+    fn claimed_memory(&self) -> usize {
+        1 << 30
+    }
+
+    fn caps(&self) -> sys::ggml_backend_dev_caps {
+        sys::ggml_backend_dev_caps {
+            async_: self.behaviour.copies,
+            host_buffer: true,
+            buffer_from_host_ptr: false,
+            events: self.behaviour.events,
+            mmap_support: false,
+        }
+    }
+}
+
 /// The state behind a device or buffer type.
 ///
 /// # Safety
@@ -145,7 +161,7 @@ impl Mock {
 /// `context` must be that of a table of a live [`Mock`].
 unsafe fn inner<'a>(context: *mut c_void) -> &'a Inner {
     // SAFETY: by this function's contract.
-    unsafe { &*context.cast::<Inner>() }
+    unsafe { behind(context) }
 }
 
 /// A queue and its device.
@@ -164,25 +180,13 @@ unsafe fn queue<'a>(backend: sys::ggml_backend_t) -> (&'a mut Queue, &'a Inner) 
 const PADDING: usize = 48;
 
 const MEMORY_TYPE: sys::ggml_backend_buffer_type_i = sys::ggml_backend_buffer_type_i {
-    get_name: Some(name),
-    alloc_buffer: Some(memory_alloc),
-    alloc_buffer_n: None,
-    get_alignment: Some(alignment),
-    get_max_size: None,
     get_alloc_size: Some(alloc_size),
-    get_alloc_size_n: None,
-    is_host: None,
+    ..memory_kind(name, memory_alloc, alignment)
 };
 
 const HOST_TYPE: sys::ggml_backend_buffer_type_i = sys::ggml_backend_buffer_type_i {
-    get_name: Some(host_name),
-    alloc_buffer: Some(host_alloc),
-    alloc_buffer_n: None,
-    get_alignment: Some(alignment),
-    get_max_size: None,
-    get_alloc_size: None,
-    get_alloc_size_n: None,
-    is_host: Some(host_is_host),
+    is_host: Some(tables::is_host),
+    ..memory_kind(host_name, host_alloc, alignment)
 };
 
 unsafe extern "C" fn name(_: sys::ggml_backend_buffer_type_t) -> *const c_char {
@@ -191,10 +195,6 @@ unsafe extern "C" fn name(_: sys::ggml_backend_buffer_type_t) -> *const c_char {
 
 unsafe extern "C" fn host_name(_: sys::ggml_backend_buffer_type_t) -> *const c_char {
     c"Mock_Host".as_ptr()
-}
-
-unsafe extern "C" fn host_is_host(_: sys::ggml_backend_buffer_type_t) -> bool {
-    true
 }
 
 unsafe extern "C" fn alignment(_: sys::ggml_backend_buffer_type_t) -> usize {
@@ -219,10 +219,8 @@ unsafe extern "C" fn memory_alloc(
     let range = AddressRange::allocate(Bytes::from(size)).unwrap();
     // Whoever relies on what nobody wrote is to be found out.
     range.fill(0xA5);
-    // SAFETY: a valid buffer type; the table's functions expect this context, and `memory_free` drops it.
-    unsafe {
-        sys::ggml_backend_buffer_init(buft, MEMORY, Box::into_raw(Box::new(range)).cast(), size)
-    }
+    // SAFETY: ggml passes a valid buffer type.
+    unsafe { tables::range_buffer(buft, MEMORY, range, size) }
 }
 
 unsafe extern "C" fn host_alloc(
@@ -243,35 +241,23 @@ unsafe extern "C" fn host_alloc(
 // ---- buffer ----
 
 const MEMORY: sys::ggml_backend_buffer_i = sys::ggml_backend_buffer_i {
-    free_buffer: Some(memory_free),
-    get_base: Some(memory_base),
-    init_tensor: None,
-    memset_tensor: None,
     set_tensor: Some(memory_set),
     get_tensor: Some(memory_get),
-    set_tensor_2d: None,
-    get_tensor_2d: None,
-    cpy_tensor: None,
     clear: Some(memory_clear),
-    reset: None,
+    ..tables::range_table(memory_free)
 };
 
 unsafe extern "C" fn memory_free(buffer: sys::ggml_backend_buffer_t) {
-    // SAFETY: a buffer of a live device, with the box of `memory_alloc`, freed once.
+    // SAFETY: a buffer of a live device, of `memory_alloc`, freed once.
     let (device, len, range) = unsafe {
         let device = inner((*(*buffer).buft).context);
         let len = sys::ggml_backend_buffer_get_size(buffer);
-        (device, len, Box::from_raw((*buffer).context.cast::<AddressRange>()))
+        (device, len, tables::take_range(buffer))
     };
     let start = range.start().as_ptr() as usize;
     let bytes = start..start + len;
     // To whoever still uses it, this is as bad as a write.
     lock(&device.referee).step(HOST, 0.0, &[Access { bytes, write: true }]);
-}
-
-unsafe extern "C" fn memory_base(buffer: sys::ggml_backend_buffer_t) -> *mut c_void {
-    // SAFETY: the box of `memory_alloc`.
-    unsafe { (*(*buffer).context.cast::<AddressRange>()).start().as_ptr() }
 }
 
 unsafe extern "C" fn memory_set(
@@ -302,8 +288,8 @@ unsafe extern "C" fn memory_get(
 }
 
 unsafe extern "C" fn memory_clear(buffer: sys::ggml_backend_buffer_t, value: u8) {
-    // SAFETY: the box of `memory_alloc`.
-    unsafe { (*(*buffer).context.cast::<AddressRange>()).fill(value) };
+    // SAFETY: a buffer of `memory_alloc`.
+    unsafe { tables::range(buffer) }.fill(value);
 }
 
 // ---- backend ----
@@ -312,19 +298,11 @@ const BACKEND: sys::ggml_backend_i = sys::ggml_backend_i {
     get_name: Some(backend_name),
     free: Some(backend_free),
     set_tensor_async: Some(backend_copy),
-    get_tensor_async: None,
-    set_tensor_2d_async: None,
-    get_tensor_2d_async: None,
-    cpy_tensor_async: None,
     synchronize: Some(backend_synchronize),
-    graph_plan_create: None,
-    graph_plan_free: None,
-    graph_plan_update: None,
-    graph_plan_compute: None,
     graph_compute: Some(backend_compute),
     event_record: Some(backend_record),
     event_wait: Some(backend_wait),
-    graph_optimize: None,
+    ..tables::NO_BACKEND
 };
 
 static GUID: sys::ggml_guid = *b"airrun-mock-0001";
@@ -414,60 +392,16 @@ unsafe extern "C" fn backend_wait(backend: sys::ggml_backend_t, event: sys::ggml
 // ---- device ----
 
 const DEVICE: sys::ggml_backend_device_i = sys::ggml_backend_device_i {
-    get_name: Some(device_name),
-    get_description: Some(device_name),
-    get_memory: Some(device_memory),
-    get_type: Some(device_type),
-    get_props: Some(device_props),
     init_backend: Some(device_init_backend),
     get_buffer_type: Some(device_buffer_type),
     get_host_buffer_type: Some(device_host_type),
-    buffer_from_host_ptr: None,
     supports_op: Some(device_supports_op),
     supports_buft: Some(device_supports_buft),
-    offload_op: None,
     event_new: Some(device_event_new),
     event_free: Some(device_event_free),
     event_synchronize: Some(device_event_synchronize),
+    ..device_table::<Inner>()
 };
-
-unsafe extern "C" fn device_name(_: sys::ggml_backend_dev_t) -> *const c_char {
-    c"Mock".as_ptr()
-}
-
-unsafe extern "C" fn device_memory(_: sys::ggml_backend_dev_t, free: *mut usize, all: *mut usize) {
-    // SAFETY: ggml passes two places to write to.
-    unsafe { (*free, *all) = (1 << 30, 1 << 30) };
-}
-
-unsafe extern "C" fn device_type(_: sys::ggml_backend_dev_t) -> sys::ggml_backend_dev_type {
-    sys::GGML_BACKEND_DEVICE_TYPE_GPU
-}
-
-unsafe extern "C" fn device_props(
-    dev: sys::ggml_backend_dev_t,
-    props: *mut sys::ggml_backend_dev_props,
-) {
-    // SAFETY: ggml passes a live device and a place to write to.
-    unsafe {
-        let behaviour = inner((*dev).context).behaviour;
-        *props = sys::ggml_backend_dev_props {
-            name: c"Mock".as_ptr(),
-            description: c"Mock".as_ptr(),
-            memory_free: 1 << 30,
-            memory_total: 1 << 30,
-            type_: sys::GGML_BACKEND_DEVICE_TYPE_GPU,
-            device_id: null(),
-            caps: sys::ggml_backend_dev_caps {
-                async_: behaviour.copies,
-                host_buffer: true,
-                buffer_from_host_ptr: false,
-                events: behaviour.events,
-                mmap_support: false,
-            },
-        };
-    }
-}
 
 unsafe extern "C" fn device_init_backend(
     dev: sys::ggml_backend_dev_t,
@@ -484,9 +418,7 @@ unsafe extern "C" fn device_init_backend(
     if !device.behaviour.events {
         (iface.event_record, iface.event_wait) = (None, None);
     }
-    let guid = (&raw const GUID).cast_mut();
-    let context = Box::into_raw(Box::new(queue)).cast();
-    Box::into_raw(Box::new(sys::ggml_backend { guid, iface, device: dev, context }))
+    new_backend(dev, iface, &GUID, Box::into_raw(Box::new(queue)).cast())
 }
 
 unsafe extern "C" fn device_buffer_type(

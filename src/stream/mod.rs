@@ -29,6 +29,7 @@ pub mod passes;
 pub mod slots;
 pub mod split;
 mod staging;
+mod tables;
 pub mod trace;
 mod vtable;
 

@@ -1,6 +1,6 @@
 //! What C sees of the stream device: ggml's five tables, filled in, and the trampolines behind them.
 //!
-//! Every entry is labelled, absent ones too. A panic in a trampoline never reaches C: entries with a status return
+//! What all devices' tables have in common is in `tables.rs`; entries that are not named here are absent. A panic in a trampoline never reaches C: entries with a status return
 //! `GGML_STATUS_FAILED`, the others their neutral value; the device remembers the panic's message and computes nothing from then on.
 #![allow(unsafe_code)]
 
@@ -12,6 +12,7 @@ use ggml_sys as sys;
 
 use super::exec::Exec;
 use super::experts::Habit;
+use super::tables::{self, Behind, behind, connect, device_table, memory_kind, new_backend};
 use super::{Config, Error};
 use crate::ggml::guard::{caught, guarded, quietly};
 use crate::ggml::{BufferType, Capabilities, Device, Graph, Tensor};
@@ -61,11 +62,6 @@ impl StreamDevice {
     pub fn new(config: Config) -> Result<StreamDevice, Error> {
         let inner = config.inner;
         let description = format!("streaming to {}", inner.description());
-        let buffer_type = |iface| sys::ggml_backend_buffer_type {
-            iface,
-            device: null_mut(),
-            context: null_mut(),
-        };
         let mut this = Box::new(Inner {
             dev: sys::ggml_backend_device { iface: DEVICE, reg: null_mut(), context: null_mut() },
             reg: sys::ggml_backend_reg {
@@ -73,8 +69,8 @@ impl StreamDevice {
                 iface: REG,
                 context: null_mut(),
             },
-            weights: buffer_type(WEIGHTS_TYPE),
-            host: buffer_type(HOST_TYPE),
+            weights: tables::buffer_type(WEIGHTS_TYPE),
+            host: tables::buffer_type(HOST_TYPE),
             name: CString::new(format!("Stream:{}", inner.name())).unwrap_or_default(),
             description: CString::new(description).unwrap_or_default(),
             inner,
@@ -83,14 +79,10 @@ impl StreamDevice {
             failure: Mutex::default(),
         });
         let context = (&raw mut *this).cast::<c_void>();
-        this.dev.reg = &raw mut this.reg;
-        this.dev.context = context;
-        this.reg.context = context;
-        let dev = &raw mut this.dev;
-        for buft in [&mut this.weights, &mut this.host] {
-            buft.device = dev;
-            buft.context = context;
-        }
+        let parts = &mut *this;
+        parts.dev.reg = &raw mut parts.reg;
+        parts.reg.context = context;
+        connect(&mut parts.dev, [&mut parts.weights, &mut parts.host], context);
         Ok(StreamDevice(this))
     }
 
@@ -167,6 +159,31 @@ impl Inner {
     }
 }
 
+impl Behind for Inner {
+    fn name(&self) -> &CStr {
+        &self.name
+    }
+
+    fn description(&self) -> &CStr {
+        &self.description
+    }
+
+    fn claimed_memory(&self) -> usize {
+        CLAIMED_MEMORY
+    }
+
+    fn caps(&self) -> sys::ggml_backend_dev_caps {
+        let caps = self.caps;
+        sys::ggml_backend_dev_caps {
+            async_: caps.is_some_and(|c| c.asynchronous),
+            host_buffer: caps.is_some_and(|c| c.host_buffer),
+            buffer_from_host_ptr: false,
+            events: caps.is_some_and(|c| c.events),
+            mmap_support: false,
+        }
+    }
+}
+
 /// The state behind a table.
 ///
 /// # Safety
@@ -174,20 +191,14 @@ impl Inner {
 /// `context` must be that of one of the tables of a live [`StreamDevice`].
 unsafe fn inner<'a>(context: *mut c_void) -> &'a Inner {
     // SAFETY: by this function's contract.
-    unsafe { &*context.cast::<Inner>() }
+    unsafe { behind(context) }
 }
 
 // ---- buffer type: streamed weights ----
 
 const WEIGHTS_TYPE: sys::ggml_backend_buffer_type_i = sys::ggml_backend_buffer_type_i {
-    get_name: Some(weights_type_name),
-    alloc_buffer: Some(weights_type_alloc),
-    alloc_buffer_n: None,
-    get_alignment: Some(weights_type_alignment),
-    get_max_size: None,
     get_alloc_size: Some(weights_type_alloc_size),
-    get_alloc_size_n: None,
-    is_host: None,
+    ..memory_kind(weights_type_name, weights_type_alloc, weights_type_alignment)
 };
 
 unsafe extern "C" fn weights_type_name(_: sys::ggml_backend_buffer_type_t) -> *const c_char {
@@ -200,9 +211,8 @@ unsafe extern "C" fn weights_type_alloc(
 ) -> sys::ggml_backend_buffer_t {
     guarded(null_mut(), || {
         let Ok(range) = AddressRange::reserve(Bytes::from(size)) else { return null_mut() };
-        let context = Box::into_raw(Box::new(range)).cast();
-        // SAFETY: a valid buffer type; the table's functions expect this context, and `free_buffer` drops it.
-        unsafe { sys::ggml_backend_buffer_init(buft, WEIGHTS, context, size) }
+        // SAFETY: ggml passes a valid buffer type.
+        unsafe { tables::range_buffer(buft, WEIGHTS, range, size) }
     })
 }
 
@@ -225,27 +235,17 @@ unsafe extern "C" fn weights_type_alloc_size(
 // ---- buffer: addresses of streamed weights ----
 
 const WEIGHTS: sys::ggml_backend_buffer_i = sys::ggml_backend_buffer_i {
-    free_buffer: Some(weights_free),
-    get_base: Some(weights_base),
     init_tensor: Some(weights_init_tensor),
     memset_tensor: Some(weights_memset_tensor),
     set_tensor: Some(weights_set_tensor),
     get_tensor: Some(weights_get_tensor),
-    set_tensor_2d: None,
-    get_tensor_2d: None,
-    cpy_tensor: None,
     clear: Some(weights_clear),
-    reset: None,
+    ..tables::range_table(weights_free)
 };
 
 unsafe extern "C" fn weights_free(buffer: sys::ggml_backend_buffer_t) {
-    // SAFETY: the context is the box of `weights_type_alloc`, and ggml frees a buffer once.
-    quietly(|| drop(unsafe { Box::from_raw((*buffer).context.cast::<AddressRange>()) }));
-}
-
-unsafe extern "C" fn weights_base(buffer: sys::ggml_backend_buffer_t) -> *mut c_void {
-    // SAFETY: the context is the box of `weights_type_alloc`.
-    unsafe { (*(*buffer).context.cast::<AddressRange>()).start().as_ptr() }
+    // SAFETY: a buffer of `weights_type_alloc`, which ggml frees once.
+    quietly(|| drop(unsafe { tables::take_range(buffer) }));
 }
 
 unsafe extern "C" fn weights_init_tensor(
@@ -317,22 +317,13 @@ unsafe extern "C" fn weights_clear(_: sys::ggml_backend_buffer_t, _: u8) {}
 // first token on. Fresh mappings are zero already: clearing them is free, and pages come with the tokens that fill them.
 
 const HOST_TYPE: sys::ggml_backend_buffer_type_i = sys::ggml_backend_buffer_type_i {
-    get_name: Some(host_type_name),
-    alloc_buffer: Some(host_type_alloc),
-    alloc_buffer_n: None,
-    get_alignment: Some(weights_type_alignment),
-    get_max_size: None,
     get_alloc_size: Some(weights_type_alloc_size),
-    get_alloc_size_n: None,
-    is_host: Some(host_type_is_host),
+    is_host: Some(tables::is_host),
+    ..memory_kind(host_type_name, host_type_alloc, weights_type_alignment)
 };
 
 unsafe extern "C" fn host_type_name(_: sys::ggml_backend_buffer_type_t) -> *const c_char {
     c"Stream_Host".as_ptr()
-}
-
-unsafe extern "C" fn host_type_is_host(_: sys::ggml_backend_buffer_type_t) -> bool {
-    true
 }
 
 unsafe extern "C" fn host_type_alloc(
@@ -389,19 +380,14 @@ fn backend_table(wrapped: &sys::ggml_backend_i) -> sys::ggml_backend_i {
         free: Some(backend_free),
         set_tensor_async: wrapped.set_tensor_async.and(Some(backend_set_tensor_async)),
         get_tensor_async: wrapped.get_tensor_async.and(Some(backend_get_tensor_async)),
-        // ggml makes do with the two above.
-        set_tensor_2d_async: None,
-        get_tensor_2d_async: None,
         cpy_tensor_async: wrapped.cpy_tensor_async.and(Some(backend_cpy_tensor_async)),
         synchronize: Some(backend_synchronize),
-        graph_plan_create: None,
-        graph_plan_free: None,
-        graph_plan_update: None,
-        graph_plan_compute: None,
         graph_compute: Some(backend_compute),
         event_record: wrapped.event_record.and(Some(backend_event_record)),
         event_wait: wrapped.event_wait.and(Some(backend_event_wait)),
         graph_optimize: wrapped.graph_optimize.and(Some(backend_graph_optimize)),
+        // Of copies by rows, ggml makes do with the plain ones.
+        ..tables::NO_BACKEND
     }
 }
 
@@ -570,76 +556,16 @@ unsafe extern "C" fn backend_compute(
 // ---- device ----
 
 const DEVICE: sys::ggml_backend_device_i = sys::ggml_backend_device_i {
-    get_name: Some(device_name),
-    get_description: Some(device_description),
-    get_memory: Some(device_memory),
-    get_type: Some(device_type),
-    get_props: Some(device_props),
     init_backend: Some(device_init_backend),
     get_buffer_type: Some(device_buffer_type),
     get_host_buffer_type: Some(device_host_buffer_type),
-    buffer_from_host_ptr: None,
     supports_op: Some(device_supports_op),
     supports_buft: Some(device_supports_buft),
     offload_op: Some(device_offload_op),
-    event_new: Some(device_event_new),
     // Events name the wrapped device, which ggml asks for the rest.
-    event_free: None,
-    event_synchronize: None,
+    event_new: Some(device_event_new),
+    ..device_table::<Inner>()
 };
-
-unsafe extern "C" fn device_name(dev: sys::ggml_backend_dev_t) -> *const c_char {
-    // SAFETY: ggml passes a live device.
-    unsafe { inner((*dev).context) }.name.as_ptr()
-}
-
-unsafe extern "C" fn device_description(dev: sys::ggml_backend_dev_t) -> *const c_char {
-    // SAFETY: ggml passes a live device.
-    unsafe { inner((*dev).context) }.description.as_ptr()
-}
-
-unsafe extern "C" fn device_memory(
-    _: sys::ggml_backend_dev_t,
-    free: *mut usize,
-    total: *mut usize,
-) {
-    // SAFETY: ggml passes two places to write to.
-    unsafe {
-        *free = CLAIMED_MEMORY;
-        *total = CLAIMED_MEMORY;
-    }
-}
-
-unsafe extern "C" fn device_type(_: sys::ggml_backend_dev_t) -> sys::ggml_backend_dev_type {
-    // libllama gives layers to GPUs only.
-    sys::GGML_BACKEND_DEVICE_TYPE_GPU
-}
-
-unsafe extern "C" fn device_props(
-    dev: sys::ggml_backend_dev_t,
-    props: *mut sys::ggml_backend_dev_props,
-) {
-    // SAFETY: ggml passes a live device and a place to write to.
-    unsafe {
-        let device = inner((*dev).context);
-        let caps = device.caps;
-        *props = sys::ggml_backend_dev_props {
-            name: device.name.as_ptr(),
-            description: device.description.as_ptr(),
-            memory_free: CLAIMED_MEMORY,
-            memory_total: CLAIMED_MEMORY,
-            type_: sys::GGML_BACKEND_DEVICE_TYPE_GPU,
-            device_id: std::ptr::null(),
-            caps: sys::ggml_backend_dev_caps {
-                async_: caps.is_some_and(|c| c.asynchronous),
-                host_buffer: caps.is_some_and(|c| c.host_buffer),
-                buffer_from_host_ptr: false,
-                events: caps.is_some_and(|c| c.events),
-                mmap_support: false,
-            },
-        };
-    }
-}
 
 unsafe extern "C" fn device_init_backend(
     dev: sys::ggml_backend_dev_t,
@@ -652,8 +578,7 @@ unsafe extern "C" fn device_init_backend(
             let wrapped = inner(context).exec().backend().as_ptr();
             (context, backend_table(&(*wrapped).iface))
         };
-        let guid = (&raw const GUID).cast_mut();
-        Box::into_raw(Box::new(sys::ggml_backend { guid, iface, device: dev, context }))
+        new_backend(dev, iface, &GUID, context)
     })
 }
 

@@ -233,17 +233,23 @@ fn a_disk_that_hangs_is_left_by_ctrl_c() {
     assert_eq!(output.status.code(), Some(130), "{}", text(&output.stderr));
 }
 
-#[test]
-fn a_conversation_outlives_a_broken_disk() {
-    let bench = Bench::new();
-    let Some(envs) = bench.bad_disk("pread") else { return };
-    let Some(mut terminal) = bench.chat(&envs) else { return };
+/// A conversation whose second question meets a disk that cannot read any more; the first is still there.
+fn asked_of_a_broken_disk(bench: &Bench, envs: &[(&str, String)]) -> Option<Terminal> {
+    let mut terminal = bench.chat(envs)?;
     terminal.ask("My name is Rosa.", "Nice to meet you, Rosa!");
     terminal.expect("tokens/s");
     bench.disk("eio");
     terminal.ask("What is my name?", "nput/output error");
     terminal.expect("hint:");
     terminal.ask("/show", "messages        2");
+    Some(terminal)
+}
+
+#[test]
+fn a_conversation_outlives_a_broken_disk() {
+    let bench = Bench::new();
+    let Some(envs) = bench.bad_disk("pread") else { return };
+    let Some(mut terminal) = asked_of_a_broken_disk(&bench, &envs) else { return };
     bench.hang(|| terminal.ask("What is my name?", ""));
     terminal.press("\x03");
     terminal.expect("(stopped)");
@@ -261,13 +267,7 @@ fn a_conversation_outlives_a_broken_disk() {
 fn a_conversation_outlives_errors_of_a_ring() {
     let bench = Bench::new();
     let Some(envs) = bench.bad_disk("uring") else { return };
-    let Some(mut terminal) = bench.chat(&envs) else { return };
-    terminal.ask("My name is Rosa.", "Nice to meet you, Rosa!");
-    terminal.expect("tokens/s");
-    bench.disk("eio");
-    terminal.ask("What is my name?", "nput/output error");
-    terminal.expect("hint:");
-    terminal.ask("/show", "messages        2");
+    let Some(mut terminal) = asked_of_a_broken_disk(&bench, &envs) else { return };
     bench.disk("short");
     terminal.ask("What is my name?", "Your name is Rosa.");
     terminal.expect("tokens/s");

@@ -150,19 +150,7 @@ mod tests {
     use super::*;
 
     fn ended() -> Ended {
-        Ended {
-            finish: Finish::Stop,
-            stop: None,
-            n_prompt: 10,
-            n_reused: 4,
-            n_generated: 3,
-            n_first: 1,
-            per_pass: [3, 3],
-            tokens: Vec::new(),
-            written: Vec::new(),
-            drafted: Default::default(),
-            seconds: [0.0, 0.0],
-        }
+        Ended { finish: Finish::Stop, n_reused: 4, n_generated: 3, ..Ended::unbegun(10) }
     }
 
     #[test]

@@ -275,19 +275,8 @@ mod tests {
         ] {
             events += &reply.add(said);
         }
-        let ended = Ended {
-            finish: Finish::Stop,
-            stop: None,
-            n_prompt: 10,
-            n_reused: 4,
-            n_generated: 3,
-            n_first: 1,
-            per_pass: [3, 3],
-            tokens: Vec::new(),
-            written: Vec::new(),
-            drafted: Default::default(),
-            seconds: [0.0, 0.0],
-        };
+        let ended =
+            Ended { finish: Finish::Stop, n_reused: 4, n_generated: 3, ..Ended::unbegun(10) };
         events += &reply.end(ended);
         let data = events.lines().filter_map(|line| line.strip_prefix("data: "));
         let data: Vec<Value> = data.map(|data| serde_json::from_str(data).unwrap()).collect();
