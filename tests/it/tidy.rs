@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 const MAX_FUNCTION: usize = 70;
 
 /// Files that may hold `unsafe` code.
-const UNSAFE: [&str; 16] = [
+const UNSAFE: [&str; 18] = [
     "src/ggml/",
     "src/heap.rs",
     "src/os/nvidia.rs",
@@ -19,6 +19,8 @@ const UNSAFE: [&str; 16] = [
     "src/stream/device.rs",
     "src/stream/exec.rs",
     "src/stream/experts/device.rs",
+    "src/stream/experts/pool/arrival.rs",
+    "src/stream/experts/pool/placing.rs",
     "src/stream/experts/pool.rs",
     "src/stream/host.rs",
     "src/stream/mock",

@@ -2,18 +2,18 @@
 //! does in memory of its own, what its pool has not is copied from there.
 #![allow(unsafe_code)]
 
+mod arrival;
+mod placing;
+mod region;
 mod warm;
 
-use std::ops::Range;
 use std::sync::Arc;
-use std::time::Instant;
 
-use super::device::{DevicePool, Place};
-use super::policy::{Held, Shelf};
-use super::{BlockSpec, ExpertsSpec, Mode, is_narrow};
-use crate::ggml::{self, Backend, Buffer, Device, Numbers, Pieces, Placement, Tensor};
-use crate::source::{HostBuf, ReadError, Ticket, WeightSource};
-use crate::stream::host::STOP_INTERVAL;
+use self::region::Region;
+use super::device::DevicePool;
+use super::{ExpertsSpec, Mode, is_narrow};
+use crate::ggml::{Backend, Buffer, Device, Numbers, Tensor};
+use crate::source::{HostBuf, WeightSource};
 use crate::stream::{Error, Monitor};
 use crate::units::Bytes;
 
@@ -50,29 +50,6 @@ pub(in crate::stream) struct Pool {
     numbers: Option<Numbers>,
 }
 
-/// Slots for experts of one block.
-#[derive(Debug)]
-struct Region {
-    start: u64,
-    shelf: Shelf,
-    /// The block whose experts it holds.
-    block: usize,
-    n_stacks: usize,
-    /// For each slot, one for each stack that is being read.
-    tickets: Vec<Option<Fetch>>,
-    /// For each slot, how many of them there are, and whether one failed.
-    pending: Vec<(usize, bool)>,
-    in_flight: usize,
-}
-
-/// A slice on its way.
-#[derive(Debug)]
-struct Fetch {
-    ticket: Ticket,
-    /// Where in its memory it lands.
-    lands: u64,
-}
-
 /// What a product with experts multiplies by, and where the product is in the graph.
 #[derive(Clone, Copy, Debug)]
 pub(in crate::stream) struct Product {
@@ -81,33 +58,6 @@ pub(in crate::stream) struct Product {
     pub(in crate::stream) ids: Tensor,
     pub(in crate::stream) block: usize,
     pub(in crate::stream) stack: usize,
-}
-
-impl Region {
-    fn new(start: u64, block: usize, spec: &ExpertsSpec, n_slots: usize) -> Region {
-        let BlockSpec { count, stacks, .. } = &spec.blocks[block];
-        Region {
-            start,
-            shelf: Shelf::new(n_slots, *count, spec.decay),
-            block,
-            n_stacks: stacks.len(),
-            tickets: (0..n_slots * stacks.len()).map(|_| None).collect(),
-            pending: vec![(0, false); n_slots],
-            in_flight: 0,
-        }
-    }
-
-    /// A slice has arrived, or will not.
-    fn arrived(&mut self, slot: usize, complete: bool) {
-        self.in_flight -= 1;
-        let (left, failed) = &mut self.pending[slot];
-        *left -= 1;
-        *failed |= !complete;
-        if *left == 0 {
-            let complete = !std::mem::take(failed);
-            self.shelf.end_fill(slot, complete);
-        }
-    }
 }
 
 impl Pool {
@@ -318,275 +268,5 @@ impl Pool {
         self.wanted.sort_unstable();
         self.wanted.dedup();
         Ok(())
-    }
-
-    /// Begins to read what is wanted and not there: for each stack, in the order of their use, all experts.
-    fn fetch(&mut self, at: usize) -> Result<(), Error> {
-        let Pool { spec, source, arena, kept, passing, asked, .. } = self;
-        let region = if at < kept.len() { &mut kept[at] } else { passing };
-        let block = &spec.blocks[region.block];
-        let n_slots = region.shelf.n_slots();
-        let mut end = 0;
-        if asked.len() > n_slots {
-            let units = format!("{} experts of {}", asked.len(), block.name);
-            return Err(Error::TooFewSlots { units, slots: n_slots });
-        }
-        for &expert in asked.iter() {
-            if region.shelf.place(expert).is_none() {
-                let slot = region.shelf.admit(expert).expect("a slot for each that is wanted");
-                region.pending[slot] = (block.stacks.len(), false);
-                region.in_flight += block.stacks.len();
-            }
-        }
-        for (s, stack) in block.stacks.iter().enumerate() {
-            let base = region.start + block.stack_at(s, n_slots);
-            for &expert in asked.iter() {
-                let Some(slot) = region.shelf.place(expert) else { continue };
-                if region.shelf.slot(slot) != Held::Filling(expert) {
-                    continue;
-                }
-                let offset = stack.offset + u64::from(expert) * stack.each;
-                let (extent, lands) = stack.slice.extent(stack.file, offset, stack.each);
-                let place = base + slot as u64 * stack.slice.room;
-                end = end.max(place + stack.slice.room);
-                // SAFETY: the slot is Filling: no product reads it, nobody else is given these bytes before the read has ended, and
-                // slots do not overlap. Slots of units in the same memory are not in use, see `enter`.
-                let buf = unsafe { HostBuf::part(arena, place, stack.slice.room) };
-                let buf = buf.expect("a region is inside the memory");
-                let ticket = source.request(Arc::new([extent]), buf);
-                region.tickets[slot * region.n_stacks + s] = Some(Fetch { ticket, lands });
-            }
-        }
-        if at == self.kept.len() {
-            self.overwrite(end);
-        }
-        Ok(())
-    }
-
-    /// Writes the numbers that the pool has for what is in `ids`.
-    fn count(&mut self, at: usize, like: Tensor) -> Result<Numbers, Error> {
-        let len = Bytes::from(self.ids.len() * size_of::<i32>());
-        if self.table.as_ref().is_none_or(|(buf, _)| buf.len() < len.usize()) {
-            let no_memory = |e: std::io::Error| Error::NoMemory {
-                n_slots: 1,
-                size: len,
-                message: e.to_string(),
-            };
-            let buf = Arc::new(HostBuf::new(len).map_err(no_memory)?);
-            // SAFETY: page-aligned memory, kept beside the buffer, and dropped after it.
-            let buffer = unsafe { Buffer::over_host(buf.start(), Bytes::from(buf.len())) }?;
-            self.numbers = None;
-            self.table = Some((buf, buffer));
-        }
-        let (buf, buffer) = self.table.as_ref().expect("made above");
-        let region = if at < self.kept.len() { &self.kept[at] } else { &self.passing };
-        for (i, &id) in self.ids.iter().enumerate() {
-            let slot = region.shelf.place(id.unsigned_abs()).expect("wanted experts have slots");
-            // SAFETY: the table has room for all of `ids`, and nobody computes with it now.
-            unsafe { buf.start().cast::<i32>().add(i).write(i32::try_from(slot).unwrap_or(0)) };
-        }
-        // SAFETY: the table is as long as `like`, from which `ids` came, and lives as long as this value.
-        Ok(unsafe { Numbers::over(like, buffer, buf.start()) })
-    }
-
-    /// Tells which experts are there, and which will be soon.
-    fn tell(&self, at: usize) {
-        let region = if at < self.kept.len() { &self.kept[at] } else { &self.passing };
-        let held = (0..region.shelf.n_slots()).filter_map(|s| match region.shelf.slot(s) {
-            Held::Filling(e) => Some((e, true)),
-            Held::Ready(e) => Some((e, false)),
-            Held::Empty => None,
-        });
-        let above = self.above.iter().flat_map(|above| above.held(region.block));
-        if let Some(watch) = self.monitor.experts() {
-            watch.present(region.block, held.chain(above.map(|e| (e, false))));
-        }
-    }
-
-    /// Whether all that `product` uses has arrived; it must have been asked for.
-    pub(in crate::stream) fn is_here(&mut self, product: &Product) -> bool {
-        if self.routed != Some((product.block, product.ids)) {
-            return false;
-        }
-        let at = self.region_of(product.block);
-        let region = self.region(at);
-        if region.in_flight == 0 {
-            return true;
-        }
-        let of_stack = region.tickets.iter_mut().skip(product.stack).step_by(region.n_stacks);
-        of_stack.flatten().all(|fetch| fetch.ticket.is_done())
-    }
-
-    /// Waits for all that `product` uses. The time counts as a stall.
-    pub(in crate::stream) fn wait(
-        &mut self,
-        product: &Product,
-        queue: &mut Backend,
-    ) -> Result<(), Error> {
-        let at = self.region_of(product.block);
-        let region = self.region(at);
-        let (n_stacks, n_slots) = (region.n_stacks, region.shelf.n_slots());
-        for slot in 0..n_slots {
-            if self.region(at).in_flight == 0 {
-                break;
-            }
-            self.finish(at, slot * n_stacks + product.stack)?;
-        }
-        self.bring(at, product, queue);
-        Ok(())
-    }
-
-    /// Has `queue` copy what the pool above lacks of a stack, which is all here.
-    fn bring(&mut self, at: usize, product: &Product, queue: &mut Backend) {
-        let Pool { spec, arena, above, kept, passing, .. } = self;
-        let Some(above) = above else { return };
-        let region = if at < kept.len() { &kept[at] } else { &*passing };
-        let (block, n_slots) = (&spec.blocks[product.block], region.shelf.n_slots());
-        let (base, stack) = (block.stack_at(product.stack, n_slots), &block.stacks[product.stack]);
-        let from = |expert| {
-            let slot = region.shelf.place(expert).expect("what is asked for has a slot");
-            let at = region.start + base + slot as u64 * stack.slice.room + stack.slice.at;
-            // SAFETY: a slot is inside the memory.
-            unsafe { arena.start().add(Bytes(at).usize()) }
-        };
-        // SAFETY: read, and not given to others before the next route, which waits for the queue.
-        unsafe { above.bring(queue, product.stack, stack.each, from) };
-    }
-
-    /// Whether the expert of a row of `product`, of one token, has arrived; it must have been asked for.
-    pub(in crate::stream) fn has_row(
-        &mut self,
-        product: &Product,
-        row: usize,
-    ) -> Result<bool, Error> {
-        let (at, i) = self.slice_of(product, row);
-        let fetch = &mut self.region(at).tickets[i];
-        let is_here = fetch.as_mut().is_none_or(|fetch| fetch.ticket.is_done());
-        if is_here {
-            self.finish(at, i)?;
-        }
-        Ok(is_here)
-    }
-
-    /// Waits for the expert of a row of `product`, of one token. The time counts as a stall.
-    pub(in crate::stream) fn wait_row(
-        &mut self,
-        product: &Product,
-        row: usize,
-    ) -> Result<(), Error> {
-        let (at, i) = self.slice_of(product, row);
-        self.finish(at, i)
-    }
-
-    /// The region of the expert of a row, and which of its slices.
-    fn slice_of(&mut self, product: &Product, row: usize) -> (usize, usize) {
-        debug_assert_eq!(self.routed, Some((product.block, product.ids)));
-        let at = self.region_of(product.block);
-        let expert = self.ids[row].unsigned_abs();
-        let region = self.region(at);
-        let slot = region.shelf.place(expert).expect("wanted experts have slots");
-        (at, slot * region.n_stacks + product.stack)
-    }
-
-    /// Waits for one slice, if it is being read.
-    fn finish(&mut self, at: usize, i: usize) -> Result<(), Error> {
-        let monitor = self.monitor.clone();
-        let region = self.region(at);
-        let (slot, stack) = (i / region.n_stacks, i % region.n_stacks);
-        let Some(Fetch { mut ticket, lands }) = region.tickets[i].take() else { return Ok(()) };
-        let block = region.block;
-        let begin = (!ticket.is_done()).then(Instant::now);
-        while !ticket.wait_timeout(STOP_INTERVAL) {
-            if monitor.is_stopped() {
-                // The read goes on; whoever uses the region next waits for it.
-                region.tickets[i] = Some(Fetch { ticket, lands });
-                return Err(ggml::Error::Aborted.into());
-            }
-        }
-        if let Some(begin) = begin {
-            monitor.waited_for_experts(block, begin);
-        }
-        let done = ticket.wait();
-        let outcome = match done {
-            None => Err(ReadError::Stopped),
-            Some(mut done) => done.outcome.map(|stats| {
-                let spec = &self.spec.blocks[block].stacks[stack];
-                if lands != spec.slice.at {
-                    let [from, to, len] =
-                        [lands, spec.slice.at, spec.each].map(|n| Bytes(n).usize());
-                    done.buf.as_mut_slice().copy_within(from..from + len, to);
-                }
-                monitor.read_expert(block, stats.bytes, stats.span);
-                if let Some(watch) = monitor.experts() {
-                    watch.read(block, stats.bytes);
-                }
-            }),
-        };
-        let region = self.region(at);
-        let held = region.shelf.slot(slot);
-        region.arrived(slot, outcome.is_ok());
-        if let (Held::Ready(e), Some(watch)) = (region.shelf.slot(slot), monitor.experts()) {
-            watch.arrived(block, e);
-        }
-        outcome.map_err(|error| {
-            let expert = match held {
-                Held::Filling(e) | Held::Ready(e) => e,
-                Held::Empty => 0,
-            };
-            Error::Read {
-                unit: format!("{}, expert {expert}", self.spec.blocks[block].name),
-                error,
-            }
-        })
-    }
-
-    /// Adds rows of `product` to what is to be computed.
-    ///
-    /// # Safety
-    ///
-    /// The rows' experts must have arrived, and the product be placed (see [`Pool::place`]) when the pieces are computed.
-    pub(in crate::stream) unsafe fn add_rows(
-        &self,
-        product: &Product,
-        rows: Range<usize>,
-        pieces: &mut Pieces,
-    ) {
-        let numbers = self.numbers.as_ref().expect("a product is placed after its route");
-        // SAFETY: by this function's contract; the numbers have the shape of the router's.
-        unsafe { pieces.add(product.node, numbers, rows) };
-    }
-
-    /// Lets `product` compute with what the pool has.
-    ///
-    /// # Safety
-    ///
-    /// The product must be a node of the graph that is being computed by this thread, and be restored before the next route.
-    pub(in crate::stream) unsafe fn place(&self, product: &Product, placement: &mut Placement) {
-        let numbers = self.numbers.as_ref().expect("a product is placed after its route");
-        let stack = &self.spec.blocks[product.block].stacks[product.stack];
-        let (place, stride) = match &self.above {
-            Some(above) => (above.place(product.stack), stack.each),
-            None => (self.place_here(product), stack.slice.room),
-        };
-        let Place { buffer, base, n_slots } = place;
-        // SAFETY: inside the memory; the slots that the numbers name are full and stay so until the next route, by this function's
-        // contract.
-        unsafe {
-            placement.place_apart(product.weights, buffer, base, (n_slots, stride));
-            placement.renumber(product.node, numbers);
-        }
-    }
-
-    /// Where the slots of a product's stack are in the host's memory.
-    fn place_here(&self, product: &Product) -> Place<'_> {
-        let at = self.region_of(product.block);
-        let region = if at < self.kept.len() { &self.kept[at] } else { &self.passing };
-        let spec = &self.spec.blocks[product.block];
-        let n_slots = region.shelf.n_slots();
-        let slice = spec.stacks[product.stack].slice;
-        let first = region.start + spec.stack_at(product.stack, n_slots) + slice.at;
-        // SAFETY: inside the memory.
-        let base = unsafe { self.arena.start().add(Bytes(first).usize()) };
-        Place { buffer: &self.buffer, base, n_slots }
     }
 }

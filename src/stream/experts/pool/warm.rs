@@ -1,7 +1,8 @@
 //! Reading ahead, before the first pass: the experts that were used most when the model was loaded before, into the part of the pool that
 //! prompts do not borrow.
 
-use super::{Pool, Region};
+use super::Pool;
+use super::region::Region;
 use crate::stream::Error;
 use crate::stream::experts::policy::Held;
 use crate::stream::experts::{Habit, Mode};
