@@ -66,19 +66,20 @@ impl Context {
     /// Computes a batch: each sequence's tokens in order, behind what the context has of it. Afterwards the logits that were
     /// wanted are there.
     pub fn decode_batch(&mut self, batch: &[BatchToken]) -> Result<(), Error> {
-        if self.part == Part::Head {
+        if matches!(self.part, Part::Head | Part::Beside | Part::Block) {
             return Err(Error::Invalid("a head without what it reads".into()));
         }
         self.decode_with(batch, None)
     }
 
-    /// As [`Context::decode_batch`]; a head reads a row of `hidden` with each token.
+    /// As [`Context::decode_batch`]; a head reads a row of `hidden` with each token, or in its place.
     pub(super) fn decode_with(
         &mut self,
         batch: &[BatchToken],
         hidden: Option<&[f32]>,
     ) -> Result<(), Error> {
         self.check(batch)?;
+        self.is_computed = false;
         let mut columns = Columns::of(batch);
         let mut rest = columns.sequences.as_mut_slice();
         let mut rows: Vec<*mut sys::llama_seq_id> = Vec::with_capacity(batch.len());
@@ -89,7 +90,10 @@ impl Context {
         }
         let raw = sys::llama_batch {
             n_tokens: i32::try_from(batch.len()).unwrap_or(i32::MAX),
-            token: columns.tokens.as_mut_ptr(),
+            token: match (self.part, hidden) {
+                (Part::Block, Some(_)) => std::ptr::null_mut(),
+                _ => columns.tokens.as_mut_ptr(),
+            },
             // libllama only reads it, although its type says otherwise.
             embd: hidden.map_or(std::ptr::null_mut(), |rows| rows.as_ptr().cast_mut()),
             pos: columns.positions.as_mut_ptr(),
@@ -101,6 +105,7 @@ impl Context {
         let _leased = self.threads.lease();
         // SAFETY: a valid context; every column has as many entries as the batch, and lives during the call.
         let code = unsafe { sys::llama_decode(self.ptr.as_ptr(), raw) };
+        self.is_computed = code == 0;
         self.outcome("computing the answers", code)
     }
 

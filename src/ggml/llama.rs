@@ -11,6 +11,7 @@ use ggml_sys as sys;
 
 use super::backend::{BufferType, Device, Threadpool};
 use super::guard::guarded;
+use super::hidden::Layers;
 use super::lent::with_stream;
 use super::pooling::Pooling;
 use super::recall::Recall;
@@ -111,6 +112,22 @@ impl Model {
     pub fn n_vector(&self) -> usize {
         // SAFETY: a valid model.
         usize::try_from(unsafe { sys::llama_model_n_embd_out(self.0.as_ptr()) }).unwrap_or(0)
+    }
+
+    /// Numbers in a row of what goes from block to block.
+    pub fn n_embd(&self) -> usize {
+        // SAFETY: a valid model.
+        usize::try_from(unsafe { sys::llama_model_n_embd(self.0.as_ptr()) }).unwrap_or(0)
+    }
+
+    /// Its blocks; heads that guess tokens ahead are none.
+    pub fn n_blocks(&self) -> u32 {
+        // SAFETY: a valid model.
+        u32::try_from(unsafe { sys::llama_model_n_layer(self.0.as_ptr()) }).unwrap_or(0)
+    }
+
+    pub(super) fn as_ptr(&self) -> *const sys::llama_model {
+        self.0.as_ptr()
     }
 
     /// How many tokens some of its blocks look back at most, if they do not look at all.
@@ -407,6 +424,32 @@ pub enum Part {
     Hidden,
     /// The first of the heads that guess tokens ahead, which reads that.
     Head,
+    /// The model; what goes into these blocks stays, for a head in a file of its own to read.
+    Layers(Layers),
+    /// A head in a file of its own (EAGLE3), which reads that: see [`Context::of_head`].
+    Beside,
+    /// One that fills in several tokens at a time (DFlash).
+    Block,
+}
+
+impl Part {
+    fn apply(self, raw: &mut sys::llama_context_params, other: Option<&Context>) {
+        match self {
+            Part::Head => raw.ctx_type = sys::LLAMA_CONTEXT_TYPE_MTP,
+            Part::Beside => {
+                // Whatever its file says.
+                raw.pooling_type = sys::LLAMA_POOLING_TYPE_NONE;
+                raw.attention_type = sys::LLAMA_ATTENTION_TYPE_CAUSAL;
+            }
+            Part::Block => {
+                raw.pooling_type = sys::LLAMA_POOLING_TYPE_NONE;
+                // What is filled in sees all of its block.
+                raw.attention_type = sys::LLAMA_ATTENTION_TYPE_NON_CAUSAL;
+            }
+            Part::Model | Part::Hidden | Part::Layers(_) => {}
+        }
+        raw.ctx_other = other.map_or(std::ptr::null_mut(), |other| other.ptr.as_ptr());
+    }
 }
 
 /// What a context and its model take of one kind of memory.
@@ -431,9 +474,37 @@ pub struct Context {
     pub(super) threads: Arc<Threadpool>,
     /// Read by compute threads through a pointer given to ggml.
     stop: Arc<AtomicBool>,
+    /// Whether the last batch was computed, so that what stays of it is there.
+    pub(super) is_computed: bool,
+    /// What frees it.
+    held: Arc<Held>,
+    /// What keeps the context whose model it borrows from.
+    #[expect(dead_code, reason = "dropped after its own")]
+    other: Option<Arc<Held>>,
 }
 
-// SAFETY: a context may move between threads; all methods that change it take `&mut self`.
+/// libllama's context, and what that has pointers into.
+#[derive(Debug)]
+struct Held {
+    ptr: NonNull<sys::llama_context>,
+    #[expect(dead_code, reason = "dropped after the context")]
+    kept: (Arc<Model>, Arc<Threadpool>, Arc<AtomicBool>),
+}
+
+// SAFETY: nobody does anything with it but free it, once, on whatever thread; what is computed goes through the one `Context` that has it.
+unsafe impl Send for Held {}
+// SAFETY: as above.
+unsafe impl Sync for Held {}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        // SAFETY: ours, and the last who knew of it; all that it points to is still held.
+        unsafe { sys::llama_free(self.ptr.as_ptr()) };
+    }
+}
+
+// SAFETY: a context may move between threads; all methods that change it take `&mut self`. Who borrows from its model reads nothing else of
+// it than which model that is, which does not change.
 unsafe impl Send for Context {}
 
 impl Context {
@@ -443,13 +514,14 @@ impl Context {
         params: &ContextParams,
         stop: Arc<AtomicBool>,
     ) -> Result<Context, Error> {
-        Context::create(model, params, None, stop)
+        Context::create(model, params, None, None, stop)
     }
 
     pub(super) fn create(
         model: Arc<Model>,
         params: &ContextParams,
         vectors: Option<Pooling>,
+        other: Option<&Context>,
         stop: Arc<AtomicBool>,
     ) -> Result<Context, Error> {
         unsafe extern "C" fn on_abort(stop: *mut c_void) -> bool {
@@ -476,9 +548,7 @@ impl Context {
                 Pooling::Score => sys::LLAMA_POOLING_TYPE_RANK,
             };
         }
-        if params.part == Part::Head {
-            raw.ctx_type = sys::LLAMA_CONTEXT_TYPE_MTP;
-        }
+        params.part.apply(&mut raw, other);
         raw.n_seq_max = params.n_seqs.max(1);
         // One buffer for all sequences: with a buffer each, tokens of prompts and of answers could not share a pass.
         raw.kv_unified = true;
@@ -497,8 +567,19 @@ impl Context {
         unsafe { sys::llama_attach_threadpool(ptr.as_ptr(), pool, pool) };
         let (n_seqs, n_outputs) = (raw.n_seq_max, raw.n_outputs_max as usize);
         let threads = params.threads.clone();
-        let mut context =
-            Context { ptr, model, n_seqs, n_outputs, part: params.part, threads, stop };
+        let held = Arc::new(Held { ptr, kept: (model.clone(), threads.clone(), stop.clone()) });
+        let mut context = Context {
+            ptr,
+            model,
+            n_seqs,
+            n_outputs,
+            part: params.part,
+            threads,
+            stop,
+            is_computed: false,
+            held,
+            other: other.map(|other| other.held.clone()),
+        };
         context.keep_hidden()?;
         Ok(context)
     }
@@ -636,12 +717,5 @@ impl Context {
     /// The model it belongs to.
     pub fn model(&self) -> &Arc<Model> {
         &self.model
-    }
-}
-
-impl Drop for Context {
-    fn drop(&mut self) {
-        // SAFETY: ours; the model is alive, because we hold it.
-        unsafe { sys::llama_free(self.ptr.as_ptr()) };
     }
 }

@@ -56,6 +56,7 @@ pub use event::Event;
 pub use gauge::Matmul;
 pub use grammar::{Loose, SchemaGrammar, check_grammar_text, grammar_of_schema};
 pub use graph::{Graph, Tensor};
+pub use hidden::Layers;
 pub use llama::{
     Context, ContextParams, Keep, Model, ModelParams, OnProgress, Part, Special, Taken, Token,
     Vocab,

@@ -18,7 +18,7 @@ impl Context {
         stop: Arc<AtomicBool>,
     ) -> Result<Context, Error> {
         let pooling = Some(Pooling::OfModel);
-        let context = Context::create(model.clone(), params, pooling, stop.clone())?;
+        let context = Context::create(model.clone(), params, pooling, None, stop.clone())?;
         // SAFETY: a valid context.
         let kind = unsafe { sys::llama_pooling_type(context.ptr.as_ptr()) };
         // What ranks texts makes a number of two of them, and no vector.
@@ -26,7 +26,7 @@ impl Context {
             [sys::LLAMA_POOLING_TYPE_NONE, sys::LLAMA_POOLING_TYPE_RANK].contains(&kind);
         if no_vector {
             drop(context);
-            return Context::create(model, params, Some(Pooling::Mean), stop);
+            return Context::create(model, params, Some(Pooling::Mean), None, stop);
         }
         Ok(context)
     }
@@ -37,7 +37,7 @@ impl Context {
         params: &ContextParams,
         stop: Arc<AtomicBool>,
     ) -> Result<Context, Error> {
-        Context::create(model, params, Some(Pooling::Score), stop)
+        Context::create(model, params, Some(Pooling::Score), None, stop)
     }
 
     /// What the head says of the last text: the first of its numbers, which is about it.

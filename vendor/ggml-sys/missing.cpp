@@ -50,6 +50,30 @@ const float * ggml_sys_hidden(struct llama_context * context) {
     return llama_get_embeddings_nextn(context);
 }
 
+bool ggml_sys_keep_layers(struct llama_context * context, const uint32_t * layers, size_t n) {
+    try {
+        for (size_t i = 0; i < n; i++) {
+            llama_set_embeddings_layer_inp(context, layers[i], true);
+        }
+        context->sched_reserve();
+        return true;
+    } catch (...) {
+        return false;
+    }
+}
+
+const float * ggml_sys_layer(struct llama_context * context, uint32_t layer) {
+    return llama_get_embeddings_layer_inp(context, layer);
+}
+
+uint32_t ggml_sys_encoder_width(const struct llama_model * model) {
+    return model->hparams.n_embd_inp_enc();
+}
+
+bool ggml_sys_lends(const struct llama_model * model) {
+    return model->tok_embd != nullptr && model->output != nullptr;
+}
+
 bool ggml_sys_knows_architecture(const char * name) {
     return llm_arch_from_string(name) != LLM_ARCH_UNKNOWN;
 }

@@ -29,6 +29,19 @@ bool ggml_sys_keep_hidden(struct llama_context * context, bool masked);
 // What it keeps, a row for each token of the last batch, in order; NULL if there is nothing.
 const float * ggml_sys_hidden(struct llama_context * context);
 
+// Lets a context keep what goes into each of these blocks, of which the model has more, for every token of a batch; makes room for graphs that do.
+// Whether all went well.
+bool ggml_sys_keep_layers(struct llama_context * context, const uint32_t * layers, size_t n);
+
+// What it keeps of one of them, a row for each token of the last batch, in order: to be asked after a batch that went well.
+const float * ggml_sys_layer(struct llama_context * context, uint32_t layer);
+
+// Numbers of a token that a model's encoder reads.
+uint32_t ggml_sys_encoder_width(const struct llama_model * model);
+
+// Whether a model has an embedding and an output for another to borrow.
+bool ggml_sys_lends(const struct llama_model * model);
+
 // Whether there is code for models of this architecture.
 bool ggml_sys_knows_architecture(const char * name);
 
