@@ -35,8 +35,8 @@ const NO_KERNEL: [u32; 7] = [9, 15, 24, 25, 26, 27, 28];
 
 /// Whether nothing can be computed with a tensor: ggml would jump to an address of zero.
 fn has_no_kernel(tensor: &TensorInfo) -> bool {
-    // The one tensor that is a table of numbers: which experts a token has.
-    let is_table = tensor.role() == "ffn_gate_tid2eid.weight";
+    // Tables of numbers: which experts a token has, and which token of a model a head's is.
+    let is_table = ["ffn_gate_tid2eid.weight", "d2t"].contains(&tensor.role());
     NO_KERNEL.contains(&tensor.ty.0) && !is_table
 }
 

@@ -68,8 +68,8 @@ const ALL_ROTATED: [&str; 61] = [
 
 /// Those that rotate a part of each head: nothing is no part, and ggml would not come to an end.
 #[rustfmt::skip]
-const ROTATED: [&str; 37] = [
-    "afmoe", "bailingmoe2", "bitnet", "chatglm", "cohere2", "command-r", "gemma", "gemma2", "gemma3",
+const ROTATED: [&str; 39] = [
+    "afmoe", "bailingmoe2", "bitnet", "chatglm", "cohere2", "command-r", "dflash", "eagle3", "gemma", "gemma2", "gemma3",
     "gemma3n", "gemma4", "glm4", "glm4moe", "gptneox", "hrm_text", "laguna", "lfm2", "lfm2moe", "maple",
     "mimo2", "minimax-01", "minimax-m2", "minimax-m3", "muse-glimmer", "nemotron", "openelm", "phi2",
     "phimoe", "plamo2", "plamo3", "qwen", "qwen35", "qwen35moe", "qwen3next", "qwen4exp", "spark2_5",
@@ -85,10 +85,10 @@ const NOT_ROTATED: [&str; 16] = [
 
 /// Architectures whose values are as long as their keys.
 #[rustfmt::skip]
-const OF_ONE_LENGTH: [&str; 105] = [
+const OF_ONE_LENGTH: [&str; 107] = [
     "afmoe", "apertus", "arcee", "arctic", "baichuan", "bailingmoe", "bailingmoe2", "bert", "bitnet",
     "bloom", "chameleon", "chatglm", "codeshell", "cogvlm", "cohere2", "cohere2moe", "command-r",
-    "dbrx", "deci", "deepseek", "deepseek2-ocr", "deepseek4", "dots1", "dream", "ernie4_5",
+    "dbrx", "deci", "deepseek", "deepseek2-ocr", "deepseek4", "dflash", "dots1", "dream", "eagle3", "ernie4_5",
     "ernie4_5-moe", "eurobert", "exaone", "exaone-moe", "exaone4", "falcon", "glm4", "glm4moe", "gpt2",
     "gptneox", "granite", "granite_swa", "granitehybrid", "graniteswitch", "grok", "grovemoe",
     "hunyuan-dense", "hunyuan-moe", "hunyuan_vl", "hy_v3", "internlm2", "jais", "jais2", "laguna",

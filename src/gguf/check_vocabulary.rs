@@ -80,7 +80,7 @@ impl Index {
     }
 
     /// The token list, unless the file says that it has no vocabulary.
-    fn tokens(&self) -> Option<&Array> {
+    pub(super) fn tokens(&self) -> Option<&Array> {
         let none =
             matches!(self.meta_str("tokenizer.ggml.model"), None | Some("no_vocab" | "none"));
         let list = self.meta_array("tokenizer.ggml.tokens");

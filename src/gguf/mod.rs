@@ -14,6 +14,8 @@ mod check_heads;
 mod check_vocabulary;
 mod error;
 mod facts;
+mod head_dflash;
+mod head_file;
 mod heads;
 pub mod index;
 mod join;
@@ -28,6 +30,7 @@ mod value;
 
 pub use error::{Error, Flaw, Reason, SplitFlaw, TensorFlaw, printable};
 pub use facts::{Experts, Tokenizer};
+pub use head_file::{Blanks, Fit};
 pub use index::{Block, Index, ModelFile, TensorInfo};
 pub use join::Joined;
 pub use place::{Place, Stack};
