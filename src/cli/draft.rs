@@ -1,6 +1,6 @@
 //! `--draft`: who guesses how texts go on. A name or a path is taken at its word; `auto` takes a head in
-//! the model's own file, or looks for a small model with the same vocabulary beside the large one and among the models of this machine, where
-//! the large one is likely to stream.
+//! the model's own file, or looks for one in a file of its own, or for a small model with the same vocabulary, beside the large one and among
+//! the models of this machine, where the large one is likely to stream.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -14,6 +14,9 @@ use crate::probe;
 
 /// A model that drafts is at least so many times smaller: it is computed once for each token that it guesses.
 const SMALLER: u64 = 12;
+
+/// A head in a file of its own may be larger: much of it may be an embedding, of which a row is read.
+const HEAD_SMALLER: u64 = 3;
 
 /// Headers that are looked at.
 const MOST_LOOKED_AT: usize = 24;
@@ -29,13 +32,17 @@ pub(crate) fn choose(
         DraftArg::Ngram => Draft::Ngrams { always: true },
         DraftArg::Mtp => Draft::Head { always: true },
         DraftArg::Model(model) => {
-            Draft::Model { index: Arc::new(resolve::model(model)?.index), always: true }
+            let index = Arc::new(resolve::model(model)?.index);
+            match index.is_head() {
+                true => Draft::HeadFile { index, always: true },
+                false => Draft::Model { index, always: true },
+            }
         }
         DraftArg::Auto => likely(index, options),
     })
 }
 
-/// Who may draft for a model: a head of its own, else a small model, where weights are likely to stream.
+/// Who may draft for a model: a head of its own, else one in another file, else a small model, where weights are likely to stream.
 fn likely(index: &Index, options: &LoadOptions) -> Draft {
     if !likely_streams(index, options) {
         return Draft::Ngrams { always: false };
@@ -44,7 +51,11 @@ fn likely(index: &Index, options: &LoadOptions) -> Draft {
     if index.check_heads_usable().is_ok() {
         return head;
     }
-    match sibling(index) {
+    let of_it = |other: &Index| other.is_head() && other.head_for(index).is_ok();
+    if let Some(index) = sibling(index, HEAD_SMALLER, of_it) {
+        return Draft::HeadFile { index: Arc::new(index), always: false };
+    }
+    match sibling(index, SMALLER, |small| fits(small, index)) {
         Some(index) => Draft::Model { index: Arc::new(index), always: false },
         // A head that is there and cannot be used is asked for all the same: then people are told why.
         None if !index.heads.is_empty() => head,
@@ -62,19 +73,19 @@ fn likely_streams(index: &Index, options: &LoadOptions) -> bool {
     }
 }
 
-/// The largest small model with the vocabulary of `large`.
-fn sibling(large: &Index) -> Option<Index> {
-    let mut candidates: Vec<(u64, PathBuf)> = Vec::new();
+/// A file that is so many times `smaller` than `large`, and that `suits` it: the largest one beside it, else elsewhere.
+fn sibling(large: &Index, smaller: u64, suits: impl Fn(&Index) -> bool) -> Option<Index> {
+    let mut candidates: Vec<(bool, u64, PathBuf)> = Vec::new();
     let beside = large.files.first().and_then(|file| file.path.parent());
-    candidates.extend(beside.into_iter().flat_map(files_in));
+    let beside = beside.into_iter().flat_map(files_in);
+    candidates.extend(beside.map(|(size, path)| (true, size, path)));
     let here = models::Catalog::here().models;
-    candidates.extend(here.into_iter().map(|model| (model.size.0, model.path)));
-    candidates.retain(|(size, _)| size.saturating_mul(SMALLER) <= large.bytes().0);
+    candidates.extend(here.into_iter().map(|model| (false, model.size.0, model.path)));
+    candidates.retain(|(_, size, _)| size.saturating_mul(smaller) <= large.bytes().0);
     candidates.sort_by(|a, b| b.cmp(a));
-    candidates.dedup();
     candidates.truncate(MOST_LOOKED_AT);
-    let index = |(_, path): (u64, PathBuf)| Index::open(&path).ok();
-    candidates.into_iter().filter_map(index).find(|small| fits(small, large))
+    let index = |(_, _, path): (bool, u64, PathBuf)| Index::open(&path).ok();
+    candidates.into_iter().filter_map(index).find(|other| suits(other))
 }
 
 /// The models in a directory, and their sizes.

@@ -56,6 +56,12 @@ pub enum Error {
         /// What it is.
         what: &'static str,
     },
+    /// A head in a file of its own where a model is wanted.
+    #[error("model '{model}': it is a head that drafts for another model")]
+    HeadAlone {
+        /// The file.
+        model: String,
+    },
     /// A model cannot draft for another.
     #[error("draft '{model}': {why}")]
     Draft {
@@ -131,6 +137,9 @@ impl Error {
                     .map(|b| format!("; `make {b}` builds one that does"))
                     .filter(|_| *build != Some("metal"));
                 format!("there is {there}{}", make.unwrap_or_default())
+            }
+            Error::HeadAlone { model } => {
+                format!("name the other model, and this file behind it: --draft {model}")
             }
             Error::NotForText { .. } => "airrun runs models that continue a text".to_owned(),
             Error::Plan { refusal, .. } => refusal.hint(),

@@ -6,10 +6,11 @@ use super::Error;
 use super::error::{ggml_error, model_name};
 use super::experience;
 use super::habits;
+use super::open::heads::HeadFile;
 use super::open::planning::ContextRoom;
 use super::open::rates;
 use super::warm::Warmer;
-use crate::ggml::{self, Device, Model, Recall, Threadpool};
+use crate::ggml::{self, Device, Model, Part, Recall, Threadpool};
 use crate::gguf::Index;
 use crate::plan::{Foreseen, Plan, Rates, Tier};
 use crate::probe::load::Watch;
@@ -63,18 +64,24 @@ pub(super) struct Loaded {
     pub(super) gpus: Vec<(Device, Bytes)>,
 }
 
-/// Who guesses how texts go on: they themselves, and a model.
+/// Who guesses how texts go on: they themselves, and perhaps somebody else.
 #[derive(Debug)]
-pub(super) struct Drafting {
-    pub(super) model: Option<Engine>,
-    /// Whether a head in the model's own file does, too.
-    pub(super) head: bool,
+pub(super) enum Drafting {
+    Ngrams,
+    /// A head in the model's own file.
+    Head,
+    HeadFile(HeadFile),
+    Model(Engine),
 }
 
 impl Loaded {
-    /// Whether a head in the model's own file drafts.
-    pub(super) fn has_head(&self) -> bool {
-        self.draft.as_ref().is_some_and(|draft| draft.head)
+    /// What a context that writes computes: with a head, it keeps what that reads.
+    pub(super) fn part(&self) -> Part {
+        match &self.draft {
+            Some(Drafting::Head) => Part::Hidden,
+            Some(Drafting::HeadFile(head)) => Part::Layers(head.layers),
+            Some(Drafting::Ngrams | Drafting::Model(_)) | None => Part::Model,
+        }
     }
 
     /// Tokens of context that each sequence may have.

@@ -258,6 +258,14 @@ impl Plan {
         }
     }
 
+    /// A plan that keeps all of a model where it is computed with.
+    pub fn whole(index: &Index, n_ctx: u32) -> Plan {
+        let hollow = Plan::hollow(index, n_ctx);
+        let stays = |b: Placed| Placed { tier: Tier::Resident, streamed: Bytes::ZERO, ..b };
+        let blocks = hollow.blocks.into_iter().map(stays).collect();
+        Plan { blocks, streamed: Vec::new(), ..hollow }
+    }
+
     /// The bytes of all units that stream: what a pass brings to the slots.
     pub fn streamed_bytes(&self) -> Bytes {
         self.streamed.iter().map(|u| u.len).sum()

@@ -2,6 +2,9 @@
 //! stream or not, with grammars, at the end of the context, and when a pass is stopped.
 
 mod accept;
+mod beside;
+mod blocks;
+mod broken;
 mod heads;
 
 use std::ops::ControlFlow;

@@ -251,7 +251,7 @@ pub(crate) struct LoadArgs {
     /// Do not repack weights for this CPU: less memory while loading, slower
     #[arg(long, help_heading = "Computing")]
     pub(crate) no_repack: bool,
-    /// Guess ahead, for passes to check: auto, none, ngram, mtp, or a small MODEL
+    /// Guess ahead, for passes to check: auto, none, ngram, mtp, or a small MODEL or head
     #[arg(long, value_name = "WHO", default_value = "auto", hide_default_value = true)]
     #[arg(help_heading = "Computing")]
     pub(crate) draft: DraftArg,

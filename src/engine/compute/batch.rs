@@ -40,7 +40,7 @@ use crate::engine::compute::draft::{Drafts, Passed, Tree};
 use crate::engine::error::{ggml_error, model_name};
 use crate::engine::loaded::{Engine, Loaded};
 use crate::engine::{Clock, Error};
-use crate::ggml::{BatchToken, Context, ContextParams, Part as OfModel, Token};
+use crate::ggml::{BatchToken, Context, ContextParams, Token};
 use crate::stream::Monitor;
 
 /// A listener that takes nothing for so long is given up, if nobody says otherwise.
@@ -184,10 +184,11 @@ impl Batcher {
             n_threads: loaded.n_threads,
             offload: plan.gpu.is_some() && !plan.by_cpu.is_empty(),
             recall: loaded.recall,
-            part: if loaded.has_head() { OfModel::Hidden } else { OfModel::Model },
+            part: loaded.part(),
         };
         let context = Context::new(loaded.model.clone(), &params, loaded.monitor.stop_flag());
         let context = context.map_err(ggml_error(&loaded.index))?;
+        let drafts = loaded.drafts(&context)?;
         let slots = (0..loaded.sequences).map(|_| Slot::default()).collect();
         Ok(Batcher {
             context,
@@ -203,7 +204,7 @@ impl Batcher {
             born: 0,
             batch: Vec::with_capacity(n_ubatch as usize),
             parts: Vec::new(),
-            drafts: loaded.drafts()?,
+            drafts,
             drafts_pause: false,
             passed: Vec::new(),
             first_way: loaded.sequences,

@@ -4,9 +4,9 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use super::options::{Draft, LoadOptions};
-use super::planning::{Asked, Beside, Care, Planned, plan_with};
-use crate::engine::compute::draft;
+use super::options::{Beside, Draft, LoadOptions};
+use super::planning::{Asked, Care, Planned, plan_with};
+use crate::engine::compute::draft::{self, By};
 use crate::engine::error::model_name;
 use crate::engine::{Error, devices};
 use crate::ggml::Threadpool;
@@ -26,6 +26,7 @@ pub(super) fn make_plan(
         options.draft,
         Draft::Ngrams { always: false }
             | Draft::Head { always: false }
+            | Draft::HeadFile { always: false, .. }
             | Draft::Model { always: false, .. }
     );
     if !is_open {
@@ -70,7 +71,8 @@ pub(super) fn make_plan(
 
 /// A plan in which somebody does not draft, and for a head why: people were not asked for it, and may miss it.
 fn without(planned: Planned, draft: &Draft, why: String) -> Planned {
-    let why_not = matches!(draft, Draft::Head { .. }).then_some(why);
+    let is_head = matches!(draft, Draft::Head { .. } | Draft::HeadFile { .. });
+    let why_not = is_head.then_some(why);
     Planned { beside: Beside { why_not, ..planned.beside }, ..planned }
 }
 
@@ -97,17 +99,18 @@ pub(super) fn foresee(
 ) -> Option<Foreseen> {
     let (plan, touched) = (&planned.plan, Touched::of(index));
     let by = match &planned.beside.draft {
-        Draft::Model { index, .. } => Some(model_name(index)),
-        Draft::Head { .. } => Some(draft::HEAD.to_owned()),
-        Draft::Ngrams { .. } => None,
+        Draft::Model { index, .. } => By::Model(model_name(index)),
+        Draft::HeadFile { index, .. } => By::Head(model_name(index)),
+        Draft::Head { .. } => By::Head(draft::HEAD.to_owned()),
+        Draft::Ngrams { .. } => By::Ngrams,
         Draft::None => return None,
     };
-    let habit = draft::known(&model_name(index), by.as_deref());
+    let habit = draft::known(&model_name(index), &by);
     let options = LoadOptions { draft: planned.beside.draft.clone(), ..options.clone() };
     let room = options.outputs(index).saturating_sub(options.sequences.max(1));
     let pass = |n| plan::pass_seconds(plan, rates, touched, n).max(1e-9);
     let gain = plan::gain(habit, pass, planned.beside.each, room);
-    let name = by.as_deref().map(|by| match Path::new(by).file_stem() {
+    let name = by.name().map(|by| match Path::new(by).file_stem() {
         Some(name) => format!(" and {}", name.to_string_lossy()),
         None => format!(" and {by}"),
     });

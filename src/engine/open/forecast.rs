@@ -24,7 +24,7 @@ use crate::units::Bytes;
 ///
 /// As [`super::Engine::open`].
 pub fn plan(index: &Arc<Index>, options: &LoadOptions, exact: bool) -> Result<Planned, Error> {
-    index.check_model()?;
+    super::check_file(index)?;
     let threads = threads::pool(threads::count(options.threads), index)?;
     make_plan(index, options, &threads, if exact { Care::Exact } else { Care::Quick })
 }
@@ -35,7 +35,7 @@ pub fn plan(index: &Arc<Index>, options: &LoadOptions, exact: bool) -> Result<Pl
 ///
 /// As [`super::Engine::open`].
 pub fn measured_plan(index: &Arc<Index>, options: &LoadOptions) -> Result<Planned, Error> {
-    index.check_model()?;
+    super::check_file(index)?;
     let threads = threads::pool(threads::count(options.threads), index)?;
     make_plan(index, options, &threads, Care::Measured)
 }

@@ -3,7 +3,9 @@
 pub mod compare;
 mod drafting;
 pub(super) mod forecast;
+pub(super) mod heads;
 mod layout;
+mod length;
 mod loading;
 mod needs;
 pub(super) mod options;
@@ -15,6 +17,7 @@ mod trades;
 use std::sync::Arc;
 
 use drafting::make_plan;
+use heads::HeadFile;
 use loading::Loading;
 use options::{Draft, LoadOptions};
 use planning::{Care, Planned};
@@ -32,8 +35,19 @@ use crate::stream::{Monitor, StreamDevice};
 use crate::talk::Vocab;
 use crate::talk::tokenizer::OwnTokenizer;
 
+/// Refuses what no plan can be made for.
+fn check_file(index: &Index) -> Result<(), Error> {
+    if index.is_head() {
+        return Err(Error::HeadAlone { model: model_name(index) });
+    }
+    Ok(index.check_model()?)
+}
+
 /// Refuses what cannot be loaded, or is not what is wanted.
 fn check(index: &Index, options: &LoadOptions) -> Result<(), Error> {
+    if index.is_head() {
+        return check_file(index);
+    }
     let purpose = index.purpose();
     let makes_vectors = purpose == Purpose::Embedding;
     let other = purpose.not_for_text().filter(|_| !(makes_vectors && options.embedding));
@@ -42,7 +56,7 @@ fn check(index: &Index, options: &LoadOptions) -> Result<(), Error> {
         // What is no language model lacks keys that one has: it is not damaged for that.
         Some(refused) if !makes_vectors => Err(refused),
         refused => {
-            index.check_model()?;
+            check_file(index)?;
             refused.map_or(Ok(()), Err)
         }
     }
@@ -103,7 +117,8 @@ impl Engine {
         ggml::set_abort_context(Some(format!("running '{name}'")));
         let own = own.map(|own| own.check(model.vocab().len()).map(|()| own)).transpose()?;
         let vocab = Vocab::of(model.clone(), own);
-        let draft = draft(options, &plan, shares, &model)?;
+        let load_head = |head: &Arc<Index>| heads::load(head, &index, options, &threads, gpu);
+        let draft = draft(options, &plan, shares, &model, load_head)?;
         Ok(Engine::of(Loaded {
             _warmer: stream.as_ref().and_then(|s| warmer(&index, &plan, s, &monitor)),
             draft,
@@ -150,19 +165,27 @@ fn draft(
     plan: &Plan,
     shares: u32,
     model: &Model,
+    load_head: impl FnOnce(&Arc<Index>) -> Result<HeadFile, Error>,
 ) -> Result<Option<Drafting>, Error> {
-    let streams = !plan.streamed.is_empty();
+    let is_asked = match options.draft {
+        Draft::None => false,
+        Draft::Ngrams { always }
+        | Draft::Head { always }
+        | Draft::HeadFile { always, .. }
+        | Draft::Model { always, .. } => always || !plan.streamed.is_empty(),
+    };
+    if !is_asked || !model.batches() {
+        return Ok(None);
+    }
     Ok(match &options.draft {
-        _ if !model.batches() => None,
-        Draft::Ngrams { always } if *always || streams => {
-            Some(Drafting { model: None, head: false })
+        Draft::None => None,
+        Draft::Ngrams { .. } => Some(Drafting::Ngrams),
+        Draft::Head { .. } => Some(Drafting::Head),
+        Draft::HeadFile { index, .. } => Some(Drafting::HeadFile(load_head(index)?)),
+        Draft::Model { index, .. } => {
+            let options = options.of_draft(Some(plan.n_ctx / shares));
+            Some(Drafting::Model(Engine::open(index.clone(), &options)?))
         }
-        Draft::Head { always } if *always || streams => Some(Drafting { model: None, head: true }),
-        Draft::Model { index, always } if *always || streams => {
-            let model = Engine::open(index.clone(), &options.of_draft(Some(plan.n_ctx / shares)))?;
-            Some(Drafting { model: Some(model), head: false })
-        }
-        Draft::None | Draft::Ngrams { .. } | Draft::Head { .. } | Draft::Model { .. } => None,
     })
 }
 

@@ -146,49 +146,6 @@ pub(super) fn measured_needs(
     Ok((needs.collect(), seconds))
 }
 
-/// What a head in the model's file takes in RAM and on the GPU, with its context of `n_ctx` tokens: the model is described to libllama
-/// with it, so that what libllama would refuse is refused here.
-pub(super) fn of_head(
-    index: &Index,
-    options: &LoadOptions,
-    n_ctx: u32,
-    threads: &Arc<Threadpool>,
-    gpu: Option<Device>,
-) -> Result<[Bytes; 2], Error> {
-    let plan = Plan::hollow(index, n_ctx);
-    let monitor = Arc::new(Monitor::default());
-    let further = &[];
-    let loading = Loading { index, plan: &plan, options, gpu, further, threads, monitor: &monitor };
-    let (model, _device) = match gpu {
-        Some(device) => (loading.described(device)?, None),
-        None => loading.hollow().map(|(model, device)| (model, Some(device)))?,
-    };
-    let n_ubatch = options::HEAD_UBATCH.min(n_ctx.max(1));
-    let params = ContextParams {
-        n_ctx,
-        n_ubatch,
-        n_seqs: options.sequences.max(1),
-        n_outputs: options.sequences.max(1),
-        threads: threads.clone(),
-        n_threads: 1,
-        offload: false,
-        recall: options.recall,
-        part: Part::Head,
-    };
-    let context = Context::new(Arc::new(model), &params, monitor.stop_flag());
-    let context = context.map_err(ggml_error(index))?;
-    // What a row takes is held for the pass, and once more for what is handed to the head.
-    let rows = options::hidden(index) * u64::from(n_ubatch) * 2;
-    let beside = rows + options::result(index) * u64::from(options.sequences.max(1));
-    let mut sums = [beside + context.bookkeeping(), Bytes::ZERO];
-    let here = gpu.map(Device::buffer_type);
-    for taken in context.taken() {
-        sums[usize::from(Some(taken.kind) == here)] += taken.context + taken.compute;
-    }
-    sums[usize::from(gpu.is_some())] += index.head_bytes();
-    Ok(sums)
-}
-
 /// What a context of `n_ctx` tokens keeps of what it reads.
 pub(super) fn kept(
     index: &Index,
@@ -446,8 +403,7 @@ fn results(index: &Index, options: &LoadOptions) -> Bytes {
 
 /// What it keeps of a pass of `n_ubatch` tokens for a head to read: where it is computed, and where it is kept.
 fn hidden(index: &Index, options: &LoadOptions, n_ubatch: u32) -> Bytes {
-    let rows = if options.has_head() { u64::from(n_ubatch) * 2 } else { 0 };
-    options::hidden(index) * rows
+    options::hidden(index) * (options.rows_for_head() * u64::from(n_ubatch) * 2)
 }
 
 /// What ggml's CPU backend needs to compute a batch: the activations, converted to what the weights are multiplied with. (bytes)

@@ -68,8 +68,9 @@ const FEW_SEQUENCES: u32 = 32;
 /// Tokens of a prompt that a model which drafts reads in one pass: more would take more memory, and be no faster on a small model.
 const DRAFT_UBATCH: u32 = 256;
 
-/// Tokens that a head reads at a time.
+/// Tokens that a head reads at a time; fewer in a file of its own, of which libllama makes a result for each of them.
 pub(in crate::engine) const HEAD_UBATCH: u32 = 256;
+pub(in crate::engine) const HEAD_FILE_UBATCH: u32 = 32;
 
 /// Who guesses how texts go on.
 #[derive(Clone, Debug, Default)]
@@ -87,6 +88,13 @@ pub enum Draft {
         /// Whether also a model without streamed weights gets drafts.
         always: bool,
     },
+    /// They, and a head in a file of its own.
+    HeadFile {
+        /// The head.
+        index: Arc<Index>,
+        /// Whether also a model without streamed weights gets drafts.
+        always: bool,
+    },
     /// They, and a small model with the same vocabulary.
     Model {
         /// The model.
@@ -100,6 +108,20 @@ impl PartialEq for Draft {
     fn eq(&self, other: &Draft) -> bool {
         std::mem::discriminant(self) == std::mem::discriminant(other)
     }
+}
+
+/// Who drafts; what a model that does takes, and how long.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Beside {
+    pub(super) draft: Draft,
+    /// Of the RAM.
+    pub(super) ram: Bytes,
+    /// Of the GPU's memory.
+    pub(super) vram: Bytes,
+    /// For each token that it guesses. (seconds)
+    pub(super) each: f64,
+    /// Why a head does not, where it might have.
+    pub(super) why_not: Option<String>,
 }
 
 /// What results of a pass may take beyond one for each text: a share of the RAM that may be used, or so much where nobody says.
@@ -124,6 +146,15 @@ impl LoadOptions {
     /// Whether a head in the model's own file drafts.
     pub(in crate::engine) fn has_head(&self) -> bool {
         matches!(self.draft, Draft::Head { .. })
+    }
+
+    /// Rows that are kept of each token of a pass for a head to read.
+    pub(super) fn rows_for_head(&self) -> u64 {
+        match self.draft {
+            Draft::Head { .. } => 1,
+            Draft::HeadFile { ref index, .. } => index.n_layers_read() as u64,
+            Draft::None | Draft::Ngrams { .. } | Draft::Model { .. } => 0,
+        }
     }
 
     /// Sequences that a context of `model` has: one for each text, and some for the ways that drafts see.
@@ -178,7 +209,7 @@ pub(super) fn result(index: &Index) -> Bytes {
     Bytes(4) * (2 * n_vocab.min(MOST_VOCAB) + width.min(MOST_VOCAB))
 }
 
-/// What heads read of one token.
+/// What a row of one token takes that heads read.
 pub(super) fn hidden(index: &Index) -> Bytes {
     Bytes(4) * index.arch_uint("embedding_length").unwrap_or(0).min(MOST_VOCAB)
 }

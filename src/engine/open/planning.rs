@@ -8,8 +8,9 @@ use std::collections::HashSet;
 use std::sync::Arc;
 
 use super::layout::{lay_out, lay_out_experts};
-use super::options::{Draft, LoadOptions};
-use super::{needs, rates};
+use super::length::{context_length, trained};
+use super::options::{Beside, Draft, LoadOptions};
+use super::{heads, needs, rates};
 use crate::engine::devices::{self, DeviceChoice};
 use crate::engine::error::{ggml_error, model_name};
 use crate::engine::{Error, experience, habits, threads};
@@ -18,9 +19,6 @@ use crate::gguf::Index;
 use crate::plan::{self, Abilities, Needs, Plan, Rates, StreamMode, Touched, Wish};
 use crate::probe;
 use crate::units::Bytes;
-
-/// The context that is made when nobody says how large: enough for a conversation, small enough for any machine.
-const DEFAULT_CTX: u32 = 4096;
 
 /// The least of it that will do where memory is short.
 const LEAST_CTX: u32 = 512;
@@ -114,20 +112,6 @@ impl Planned {
     }
 }
 
-/// Who drafts; what a model that does takes, and how long.
-#[derive(Clone, Debug, Default)]
-pub(super) struct Beside {
-    pub(super) draft: Draft,
-    /// Of the RAM.
-    pub(super) ram: Bytes,
-    /// Of the GPU's memory.
-    pub(super) vram: Bytes,
-    /// For each token that it guesses. (seconds)
-    pub(super) each: f64,
-    /// Why a head in the model's own file does not, where it might have.
-    pub(super) why_not: Option<String>,
-}
-
 /// How much is asked for a plan.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Care {
@@ -207,9 +191,12 @@ impl Asked {
             }
             (Some(known), _) if known.draft == options.draft => Ok(known.clone()),
             _ => {
-                let new = match options.has_head() {
-                    true => head(index, options, threads)?,
-                    false => drafter(options, threads)?,
+                let new = match &options.draft {
+                    Draft::Head { .. } => heads::own(index, options, threads)?,
+                    Draft::HeadFile { index: head, .. } => {
+                        heads::beside(index, head, options, threads)?
+                    }
+                    _ => drafter(options, threads)?,
                 };
                 Ok(self.drafter.get_or_init(|| new).clone())
             }
@@ -266,25 +253,6 @@ fn drafter(options: &LoadOptions, threads: &Arc<Threadpool>) -> Result<Beside, E
     let each = plan::pass_seconds(&planned.plan, &rates, Touched::of(index), 1);
     let ram = memory.outside + memory.blocks + memory.context + needs::tables(index);
     Ok(Beside { draft, ram, vram, each, why_not: None })
-}
-
-/// What a head in the model's own file will take, as ggml says: its block, and a context of its own.
-fn head(index: &Index, options: &LoadOptions, threads: &Arc<Threadpool>) -> Result<Beside, Error> {
-    let refused = |why| Error::Draft { model: model_name(index), why };
-    index.check_heads_usable().map_err(refused)?;
-    let gpus = devices::choose(&options.device)?;
-    if gpus.len() > 1 {
-        return Err(refused("heads draft with one GPU".to_owned()));
-    }
-    let gpu = gpus.first().copied();
-    let n_ctx = context_length(index, options).saturating_mul(options.shares());
-    let [ram, vram] = needs::of_head(index, options, n_ctx, threads, gpu)?;
-    let touched = Touched::of(index);
-    let first = index.heads.first().map(|head| head.len).unwrap_or_default();
-    let known = rates::known(index, threads::count(options.threads), options.repack);
-    let rates = if gpu.is_some() { rates::UNKNOWN } else { known };
-    let each = rates.resident.seconds(plan::share(first, touched.of_block) + touched.output, 1);
-    Ok(Beside { draft: options.draft.clone(), ram, vram, each, why_not: None })
 }
 
 impl Problem<'_> {
@@ -381,20 +349,4 @@ impl Problem<'_> {
 pub(super) fn recall(options: &LoadOptions, plan: &Plan) -> Recall {
     let in_ram = plan.kept_in_ram > Bytes::ZERO;
     options.recall.at_home(if in_ram { KvHome::Ram } else { KvHome::Gpu })
-}
-
-/// What the model was made for, stretched as was asked; `None` if its file does not say.
-pub(super) fn trained(index: &Index, options: &LoadOptions) -> Option<u32> {
-    let length = index.context_length().and_then(|n| u32::try_from(n).ok()).filter(|&n| n > 0)?;
-    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "it saturates")]
-    Some((f64::from(length) * f64::from(options.recall.stretch())) as u32)
-}
-
-fn context_length(index: &Index, options: &LoadOptions) -> u32 {
-    let trained = trained(index, options);
-    match options.ctx {
-        Some(0) => trained.unwrap_or(DEFAULT_CTX),
-        Some(n) => n,
-        None => trained.unwrap_or(DEFAULT_CTX).min(DEFAULT_CTX),
-    }
 }

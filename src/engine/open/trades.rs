@@ -4,9 +4,10 @@
 use std::sync::Arc;
 
 use super::layout::{lay_out, lay_out_experts};
+use super::length::trained;
 use super::needs;
 use super::options::LoadOptions;
-use super::planning::{Planned, trained};
+use super::planning::Planned;
 use crate::ggml::{Device, KvType, Threadpool};
 use crate::gguf::Index;
 use crate::plan::report::Trade;

@@ -17,22 +17,22 @@ use crate::tiny_models;
 const WITH_HEADS: [&str; 6] =
     ["qwen35-mtp", "glm4moe-mtp", "qwen35moe-mtp", "qwen3next-mtp", "hy_v3-mtp", "cohere2moe-mtp"];
 
-fn head() -> Draft {
+pub(super) fn head() -> Draft {
     Draft::Head { always: true }
 }
 
-fn write(name: &str, dir: &Path) -> PathBuf {
+pub(super) fn write(name: &str, dir: &Path) -> PathBuf {
     let spec = tiny_models::all().iter().find(|spec| spec.name == name).unwrap();
     let path = dir.join(format!("{name}.gguf"));
     tiny_models::write(spec, &path).unwrap();
     path
 }
 
-fn prompt(n: i32) -> Vec<Token> {
+pub(super) fn prompt(n: i32) -> Vec<Token> {
     (0..n).map(|i| 5 + i * 3 % 40).collect()
 }
 
-fn settings(temp: f32) -> SamplerSettings {
+pub(super) fn settings(temp: f32) -> SamplerSettings {
     SamplerSettings { temp, seed: Some(7), ignore_eos: true, ..SamplerSettings::default() }
 }
 
@@ -63,7 +63,7 @@ fn a_head_that_knows_nothing_changes_no_answer() {
 
 /// Writes a model of which each token says the next, and a head that knows it: from the last token if `by_token`, else from what the model
 /// has behind the one before. It is mistaken about tokens that `wrong` divides.
-fn write_knowing(name: &str, by_token: bool, wrong: usize, dir: &Path) -> PathBuf {
+pub(super) fn write_knowing(name: &str, by_token: bool, wrong: usize, dir: &Path) -> PathBuf {
     let path = write(name, dir);
     let index = Index::open(&path).unwrap();
     let file = File::options().write(true).open(&path).unwrap();

@@ -5,8 +5,9 @@
 //! text goes that way, its tokens are handed over. Models that keep a state get chains only, and a copy of the state before the pass.
 
 use super::{Batcher, Part, Slot, sequence};
-use crate::engine::compute::draft::{Drafted, Drafts, HEAD, Pace, Passed, Sketch, Tree};
+use crate::engine::compute::draft::{By, Drafted, Drafts, HEAD, Pace, Passed, Sketch, Tree};
 use crate::engine::error::model_name;
+use crate::engine::loaded::Drafting;
 use crate::ggml::BatchToken;
 
 impl Batcher {
@@ -24,11 +25,14 @@ impl Batcher {
 
     /// Keeps how drafts turned out, for plans to come.
     pub fn remember_drafts(&mut self) {
-        let by = self.loaded.draft.as_ref().and_then(|draft| draft.model.as_ref());
-        let by = by.map(|model| model_name(&model.loaded().index));
-        let by = by.or(self.loaded.has_head().then(|| HEAD.to_owned()));
+        let by = match &self.loaded.draft {
+            Some(Drafting::Model(model)) => By::Model(model_name(&model.loaded().index)),
+            Some(Drafting::HeadFile(head)) => By::Head(model_name(&head.index)),
+            Some(Drafting::Head) => By::Head(HEAD.to_owned()),
+            Some(Drafting::Ngrams) | None => By::Ngrams,
+        };
         if let Some(drafts) = &mut self.drafts {
-            drafts.remember(&model_name(&self.loaded.index), by.as_deref());
+            drafts.remember(&model_name(&self.loaded.index), &by);
         }
     }
 

@@ -62,6 +62,9 @@ fn likeliest(logits: &[f32], n: usize) -> Vec<(Token, f32)> {
         best.insert(at, (id, logit));
         best.truncate(n);
     }
+    if !most.is_finite() {
+        return Vec::new();
+    }
     let sum: f32 = logits.iter().map(|&logit| (logit - most).exp()).sum();
     let likely =
         |(id, logit): (usize, f32)| (Token::try_from(id).unwrap_or(0), (logit - most).exp() / sum);
@@ -79,6 +82,8 @@ mod tests {
         assert_eq!(all.iter().map(|t| t.0).collect::<Vec<_>>(), [1, 3, 4, 0, 2]);
         assert!((all.iter().map(|t| t.1).sum::<f32>() - 1.0).abs() < 1e-5);
         assert_eq!(likeliest(&logits, 2), all[..2]);
-        assert!(likeliest(&[f32::NAN, 1.0], 1).is_empty());
+        for none in [[f32::NAN, 1.0], [f32::NEG_INFINITY; 2], [f32::INFINITY, 1.0]] {
+            assert!(likeliest(&none, 1).is_empty());
+        }
     }
 }

@@ -6,7 +6,24 @@ use crate::memo;
 use crate::plan::Habit;
 
 /// What people call a head in the model's own file, and what is remembered of it is found by.
-pub const HEAD: &str = "the model's own head";
+pub(in crate::engine) const HEAD: &str = "the model's own head";
+
+/// Who drafts: the texts themselves, and perhaps a head or a model of this name.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(in crate::engine) enum By {
+    Ngrams,
+    Head(String),
+    Model(String),
+}
+
+impl By {
+    pub(in crate::engine) fn name(&self) -> Option<&str> {
+        match self {
+            By::Ngrams => None,
+            By::Head(name) | By::Model(name) => Some(name),
+        }
+    }
+}
 
 /// Where it is kept.
 const FILE: &str = "drafts.json";
@@ -82,18 +99,18 @@ impl Seen {
     }
 }
 
-/// What drafts bring for the model called `model`, by n-grams alone, or by the model `by` or its own head, too.
-pub(in crate::engine) fn known(model: &str, by: Option<&str>) -> Habit {
+/// What drafts `by` somebody bring for the model called `model`.
+pub(in crate::engine) fn known(model: &str, by: &By) -> Habit {
     let prior = match by {
-        None => NGRAMS,
-        Some(HEAD) => OF_HEAD,
-        Some(_) => MODEL,
+        By::Ngrams => NGRAMS,
+        By::Head(_) => OF_HEAD,
+        By::Model(_) => MODEL,
     };
     recall().get(&key(model, by)).copied().unwrap_or_default().habit(prior)
 }
 
 /// Adds what was `seen` to what is remembered.
-pub(super) fn remember(model: &str, by: Option<&str>, seen: &Seen) {
+pub(super) fn remember(model: &str, by: &By, seen: &Seen) {
     let Some(file) = memo::path(FILE).filter(|_| seen.passes > 0.0) else { return };
     let mut known = recall();
     let entry = known.entry(key(model, by)).or_default();
@@ -107,8 +124,8 @@ fn recall() -> BTreeMap<String, Seen> {
     known.filter(|(_, seen)| seen.is_sane() && memo::holds(seen.when)).collect()
 }
 
-fn key(model: &str, by: Option<&str>) -> String {
-    format!("{model}, {}", by.unwrap_or("n-grams"))
+fn key(model: &str, by: &By) -> String {
+    format!("{model}, {}", by.name().unwrap_or("n-grams"))
 }
 
 #[cfg(test)]

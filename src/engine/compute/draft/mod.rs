@@ -1,6 +1,7 @@
 //! Tokens that may come, to be checked in one pass: a pass over weights that stream costs the same for one token as for sixteen. Who
 //! drafts is behind one trait; how much is drafted is arithmetic (`pace`). Checking is the batch's matter.
 
+mod block;
 mod credit;
 mod drafters;
 mod growing;
@@ -9,10 +10,12 @@ mod head;
 mod model;
 mod ngram;
 mod pace;
+mod room;
 mod tree;
 
-pub(in crate::engine) use habit::known;
-pub use habit::{HEAD, Seen};
+pub use block::DraftBlock;
+pub use habit::Seen;
+pub(in crate::engine) use habit::{By, HEAD, known};
 pub use head::DraftHead;
 pub use model::DraftModel;
 pub use ngram::Ngrams;
@@ -108,8 +111,8 @@ impl Drafts {
         self.seen.pass(!tree.is_empty(), came, wrong);
     }
 
-    /// Keeps how drafts turned out since the last call: for the model called `model`, by the model `by` if one drafts.
-    pub(super) fn remember(&mut self, model: &str, by: Option<&str>) {
+    /// Keeps how drafts turned out since the last call: for the model called `model`, `by` whom they were.
+    pub(super) fn remember(&mut self, model: &str, by: &By) {
         habit::remember(model, by, &std::mem::take(&mut self.seen));
     }
 

@@ -2,11 +2,12 @@
 //! wrong it forgets with the next draft.
 
 use super::growing::Growing;
+use super::room::sequence;
 use super::{Drafter, Sketch, Tree};
 use crate::engine::Error;
 use crate::engine::error::{ggml_error, model_name};
 use crate::engine::loaded::{Engine, Loaded};
-use crate::ggml::{self, BatchToken, Context, ContextParams, Part, Token, Vocab};
+use crate::ggml::{self, BatchToken, Context, Part, Token, Vocab};
 
 use std::sync::Arc;
 
@@ -37,18 +38,7 @@ impl DraftModel {
         let loaded = model.loaded();
         let name = model_name(&loaded.index);
         check(&loaded, for_)?;
-        let plan = &loaded.plan;
-        let params = ContextParams {
-            n_ctx: plan.n_ctx,
-            n_ubatch: plan.n_ubatch,
-            n_seqs: loaded.sequences,
-            n_outputs: loaded.sequences,
-            threads: loaded.threads.clone(),
-            n_threads: loaded.n_threads,
-            offload: false,
-            recall: loaded.recall,
-            part: Part::Model,
-        };
+        let (plan, params) = (&loaded.plan, loaded.params_of_draft(Part::Model));
         let context = Context::new(loaded.model.clone(), &params, loaded.monitor.stop_flag());
         let context = context.map_err(ggml_error(&loaded.index))?;
         let n_vocab = for_.model.vocab().len().min(loaded.model.vocab().len());
@@ -171,10 +161,6 @@ impl Drafter for DraftModel {
     }
 }
 
-fn sequence(slot: usize) -> u32 {
-    u32::try_from(slot).unwrap_or(u32::MAX)
-}
-
 /// Whether the draft's tokens are the model's, and its memory can forget.
 fn check(draft: &Loaded, for_: &Loaded) -> Result<(), Error> {
     let name = model_name(&draft.index);
@@ -200,7 +186,7 @@ fn check(draft: &Loaded, for_: &Loaded) -> Result<(), Error> {
 }
 
 /// The first token that two vocabularies have different texts for.
-fn differing(a: Vocab<'_>, b: Vocab<'_>) -> Option<Token> {
+pub(super) fn differing(a: Vocab<'_>, b: Vocab<'_>) -> Option<Token> {
     let n = Token::try_from(a.len().min(b.len())).unwrap_or(Token::MAX);
     (0..n).find(|&token| a.piece(token, true) != b.piece(token, true))
 }
