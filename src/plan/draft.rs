@@ -35,6 +35,8 @@ pub(super) struct Draft<'a> {
     pub(super) output_here: bool,
     pub(super) n_slots: usize,
     pub(super) n_ubatch: u32,
+    /// Whether slots are in the memory of a GPU's pool of experts, where they can be.
+    pub(super) lends: bool,
 }
 
 impl Draft<'_> {
@@ -305,19 +307,23 @@ impl Problem<'_> {
         let left = (taken.ram.budget + slots).saturating_sub(taken.ram.peak());
         let in_ram = room(self.wish.ram, left, slots + least.ram).min(left);
         let mut streamed = cut.parts.iter().zip(&draft.streams).filter(|(_, streams)| **streams);
-        let shares = !with_gpu && streamed.all(|(part, _)| part.of_stacks);
+        let only_stacks = streamed.all(|(part, _)| part.of_stacks);
+        let shares = !with_gpu && only_stacks;
+        let lent = (with_gpu && only_stacks && draft.lends).then_some((draft.n_slots, taken.slot));
         let experts = match taken.gpu {
             Some(gpu) => {
-                let left = gpu.budget.saturating_sub(gpu.peak());
-                let above = room(self.wish.vram, left, least.device);
-                experts.with_device_room(above, self.abilities)?
+                let own = if lent.is_some() { gpu.slots } else { Bytes::ZERO };
+                let left = (gpu.budget + own).saturating_sub(gpu.peak());
+                let least = experts.areas_of(0, lent, self.abilities).bytes();
+                let above = room(self.wish.vram, left, least);
+                experts.with_device_room(above, lent, self.abilities)?
             }
             None => experts,
         };
         let experts = experts.with_room(in_ram, slots, shares, self.abilities)?;
         taken.ram.slots = if shares { experts.pool.max(slots) } else { slots + experts.pool };
         if let (Some(gpu), Some(above)) = (&mut taken.gpu, experts.on_device) {
-            gpu.slots += above.pool;
+            gpu.slots = if above.lends { above.pool } else { gpu.slots + above.pool };
         }
         Some(experts)
     }

@@ -69,7 +69,14 @@ pub(super) const ANSWER: u32 = 512;
 /// Seconds that `plan` takes at `rates` for a usual question and its answer: what plans are compared by.
 pub fn conversation(plan: &Plan, rates: &Rates, touched: Touched) -> f64 {
     let cost = estimate(plan, rates, touched, QUESTION.min(plan.n_ctx));
-    cost.prompt.seconds + cost.generation.seconds * f64::from(ANSWER)
+    cost.prompt.seconds + cost.generation.seconds * f64::from(ANSWER) + refilling(plan, rates)
+}
+
+/// Seconds until what a prompt borrowed on a GPU has its experts again.
+fn refilling(plan: &Plan, rates: &Rates) -> f64 {
+    let (Some(experts), Some(beside)) = (&plan.experts, rates.gpu) else { return 0.0 };
+    let (all, from_disk) = experts.refilled();
+    rates.disk.seconds(from_disk).max(beside.link.seconds(all))
 }
 
 /// Seconds of a pass of `plan` with `tokens` tokens, all of which give results.

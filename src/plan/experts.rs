@@ -1,7 +1,8 @@
 //! What streams by expert, and how much memory keeps experts between tokens. It knows sizes; who stays in that memory is decided while
 //! it runs.
 
-use super::{Abilities, Unit};
+use super::touched::share as touched_share;
+use super::{Abilities, Areas, Unit};
 use crate::gguf::{Index, TensorInfo, usual_hits};
 use crate::units::{Bytes, most};
 
@@ -30,8 +31,12 @@ pub struct ExpertRoom {
 pub struct OnDevice {
     /// How many of each block; 0 where there is room for fewer than a token uses, which all blocks share.
     pub n_slots: usize,
-    /// The memory that they take.
+    /// The memory that they take, with the slots of units if those are in the same.
     pub pool: Bytes,
+    /// Whether they are: then prompts borrow it ...
+    pub lends: bool,
+    /// ... and these bytes of experts are gone after each.
+    pub borrowed: Bytes,
 }
 
 /// What streams by expert where a pass uses few of them.
@@ -105,7 +110,8 @@ impl Experts {
         let is_down = |t: usize| index.tensors[t].role().starts_with("ffn_down");
         blocks.iter_mut().for_each(|b| b.stacks.sort_by_key(|&t| (is_down(t), t)));
         let room = (abilities.expert_region)(&blocks.first()?.stacks, 1)?;
-        let nothing = OnDevice { n_slots: 0, pool: Bytes::ZERO };
+        let zero = Bytes::ZERO;
+        let nothing = OnDevice { n_slots: 0, pool: zero, lends: false, borrowed: zero };
         let on_device = (room.device > Bytes::ZERO).then_some(nothing);
         let (n_slots, pool, shares_slots, seen) = (0, Bytes::ZERO, false, None);
         (used > 0).then_some(Experts { blocks, used, n_slots, pool, shares_slots, on_device, seen })
@@ -138,15 +144,49 @@ impl Experts {
         (n, if n > 0 { size(n as u64).max(least) } else { least })
     }
 
-    /// Gives it as much of the device's memory as it has use for. `None` if that is too little for anything.
+    /// What `n` experts of each block take of the device's memory; what a token uses of the largest block, if that is 0.
+    fn regions(&self, n: u64, region: &dyn Fn(&[usize], u64) -> Option<ExpertRoom>) -> Vec<Bytes> {
+        let most = |b: &ExpertBlock| if n == 0 { self.used } else { n }.min(b.count);
+        let regions = self.blocks.iter().filter_map(|b| region(&b.stacks, most(b)));
+        let regions: Vec<Bytes> = regions.map(|room| room.device).collect();
+        if n == 0 { regions.into_iter().max().into_iter().collect() } else { regions }
+    }
+
+    /// Where experts are in the device's memory, of which `slots` are slots of units; with none kept if so many are.
+    pub(super) fn areas_of(
+        &self,
+        n: u64,
+        slots: Option<(usize, Bytes)>,
+        abilities: Abilities<'_>,
+    ) -> Areas {
+        Areas::of(&self.regions(n, abilities.expert_region), slots)
+    }
+
+    /// The pieces of the device's memory, where `slots` are all slots of units, so many of this size.
+    pub fn areas(
+        &self,
+        slots: (usize, Bytes),
+        region: impl Fn(&[usize], u64) -> Option<ExpertRoom>,
+    ) -> Option<Areas> {
+        let OnDevice { n_slots, lends, .. } = self.on_device?;
+        Some(Areas::of(&self.regions(n_slots as u64, &region), lends.then_some(slots)))
+    }
+
+    /// Gives it as much of the device's memory as it has use for, that of `slots` of units included if prompts are to borrow it. `None` if
+    /// that is too little for anything.
     pub(super) fn with_device_room(
         mut self,
         room: Bytes,
+        slots: Option<(usize, Bytes)>,
         abilities: Abilities<'_>,
     ) -> Option<Experts> {
-        let least = self.least(abilities).device;
-        let (n_slots, pool) = self.largest(room, least, |n| self.kept(n, abilities).device);
-        self.on_device = self.on_device.map(|_| OnDevice { n_slots, pool });
+        let size = |n| self.areas_of(n, slots, abilities).bytes();
+        let (n_slots, pool) = self.largest(room, size(0), size);
+        let regions = self.regions(n_slots as u64, abilities.expert_region);
+        let lost = Areas::of(&regions, slots).borrowed(&regions);
+        let borrowed = if n_slots > 0 { lost } else { Bytes::ZERO };
+        let lends = slots.is_some();
+        self.on_device = self.on_device.map(|_| OnDevice { n_slots, pool, lends, borrowed });
         (room >= pool).then_some(self)
     }
 
@@ -181,6 +221,13 @@ impl Experts {
     /// The share of the experts that is kept, wherever: what is on a device is seldom in RAM as well, because nobody asks for it there.
     pub fn share(&self) -> f64 {
         self.share_of(self.n_slots + self.on_device.map_or(0, |above| above.n_slots))
+    }
+
+    /// The bytes of experts that are to be brought again after each prompt, to the device, and what of them from the disk: what is in RAM
+    /// is what was not there.
+    pub(super) fn refilled(&self) -> (Bytes, Bytes) {
+        let borrowed = self.on_device.map_or(Bytes::ZERO, |above| above.borrowed);
+        (borrowed, touched_share(borrowed, 1.0 - self.share_of(self.n_slots)))
     }
 
     /// The share of the experts that so many of each block are.

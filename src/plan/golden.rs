@@ -319,6 +319,10 @@ fn describe(plan: &Plan, rates: &Rates, touched: Touched) -> String {
             "{}, ",
             if above > 0 { format!(" and {above} above") } else { String::new() }
         );
+        if experts.on_device.is_some_and(|above| above.lends) {
+            out.truncate(out.len() - 2);
+            out += " that prompts borrow, ";
+        }
     }
     let cost = estimate(plan, rates, touched, PROMPT);
     let drafted = pass_seconds(plan, rates, touched, DRAFTED);

@@ -7,6 +7,7 @@
 //! expert, `further` what GPUs hold besides the one that weights stream to. `pattern` tells libllama, `drafts` foresees what drafts bring, `report` shows. `golden` is a table of plans, for those who
 //! change how they are made.
 
+mod areas;
 mod cut;
 mod draft;
 pub mod drafts;
@@ -27,6 +28,7 @@ mod solve;
 mod touched;
 mod way;
 
+pub use areas::Areas;
 pub use drafts::{Foreseen, Gain, Habit, gain};
 pub use estimate::{
     Bottleneck, Course, Estimate, Speed, computing_seconds, conversation, course, estimate,

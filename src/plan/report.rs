@@ -144,6 +144,7 @@ impl Report<'_> {
                 "bytes": experts.pool,
                 "kept_on_device": experts.on_device.map(|above| above.n_slots),
                 "bytes_on_device": experts.on_device.map(|above| above.pool),
+                "prompts_borrow_on_device": experts.on_device.map(|above| above.lends),
                 "expected_hit_rate": experts.expected_hits(),
                 "cold_bytes_per_token": plan.cold_bytes_per_token(),
                 "bytes_per_token": plan.bytes_per_token(),

@@ -261,9 +261,14 @@ impl<'a> Search<'a, '_> {
         if all.cut.only_stacks && problem.experts(&first, &mut problem.taken(&first)).is_some() {
             // Prompts bring whole stacks: smaller batches would bring them more often for little.
             let usual = problem.batch(RESIDENT_UBATCH).min(all.n_ubatch);
+            // In RAM they share it in any case.
+            let lends: &[bool] = if problem.gpu.is_some() { &[true, false] } else { &[true] };
             for n_ubatch in batches.into_iter().filter(|&n| n >= usual) {
-                for n_slots in SLOTS {
-                    self.judge(Way { n_ubatch, ..all }, &draft(n_ubatch, n_slots));
+                for (n_slots, lends) in
+                    SLOTS.into_iter().flat_map(|n| lends.iter().map(move |l| (n, *l)))
+                {
+                    let draft = Draft { lends, ..draft(n_ubatch, n_slots) };
+                    self.judge(Way { n_ubatch, lends, ..all }, &draft);
                 }
             }
             return Vec::new();

@@ -32,6 +32,8 @@ pub(super) struct Way<'c> {
     pub(super) further: usize,
     /// ... and how many blocks together, at most.
     pub(super) at_most: usize,
+    /// Whether prompts borrow the room of experts on a GPU, where only those stream.
+    pub(super) lends: bool,
 }
 
 /// What streams of the blocks that the CPU does not compute.
@@ -57,14 +59,15 @@ impl<'c> Way<'c> {
     pub(super) fn resident(cut: &'c Cut, n_ubatch: u32) -> Way<'c> {
         let (further, at_most) = (0, usize::MAX);
         let by_cpu = (0, Share::Whole);
-        Way { cut, output_here: true, by_cpu, together: false, n_ubatch, further, at_most }
+        let (together, output_here, lends) = (false, true, true);
+        Way { cut, output_here, by_cpu, together, n_ubatch, further, at_most, lends }
     }
 }
 
 impl Problem<'_> {
     /// A way that is worked out. It may not fit, but for [`Streams::Fewest`], which is `None` then.
     pub(super) fn draft<'c>(&self, way: Way<'c>, streams: Streams) -> Option<Draft<'c>> {
-        let Way { cut, output_here, by_cpu: (n_cpu, share), together, n_ubatch, .. } = way;
+        let Way { cut, output_here, by_cpu: (n_cpu, share), together, n_ubatch, lends, .. } = way;
         let held = self.held(&way);
         // Further GPUs have the last ones.
         let n = cut.blocks.len() - held.n();
@@ -81,8 +84,17 @@ impl Problem<'_> {
         };
         let part_streams = |part: &Part| all && part.block < n && homes[part.block] != Tier::Cpu;
         let streams_of = cut.parts.iter().map(part_streams).collect();
-        let mut draft =
-            Draft { cut, streams: streams_of, homes, held, share, output_here, n_slots, n_ubatch };
+        let mut draft = Draft {
+            cut,
+            streams: streams_of,
+            homes,
+            held,
+            share,
+            output_here,
+            n_slots,
+            n_ubatch,
+            lends,
+        };
         if let Streams::Fewest { over, slot, .. } = streams {
             self.fewest(&mut draft, slot, over + slot * n_slots as u64)?;
         }

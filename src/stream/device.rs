@@ -44,7 +44,7 @@ pub(super) struct DeviceMemory {
 /// Room for one unit, in the device's memory.
 #[derive(Debug)]
 struct Slot {
-    area: Area,
+    area: Arc<Area>,
     /// Passes when the unit is here; none where the device has no events.
     filled: Option<Event>,
     /// Passes when nothing uses the unit any more.
@@ -90,12 +90,13 @@ enum Read {
 }
 
 impl DeviceMemory {
-    /// `n_slots` slots of `size` on `device`, and what their units need on the host.
+    /// `n_slots` slots of `size` on `device`, and what their units need on the host; in the memory `within`, where others use that at
+    /// other times.
     pub(super) fn new(
         supply: Supply,
         device: Device,
-        n_slots: usize,
-        size: Bytes,
+        (n_slots, size): (usize, Bytes),
+        within: &[Arc<Area>],
         by: Staging,
     ) -> Result<DeviceMemory, Error> {
         let max_in_flight = by.n_buffers.max(1);
@@ -105,14 +106,13 @@ impl DeviceMemory {
         let events = queue.has_events() && device.capabilities().events;
         let event = || if events { device.event() } else { None };
         let kind = device.buffer_type();
-        let slot = |_| {
-            Ok(Slot {
-                area: Area::new(kind, size)?,
-                filled: event(),
-                used: event(),
-                is_fresh: false,
-                outcome: None,
-            })
+        let slot = |i: usize| {
+            let area = match within.get(i) {
+                Some(area) => area.clone(),
+                None => Arc::new(Area::new(kind, size)?),
+            };
+            assert!(area.len() >= size, "a slot of {size} in {}", area.len());
+            Ok(Slot { area, filled: event(), used: event(), is_fresh: false, outcome: None })
         };
         let slots = (0..n_slots).map(slot).collect::<Result<Vec<_>, Error>>()?;
         let events = slots.iter().all(|s| s.filled.is_some() && s.used.is_some());
@@ -411,6 +411,10 @@ impl SlotMemory for DeviceMemory {
         self.queue.synchronize();
         while self.ring.recover() {}
         self.advance();
+    }
+
+    fn rest(&mut self) {
+        self.queue.synchronize();
     }
 
     fn place(&self, slot: usize) -> (&Buffer, NonNull<u8>) {

@@ -10,7 +10,7 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::time::Instant;
 
-use self::by_expert::ByExpert;
+use self::by_expert::{ByExpert, Shared};
 use self::cuts::Cuts;
 use super::device::DeviceMemory;
 use super::experts::pool::Product;
@@ -21,7 +21,6 @@ use super::slots::{Slots, State};
 use super::split::{Run, Unit, split};
 use super::{Config, Error, Monitor, Staging, UnitState, WeightPlace, outside};
 use crate::ggml::{self, Backend, Device, Graph, Placement, Tensor};
-use crate::source::HostBuf;
 use crate::units::Bytes;
 
 /// A graph's cut, kept as long as libllama reuses the graph.
@@ -86,11 +85,11 @@ impl Exec {
                 let slots = size * n_slots as u64;
                 by_expert::new(spec, &supply, &config.weights, slots, config.inner)?
             }
-            None => (None, None),
+            None => (None, Shared::default()),
         };
         Ok(Exec {
             backend: Backend::new(config.inner, Some(config.threads))?,
-            memory: memory(config.inner, &supply, (n_slots, size), within, config.staging)?,
+            memory: memory(config.inner, &supply, (n_slots, size), &within, config.staging)?,
             experts,
             supply,
             names: config.weights,
@@ -530,13 +529,13 @@ fn memory(
     device: Device,
     supply: &Supply,
     (n_slots, size): (usize, Bytes),
-    within: Option<Arc<HostBuf>>,
+    within: &Shared,
     staging: Staging,
 ) -> Result<Box<dyn SlotMemory>, Error> {
     let supply = supply.clone();
     Ok(if device.buffer_type().is_host() {
-        Box::new(HostMemory::new(supply, n_slots, size, within.as_ref())?)
+        Box::new(HostMemory::new(supply, n_slots, size, within.host.as_ref())?)
     } else {
-        Box::new(DeviceMemory::new(supply, device, n_slots, size, staging)?)
+        Box::new(DeviceMemory::new(supply, device, (n_slots, size), &within.device, staging)?)
     })
 }

@@ -37,6 +37,9 @@ pub(super) trait SlotMemory: Send + fmt::Debug {
     /// A pass begins; what was asked for in the one before may be waited for.
     fn begin_pass(&mut self) {}
 
+    /// Waits until nothing is written to slots whose fills are over: their memory is going to be somebody else's.
+    fn rest(&mut self) {}
+
     /// Where the slot is: its buffer, and the address of its first byte as the device counts.
     fn place(&self, slot: usize) -> (&Buffer, NonNull<u8>);
 

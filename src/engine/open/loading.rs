@@ -5,7 +5,7 @@ use std::collections::{HashMap, HashSet};
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use super::layout::{beyond, lay_out, slice};
+use super::layout::{beyond, lay_out, lay_out_experts, slice};
 use super::options::LoadOptions;
 use super::resident::{Unfillable, fill};
 use crate::engine::Error;
@@ -14,7 +14,7 @@ use crate::ggml::{
     self, BufferType, Device, Model, ModelParams, Segment, SegmentKind, Threadpool, VirtualFile,
 };
 use crate::gguf::{Index, TensorInfo};
-use crate::plan::{ExpertBlock, OnDevice, Plan, Tier};
+use crate::plan::{Areas, ExpertBlock, Experts, OnDevice, Plan, Tier};
 use crate::source::{self, Caching, Extent, HostBuf, ReadError, Ticket, WeightSource};
 use crate::stream::experts::{Above, BlockSpec, Decay, ExpertsSpec, StackSpec};
 use crate::stream::{self, Home, Monitor, StreamDevice, UnitSpec, WeightPlace};
@@ -282,12 +282,17 @@ impl Loading<'_> {
             pool: plan.pool,
             shares_slots: plan.shares_slots,
             decay: Decay::default(),
-            above: plan.on_device.map(|OnDevice { n_slots, pool }| Above {
-                n_slots,
-                pool,
-                align: inner.buffer_type().alignment(),
-            }),
+            above: plan.on_device.and_then(|above| self.above(plan, above, inner)),
         })
+    }
+
+    /// The memory of `inner` that experts are kept in.
+    fn above(&self, plan: &Experts, above: OnDevice, inner: Device) -> Option<Above> {
+        let region = |stacks: &[usize], n: u64| lay_out_experts(self.index, stacks, n, inner);
+        let slots = (self.plan.n_slots, self.plan.slot);
+        let Areas { sizes, places, lent } = plan.areas(slots, region)?;
+        let align = inner.buffer_type().alignment();
+        Some(Above { n_slots: above.n_slots, areas: sizes, places, lent, align })
     }
 
     /// The file that libllama reads: the ranges of the tensors in `void` void, parts joined.

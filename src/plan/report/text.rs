@@ -262,11 +262,16 @@ impl Report<'_> {
             false => format!("{n_ctx} tokens as {}, {n_ubatch} in a pass", self.kv),
         };
         let of_units = (*slot * *n_slots as u64).min(slots);
+        let of_units = if above.is_some_and(|above| above.lends) { Bytes::ZERO } else { of_units };
+        let of_experts = match of_units {
+            Bytes::ZERO => format!("{}; for prompts {n_slots} of {slot}", of_each_block(kept)),
+            _ => of_each_block(kept),
+        };
         let mut shares = vec![
             ("output", outside, output.to_owned()),
             ("resident", blocks, resident),
             ("slots", of_units, format!("{n_slots} of {slot}")),
-            ("experts", slots.saturating_sub(of_units), of_each_block(kept)),
+            ("experts", slots.saturating_sub(of_units), of_experts),
             ("context", context, of_context),
             ("driver", driver, "libraries' and kernels' own".to_owned()),
             ("visiting", visiting, "a tensor of the CPU's, in prompts".to_owned()),

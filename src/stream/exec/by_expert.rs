@@ -6,7 +6,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use super::{Cut, Exec};
-use crate::ggml::{self, Device, Graph, Pieces, Tensor};
+use crate::ggml::{self, Area, Device, Graph, Pieces, Tensor};
 use crate::source::HostBuf;
 use crate::stream::experts::pool::{Pool, Product};
 use crate::stream::experts::{ExpertsSpec, Mode};
@@ -36,6 +36,14 @@ pub(super) struct ByExpert {
     pub(super) rows: Vec<usize>,
 }
 
+/// Memory of experts that slots of units are in as well, if there is any.
+#[derive(Default)]
+pub(super) struct Shared {
+    pub(super) host: Option<Arc<HostBuf>>,
+    /// A piece for each slot.
+    pub(super) device: Vec<Arc<Area>>,
+}
+
 /// A pool for `spec`, and the memory that the slots of units are to share with it, if they are. Slots take `slots` bytes in all.
 pub(super) fn new(
     spec: ExpertsSpec,
@@ -43,7 +51,7 @@ pub(super) fn new(
     weights: &HashMap<String, WeightPlace>,
     slots: Bytes,
     device: Device,
-) -> Result<(Option<ByExpert>, Option<Arc<HostBuf>>), Error> {
+) -> Result<(Option<ByExpert>, Shared), Error> {
     let mut names = HashMap::new();
     for (b, block) in spec.blocks.iter().enumerate() {
         names
@@ -63,7 +71,9 @@ pub(super) fn new(
     supply.monitor.name_experts(&spec.blocks);
     let lent = if shares { slots.0 } else { 0 };
     let (source, monitor) = (supply.source.clone(), supply.monitor.clone());
-    let pool = Pool::new(spec, arena.clone(), lent, source, monitor, device)?;
+    let host = shares.then(|| arena.clone());
+    let pool = Pool::new(spec, arena, lent, source, monitor, device)?;
+    let shared = Shared { host, device: pool.lent_above().to_vec() };
     let by_expert = ByExpert {
         pool,
         names,
@@ -76,7 +86,7 @@ pub(super) fn new(
         pieces: Pieces::default(),
         rows: Vec::new(),
     };
-    Ok((Some(by_expert), shares.then_some(arena)))
+    Ok((Some(by_expert), shared))
 }
 
 /// What of a graph gets its experts one by one.
@@ -144,9 +154,7 @@ impl ByExpert {
 
     /// A slot is going to be filled.
     pub(super) fn give_slot(&mut self, slot: usize) {
-        if self.pool.shares_slots() {
-            self.pool.overwrite(self.slot.0 * (slot as u64 + 1));
-        }
+        self.pool.give_slot(slot, self.slot);
     }
 }
 
@@ -196,6 +204,11 @@ impl Exec {
             }
         }
         let Some(experts) = &mut self.experts else { return Ok(()) };
+        if before != mode && experts.pool.shares_slots() && experts.pool.is_on_device() {
+            // What one kind of pass asked for is done before the other kind writes to the same memory.
+            self.memory.rest();
+            self.backend.synchronize();
+        }
         experts.pool.enter(mode)
     }
 

@@ -3,6 +3,7 @@
 #![allow(unsafe_code)]
 
 use std::ptr::NonNull;
+use std::sync::Arc;
 
 use super::policy::{Held, Shelf};
 use super::{Above, ExpertsSpec, Habit};
@@ -15,6 +16,9 @@ use crate::units::Bytes;
 pub(super) struct DevicePool {
     spec: Above,
     device: Device,
+    areas: Vec<Arc<Area>>,
+    /// Which pieces hold something else than the regions in them say: whole stacks came into them.
+    overwritten: Vec<bool>,
     /// One for each block, or a single one that all blocks share.
     regions: Vec<Region>,
     /// The block that was routed last, whose experts are coming.
@@ -31,7 +35,9 @@ pub(super) struct DevicePool {
 /// Slots for experts of one block.
 #[derive(Debug)]
 struct Region {
-    area: Area,
+    area: Arc<Area>,
+    /// Where in it they begin.
+    at: u64,
     shelf: Shelf,
     /// Where each stack begins.
     starts: Vec<u64>,
@@ -47,33 +53,77 @@ pub(super) struct Place<'a> {
 impl DevicePool {
     /// Memory on `device` as `of` says, for what `spec` streams.
     pub(super) fn new(spec: &ExpertsSpec, of: Above, device: Device) -> Result<DevicePool, Error> {
-        let region = |block: usize, len: u64, n_slots: usize| {
-            let area = Area::new(device.buffer_type(), Bytes(len))?;
+        let area = |&len| {
+            let area = Area::new(device.buffer_type(), len)?;
             // Kernels may look at what is beyond a slice; whatever it is, it has to be a number.
             area.clear();
-            let starts = spec.blocks[block].in_area(n_slots, of.align);
-            let shelf = Shelf::new(n_slots, spec.blocks[block].count, spec.decay);
-            Ok::<Region, Error>(Region { area, shelf, starts })
+            Ok(Arc::new(area))
         };
-        let regions = match of.n_slots {
-            0 => {
-                let n_slots = spec.blocks[0].fits_area(of.pool.0, of.align);
-                vec![region(0, of.pool.0, n_slots)?]
-            }
-            n => {
-                let all = spec.blocks.iter().enumerate();
-                let each = all.map(|(b, block)| region(b, block.area(n, of.align), n));
-                each.collect::<Result<_, _>>()?
-            }
+        let areas = of.areas.iter().map(area).collect::<Result<Vec<Arc<Area>>, Error>>()?;
+        let region = |(block, &(area, at)): (usize, &(usize, Bytes))| {
+            let (block, area) = (&spec.blocks[block], areas[area].clone());
+            let room = area.len().saturating_sub(at).0;
+            let n_slots = match of.n_slots {
+                0 => block.fits_area(room, of.align),
+                n => n,
+            };
+            assert!(block.area(n_slots, of.align) <= room, "{n_slots} experts in {room} bytes");
+            let starts = block.in_area(n_slots, of.align);
+            let shelf = Shelf::new(n_slots, block.count, spec.decay);
+            Region { area, at: at.0, shelf, starts }
         };
+        let regions: Vec<Region> = of.places.iter().enumerate().map(region).collect();
+        let overwritten = vec![false; areas.len()];
         let (coming, copied, counted, table) = (Vec::new(), Vec::new(), Vec::new(), None);
-        Ok(DevicePool { spec: of, device, regions, block: 0, coming, copied, counted, table })
+        let (spec, block) = (of, 0);
+        Ok(DevicePool {
+            spec,
+            device,
+            areas,
+            overwritten,
+            regions,
+            block,
+            coming,
+            copied,
+            counted,
+            table,
+        })
+    }
+
+    /// The pieces of memory that are slots of units as well.
+    pub(super) fn lent(&self) -> &[Arc<Area>] {
+        &self.areas[..self.spec.lent]
+    }
+
+    /// A unit comes into the slot of this number.
+    pub(super) fn overwrite(&mut self, slot: usize) {
+        if let Some(area) = self.overwritten[..self.spec.lent].get_mut(slot) {
+            *area = true;
+        }
+    }
+
+    /// Experts come again: what units left in their place is no expert, nor always a number. No queue does anything.
+    pub(super) fn take_back(&mut self) {
+        self.abandon();
+        for (area, overwritten) in self.areas.iter().zip(&mut self.overwritten) {
+            if std::mem::take(overwritten) {
+                area.clear();
+                let inside = |region: &&mut Region| Arc::ptr_eq(&region.area, area);
+                self.regions.iter_mut().filter(inside).for_each(|region| region.shelf.clear());
+            }
+        }
+    }
+
+    /// Bytes of the memory that all blocks share.
+    fn shared(&self) -> u64 {
+        let Region { area, at, .. } = &self.regions[0];
+        area.len().0 - at
     }
 
     /// Whether so many experts of a block can be here at a time.
     pub(super) fn fits(&self, spec: &ExpertsSpec, block: usize, n: usize) -> bool {
         match self.spec.n_slots {
-            0 => n <= spec.blocks[block].fits_area(self.spec.pool.0, self.spec.align),
+            0 => n <= spec.blocks[block].fits_area(self.shared(), self.spec.align),
             n_slots => n <= n_slots,
         }
     }
@@ -106,8 +156,8 @@ impl DevicePool {
     ) {
         self.abandon();
         if self.spec.n_slots == 0 && self.block != block {
-            let Above { pool, align, .. } = self.spec;
-            let n_slots = spec.blocks[block].fits_area(pool.0, align);
+            let align = self.spec.align;
+            let n_slots = spec.blocks[block].fits_area(self.shared(), align);
             self.regions[0].starts = spec.blocks[block].in_area(n_slots, align);
             self.regions[0].shelf = Shelf::new(n_slots, spec.blocks[block].count, spec.decay);
         }
@@ -155,7 +205,7 @@ impl DevicePool {
         }
         let region = self.region();
         for &(expert, slot) in &self.coming {
-            let to = region.starts[stack] + slot as u64 * each;
+            let to = region.at + region.starts[stack] + slot as u64 * each;
             // SAFETY: by this function's contract. Nothing that was asked of the queue later uses the slot for anything else, and nobody
             // but this queue uses the area.
             unsafe { queue.copy(&region.area, to, from(expert), each) };
@@ -196,8 +246,8 @@ impl DevicePool {
 
     /// Where the slots of a stack of the routed block are.
     pub(super) fn place(&self, stack: usize) -> Place<'_> {
-        let Region { area, shelf, starts } = self.region();
-        let offset = Bytes(starts[stack]).usize();
+        let Region { area, at, shelf, starts } = self.region();
+        let offset = Bytes(at + starts[stack]).usize();
         // SAFETY: inside the area, see `in_area`; some addresses of devices are none that the host could follow, and are only counted
         // with.
         let base = unsafe { NonNull::new_unchecked(area.base().as_ptr().wrapping_add(offset)) };

@@ -71,12 +71,16 @@ pub struct ExpertsSpec {
 }
 
 /// The pool in a device's memory: what it has not comes from the host's pool, and that from the file.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Above {
     /// Experts of each block that are kept between passes; none if 0: then all blocks share the memory.
     pub n_slots: usize,
-    /// Its memory.
-    pub pool: Bytes,
+    /// The pieces of its memory.
+    pub areas: Vec<Bytes>,
+    /// In which of them each block's experts are, and from which byte on; a single place if all blocks share it.
+    pub places: Vec<(usize, Bytes)>,
+    /// So many pieces are slots of units as well, from their first bytes on: either is in use, never both.
+    pub lent: usize,
     /// What addresses there must be a multiple of. (bytes)
     pub align: u64,
 }

@@ -12,7 +12,7 @@ use std::sync::Arc;
 use self::region::Region;
 use super::device::DevicePool;
 use super::{ExpertsSpec, Mode, is_narrow};
-use crate::ggml::{Backend, Buffer, Device, Numbers, Tensor};
+use crate::ggml::{Area, Backend, Buffer, Device, Numbers, Tensor};
 use crate::source::{HostBuf, WeightSource};
 use crate::stream::{Error, Monitor};
 use crate::units::Bytes;
@@ -79,7 +79,7 @@ impl Pool {
         assert!(start <= arena.len() as u64, "pools of {start} bytes in {}", arena.len());
         // SAFETY: page-aligned memory, which lives in `arena`, dropped after the buffer.
         let buffer = unsafe { Buffer::over_host(arena.start(), Bytes::from(arena.len())) }?;
-        let above = spec.above.map(|of| DevicePool::new(&spec, of, device)).transpose()?;
+        let above = spec.above.clone().map(|of| DevicePool::new(&spec, of, device)).transpose()?;
         let passing = Region::new(0, 0, &spec, spec.blocks[0].fits(arena.len() as u64));
         Ok(Pool {
             spec,
@@ -104,9 +104,14 @@ impl Pool {
         })
     }
 
-    /// Whether the slots of units are in this memory.
+    /// Whether the slots of units are in the memory of experts: this one, or the device's.
     pub(in crate::stream) fn shares_slots(&self) -> bool {
-        self.spec.shares_slots
+        self.spec.shares_slots || !self.lent_above().is_empty()
+    }
+
+    /// The pieces of the device's memory that are slots of units as well.
+    pub(in crate::stream) fn lent_above(&self) -> &[Arc<Area>] {
+        self.above.as_ref().map_or(&[], DevicePool::lent)
     }
 
     /// Whether products are computed in a device's memory: then they wait for all that they use.
@@ -148,11 +153,22 @@ impl Pool {
     }
 
     /// So many bytes from the beginning of the memory were given to something else.
-    pub(in crate::stream) fn overwrite(&mut self, len: u64) {
+    fn overwrite(&mut self, len: u64) {
         self.overwritten = self.overwritten.max(len);
     }
 
-    /// A pass begins that gets its experts in this way. Waits for what is being read in another.
+    /// A unit comes into the slot of this number; slots take `size` bytes each.
+    pub(in crate::stream) fn give_slot(&mut self, slot: usize, size: Bytes) {
+        if self.spec.shares_slots {
+            self.overwrite(size.0 * (slot as u64 + 1));
+        }
+        if let Some(above) = &mut self.above {
+            above.overwrite(slot);
+        }
+    }
+
+    /// A pass begins that gets its experts in this way. Waits for what is being read in another. Where a device has slots and experts in
+    /// the same memory, its queues have done all they were asked to.
     pub(in crate::stream) fn enter(&mut self, mode: Mode) -> Result<(), Error> {
         self.routed = None;
         if self.mode == mode {
@@ -168,6 +184,9 @@ impl Pool {
             }
         }
         self.passing.shelf.clear();
+        if let (Some(above), true) = (&mut self.above, mode != Mode::Whole) {
+            above.take_back();
+        }
         self.mode = mode;
         Ok(())
     }
