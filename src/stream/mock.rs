@@ -288,6 +288,13 @@ unsafe extern "C" fn memory_get(
 }
 
 unsafe extern "C" fn memory_clear(buffer: sys::ggml_backend_buffer_t, value: u8) {
+    // SAFETY: a buffer of a live device, with the box of `memory_alloc`.
+    let (device, start, len) = unsafe {
+        let start = (*(*buffer).context.cast::<AddressRange>()).start().as_ptr() as usize;
+        (inner((*(*buffer).buft).context), start, sys::ggml_backend_buffer_get_size(buffer))
+    };
+    let bytes = start..start + len;
+    lock(&device.referee).step(HOST, 0.0, &[Access { bytes, write: true }]);
     // SAFETY: a buffer of `memory_alloc`.
     unsafe { tables::range(buffer) }.fill(value);
 }

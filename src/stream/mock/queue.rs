@@ -240,6 +240,11 @@ impl Snapshot {
                     pads.push(from + len..from + room);
                 }
             }
+            for &node in nodes.iter().filter(|&&n| (*n).op == sys::GGML_OP_MUL_MAT_ID) {
+                let stack = (*node).src[0];
+                let (from, len) = ((*stack).data as usize, sys::ggml_nbytes(stack));
+                touched.push(Access { bytes: from..from + len, write: false });
+            }
             Snapshot { _tensors: tensors, nodes, touched, pads }
         }
     }

@@ -2,6 +2,7 @@
 //! how long passes take over a link.
 
 mod edges;
+mod experts;
 
 use std::collections::HashMap;
 use std::ptr::{NonNull, null_mut};
