@@ -65,7 +65,7 @@ impl Mixture {
             units.push(UnitSpec {
                 name: format!("unit {i}"),
                 extents: Arc::new([extent]),
-                zeros: Arc::new([len..room]),
+                zeros: std::iter::once(len..room).collect(),
                 size: Bytes(room),
                 home: Home::Disk,
             });
