@@ -22,7 +22,7 @@ use airrun::talk::StopWords;
 use airrun::units::Bytes;
 use serde_json::Value;
 
-use crate::tiny_models;
+use crate::{test_device, tiny_models};
 
 fn models() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("models")
@@ -34,6 +34,7 @@ fn index(path: &Path) -> Arc<Index> {
 
 fn options(draft: Draft, sequences: u32) -> LoadOptions {
     LoadOptions {
+        device: test_device::choice(),
         stream: StreamMode::Always,
         ctx: Some(512),
         sequences,
