@@ -76,7 +76,7 @@ fn likely_streams(index: &Index, options: &LoadOptions) -> bool {
 /// A file that is so many times `smaller` than `large`, and that `suits` it: the largest one beside it, else elsewhere.
 fn sibling(large: &Index, smaller: u64, suits: impl Fn(&Index) -> bool) -> Option<Index> {
     let mut candidates: Vec<(bool, u64, PathBuf)> = Vec::new();
-    let beside = large.files.first().and_then(|file| file.path.parent());
+    let beside = large.files.first().and_then(|file| directory(&file.path));
     let beside = beside.into_iter().flat_map(files_in);
     candidates.extend(beside.map(|(size, path)| (true, size, path)));
     let here = models::Catalog::here().models;
@@ -86,6 +86,13 @@ fn sibling(large: &Index, smaller: u64, suits: impl Fn(&Index) -> bool) -> Optio
     candidates.truncate(MOST_LOOKED_AT);
     let index = |(_, _, path): (bool, u64, PathBuf)| Index::open(&path).ok();
     candidates.into_iter().filter_map(index).find(|other| suits(other))
+}
+
+/// The directory that a file is in.
+fn directory(file: &Path) -> Option<&Path> {
+    let dir = file.parent()?;
+    // A name alone is one of the directory that we are in.
+    Some(if dir.as_os_str().is_empty() { Path::new(".") } else { dir })
 }
 
 /// The models in a directory, and their sizes.
@@ -105,4 +112,16 @@ fn fits(small: &Index, large: &Index) -> bool {
         && small.meta_str(model) == large.meta_str(model)
         && small.meta_array(tokens).is_some()
         && small.meta_array(tokens) == large.meta_array(tokens)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_that_is_named_without_a_directory_has_one() {
+        assert_eq!(directory(Path::new("big.gguf")), Some(Path::new(".")));
+        assert_eq!(directory(Path::new("models/big.gguf")), Some(Path::new("models")));
+        assert_eq!(directory(Path::new("/big.gguf")), Some(Path::new("/")));
+    }
 }
