@@ -3,7 +3,8 @@
 
 use ggml_sys as sys;
 
-use super::llama::{Context, Part, Token};
+use super::context::{Context, Part};
+use super::model::Token;
 use super::result::{Error, not_null};
 
 /// One token of a batch.

@@ -9,7 +9,8 @@ use std::sync::atomic::AtomicBool;
 use ggml_sys as sys;
 
 use super::batch::BatchToken;
-use super::llama::{Context, ContextParams, Model, Part};
+use super::context::{Context, ContextParams, Part};
+use super::model::Model;
 use super::result::Error;
 
 /// Blocks of a model of which stays what goes into them.

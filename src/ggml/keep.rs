@@ -7,7 +7,8 @@ use std::path::Path;
 
 use ggml_sys as sys;
 
-use super::llama::{Context, Token};
+use super::context::Context;
+use super::model::Token;
 use super::result::Error;
 
 impl Context {

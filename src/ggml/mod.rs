@@ -8,6 +8,7 @@
 mod backend;
 mod batch;
 mod clear;
+mod context;
 #[cfg(target_os = "linux")]
 mod cookie;
 mod defer;
@@ -21,10 +22,10 @@ mod hidden;
 mod keep;
 mod lease;
 mod lent;
-mod llama;
 mod log;
 mod made;
 mod memory;
+mod model;
 mod pieces;
 mod placement;
 mod pooling;
@@ -43,6 +44,7 @@ mod tokenize;
 mod upload;
 mod vectors;
 mod vfile;
+mod vocab;
 mod words;
 
 use std::ffi::{CStr, c_char};
@@ -50,6 +52,7 @@ use std::sync::{Once, OnceLock};
 
 pub use backend::{Backend, Buffer, BufferType, Capabilities, Device, Threadpool};
 pub use batch::BatchToken;
+pub use context::{Context, ContextParams, Part, Taken};
 pub use defer::{Deferred, Unfilled};
 pub use devices::{DeviceKind, DeviceMemory};
 pub use event::Event;
@@ -57,12 +60,9 @@ pub use gauge::Matmul;
 pub use grammar::{Loose, SchemaGrammar, check_grammar_text, grammar_of_schema};
 pub use graph::{Graph, Tensor};
 pub use hidden::Layers;
-pub use llama::{
-    Context, ContextParams, Keep, Model, ModelParams, OnProgress, Part, Special, Taken, Token,
-    Vocab,
-};
 pub use log::{Verbosity, set_verbosity, warn};
 pub use memory::{Area, Pinned};
+pub use model::{Keep, Model, ModelParams, OnProgress, Token};
 pub use pieces::Pieces;
 pub use placement::{Numbers, Placement};
 pub use pooling::Pooling;
@@ -72,6 +72,7 @@ pub use result::Error;
 pub use sampler::{Dry, Mirostat, Sampler, SamplerSettings};
 pub use upload::{Upload, measure_upload};
 pub use vfile::{Segment, SegmentKind, VirtualFile};
+pub use vocab::{Special, Vocab};
 
 /// Readies ggml and libllama; called by everything that creates a handle. Cheap after the first time.
 pub fn init() {

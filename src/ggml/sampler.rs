@@ -10,8 +10,9 @@ use std::time::Duration;
 
 use ggml_sys as sys;
 
-use super::llama::{Token, Vocab};
+use super::model::Token;
 use super::result::Error;
+use super::vocab::Vocab;
 use crate::os::process::thread_time;
 use chain::Raw;
 pub use settings::{Dry, Mirostat, SamplerSettings};

@@ -7,9 +7,10 @@ use ggml_sys as sys;
 use regex_automata::Input;
 use regex_automata::meta::Regex;
 
-use super::llama::{Token, Vocab};
+use super::model::Token;
 use super::result::Error;
 use super::texts::{Specials, Spelling};
+use super::vocab::Vocab;
 
 /// libllama counts its way to each special token from the beginning of the text: texts are handed over in pieces of about this size, which
 /// end behind a special token. (bytes)

@@ -6,7 +6,8 @@ use std::sync::atomic::AtomicBool;
 
 use ggml_sys as sys;
 
-use super::llama::{Context, ContextParams, Model};
+use super::context::{Context, ContextParams};
+use super::model::Model;
 use super::pooling::Pooling;
 use super::result::{Error, not_null};
 

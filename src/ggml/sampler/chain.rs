@@ -7,8 +7,8 @@ use ggml_sys as sys;
 
 use super::settings::SamplerSettings;
 use crate::ggml::Token;
-use crate::ggml::llama::Vocab;
 use crate::ggml::result::{Error, not_null};
+use crate::ggml::vocab::Vocab;
 
 /// One of libllama's samplers, or a chain of them.
 #[derive(Debug)]
