@@ -3,7 +3,9 @@
 #![allow(unsafe_code)]
 
 mod by_expert;
+mod cut;
 mod cuts;
+mod fill;
 
 use std::collections::HashMap;
 use std::ops::Range;
@@ -11,31 +13,18 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use self::by_expert::{ByExpert, Shared};
+use self::cut::Cut;
 use self::cuts::Cuts;
 use super::device::DeviceMemory;
+use super::experts::Habit;
 use super::experts::pool::Product;
-use super::experts::{Habit, Mode};
 use super::host::HostMemory;
 use super::memory::{SlotMemory, Supply};
-use super::slots::{Slots, State};
-use super::split::{Run, Unit, split};
+use super::slots::Slots;
+use super::split::Unit;
 use super::{Config, Error, Monitor, Staging, UnitState, WeightPlace, outside};
 use crate::ggml::{self, Backend, Device, Graph, Placement, Tensor};
 use crate::units::Bytes;
-
-/// A graph's cut, kept as long as libllama reuses the graph.
-#[derive(Debug)]
-struct Cut {
-    runs: Vec<Run>,
-    /// For each run, the tensors to point at slots.
-    patches: Vec<Vec<(Tensor, WeightPlace)>>,
-    /// For each run, its products with experts that are brought one by one.
-    products: Vec<Vec<Product>>,
-    /// For each run, how many from it on can be computed row by row; see [`by_expert::groups`].
-    groups: Vec<usize>,
-    /// How it gets its experts; `None` if it uses none.
-    mode: Option<Mode>,
-}
 
 /// How far a pass is. A scheduler may split it into several graphs, for what is computed elsewhere.
 #[derive(Debug, Default)]
@@ -333,185 +322,6 @@ impl Exec {
         self.monitor.computed(None, begin);
         self.placement.restore();
         Ok(result?)
-    }
-
-    /// Lists the units that are needed from `runs` on, in order, as many as there are slots.
-    fn look_ahead(&mut self, runs: &[Run]) {
-        self.upcoming.clear();
-        let n = self.slots.len();
-        for &unit in runs.iter().flat_map(|r| &r.units) {
-            if self.upcoming.len() == n {
-                return;
-            }
-            if !self.upcoming.contains(&unit) {
-                self.upcoming.push(unit);
-            }
-        }
-        if let Some(last) = self.upcoming.last().copied().or(self.last_unit) {
-            self.follow(last);
-        }
-    }
-
-    /// Appends to the list what used to follow `unit`, as far as there are slots.
-    fn follow(&mut self, mut unit: Unit) {
-        for _ in 0..self.successor.len() {
-            if self.upcoming.len() >= self.slots.len() {
-                return;
-            }
-            unit = self.successor[unit as usize];
-            if self.upcoming.contains(&unit) {
-                return;
-            }
-            if self.experts.as_ref().is_none_or(|experts| experts.may_follow(unit)) {
-                self.upcoming.push(unit);
-            }
-        }
-    }
-
-    /// Starts reading what is upcoming into the slots that are free for it.
-    fn begin_fills(&mut self) {
-        while let Some((slot, unit, before)) = self.slots.begin_fill(&self.upcoming) {
-            if let Some(before) = before {
-                self.monitor.left(before);
-            }
-            self.monitor.unit_is(unit, UnitState::Reading);
-            if let Some(experts) = &mut self.experts {
-                experts.give_slot(slot);
-            }
-            self.memory.begin_fill(slot, unit);
-        }
-        self.tell_arrivals();
-    }
-
-    /// Tells the monitor which of the reads under way have ended; they are taken when they are needed.
-    fn tell_arrivals(&mut self) {
-        for slot in 0..self.slots.len() {
-            if let State::Filling(unit) = self.slots.state(slot)
-                && self.memory.has_arrived(slot)
-            {
-                self.monitor.unit_is(unit, UnitState::Ready);
-            }
-        }
-    }
-
-    /// Waits until all of `units` are in slots.
-    fn wait_for(&mut self, units: &[Unit]) -> Result<(), Error> {
-        for &unit in units {
-            let slot = loop {
-                match self.slots.find(unit) {
-                    Some(slot) => break slot,
-                    None => self.make_room(units)?,
-                }
-            };
-            if matches!(self.slots.state(slot), State::Filling(_)) {
-                self.finish_fill(slot, unit)?;
-            }
-        }
-        Ok(())
-    }
-
-    /// All slots are being filled with what will not be needed next, after a wrong guess, or with others of `units`: waits for the
-    /// first of the former, and begins to fill again.
-    fn make_room(&mut self, units: &[Unit]) -> Result<(), Error> {
-        let wrong = (0..self.slots.len()).find_map(|slot| match self.slots.state(slot) {
-            State::Filling(unit) if !units.contains(&unit) => Some((slot, unit)),
-            _ => None,
-        });
-        let Some((slot, unit)) = wrong else {
-            let names: Vec<_> = units.iter().map(|&u| self.supply.unit(u).name.as_str()).collect();
-            return Err(Error::TooFewSlots { units: names.join(" and "), slots: self.slots.len() });
-        };
-        match self.finish_fill(slot, unit) {
-            // Whoever needs that unit will hear of it.
-            Ok(()) | Err(Error::Read { .. }) => {}
-            Err(error) => return Err(error),
-        }
-        self.begin_fills();
-        Ok(())
-    }
-
-    /// Waits for the fill of `slot`. The time counts as a stall.
-    fn finish_fill(&mut self, slot: usize, unit: Unit) -> Result<(), Error> {
-        let outcome = self.memory.finish_fill(slot, unit).ok_or(ggml::Error::Aborted)?;
-        self.slots.end_fill(slot, outcome.is_ok());
-        let name = &self.supply.unit(unit).name;
-        outcome.map_err(|error| {
-            self.monitor.unit_is(unit, UnitState::Idle);
-            Error::Read { unit: name.clone(), error }
-        })
-    }
-
-    /// The graph's cut, from the cache if it was seen before.
-    fn cut(&mut self, graph: &Graph<'_>) -> Arc<Cut> {
-        let uid = graph.uid();
-        if let Some(cut) = self.cuts.get(uid).filter(|_| uid != 0) {
-            return cut;
-        }
-        let cut = Arc::new(self.make_cut(graph));
-        if uid != 0 {
-            // Of a weight and its views, the weight.
-            let is_weight = |patch: &&(Tensor, WeightPlace)| self.weights.contains_key(&patch.0);
-            let uses = cut.patches.iter().flatten().filter(is_weight).count();
-            self.cuts.put(uid, cut.clone(), uses, self.weights.len());
-        }
-        cut
-    }
-
-    /// The runs that a graph would be cut into.
-    pub(super) fn runs(&self, graph: &Graph<'_>) -> Vec<Run> {
-        self.make_cut(graph).runs
-    }
-
-    fn make_cut(&self, graph: &Graph<'_>) -> Cut {
-        let place_of = |tensor: Tensor| {
-            let (root, offset) = tensor.root();
-            let place = self.weights.get(&root)?;
-            Some(WeightPlace { unit: place.unit, offset: place.offset + offset })
-        };
-        let nodes: Vec<Tensor> = (0..graph.n_nodes()).map(|i| graph.node(i)).collect();
-        let mut needs: Vec<Vec<Unit>> = nodes
-            .iter()
-            .map(|n| n.sources().filter_map(|s| place_of(s).map(|p| p.unit)).collect())
-            .collect();
-        let heavy: Vec<bool> = nodes.iter().map(|n| n.is_matmul()).collect();
-        let by_expert = self.experts.as_ref().map(|experts| experts.cut(&nodes, &mut needs));
-        let mode = by_expert.as_ref().and_then(|of| of.mode);
-        let mut runs = split(&needs, &heavy);
-        let products = match by_expert {
-            Some(of) => of.assign(&mut runs, &needs),
-            None => vec![Vec::new(); runs.len()],
-        };
-        let patches = runs.iter().map(|run| {
-            let mut list: Vec<(Tensor, WeightPlace)> = nodes[run.nodes.clone()]
-                .iter()
-                .flat_map(|&n| n.sources().chain([n]))
-                // Some backends look for a view's bytes where the tensor is that it is a view of.
-                .flat_map(|t| [t, t.root().0])
-                .filter_map(|t| place_of(t).map(|p| (t, p)))
-                // A view that is a node here may be of a weight whose unit only a later run needs.
-                .filter(|(_, p)| run.units.contains(&p.unit))
-                .collect();
-            list.sort_unstable_by_key(|&(t, _)| t);
-            list.dedup_by_key(|&mut (t, _)| t);
-            list
-        });
-        // Row by row is for who computes in the memory that is read to.
-        let rows = self.experts.as_ref().is_some_and(|experts| !experts.pool.is_on_device());
-        let groups = match rows {
-            true => by_expert::groups(&nodes, &runs, &products),
-            false => vec![0; runs.len()],
-        };
-        Cut { patches: patches.collect(), runs, products, groups, mode }
-    }
-}
-
-impl Cut {
-    /// Whether it uses the first unit of `n` and the last.
-    fn is_pass(&self, n: usize) -> bool {
-        let mut units = self.runs.iter().flat_map(|run| &run.units);
-        let first = units.next().copied();
-        first == Some(0)
-            && units.next_back().or(first.as_ref()).is_some_and(|&u| u as usize + 1 == n)
     }
 }
 

@@ -5,7 +5,8 @@ use std::collections::{HashMap, HashSet};
 use std::ops::Range;
 use std::sync::Arc;
 
-use super::{Cut, Exec};
+use super::Exec;
+use super::cut::Cut;
 use crate::ggml::{self, Area, Device, Graph, Pieces, Tensor};
 use crate::source::HostBuf;
 use crate::stream::experts::pool::{Pool, Product};

@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use super::Cut;
+use super::cut::Cut;
 
 /// Passes whose cuts are kept: libllama comes back to one or two graphs of each kind of batch.
 const PASSES: usize = 8;
