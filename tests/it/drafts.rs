@@ -5,6 +5,7 @@ mod accept;
 mod beside;
 mod blocks;
 mod broken;
+mod changed;
 mod heads;
 
 use std::ops::ControlFlow;
