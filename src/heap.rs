@@ -26,14 +26,16 @@ pub struct Account {
     most: usize,
     /// Bytes now. What the thread frees for others is no credit.
     used: AtomicUsize,
+    /// How often it took some.
+    times: AtomicUsize,
     is_over: AtomicBool,
 }
 
 impl Account {
     /// One for `most` bytes.
     pub fn new(most: usize) -> Arc<Account> {
-        let (used, is_over) = (AtomicUsize::new(0), AtomicBool::new(false));
-        Arc::new(Account { most, used, is_over })
+        let [used, times] = [const { AtomicUsize::new(0) }; 2];
+        Arc::new(Account { most, used, times, is_over: AtomicBool::new(false) })
     }
 
     /// Does `work` on this account. A thread that wants more than it may have, or that was stopped, never comes back: it sleeps
@@ -59,7 +61,13 @@ impl Account {
         self.is_over.load(Ordering::Relaxed)
     }
 
+    /// How often it took memory, however much.
+    pub fn times(&self) -> usize {
+        self.times.load(Ordering::Relaxed)
+    }
+
     fn charge(&self, bytes: usize) {
+        self.times.fetch_add(1, Ordering::Relaxed);
         let used = self.used.fetch_add(bytes, Ordering::Relaxed).saturating_add(bytes);
         if used > self.most || self.is_over() {
             self.stop();

@@ -39,14 +39,27 @@ pub struct Numbers {
 unsafe impl Send for Numbers {}
 
 impl Numbers {
-    /// A table of the shape of `like`, whose elements are those at `base`, one behind the other.
+    /// A table of the shape of `like`, whose elements are those at `base`, one behind the other. It takes the place of `spare`, which
+    /// no product uses any more: there is one for each block of each pass.
     ///
     /// # Safety
     ///
     /// `base` must be memory of `buffer` for as many 32-bit integers as `like` has elements, as long as the value is used.
-    pub unsafe fn over(like: Tensor, buffer: &Buffer, base: NonNull<u8>) -> Numbers {
+    pub unsafe fn over(
+        spare: Option<Numbers>,
+        like: Tensor,
+        buffer: &Buffer,
+        base: NonNull<u8>,
+    ) -> Numbers {
         // SAFETY: `like` is a valid tensor; a description is plain data.
-        let mut tensor = Box::new(unsafe { *like.0.as_ptr() });
+        let like = unsafe { *like.0.as_ptr() };
+        let mut tensor = match spare {
+            Some(Numbers { mut tensor }) => {
+                *tensor = like;
+                tensor
+            }
+            None => Box::new(like),
+        };
         tensor.op = sys::GGML_OP_NONE;
         tensor.src.fill(std::ptr::null_mut());
         tensor.view_src = std::ptr::null_mut();

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use airrun::engine::experts::{Counts, Watch};
 use airrun::engine::{Engine, Error, LoadOptions, Session, StreamMode, Token, planning};
 use airrun::gguf::Index;
+use airrun::heap::Account;
 use airrun::source::WeightSource;
 use airrun::source::fault::{Behaviour, Fault, FaultySource};
 use airrun::units::{Bytes, MIB};
@@ -224,6 +225,38 @@ fn how_far_a_pass_is_begins_anew_with_each() {
         .collect();
     assert!(runs[1].0 > 0 && runs[1].0 == runs[1].1, "{runs:?}");
     assert!(runs[1..].iter().all(|&now| now == runs[1]), "{runs:?}");
+}
+
+/// Of our memory, a token takes a piece or two, and a few small ones for each slice of an expert that has to be read.
+#[test]
+fn tokens_take_memory_only_for_what_is_read() {
+    if !test_device::is_cpu() || !is_alone("experts::tokens_take_memory_only_for_what_is_read") {
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let index = index(&model("qwen3moe-many", dir.path()));
+    let open = |options: &LoadOptions| Engine::open(index.clone(), options);
+    let mut session = open_within(&index, StreamMode::Auto, 0.4, &open);
+    let account = Account::new(usize::MAX);
+    let misses = |session: &Session| session.monitor().experts().unwrap().counts().misses;
+    // The first ones make room for what all of them need.
+    session.eval(&tokens(1, 3)).unwrap();
+    let (mut without, mut with) = (0, [0; 2]);
+    for next in 1..200 {
+        let before = (account.times(), misses(&session));
+        // The same again finds its experts there; another does not, mostly.
+        let token = tokens(1, if next % 6 == 0 { next } else { 3 });
+        account.pay(|| session.eval(&token)).unwrap();
+        let times = account.times() - before.0;
+        match misses(&session) - before.1 {
+            0 if times <= 2 => without += 1,
+            0 => panic!("token {next} took memory {times} times"),
+            read => with = [with[0] + times, with[1] + read as usize],
+        }
+    }
+    // Three or four for each of an expert's three slices.
+    assert!(with[1] > 8 && with[0] <= 16 * with[1], "{with:?}");
+    assert!(without > 20, "{without} tokens found all their experts");
 }
 
 /// An engine of a mixture of which some experts are kept, whose reads go wrong as told.

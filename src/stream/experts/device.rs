@@ -226,6 +226,7 @@ impl DevicePool {
         queue: &mut Backend,
         like: Tensor,
         ids: &[i32],
+        spare: Option<Numbers>,
     ) -> Result<Numbers, Error> {
         let len = Bytes::from(size_of_val(ids));
         let mut counted = std::mem::take(&mut self.counted);
@@ -241,7 +242,7 @@ impl DevicePool {
         // SAFETY: as many bytes as the table has at least; they stay until the next route, before which the queue has done this.
         unsafe { queue.copy(table, 0, NonNull::from(&self.counted[..]).cast(), len.0) };
         // SAFETY: the table is as long as `like`, from which `ids` came, and lives as long as the numbers are used.
-        Ok(unsafe { Numbers::over(like, table.buffer(), table.base()) })
+        Ok(unsafe { Numbers::over(spare, like, table.buffer(), table.base()) })
     }
 
     /// Where the slots of a stack of the routed block are.

@@ -249,9 +249,10 @@ impl Pool {
             watch.routed(block, &self.wanted, misses);
         }
         self.fetch(at)?;
+        let spare = self.numbers.take();
         self.numbers = Some(match &mut self.above {
-            Some(above) => above.count(queue, product.ids, &self.ids)?,
-            None => self.count(at, product.ids)?,
+            Some(above) => above.count(queue, product.ids, &self.ids, spare)?,
+            None => self.count(at, product.ids, spare)?,
         });
         self.tell(at);
         self.routed = Some((block, product.ids));

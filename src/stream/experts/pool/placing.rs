@@ -13,8 +13,13 @@ use crate::stream::experts::policy::Held;
 use crate::units::Bytes;
 
 impl Pool {
-    /// Writes the numbers that the pool has for what is in `ids`.
-    pub(super) fn count(&mut self, at: usize, like: Tensor) -> Result<Numbers, Error> {
+    /// Writes the numbers that the pool has for what is in `ids`, in place of `spare`.
+    pub(super) fn count(
+        &mut self,
+        at: usize,
+        like: Tensor,
+        spare: Option<Numbers>,
+    ) -> Result<Numbers, Error> {
         let len = Bytes::from(self.ids.len() * size_of::<i32>());
         if self.table.as_ref().is_none_or(|(buf, _)| buf.len() < len.usize()) {
             let no_memory = |e: std::io::Error| Error::NoMemory {
@@ -25,7 +30,6 @@ impl Pool {
             let buf = Arc::new(HostBuf::new(len).map_err(no_memory)?);
             // SAFETY: page-aligned memory, kept beside the buffer, and dropped after it.
             let buffer = unsafe { Buffer::over_host(buf.start(), Bytes::from(buf.len())) }?;
-            self.numbers = None;
             self.table = Some((buf, buffer));
         }
         let (buf, buffer) = self.table.as_ref().expect("made above");
@@ -36,7 +40,7 @@ impl Pool {
             unsafe { buf.start().cast::<i32>().add(i).write(i32::try_from(slot).unwrap_or(0)) };
         }
         // SAFETY: the table is as long as `like`, from which `ids` came, and lives as long as this value.
-        Ok(unsafe { Numbers::over(like, buffer, buf.start()) })
+        Ok(unsafe { Numbers::over(spare, like, buffer, buf.start()) })
     }
 
     /// Tells which experts are there, and which will be soon.
