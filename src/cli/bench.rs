@@ -421,13 +421,20 @@ fn table(rows: &[Row]) -> Table {
             or_dash(row.predicted_tokens_per_second.map(digits)),
             or_dash(streams.then(|| per_pass.to_string())),
             or_dash(streams.then(|| percent(row.stall_seconds / row.seconds.max(1e-9)))),
-            or_dash(row.experts.map(|experts| percent(experts.hit_rate))),
+            or_dash(row.experts.map(found)),
         ]);
     }
     for column in table.column_iter_mut().skip(1) {
         column.set_cell_alignment(CellAlignment::Right);
     }
     table
+}
+
+/// `85 %`, and where a device has experts in memory of its own, `85 % (62 % on the GPU)`.
+fn found(experts: Experts) -> String {
+    let above = experts.counts.device_rate();
+    let above = above.map_or_else(String::new, |rate| format!(" ({} on the GPU)", percent(rate)));
+    percent(experts.hit_rate) + &above
 }
 
 /// What holds for all tests, a line each.

@@ -156,7 +156,9 @@ fn now(server: &Server, served: &Served, samples: &mut Vec<Sample>) -> Value {
             "uses": counts.uses,
             "misses": counts.misses,
             "bytes": counts.bytes,
+            "copied": counts.copied,
             "hit_rate": counts.hit_rate(),
+            "device_hit_rate": counts.device_rate(),
         })
     });
     let (done, next) = served.engine.pace().pass(&progress);

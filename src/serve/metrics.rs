@@ -225,11 +225,16 @@ impl Metrics {
 
 /// What experts that are brought one by one did.
 pub(super) fn of_experts(counts: &Counts) -> String {
-    let Counts { uses, misses, bytes } = *counts;
+    let Counts { uses, misses, copied, bytes } = *counts;
     let mut out = String::new();
     for (name, help, value) in [
         ("expert_uses_total", "Experts that passes used, each once a pass.", uses),
         ("expert_misses_total", "Of those, the ones that had to be read.", misses),
+        (
+            "expert_copies_total",
+            "Of the uses, the ones that a device lacked in its own memory.",
+            copied,
+        ),
         ("expert_bytes_total", "Bytes read for them.", bytes.0),
     ] {
         let _ = writeln!(out, "# HELP airrun_{name} {help}\n# TYPE airrun_{name} counter");

@@ -63,13 +63,13 @@ async function ask() {
 }
 
 function take(found) {
-  blocks = found.map(({ name, uses, misses, bytes, experts }) => {
+  blocks = found.map(({ name, uses, misses, copied, bytes, experts }) => {
     const states = [...experts].map(stateOf);
     const old = before.get(name);
     // Most are read faster than anybody looks: what was not there a moment ago has just been read.
     const shown = states.map((state, e) => state >= 0 && old && old[e] === ABSENT ? COMING : state);
     before.set(name, states);
-    return { name, uses, misses, bytes, states, shown };
+    return { name, uses, misses, copied, bytes, states, shown };
   });
   draw();
 }
@@ -146,20 +146,25 @@ function drawBlock(width, palette) {
 const share = (part, all) => `${Math.round(100 * part / all)} %`;
 const isThere = (state) => state >= 0 && state !== COMING;
 
+/** What share of uses found their experts in memory, and in the GPU's own, where there is one. */
+function hitsInWords(uses, misses, copied) {
+  if (!uses) return "";
+  const above = copied ? `, ${share(Math.max(uses - copied, 0), uses)} on the GPU` : "";
+  return `; ${share(uses - misses, uses)} of uses found theirs there${above}`;
+}
+
 /** `block 12: 96 of 512 experts in memory; 83 % of uses found theirs there; used most: 17, 203, 44`. */
-function inWords({ name, uses, misses, states }) {
-  const hits = uses ? `; ${share(uses - misses, uses)} of uses found theirs there` : "";
+function inWords({ name, uses, misses, copied, states }) {
   const most = states.map((state, e) => [state, e]).filter(([state]) => isThere(state) && state > 0).sort((a, b) => b[0] - a[0]).slice(0, 3);
   const used = most.length ? `; used most: ${most.map(([, e]) => e).join(", ")}` : "";
-  return `${name}: ${states.filter(isThere).length} of ${states.length} experts in memory${hits}${used}`;
+  return `${name}: ${states.filter(isThere).length} of ${states.length} experts in memory${hitsInWords(uses, misses, copied)}${used}`;
 }
 
 function tell() {
   const [all, there] = [blocks.flatMap(({ states }) => states), blocks.flatMap(({ states }) => states.filter(isThere))];
-  const [uses, misses] = [blocks.reduce((sum, b) => sum + b.uses, 0), blocks.reduce((sum, b) => sum + b.misses, 0)];
-  const hits = uses ? `; ${share(uses - misses, uses)} of uses found theirs there` : "";
+  const [uses, misses, copied] = ["uses", "misses", "copied"].map((what) => blocks.reduce((sum, b) => sum + b[what], 0));
   const each = usedOfBlock ? `A token uses ${usedOfBlock} of the ${blocks[0].states.length} experts of each block, which are read one by one. ` : "";
-  const words = `${each}${there.length} of ${all.length} experts are in memory, in ${blocks.length} blocks${hits}.`;
+  const words = `${each}${there.length} of ${all.length} experts are in memory, in ${blocks.length} blocks${hitsInWords(uses, misses, copied)}.`;
   put("expert-words", words);
   put("expert-one", `${inWords(blocks[chosen])}.`);
   $("expert-block").setAttribute("aria-valuetext", blocks[chosen].name);

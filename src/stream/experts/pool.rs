@@ -246,7 +246,8 @@ impl Pool {
         region.shelf.begin(asked);
         let misses = asked.iter().filter(|&&e| region.shelf.place(e).is_none()).count();
         if let Some(watch) = self.monitor.experts() {
-            watch.routed(block, &self.wanted, misses);
+            let copied = if self.above.is_some() { self.asked.len() } else { 0 };
+            watch.routed(block, &self.wanted, misses, copied);
         }
         self.fetch(at)?;
         let spare = self.numbers.take();

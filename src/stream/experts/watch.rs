@@ -26,6 +26,7 @@ struct Block {
     name: String,
     uses: AtomicU64,
     misses: AtomicU64,
+    copied: AtomicU64,
     bytes: AtomicU64,
     /// Passes that used any ...
     passes: AtomicU64,
@@ -52,6 +53,9 @@ pub struct Counts {
     pub uses: u64,
     /// Of those, what had to be read.
     pub misses: u64,
+    /// Of the uses, what a device that computes in memory of its own had to be given, from RAM or from the file. None where the CPU
+    /// computes.
+    pub copied: u64,
     /// Bytes read for them.
     pub bytes: Bytes,
 }
@@ -76,12 +80,21 @@ impl Counts {
         (self.uses > 0).then(|| 1.0 - self.misses as f64 / self.uses as f64)
     }
 
+    /// The share of uses that found the expert in the memory of the device that computes; `None` where the CPU does, or nothing was
+    /// brought to a device.
+    #[expect(clippy::cast_precision_loss, reason = "a share")]
+    pub fn device_rate(&self) -> Option<f64> {
+        let of = self.uses.max(self.copied) as f64;
+        (self.copied > 0).then(|| 1.0 - self.copied as f64 / of)
+    }
+
     /// What was counted since `before`.
     #[must_use]
     pub fn since(&self, before: Counts) -> Counts {
         Counts {
             uses: self.uses.saturating_sub(before.uses),
             misses: self.misses.saturating_sub(before.misses),
+            copied: self.copied.saturating_sub(before.copied),
             bytes: self.bytes.saturating_sub(before.bytes),
         }
     }
@@ -94,6 +107,7 @@ impl Watch {
             name: spec.name.clone(),
             uses: AtomicU64::new(0),
             misses: AtomicU64::new(0),
+            copied: AtomicU64::new(0),
             bytes: AtomicU64::new(0),
             passes: AtomicU64::new(0),
             settled: [AtomicU64::new(0), AtomicU64::new(0)],
@@ -109,11 +123,12 @@ impl Watch {
         self.blocks.iter().map(|block| block.name.clone()).collect()
     }
 
-    /// A pass uses these experts of a block, of which so many are not there.
-    pub(super) fn routed(&self, block: usize, experts: &[u32], misses: usize) {
+    /// A pass uses these experts of a block, of which so many are not there, and a device lacks so many in its own memory.
+    pub(super) fn routed(&self, block: usize, experts: &[u32], misses: usize, copied: usize) {
         let of = &self.blocks[block];
         of.uses.fetch_add(experts.len() as u64, Ordering::Relaxed);
         of.misses.fetch_add(misses as u64, Ordering::Relaxed);
+        of.copied.fetch_add(copied as u64, Ordering::Relaxed);
         if of.passes.fetch_add(1, Ordering::Relaxed) >= FILLING {
             of.settled[0].fetch_add(experts.len() as u64, Ordering::Relaxed);
             of.settled[1].fetch_add(misses as u64, Ordering::Relaxed);
@@ -159,14 +174,15 @@ impl Watch {
         self.blocks.iter().map(Block::counts).fold(Counts::default(), |a, b| Counts {
             uses: a.uses + b.uses,
             misses: a.misses + b.misses,
+            copied: a.copied + b.copied,
             bytes: a.bytes + b.bytes,
         })
     }
 
-    /// The counters of all blocks, without the passes in which the pool filled, and without bytes.
+    /// Uses and misses of all blocks, without the passes in which the pool filled.
     pub fn settled(&self) -> Counts {
         let sum = |i: usize| self.blocks.iter().map(|b| b.settled[i].load(Ordering::Relaxed)).sum();
-        Counts { uses: sum(0), misses: sum(1), bytes: Bytes::ZERO }
+        Counts { uses: sum(0), misses: sum(1), ..Counts::default() }
     }
 
     /// How many passes used experts, and of each block, which share of them used each.
@@ -210,7 +226,12 @@ fn bits(n: usize) -> Box<[AtomicU64]> {
 impl Block {
     fn counts(&self) -> Counts {
         let get = |a: &AtomicU64| a.load(Ordering::Relaxed);
-        Counts { uses: get(&self.uses), misses: get(&self.misses), bytes: Bytes(get(&self.bytes)) }
+        Counts {
+            uses: get(&self.uses),
+            misses: get(&self.misses),
+            copied: get(&self.copied),
+            bytes: Bytes(get(&self.bytes)),
+        }
     }
 
     fn view(&self) -> BlockView {
@@ -239,14 +260,15 @@ mod tests {
         let watch = Watch::new(&[spec]);
         assert_eq!(watch.counts().hit_rate(), None);
         watch.begin_record();
-        watch.routed(0, &[1, 69], 2);
+        watch.routed(0, &[1, 69], 2, 2);
         let before = watch.counts();
-        watch.routed(0, &[1, 2], 1);
+        watch.routed(0, &[1, 2], 1, 2);
         watch.read(0, Bytes(10));
         watch.present(0, [(1, false), (2, true), (69, true)].into_iter());
         watch.arrived(0, 69);
         let since = watch.counts().since(before);
-        assert_eq!((since.uses, since.misses, since.bytes), (2, 1, Bytes(10)));
+        assert_eq!((since.uses, since.misses, since.copied, since.bytes), (2, 1, 2, Bytes(10)));
+        assert_eq!((since.hit_rate(), since.device_rate()), (Some(0.5), Some(0.0)));
         assert_eq!(watch.take_record(), Some(vec![vec![vec![1, 69], vec![1, 2]]]));
         assert_eq!(watch.take_record(), None);
         let view = &watch.blocks()[0];

@@ -258,6 +258,7 @@ fn run_mixture(seed: u64, behaviour: Behaviour) -> (Vec<String>, bool, u64) {
         monitor.passed(n, Instant::now());
     }
     let counts = monitor.experts().unwrap().counts();
+    assert!(counts.misses <= counts.copied && counts.copied <= counts.uses, "{counts:?}");
     drop(streamed);
     (mock.reports(), differs, counts.uses - counts.misses)
 }
