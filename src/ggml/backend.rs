@@ -353,3 +353,20 @@ impl Drop for Buffer {
         unsafe { sys::ggml_backend_buffer_free(self.0.as_ptr()) };
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// On a processor that has AMX, too, whose kernels may end the program (docs/decisions/ggml.md).
+    #[test]
+    fn no_weights_are_repacked_for_amx() {
+        let kinds = Device::cpu().unwrap().extra_buffer_types();
+        // SAFETY: valid handles, whose names are C strings that ggml keeps.
+        let name = |kind: &BufferType| unsafe {
+            super::super::owned(sys::ggml_backend_buft_name(kind.0.as_ptr()))
+        };
+        let names: Vec<String> = kinds.iter().map(name).collect();
+        assert!(!names.iter().any(|name| name == "AMX"), "{names:?}");
+    }
+}

@@ -82,6 +82,9 @@ pub fn init() {
         log::install();
         stderr::install();
         words::install();
+        // Built by GCC 12, ggml's kernels for Intel's AMX end the program: what they set the tiles up with is optimised away.
+        // SAFETY: called once, before anything asks for the list; a C string, which is only compared.
+        unsafe { ggml_sys::ggml_sys_never_repack_for(c"AMX".as_ptr()) };
         // SAFETY: called once, before any other call into libllama, and it takes no arguments.
         unsafe { ggml_sys::llama_backend_init() };
         // SAFETY: takes no arguments; the type lives as long as the program.

@@ -1,10 +1,20 @@
 // See missing.h. No logic.
 #include "missing.h"
 
+#include <algorithm>
+#include <cstring>
+
+#include "ggml-cpu/traits.h"
 #include "llama-arch.h"
 #include "llama-context.h"
 #include "llama-ext.h"
 #include "llama-model.h"
+
+void ggml_sys_never_repack_for(const char * name) {
+    auto & kinds = ggml_backend_cpu_get_extra_buffer_types();
+    const auto is_it = [&](ggml_backend_buffer_type_t kind) { return strcmp(ggml_backend_buft_name(kind), name) == 0; };
+    kinds.erase(std::remove_if(kinds.begin(), kinds.end(), is_it), kinds.end());
+}
 
 size_t ggml_sys_breakdown(const struct llama_context * context, struct ggml_sys_breakdown_row * rows, size_t n) {
     size_t i = 0;

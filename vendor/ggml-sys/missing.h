@@ -13,6 +13,9 @@ struct ggml_sys_breakdown_row {
     size_t compute; // activations
 };
 
+// Takes one of the CPU's ways to repack weights off ggml's list, by the name of its buffer type. To be called before anything asks for the list.
+void ggml_sys_never_repack_for(const char * name);
+
 // What a context takes: writes up to `n` rows, one for each buffer type; returns how many there are.
 size_t ggml_sys_breakdown(const struct llama_context * context, struct ggml_sys_breakdown_row * rows, size_t n);
 
