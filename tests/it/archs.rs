@@ -89,7 +89,14 @@ fn streamed_logits_equal_resident_logits() {
         let workers: Vec<_> = (0..WORKERS)
             .map(|worker| {
                 scope.spawn(move || {
-                    of_worker(worker).map(|&spec| (spec, try_model(spec, dir))).collect()
+                    let tried = |&spec: &&'static Spec| {
+                        let result = try_model(spec, dir);
+                        if !test_device::is_cpu() {
+                            seen::note(spec.name, &word(spec, &result));
+                        }
+                        (spec, result)
+                    };
+                    of_worker(worker).map(tried).collect()
                 })
             })
             .collect();

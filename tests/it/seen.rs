@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::PathBuf;
+use std::sync::Mutex;
 
 use crate::test_device;
 
@@ -14,17 +15,27 @@ pub(crate) fn on(kind: &str) -> BTreeMap<String, String> {
     lines.map(|(model, result)| (model.to_owned(), result.to_owned())).collect()
 }
 
-/// Writes down what was `tried` on the device of this run, or says where that is not what was seen before. What was never seen may be
-/// anything.
-pub(crate) fn compare(tried: &BTreeMap<String, String>) -> Result<(), String> {
+/// Writes down what a model did on the device of this run, if the run is to do that: at once, because trying all of them takes hours.
+pub(crate) fn note(model: &str, result: &str) {
+    static FILE: Mutex<()> = Mutex::new(());
+    if !writes() {
+        return;
+    }
+    let _alone = FILE.lock().unwrap();
     let kind = test_device::name();
     let mut known = on(&kind);
-    if std::env::var_os("AIRRUN_TEST_WRITE").is_some() {
-        known.extend(tried.clone());
-        let lines: String =
-            known.iter().map(|(model, result)| format!("{model} {result}\n")).collect();
-        return fs::write(file(&kind), lines).map_err(|e| e.to_string());
+    known.insert(model.to_owned(), result.to_owned());
+    let lines: String = known.iter().map(|(model, result)| format!("{model} {result}\n")).collect();
+    fs::write(file(&kind), lines).unwrap();
+}
+
+/// Says where what was `tried` on the device of this run is not what was seen before. What was never seen may be anything.
+pub(crate) fn compare(tried: &BTreeMap<String, String>) -> Result<(), String> {
+    if writes() {
+        return Ok(());
     }
+    let kind = test_device::name();
+    let known = on(&kind);
     let differs =
         |(model, result): &(&String, &String)| known.get(*model).is_some_and(|k| k != *result);
     let other: Vec<_> = tried.iter().filter(differs).collect();
@@ -32,6 +43,10 @@ pub(crate) fn compare(tried: &BTreeMap<String, String>) -> Result<(), String> {
         true => Ok(()),
         false => Err(format!("not as in tests/it/seen/{kind}.txt: {other:?}")),
     }
+}
+
+fn writes() -> bool {
+    std::env::var_os("AIRRUN_TEST_WRITE").is_some()
 }
 
 fn file(kind: &str) -> PathBuf {
