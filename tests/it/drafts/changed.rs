@@ -15,6 +15,8 @@ const FILES: usize = 300;
 const NUMBERS: [u64; 20] =
     [0, 1, 2, 3, 4, 7, 8, 16, 31, 32, 33, 63, 64, 65, 96, 127, 128, 129, 1 << 31, 1 << 40];
 
+type Make = fn() -> Gguf;
+
 /// Says something else: of a key, of a tensor, or with any byte of the header.
 fn changed(mut head: Gguf, dice: &mut Dice) -> Vec<u8> {
     let number = |dice: &mut Dice| match dice.below(8) {
@@ -51,7 +53,7 @@ fn a_head_with_a_changed_header_is_refused_or_changes_nothing() {
     let model = index(&path);
     let mut alone = open(&path, Draft::None, 1).batcher().unwrap();
     let want = answer(&mut alone, &prompt(20), &settings(0.0));
-    let kinds: [(&str, fn() -> Gguf); 2] =
+    let kinds: [(&str, Make); 2] =
         [("eagle3", || knowing(true, 7)), ("dflash", || filling(true, 7))];
     for (kind, head) in kinds {
         let mut dice = Dice::new(std::env::var("SEED").map_or(5, |s| s.parse().unwrap()));
