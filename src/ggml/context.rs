@@ -8,7 +8,6 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use ggml_sys as sys;
 
 use super::backend::{BufferType, Threadpool};
-use super::hidden::Layers;
 use super::model::{Model, Token};
 use super::pooling::Pooling;
 use super::recall::Recall;
@@ -36,6 +35,30 @@ pub struct ContextParams {
     pub recall: Recall,
     /// What it computes.
     pub part: Part,
+}
+
+/// Blocks of a model of which stays what goes into them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Layers {
+    all: [u32; Layers::MOST],
+    n: usize,
+}
+
+impl Layers {
+    /// The most blocks.
+    pub const MOST: usize = 16;
+
+    /// These blocks; `None` if they are too many.
+    pub fn new(layers: &[u32]) -> Option<Layers> {
+        let mut all = [0; Layers::MOST];
+        all.get_mut(..layers.len())?.copy_from_slice(layers);
+        Some(Layers { all, n: layers.len() })
+    }
+
+    /// They.
+    pub fn as_slice(&self) -> &[u32] {
+        &self.all[..self.n]
+    }
 }
 
 /// What of a model a context computes.

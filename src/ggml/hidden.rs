@@ -13,30 +13,6 @@ use super::context::{Context, ContextParams, Part};
 use super::model::Model;
 use super::result::Error;
 
-/// Blocks of a model of which stays what goes into them.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Layers {
-    all: [u32; Layers::MOST],
-    n: usize,
-}
-
-impl Layers {
-    /// The most blocks.
-    pub const MOST: usize = 16;
-
-    /// These blocks; `None` if they are too many.
-    pub fn new(layers: &[u32]) -> Option<Layers> {
-        let mut all = [0; Layers::MOST];
-        all.get_mut(..layers.len())?.copy_from_slice(layers);
-        Some(Layers { all, n: layers.len() })
-    }
-
-    /// They.
-    pub fn as_slice(&self) -> &[u32] {
-        &self.all[..self.n]
-    }
-}
-
 impl Context {
     /// A context of `model`, a head in a file of its own, for that of the model that it guesses for, from which it borrows the embedding or
     /// the output if it has none.

@@ -52,14 +52,13 @@ use std::sync::{Once, OnceLock};
 
 pub use backend::{Backend, Buffer, BufferType, Capabilities, Device, Threadpool};
 pub use batch::BatchToken;
-pub use context::{Context, ContextParams, Part, Taken};
+pub use context::{Context, ContextParams, Layers, Part, Taken};
 pub use defer::{Deferred, Unfilled};
 pub use devices::{DeviceKind, DeviceMemory};
 pub use event::Event;
 pub use gauge::Matmul;
 pub use grammar::{Loose, SchemaGrammar, check_grammar_text, grammar_of_schema};
 pub use graph::{Graph, Tensor};
-pub use hidden::Layers;
 pub use log::{Verbosity, set_verbosity, warn};
 pub use memory::{Area, Pinned};
 pub use model::{Keep, Model, ModelParams, OnProgress, Token};

@@ -14,7 +14,6 @@ use super::lent::with_stream;
 use super::result::{Error, not_null};
 use super::texts::Texts;
 use super::vfile::VirtualFile;
-use super::vocab::Vocab;
 
 /// A token's number in the vocabulary.
 pub type Token = i32;
@@ -74,13 +73,6 @@ impl Model {
                 Ok(Model(model, Texts::default(), params.keep.clone()))
             })
         })
-    }
-
-    /// Its vocabulary.
-    pub fn vocab(&self) -> Vocab<'_> {
-        // SAFETY: a valid model always has a vocabulary object, which lives as long as it.
-        let vocab = unsafe { sys::llama_model_get_vocab(self.0.as_ptr()) };
-        Vocab(NonNull::new(vocab.cast_mut()).expect("a model has a vocabulary"), self)
     }
 
     /// Whether there is an encoder, which reads the prompt (T5).

@@ -8,7 +8,7 @@ use super::model::{Model, Token};
 
 /// A model's vocabulary.
 #[derive(Clone, Copy, Debug)]
-pub struct Vocab<'a>(pub(super) NonNull<sys::llama_vocab>, pub(super) &'a Model);
+pub struct Vocab<'a>(NonNull<sys::llama_vocab>, pub(super) &'a Model);
 
 /// Why a token's text is found in texts as a whole.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -17,6 +17,15 @@ pub enum Special {
     Control,
     /// Somebody added it.
     Added,
+}
+
+impl Model {
+    /// Its vocabulary.
+    pub fn vocab(&self) -> Vocab<'_> {
+        // SAFETY: a valid model always has a vocabulary object, which lives as long as it.
+        let vocab = unsafe { sys::llama_model_get_vocab(self.0.as_ptr()) };
+        Vocab(NonNull::new(vocab.cast_mut()).expect("a model has a vocabulary"), self)
+    }
 }
 
 impl Vocab<'_> {

@@ -3,7 +3,7 @@
 //! are its callers' matter.
 
 use super::Abilities;
-use super::experts::is_stack;
+use super::parts::is_stack;
 use super::parts::{self, CutBlock, Level};
 use crate::gguf::Index;
 use crate::units::Bytes;

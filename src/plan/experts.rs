@@ -3,7 +3,7 @@
 
 use super::touched::share as touched_share;
 use super::{Abilities, Areas, Unit};
-use crate::gguf::{Index, TensorInfo, usual_hits};
+use crate::gguf::{Index, usual_hits};
 use crate::units::{Bytes, most};
 
 /// A block whose experts stream one by one.
@@ -76,11 +76,6 @@ impl Seen {
         let number = |n: f64| (0.0..=1.0).contains(&n).then(|| (n * 1e4).round() as u32);
         Some(Seen { share: number(share).filter(|&n| n > 0)?, hits: number(hits)? })
     }
-}
-
-/// Whether a tensor is a stack: one matrix for each expert.
-pub(super) fn is_stack(index: &Index, tensor: &TensorInfo) -> bool {
-    tensor.shape.len() == 3 && index.experts(tensor).is_some()
 }
 
 /// Experts that a token uses; none in models without.

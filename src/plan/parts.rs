@@ -4,7 +4,6 @@
 use std::collections::{BTreeMap, HashSet};
 
 use super::Unit;
-use super::experts::is_stack;
 use crate::gguf::{Index, TensorInfo};
 use crate::units::{Bytes, KIB};
 
@@ -106,6 +105,11 @@ pub(super) fn cut(
 /// Whether a tensor is one of the small ones by its kind: norms and biases, which have one dimension, and routers.
 fn is_vector(tensor: &TensorInfo) -> bool {
     tensor.shape.len() < 2 || tensor.role().starts_with("ffn_gate_inp")
+}
+
+/// Whether a tensor is a stack: one matrix for each expert.
+pub(super) fn is_stack(index: &Index, tensor: &TensorInfo) -> bool {
+    tensor.shape.len() == 3 && index.experts(tensor).is_some()
 }
 
 /// Whether a tensor of this role belongs to the feed-forward network.

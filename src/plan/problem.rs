@@ -2,10 +2,11 @@
 //! there is one, and the CPU otherwise; *here* is the memory of that.
 
 use super::cut::Cut;
-use super::experts::{is_stack, used};
+use super::experts::used;
 use super::further;
 use super::limits::{LEAST_UBATCH, RESIDENT_UBATCH, UBATCH_SHARE, UBATCH_WORTH, UBATCHES};
 use super::machine::Further;
+use super::parts::is_stack;
 use super::parts::{LEVELS, Level, OF_MIXTURES};
 use super::touched::Touched;
 use super::{Abilities, ContextCost, GpuNeeds, Machine, Needs, Rates, StreamMode, Wish};
