@@ -8,7 +8,7 @@ use airrun::engine::batch::{Batcher, Ended, Piece, Room, Scored, Sink};
 use airrun::engine::{Draft, Engine, Error, LoadOptions, SamplerSettings, StreamMode, planning};
 use airrun::units::Bytes;
 
-use super::heads::{prompt, settings, write, write_knowing};
+use super::heads::{NEVER, prompt, saves_passes, settings, together, write, write_knowing};
 use super::{Ear, answer, free, index, ngrams, open, options, request};
 use crate::gguf_writer::{Gguf, Payload, Tensor, array, f32, i32s, str, u32};
 
@@ -122,7 +122,6 @@ pub(super) fn head_at(dir: &Path, name: &str, head: &Gguf) -> Draft {
 #[test]
 fn a_head_beside_the_model_that_knows_what_comes_saves_passes() {
     let dir = tempfile::tempdir().unwrap();
-    const NEVER: usize = 1000;
     for (name, own, wrong) in [
         ("llama", true, NEVER),
         ("llama", false, NEVER),
@@ -133,27 +132,7 @@ fn a_head_beside_the_model_that_knows_what_comes_saves_passes() {
         let case = format!("{name} {own} {wrong}");
         let path = write_knowing(name, true, NEVER, dir.path());
         let head = head_at(dir.path(), "knows.gguf", &knowing(own, wrong));
-        let mut alone = open(&path, Draft::None, 1).batcher().unwrap();
-        let mut drafted = open(&path, head, 1).batcher().unwrap();
-        drafted.pace_drafts(free());
-        let prompt = [5, 9, 40];
-        let want = answer(&mut alone, &prompt, &settings(0.0));
-        let got = answer(&mut drafted, &prompt, &settings(0.0));
-        assert_eq!(want.tokens[..3], [11, 58, 37], "{case}");
-        assert_eq!(got.tokens, want.tokens, "{case}");
-        let [brought, passes] = got.per_pass;
-        if wrong == NEVER {
-            assert!(brought >= 6 * passes, "{case}: {brought} in {passes}");
-        } else {
-            assert!(got.drafted.tried > got.drafted.accepted, "{case}: {:?}", got.drafted);
-            assert!(brought >= 2 * passes, "{case}: {brought} in {passes}");
-        }
-        // The next turn of a conversation goes on from there, and so does its head.
-        let next = [&prompt[..], &got.tokens, &[7, 22]].concat();
-        let want = answer(&mut alone, &next, &settings(0.0));
-        let again = answer(&mut drafted, &next, &settings(0.0));
-        assert_eq!(again.tokens, want.tokens, "{case}");
-        assert!(again.drafted.accepted > 20, "{case}: {:?}", again.drafted);
+        saves_passes(&case, &path, head, wrong);
     }
 }
 
@@ -233,21 +212,8 @@ fn what_a_head_reads_of_a_model_changes_no_logits() {
 fn several_texts_with_a_head_beside_the_model_are_as_they_are_alone() {
     let dir = tempfile::tempdir().unwrap();
     let path = write_knowing("llama", true, 1000, dir.path());
-    let texts = |draft: Draft| {
-        let mut batcher = open(&path, draft, 3).batcher().unwrap();
-        batcher.pace_drafts(free());
-        let ears: Vec<Ear> = (0..5).map(|_| Ear::default()).collect();
-        for (i, ear) in (0..).zip(&ears) {
-            batcher.add(request(&prompt(10 + 7 * i), None, ear));
-        }
-        while batcher.step() {}
-        let ended = |ear: &Ear| ear.0.lock().unwrap().1.clone().unwrap().unwrap();
-        let ended: Vec<Ended> = ears.iter().map(ended).collect();
-        let accepted: usize = ended.iter().map(|ended| ended.drafted.accepted).sum();
-        (ended.into_iter().map(|ended| ended.written).collect::<Vec<_>>(), accepted)
-    };
     let head = head_at(dir.path(), "head.gguf", &knowing(true, 5));
-    let ((want, _), (got, accepted)) = (texts(Draft::None), texts(head));
+    let ((want, _), (got, accepted)) = (together(&path, Draft::None), together(&path, head));
     assert_eq!(got, want);
     assert!(accepted > 20, "{accepted}");
 }

@@ -5,7 +5,7 @@ use airrun::engine::{Draft, Engine, LoadOptions, StreamMode};
 
 use super::beside::{BOOL, I64, Lie, N_TOKENS, READ, WIDTH};
 use super::beside::{head_at, is, matrix, next, remove, table};
-use super::heads::{prompt, settings, write, write_knowing};
+use super::heads::{prompt, settings, together, write, write_knowing};
 use super::*;
 use crate::gguf_writer::{Gguf, Payload, Tensor, array, f32, i32s, str, u32};
 
@@ -172,21 +172,8 @@ fn a_head_that_fills_in_nonsense_changes_no_answer() {
 fn several_texts_are_filled_in_together() {
     let dir = tempfile::tempdir().unwrap();
     let path = write_knowing("llama", true, 1000, dir.path());
-    let texts = |draft: Draft| {
-        let mut batcher = open(&path, draft, 3).batcher().unwrap();
-        batcher.pace_drafts(free());
-        let ears: Vec<Ear> = (0..5).map(|_| Ear::default()).collect();
-        for (i, ear) in (0..).zip(&ears) {
-            batcher.add(request(&prompt(10 + 7 * i), None, ear));
-        }
-        while batcher.step() {}
-        let ended = |ear: &Ear| ear.0.lock().unwrap().1.clone().unwrap().unwrap();
-        let ended: Vec<Ended> = ears.iter().map(ended).collect();
-        let accepted: usize = ended.iter().map(|ended| ended.drafted.accepted).sum();
-        (ended.into_iter().map(|ended| ended.written).collect::<Vec<_>>(), accepted)
-    };
     let head = head_at(dir.path(), "head.gguf", &filling(true, 7));
-    let ((want, _), (got, accepted)) = (texts(Draft::None), texts(head));
+    let ((want, _), (got, accepted)) = (together(&path, Draft::None), together(&path, head));
     assert_eq!(got, want);
     assert!(accepted > 20, "{accepted}");
 }

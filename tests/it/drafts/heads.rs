@@ -106,11 +106,38 @@ pub(super) fn write_knowing(name: &str, by_token: bool, wrong: usize, dir: &Path
     path
 }
 
+/// A head that is never wrong.
+pub(super) const NEVER: usize = 1000;
+
+/// That a model that knows says the same with `draft`, which is wrong after every so many tokens, in fewer passes; and in its next turn.
+pub(super) fn saves_passes(case: &str, path: &Path, draft: Draft, wrong: usize) {
+    let mut alone = open(path, Draft::None, 1).batcher().unwrap();
+    let mut drafted = open(path, draft, 1).batcher().unwrap();
+    drafted.pace_drafts(free());
+    let prompt = [5, 9, 40];
+    let want = answer(&mut alone, &prompt, &settings(0.0));
+    let got = answer(&mut drafted, &prompt, &settings(0.0));
+    assert_eq!(want.tokens[..3], [11, 58, 37], "{case}");
+    assert_eq!(got.tokens, want.tokens, "{case}");
+    let [brought, passes] = got.per_pass;
+    if wrong == NEVER {
+        assert!(brought >= 6 * passes, "{case}: {brought} in {passes}");
+    } else {
+        assert!(got.drafted.tried > got.drafted.accepted, "{case}: {:?}", got.drafted);
+        assert!(brought >= 2 * passes, "{case}: {brought} in {passes}");
+    }
+    // The next turn of a conversation goes on from there, and so does its head.
+    let next = [&prompt[..], &got.tokens, &[7, 22]].concat();
+    let want = answer(&mut alone, &next, &settings(0.0));
+    let again = answer(&mut drafted, &next, &settings(0.0));
+    assert_eq!(again.tokens, want.tokens, "{case}");
+    assert!(again.drafted.accepted > 20, "{case}: {:?}", again.drafted);
+}
+
 #[test]
 fn a_head_that_knows_what_comes_saves_passes() {
     let dir = tempfile::tempdir().unwrap();
     // The model says each token once before it begins anew, so that nothing repeats itself.
-    const NEVER: usize = 1000;
     for (name, by_token, wrong) in [
         ("qwen35-mtp", true, NEVER),
         ("qwen35-mtp", false, NEVER),
@@ -120,28 +147,23 @@ fn a_head_that_knows_what_comes_saves_passes() {
     ] {
         let case = format!("{name} {by_token} {wrong}");
         let path = write_knowing(name, by_token, wrong, dir.path());
-        let mut alone = open(&path, Draft::None, 1).batcher().unwrap();
-        let mut drafted = open(&path, head(), 1).batcher().unwrap();
-        drafted.pace_drafts(free());
-        let prompt = [5, 9, 40];
-        let want = answer(&mut alone, &prompt, &settings(0.0));
-        let got = answer(&mut drafted, &prompt, &settings(0.0));
-        assert_eq!(want.tokens[..3], [11, 58, 37], "{case}");
-        assert_eq!(got.tokens, want.tokens, "{case}");
-        let [brought, passes] = got.per_pass;
-        if wrong == NEVER {
-            assert!(brought >= 6 * passes, "{case}: {brought} in {passes}");
-        } else {
-            assert!(got.drafted.tried > got.drafted.accepted, "{case}: {:?}", got.drafted);
-            assert!(brought >= 2 * passes, "{case}: {brought} in {passes}");
-        }
-        // The next turn of a conversation goes on from there, and so does its head.
-        let next = [&prompt[..], &got.tokens, &[7, 22]].concat();
-        let want = answer(&mut alone, &next, &settings(0.0));
-        let again = answer(&mut drafted, &next, &settings(0.0));
-        assert_eq!(again.tokens, want.tokens, "{case}");
-        assert!(again.drafted.accepted > 20, "{case}: {:?}", again.drafted);
+        saves_passes(&case, &path, head(), wrong);
     }
+}
+
+/// What is written of five texts that share passes, three at a time, and how many of their tokens were guessed right.
+pub(super) fn together(path: &Path, draft: Draft) -> (Vec<Vec<Token>>, usize) {
+    let mut batcher = open(path, draft, 3).batcher().unwrap();
+    batcher.pace_drafts(free());
+    let ears: Vec<Ear> = (0..5).map(|_| Ear::default()).collect();
+    for (i, ear) in (0..).zip(&ears) {
+        batcher.add(request(&prompt(10 + 7 * i), None, ear));
+    }
+    while batcher.step() {}
+    let ended = |ear: &Ear| ear.0.lock().unwrap().1.clone().unwrap().unwrap();
+    let ended: Vec<Ended> = ears.iter().map(ended).collect();
+    let accepted: usize = ended.iter().map(|ended| ended.drafted.accepted).sum();
+    (ended.into_iter().map(|ended| ended.written).collect(), accepted)
 }
 
 #[test]
@@ -150,20 +172,7 @@ fn several_texts_with_a_head_are_as_they_are_alone() {
     // What a model says that knows is the same whoever shares its passes.
     for name in ["glm4moe-mtp", "qwen35-mtp"] {
         let path = write_knowing(name, true, 5, dir.path());
-        let texts = |draft: Draft| {
-            let mut batcher = open(&path, draft, 3).batcher().unwrap();
-            batcher.pace_drafts(free());
-            let ears: Vec<Ear> = (0..5).map(|_| Ear::default()).collect();
-            for (i, ear) in (0..).zip(&ears) {
-                batcher.add(request(&prompt(10 + 7 * i), None, ear));
-            }
-            while batcher.step() {}
-            let ended = |ear: &Ear| ear.0.lock().unwrap().1.clone().unwrap().unwrap();
-            let ended: Vec<Ended> = ears.iter().map(ended).collect();
-            let accepted: usize = ended.iter().map(|ended| ended.drafted.accepted).sum();
-            (ended.into_iter().map(|ended| ended.written).collect::<Vec<_>>(), accepted)
-        };
-        let ((want, _), (got, accepted)) = (texts(Draft::None), texts(head()));
+        let ((want, _), (got, accepted)) = (together(&path, Draft::None), together(&path, head()));
         assert_eq!(got, want, "{name}");
         // A model that keeps a state has drafts for a text that is alone.
         assert!(accepted > 0 || name == "qwen35-mtp", "{name}");
